@@ -1,0 +1,43 @@
+# Two commands for a fresh machine: `make search` and `make test`. Everything below them is for development.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+RUN := runs/bert-carbon
+
+.PHONY: search test test-all bench lint build clean
+
+# One stamp an install: the road needs the base package, the tests need everything.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/src/*) | $(BIN)/python
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.all: $(VENV)/.base
+	$(PIP) install -c constraints.txt -r requirements-test.txt
+	touch $@
+
+search: $(VENV)/.base
+	$(BIN)/dse search --workload bert --objective carbon
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-all: $(VENV)/.all
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+bench: $(VENV)/.base
+	$(BIN)/python benchmarks/run_all.py
+
+lint: $(VENV)/.all
+	$(PIP) install -c constraints.txt "ruff" "mypy" "pandas-stubs"
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Rebuild the C++ module in place while working on it (the lock lets two shells do it at once).
+build: | $(BIN)/python
+	flock .build.lock $(PIP) install --no-build-isolation --no-deps -e .
+
+clean:
+	rm -rf build $(VENV) .build.lock

@@ -1,0 +1,23 @@
+"""Hardware-aware design-space exploration: model and accelerator together, for quality, carbon, latency, energy and area.
+
+The public functions live in :mod:`dse.api` and are offered here lazily, so that ``import dse`` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load", "resume", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from dse import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'dse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Analytical accelerator models: arrays, memory hierarchy, vector units, links, technology; latency, energy and area."""

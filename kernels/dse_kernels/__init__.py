@@ -1,0 +1,4 @@
+"""Compiled kernels and, beside each, the plain numpy reference that defines it.
+
+The modules here know arrays only; records of the other packages never cross this border.
+"""

@@ -1,0 +1,11 @@
+// The one extension module of the project. Each topic lives in a file of its own and registers itself here.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void bind_pareto(nb::module_ &m);
+
+NB_MODULE(_kernels, m) {
+    m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
+    bind_pareto(m);
+}
