@@ -1,4 +1,4 @@
-"""Hardware-aware design-space exploration: model and accelerator together, for quality, carbon, latency, energy and area.
+"""Hardware-aware design-space exploration of model and accelerator: quality, carbon, latency, energy and area.
 
 The public functions live in :mod:`dse.api` and are offered here lazily, so that ``import dse`` stays light.
 """

@@ -4,8 +4,10 @@
 namespace nb = nanobind;
 
 void bind_pareto(nb::module_ &m);
+void bind_sums(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
     bind_pareto(m);
+    bind_sums(m);
 }

@@ -28,9 +28,49 @@ bool dominates_or_equals(const double *a, const double *b, size_t d) {
 
 bool equals(const double *a, const double *b, size_t d) { return std::equal(a, a + d, b); }
 
+// Indices that survive a linear pass against a few strong points. Most of a large set falls here, before the sort.
+// The strong points minimise each objective and the sum of all, scaled to their range; they are points of the set, so
+// whatever they strictly dominate is off the front, and they themselves are never dropped by an equal.
+std::vector<int64_t> survivors(const double *points, size_t n, size_t d) {
+    std::vector<int64_t> alive(n);
+    std::iota(alive.begin(), alive.end(), 0);
+    if (n < 64) return alive;
+    std::vector<double> low(d), scale(d);
+    for (size_t j = 0; j < d; ++j) {
+        double lo = points[j], hi = points[j];
+        for (size_t i = 1; i < n; ++i) {
+            const double v = points[i * d + j];
+            if (v < lo) lo = v;
+            if (v > hi) hi = v;
+        }
+        low[j] = lo;
+        scale[j] = hi > lo ? 1.0 / (hi - lo) : 0.0;
+    }
+    for (size_t w = 0; w <= d; ++w) {
+        int64_t best = alive[0];
+        double least = 0.0;
+        for (size_t a = 0; a < alive.size(); ++a) {
+            const double *p = points + alive[a] * d;
+            double sum = 0.0;
+            for (size_t j = 0; j < d; ++j) sum += (j == w ? 10.0 : 1.0) * scale[j] * (p[j] - low[j]);
+            if (a == 0 || sum < least) {
+                least = sum;
+                best = alive[a];
+            }
+        }
+        const double *strong = points + best * d;
+        alive.erase(std::remove_if(alive.begin(), alive.end(),
+                                   [&](int64_t i) {
+                                       const double *p = points + i * d;
+                                       return dominates_or_equals(strong, p, d) && !equals(strong, p, d);
+                                   }),
+                    alive.end());
+    }
+    return alive;
+}
+
 void front_mask(const double *points, size_t n, size_t d, bool *keep) {
-    std::vector<int64_t> order(n);
-    std::iota(order.begin(), order.end(), 0);
+    std::vector<int64_t> order = survivors(points, n, d);
     std::sort(order.begin(), order.end(), [&](int64_t x, int64_t y) {
         const double *a = points + x * d, *b = points + y * d;
         for (size_t j = 0; j < d; ++j)

@@ -1,0 +1,327 @@
+"""The functions of the toolkit: search, evaluate, resume, load. ``import dse`` offers them lazily.
+
+study = dse.search("bert", objective="carbon")
+study.pareto()          # a pandas frame
+study.plot()            # a Plotly figure
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import workloads
+from dse import __version__
+from dse.deployment import Deployment
+from dse.errors import DseError, UsageError, unknown_name
+from dse.evaluation import Evaluation, build_space, load_hardware
+from dse.metrics import METRICS
+from dse.objectives import Constraint, merge_constraints, parse_constraint, parse_objectives
+from dse.problem import DEFAULT_SPACE, Problem
+from dse.run import Run, describe_front, load, support_name, write_files
+from dse.study import FILE_NAME, Study
+from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
+from dse.sweep import run as run_sweep
+
+__all__ = ["evaluate", "load", "make_problem", "resume", "search"]
+
+# `say(stage, done, total, note)`: stages are "mappings" (unit costs) and "designs" (the sweep).
+Say = Callable[[str, int, int, str], None]
+
+# A space that a user may enumerate at the speed of the sweep without asking; larger ones need another strategy.
+EXHAUSTIVE_LIMIT = 500_000_000
+
+
+def make_problem(
+    workload: str,
+    objective: str | Iterable[str] = "carbon",
+    *,
+    hw: str = "edge22",
+    hardware_profile: str | None = None,
+    space: str = DEFAULT_SPACE,
+    constraints: Iterable[str | Constraint] = (),
+    no_constraint: Iterable[str] = (),
+    default_constraints: bool = True,
+    fixed: Mapping[str, int] | None = None,
+    allow_unsupported: bool = False,
+    criterion: str = "edp",
+    deployment: Deployment | None = None,
+) -> Problem:
+    """A problem from the words of a command line; see :func:`search` for their meaning."""
+    given = [objective] if isinstance(objective, str) else list(objective)
+    objectives, preset = parse_objectives(given)
+    parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
+    hardware_toml = None
+    path = Path(hw)
+    if path.suffix == ".toml" or path.is_file():
+        hardware_toml = _read_text("hw", path)
+    known_spaces = workloads.load(workload).spaces
+    if space not in known_spaces:
+        raise unknown_name("space", space, known_spaces)
+    return Problem(
+        workload=workload,
+        hardware=hw if hardware_toml is None else path.name,
+        hardware_toml=hardware_toml,
+        hardware_profile=hardware_profile,
+        objectives=objectives,
+        preset=preset.name if preset else None,
+        constraints=merge_constraints(parsed, defaults=default_constraints, removed=no_constraint),
+        deployment=deployment or Deployment(),
+        space=space,
+        fixed=dict(fixed or {}),
+        fixed_model=bool(preset and preset.fixed_model),
+        # That tool's space varies knobs that no published table of the setting varies.
+        allow_unsupported=allow_unsupported or space == "catransformers",
+        criterion=criterion,
+    )
+
+
+def search(
+    workload: str | Problem,
+    objective: str | Iterable[str] = "carbon",
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    block_points: int = DEFAULT_BLOCK_POINTS,
+    command: str | None = None,
+    say: Say | None = None,
+    **problem_options: Any,
+) -> Run:
+    """Find the exact Pareto front of a workload's models and a hardware space, and write a run folder.
+
+    ``objective`` is a preset (carbon, latency, energy, all, hardware) or free forms like ``"min:latency_s"``. Options of
+    the problem: ``hw`` (template name or TOML file), ``space``, ``constraints`` (``"latency_s<=0.02"``), ``no_constraint``,
+    ``default_constraints``, ``fixed`` (knob -> value), ``allow_unsupported``, ``criterion`` (edp, latency or energy: by what
+    each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
+    ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
+
+    Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
+    is feasible; what was computed stays in the study.
+    """
+    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
+    evaluation_space = _check_size(problem)
+    folder = _new_folder(out, problem)
+    description = {
+        "problem": problem.to_dict(),
+        "bounds": block_bounds(*evaluation_space, block_points),
+        "provenance": {
+            "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
+            "seed": seed,
+            "version": __version__,
+            "versions": _versions(),
+            "python": platform.python_version(),
+            "started": _now(),
+        },
+    }
+    with Study.create(folder / FILE_NAME, description) as study:
+        return _finish(study, problem, folder, threads=threads, say=say)
+
+
+def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
+    """Finish an interrupted search from its run folder; a finished one gets its files written again."""
+    folder = Path(path)
+    file = folder if folder.is_file() else folder / FILE_NAME
+    with Study.open(file) as study:
+        problem = Problem.from_dict(study.description()["problem"])
+        return _finish(study, problem, file.parent, threads=threads, say=say)
+
+
+def evaluate(
+    workload: str,
+    hw: str = "edge22",
+    *,
+    fixed: Mapping[str, int] | None = None,
+    deployment: Deployment | None = None,
+    criterion: str = "edp",
+    hardware_profile: str | None = None,
+    allow_unsupported: bool = False,
+) -> dict[str, Any]:
+    """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
+
+    Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
+    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same.
+    """
+    problem = make_problem(
+        workload,
+        "hardware",
+        hw=hw,
+        hardware_profile=hardware_profile,
+        fixed=fixed,
+        allow_unsupported=True,
+        criterion=criterion,
+        deployment=deployment,
+    )
+    chosen = {**load_hardware(problem).defaults, **problem.fixed}
+    evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
+    return describe_design(evaluation, allow_unsupported=allow_unsupported)
+
+
+def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
+    """The answer of :func:`evaluate` for an evaluation of one model on one hardware point."""
+    from dse import quality
+
+    block = evaluation.block(0, 1)
+    design = evaluation.space.design(0, 0)
+    if not block.mappable().all():
+        raise DseError(
+            f"design {design} has an operation for which no mapping fits the buffers; larger l2_kib would do"
+        )
+    names = [name for name in METRICS if not name.startswith("quality")]
+    answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
+    answer["design"] = design
+    answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
+    support = support_name(evaluation, 0)
+    answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
+    if evaluation.quality is None or evaluation.surrogate is None:
+        answer["quality_reason"] = f"workload {evaluation.problem.workload!r} has no quality surrogate"
+    else:
+        surrogate = evaluation.surrogate
+        answer["quality_label"] = surrogate.label
+        if support == quality.SUPPORT[quality.EXTRAPOLATED]:
+            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
+        if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
+            answer["quality"] = float(evaluation.quality.mean[0])
+            answer["quality_se"] = float(evaluation.quality.standard_error[0])
+    answer["components"] = evaluation.breakdown(0, 0)
+    answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
+    answer |= context(evaluation)
+    return answer
+
+
+def context(evaluation: Evaluation) -> dict[str, Any]:
+    """What is common to all designs of an evaluation: deployment, sources, what is not modelled, the surrogate."""
+    return {
+        "deployment": evaluation.deployment.to_dict(),
+        "criterion": evaluation.problem.criterion,
+        "hardware_profile": evaluation.problem.hardware_profile,
+        "sources": sources(evaluation),
+        "not_modelled": list(evaluation.hardware_space.not_modelled),
+        "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,
+    }
+
+
+def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
+    factors = [asdict(factor) for factor in (*evaluation.embodied.sources, evaluation.grid)]
+    hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
+    return [*json.loads(json.dumps(factors, default=str)), hardware_source]
+
+
+def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:
+    description = study.description()
+    _check_same_version(description["provenance"], folder)
+    workers = threads or min(8, os.cpu_count() or 1)
+
+    def mapped(done: int, total: int) -> None:
+        if say:
+            say("mappings", done, total, "")
+
+    def swept(progress: Progress) -> None:
+        if say:
+            say("designs", progress.points_done, progress.points, f"{progress.feasible:,} feasible")
+
+    evaluation = Evaluation(problem, threads=workers, progress=mapped)
+    bounds = [(first, last) for first, last in description["bounds"]]
+    run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
+    front, summary = front_of(study.blocks(), len(problem.objectives))
+    if not len(front):
+        raise DseError(_no_feasible(summary.reasons, summary.points, study))
+    run = Run(
+        path=folder,
+        problem=problem,
+        provenance=description["provenance"],
+        summary=summary,
+        designs=describe_front(evaluation, front),
+        context={
+            **context(evaluation),
+            "models": evaluation.space.model_count,
+            "models_left_out": evaluation.space.models_left_out,
+            "hardware_points": evaluation.space.hardware_count,
+            "shapes": len(evaluation.shapes),
+        },
+    )
+    study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
+    write_files(run, evaluation)
+    return run
+
+
+def _no_feasible(reasons: dict[str, int], points: int, study: Study) -> str:
+    worst = sorted(((count, name) for name, count in reasons.items() if count), reverse=True)[:3]
+    told = "; ".join(f"{name} fails at {count / points:.1%} of them" for count, name in worst)
+    return f"no design of {points:,} is feasible: {told}; the study is kept in {study.path}"
+
+
+def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
+    # Blocks of two versions in one front would be a front of neither.
+    if provenance["version"] != __version__:
+        raise DseError(
+            f"run {folder} was made by dse {provenance['version']} and this is {__version__}; "
+            "finish it with that version or search again"
+        )
+
+
+def _check_size(problem: Problem) -> tuple[int, int]:
+    space = build_space(problem, workloads.load(problem.workload), load_hardware(problem))
+    if space.size > EXHAUSTIVE_LIMIT:
+        raise UsageError(
+            f"space of {space.size:,} designs is more than the {EXHAUSTIVE_LIMIT:,} that the exhaustive strategy takes; "
+            "fix some knobs with --set"
+        )
+    return space.model_count, space.hardware_count
+
+
+def _new_folder(out: str | Path | None, problem: Problem) -> Path:
+    if out is not None:
+        folder = Path(out)
+        if (folder / FILE_NAME).exists():
+            raise DseError(f"out {folder} holds a study already; `dse resume {folder}` finishes it, or choose another")
+    else:
+        base = Path("runs") / f"{problem.workload}-{problem.preset or 'custom'}"
+        folder, number = base, 1
+        while folder.exists():
+            number += 1
+            folder = base.with_name(f"{base.name}-{number}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DseError(f"out {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise DseError(f"out {folder} cannot be written: permission denied")
+    return folder
+
+
+def _read_text(field: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DseError(f"{field} {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DseError(f"{field} {path} is not a text file: byte {error.start} is not UTF-8") from error
+
+
+def _objective_text(problem: Problem) -> str | list[str]:
+    return problem.preset or [str(objective) for objective in problem.objectives]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("numpy", "scipy", "pandas", "plotly", "sqlalchemy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,79 @@
+"""``dse list``: the names that the other commands take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+TOPICS = ("workloads", "templates", "regions", "strategies", "presets", "metrics", "profiles")
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "list",
+        help="show the known workloads, templates, regions, strategies, presets and metrics",
+        description="Show the names that the other commands take.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("topic", nargs="?", metavar="TOPIC", help=", ".join(TOPICS))
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one topic, or all."""
+    import json
+
+    from dse.errors import unknown_name
+
+    if args.topic is not None and args.topic not in TOPICS:
+        raise unknown_name("topic", args.topic, TOPICS)
+    chosen = [args.topic] if args.topic else list(TOPICS)
+    known = {topic: _known(topic) for topic in chosen}
+    if args.json:
+        print(json.dumps(known, indent=2))
+        return 0
+    for topic, entries in known.items():
+        if len(chosen) > 1 and topic == "regions":
+            print(f"regions ({len(entries)}; `dse list regions` shows all)\n  world, taiwan, usa, france, US-CA, ...\n")
+            continue
+        print(topic)
+        width = max(len(name) for name in entries)
+        for name, meaning in entries.items():
+            print(f"  {name:<{width}}  {meaning}")
+        print()
+    return 0
+
+
+def _known(topic: str) -> dict[str, str]:
+    if topic == "workloads":
+        import workloads
+
+        return workloads.described()
+    if topic == "templates":
+        from hw_models import templates
+
+        return {name: templates.load(name).title for name in templates.names()}
+    if topic == "regions":
+        import carbon.grid
+
+        return {
+            factor.code: f"{factor.name}: {factor.gco2e_per_kwh:g} g/kWh, {factor.year}, {factor.source}"
+            for factor in carbon.grid.everything()
+        }
+    if topic == "strategies":
+        return {"exhaustive": "every design of the joint space, exact front (what auto takes: every metric is cheap)"}
+    if topic == "presets":
+        from dse.objectives import PRESETS
+
+        return {name: f"{preset.meaning} ({', '.join(map(str, preset.objectives))})" for name, preset in PRESETS.items()}
+    if topic == "metrics":
+        from dse.metrics import METRICS
+
+        return {name: f"[{metric.unit}] {metric.meaning}" for name, metric in METRICS.items()}
+    import carbon.profiles
+    from hw_models.profiles import profiles
+
+    found = {f"hardware: {name}": profile.title for name, profile in profiles().items()}
+    return found | {f"carbon: {name}": carbon.profiles.get(name).title for name in carbon.profiles.names()}

@@ -1,0 +1,63 @@
+"""Options that several commands share, and how their words become values."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_problem_options(parser: argparse.ArgumentParser) -> None:
+    """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
+    parser.add_argument("--workload", required=True, metavar="NAME", help="what runs: a name of `dse list`")
+    parser.add_argument("--hw", default="edge22", metavar="NAME|FILE.toml", help="hardware template, or a TOML file with an "
+                        "accelerator or a space of your own (default edge22)")  # fmt: skip
+    parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
+                        "catransformers22 (that tool's constants)")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs",
+                        help="fix a knob of the model or the hardware (repeatable)")  # fmt: skip
+    parser.add_argument("--criterion", default="edp", metavar="NAME",
+                        help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
+    parser.add_argument("--allow-unsupported", action="store_true",
+                        help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
+    deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
+    deployment.add_argument("--lifetime-years", type=float, default=3.0, metavar="YEARS", help="default 3")
+    deployment.add_argument("--grid", default="world", metavar="REGION", help="grid of use (default world)")
+    deployment.add_argument("--fab-grid", default="taiwan", metavar="REGION", help="grid of the fab (default taiwan)")
+    deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
+    deployment.add_argument("--carbon-profile", default="act2", metavar="NAME", help="embodied carbon model (default act2)")
+
+
+def deployment_of(args: argparse.Namespace) -> Any:
+    """The deployment that the options describe."""
+    from dse.deployment import Deployment
+
+    return Deployment(
+        rate_per_s=args.rate,
+        lifetime_years=args.lifetime_years,
+        grid=args.grid,
+        fab_grid=args.fab_grid,
+        pue=args.pue,
+        carbon_profile=args.carbon_profile,
+    )
+
+
+def knobs_of(args: argparse.Namespace) -> dict[str, int]:
+    """The knobs fixed with --set."""
+    from dse.errors import UsageError
+
+    fixed: dict[str, int] = {}
+    for text in args.knobs:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise UsageError(f"set {text!r} is not of the form KNOB=VALUE")
+        try:
+            number = int(value)
+        except ValueError:
+            raise UsageError(f"set {text!r} has the value {value!r}; a whole number is needed") from None
+        name = name.strip()
+        if fixed.get(name, number) != number:
+            raise UsageError(f"set {name} is given twice, as {fixed[name]} and as {number}")
+        fixed[name] = number
+    return fixed

@@ -1,0 +1,35 @@
+"""Errors of the toolkit: one sentence that names the field, the value, what is allowed and the nearest valid choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DseError(ValueError):
+    """A request that cannot be met; the command line prints it as one line and exits with ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(DseError):
+    """A request that is wrong as written: unknown name, bad value, contradictory options."""
+
+    exit_code = 2
+
+
+def nearest(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that ``value`` most likely meant, or None where nothing is close."""
+    names = list(choices)
+    folded = {name.lower(): name for name in names}
+    found = difflib.get_close_matches(value.lower(), list(folded), n=1, cutoff=0.5)
+    return folded[found[0]] if found else None
+
+
+def unknown_name(field: str, value: str, choices: Iterable[str]) -> UsageError:
+    """The error for a name that is none of ``choices``."""
+    names = sorted(choices)
+    close = nearest(value, names)
+    hint = f"; did you mean {close!r}?" if close else ""
+    shown = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
+    return UsageError(f"{field} {value!r} is unknown; known are {shown}{hint}")

@@ -1,0 +1,307 @@
+"""Metrics of many designs at once: every model of a problem on every hardware point, block by block.
+
+Costs add over operations, so a model is its repeat counts over distinct shapes and the cost of a block is one sparse
+product with the unit costs. What depends on the hardware alone (area, embodied carbon) or on the model alone (quality,
+parameters) is computed once and broadcast.
+
+The operations of a request run one after the other (no overlap between operations; within one, data movement overlaps
+computation), and every operation reads its operands from DRAM and writes its result there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hw_models.cost
+import numpy as np
+import numpy.typing as npt
+from dse_kernels.sums import weighted_sums
+
+import carbon.grid
+import carbon.operational
+import carbon.profiles
+import workloads
+from dse import hardware, quality
+from dse.deployment import Deployment
+from dse.errors import UsageError, unknown_name
+from dse.metrics import METRICS
+from dse.problem import Problem, check_knob_names, fix_knobs
+from workloads.family import Family
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The joint space: models and hardware points, each a table of knob columns; every model meets every point."""
+
+    models: dict[str, IntArray]
+    hardware: dict[str, IntArray]
+    models_left_out: int  # models of the grid that nothing published supports
+    settings: dict[str, int]  # knobs of the workload that are set for every model (sequence, batch, bits)
+
+    @property
+    def model_count(self) -> int:
+        """Number of models."""
+        return len(next(iter(self.models.values())))
+
+    @property
+    def hardware_count(self) -> int:
+        """Number of hardware points; a single design has no knob and is one point."""
+        return len(next(iter(self.hardware.values()), (0,)))
+
+    @property
+    def size(self) -> int:
+        """Number of designs."""
+        return self.model_count * self.hardware_count
+
+    def design(self, model: int, hardware: int) -> dict[str, int]:
+        """Knob values of one design."""
+        chosen = {name: int(values[model]) for name, values in self.models.items()}
+        chosen.update({name: int(values[hardware]) for name, values in self.hardware.items()})
+        return chosen
+
+
+def load_hardware(problem: Problem) -> hardware.HardwareSpace:
+    """The hardware of a problem: a built-in template, or the user's own file as the study keeps it."""
+    if problem.hardware_toml is not None:
+        return hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
+    return hardware.load(problem.hardware, profile=problem.hardware_profile)
+
+
+def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | None:
+    surrogate = quality.for_workload(family.name)
+    return surrogate and surrogate.predict(**{name: models[name] for name in quality.KNOBS})
+
+
+class Evaluation:
+    """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
+
+    ``progress(done, total)`` is told of the unit costs, the dear part of the preparation.
+    """
+
+    def __init__(
+        self, problem: Problem, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.problem = problem
+        self.deployment: Deployment = problem.deployment
+        self.family = workloads.load(problem.workload)
+        self.hardware_space = load_hardware(problem)
+        self.space = build_space(problem, self.family, self.hardware_space)
+        self.surrogate = quality.for_workload(self.family.name)
+        self.hardware = self.hardware_space.batch(self.space.hardware)
+        self._prepare_models()
+        self._prepare_hardware()
+        self.unit = hw_models.cost.unit_costs(
+            self.shapes, self.hardware, criterion=problem.criterion, threads=threads, progress=progress
+        )
+
+    def _prepare_models(self) -> None:
+        workload = self.family.build(**self.space.models, **self.space.settings)
+        self.workload = workload
+        tables = [(phase.table, float(phase.runs)) for phase in workload.phases]
+        if len(tables) != 1:
+            raise UsageError(
+                f"workload {self.problem.workload!r} has {len(tables)} phases; a search takes workloads of one phase"
+            )
+        table, runs = tables[0]
+        self.table = table
+        self.shapes, index = table.distinct()
+        count = self.space.model_count
+        self.index: IntArray = np.ascontiguousarray(np.broadcast_to(index, (count, len(table))))
+        self.weight: FloatArray = np.ascontiguousarray(
+            np.broadcast_to(table.repeat * runs, (count, len(table))), dtype=np.float64
+        )
+        self.parameters = np.broadcast_to(np.asarray(table.parameter_count(), dtype=np.float64), (count,))
+        self.macs = np.broadcast_to(np.asarray(table.macs() * runs, dtype=np.float64), (count,))
+        memory = np.asarray(table.weight_bytes() + table.activation_bytes(), dtype=np.float64)
+        self.memory_bytes = np.broadcast_to(memory, (count,))
+        self.quality = _predict(self.family, self.space.models)
+
+    def _prepare_hardware(self) -> None:
+        deployment = self.deployment
+        self.grid = carbon.grid.lookup(deployment.grid)
+        self.embodied = carbon.profiles.device_embodied(
+            deployment.carbon_profile,
+            area_mm2=self.hardware.area_mm2,
+            node_nm=self.hardware.node_nm,
+            memory_type=self.hardware.level_kinds[-1],
+            memory_gb=self.hardware.dram_bytes / 2**30,
+            fab_grid=deployment.fab_grid,
+        )
+        count = len(self.hardware)
+        self.embodied_kgco2e = np.broadcast_to(np.asarray(self.embodied.embodied_kgco2e, dtype=np.float64), (count,))
+
+    def block(self, first: int, last: int) -> Block:
+        """Models first..last-1 on every hardware point."""
+        return Block(self, first, last)
+
+    def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
+        """One entry a component of one design: latency, dynamic energy, MACs, and the bound that takes most of its time."""
+        latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
+        energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
+        bounds = self.unit.bound[self.index[model], hardware]
+        macs = np.broadcast_to(self.table.row_macs(), (self.space.model_count, len(self.table)))[model]
+        entries = []
+        for component in dict.fromkeys(self.table.component.tolist()):
+            rows = np.flatnonzero(self.table.component == component)
+            by_bound: dict[str, float] = {}
+            for row in rows:
+                name = hw_models.cost.Bound(int(bounds[row])).name.lower()
+                by_bound[name] = by_bound.get(name, 0.0) + float(latency[row])
+            entries.append(
+                {
+                    "component": component,
+                    "latency_s": float(latency[rows].sum()),
+                    "energy_j": float(energy[rows].sum()),
+                    "macs": int(macs[rows].sum()),
+                    "bound": max(by_bound, key=lambda name: by_bound[name]),
+                    "latency_by_bound_s": by_bound,
+                    "operations": [
+                        {
+                            "name": str(self.table.name[row]),
+                            "repeat": float(self.weight[model, row]),
+                            "latency_s": float(latency[row]),
+                            "energy_j": float(energy[row]),
+                            "bound": hw_models.cost.Bound(int(bounds[row])).name.lower(),
+                        }
+                        for row in rows
+                    ],
+                }
+            )
+        return entries
+
+    def carbon_parts(self, hardware: int) -> dict[str, float]:
+        """Embodied carbon of one hardware point by part."""
+        count = self.space.hardware_count
+        return {name: float(np.broadcast_to(part, (count,))[hardware]) for name, part in self.embodied.parts.items()}
+
+
+class Block:
+    """Metrics of a range of models on every hardware point, computed when asked for; arrays broadcast to ``shape``."""
+
+    def __init__(self, evaluation: Evaluation, first: int, last: int) -> None:
+        self._evaluation = evaluation
+        self._models = slice(first, last)
+        self.shape = (last - first, evaluation.space.hardware_count)
+        self._known: dict[str, Any] = {}
+
+    def mappable(self) -> BoolArray:
+        """Whether every operation of the model has a mapping on the point."""
+        return np.isfinite(self.metric("latency_s"))
+
+    def metric(self, name: str) -> FloatArray:
+        """One metric, with a shape that broadcasts to (models, points)."""
+        if name not in self._known:
+            if name not in _COMPUTE:
+                raise unknown_name("metric", name, METRICS)
+            self._known[name] = _COMPUTE[name](self)
+        return self._known[name]  # type: ignore[no-any-return]
+
+    def _sum(self, unit: FloatArray) -> FloatArray:
+        e = self._evaluation
+        return weighted_sums(e.index[self._models], e.weight[self._models], unit)
+
+    def _operation(self) -> carbon.operational.Operation:
+        if "operation" not in self._known:
+            e, deployment = self._evaluation, self._evaluation.deployment
+            latency = self.metric("latency_s")
+            known = np.isfinite(latency)
+            self._known["operation"] = carbon.operational.equal_service(
+                np.where(known, self.metric("energy_j"), 0.0),
+                np.where(known, latency, 0.0),
+                idle_w=e.hardware.leakage_w,
+                rate_per_s=deployment.rate_per_s,
+                lifetime_years=deployment.lifetime_years,
+                pue=deployment.pue,
+                gco2e_per_kwh=e.grid.gco2e_per_kwh,
+            )
+        return self._known["operation"]  # type: ignore[no-any-return]
+
+    def _latency(self) -> FloatArray:
+        return self._sum(self._evaluation.unit.latency_s)
+
+    def _energy(self) -> FloatArray:
+        dynamic = self._sum(self._evaluation.unit.energy_j)
+        return np.asarray(dynamic + self._evaluation.hardware.leakage_w * self.metric("latency_s"))
+
+    def _peak_power(self) -> FloatArray:
+        e = self._evaluation
+        with np.errstate(invalid="ignore"):
+            power = e.unit.energy_j / e.unit.latency_s
+        peak = np.zeros(self.shape)
+        for row in range(e.index.shape[1]):
+            np.maximum(peak, power[e.index[self._models, row]], out=peak)
+        return peak + e.hardware.leakage_w
+
+    def _power(self) -> FloatArray:
+        rate = self._evaluation.deployment.rate_per_s
+        idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.hardware.leakage_w
+        return np.asarray(rate * self.metric("energy_j") + idle)
+
+    def _quality(self, part: str) -> FloatArray:
+        e = self._evaluation
+        if e.quality is None:
+            raise UsageError(
+                f"workload {e.problem.workload!r} has no quality surrogate; metrics quality and quality_se need one"
+            )
+        return np.asarray(getattr(e.quality, part)[self._models, None])
+
+
+_COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
+    "quality": lambda b: b._quality("mean"),
+    "quality_se": lambda b: b._quality("standard_error"),
+    "latency_s": lambda b: b._latency(),
+    "energy_j": lambda b: b._energy(),
+    "area_mm2": lambda b: b._evaluation.hardware.area_mm2[None, :],
+    "tops": lambda b: b._evaluation.hardware.tops[None, :],
+    "power_w": lambda b: b._power(),
+    "peak_power_w": lambda b: b._peak_power(),
+    "utilisation": lambda b: b.metric("latency_s") * b._evaluation.deployment.rate_per_s,
+    "embodied_kgco2e": lambda b: b._evaluation.embodied_kgco2e[None, :],
+    "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
+    "total_kgco2e": lambda b: b.metric("embodied_kgco2e") + b.metric("operational_kgco2e"),
+    "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
+    "parameters": lambda b: b._evaluation.parameters[b._models, None],
+    "macs": lambda b: b._evaluation.macs[b._models, None],
+    "dram_fill": lambda b: b._evaluation.memory_bytes[b._models, None] / b._evaluation.hardware.dram_bytes[None, :],
+}
+
+
+def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
+    """The joint space of a problem; models without support are left out unless the problem allows them."""
+    grid = family.model_grid(problem.space)
+    points = hardware_space.grid()
+    check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions])
+    settings = {
+        name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)
+    }
+    if problem.fixed_model:
+        own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
+        models = {name: np.array([own[name]], dtype=np.int64) for name in grid}
+        left_out = 0
+    else:
+        models = fix_knobs(grid, problem.fixed)
+        models, left_out = _keep_supported(problem, family, models)
+    return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings)
+
+
+def _keep_supported(problem: Problem, family: Family, models: dict[str, IntArray]) -> tuple[dict[str, IntArray], int]:
+    predicted = _predict(family, models)
+    if problem.allow_unsupported or predicted is None:
+        return models, 0
+    keep = predicted.support != quality.EXTRAPOLATED
+    if not keep.any():
+        surrogate = quality.for_workload(family.name)
+        assert surrogate is not None  # a prediction came from it
+        first = {name: int(models[name][0]) for name in quality.KNOBS}
+        raise UsageError(
+            "no model of the space has published support for its quality: "
+            + surrogate.describe_refusal(**first)
+            + "; --allow-unsupported searches it all the same"
+        )
+    return {name: values[keep] for name, values in models.items()}, int(np.count_nonzero(~keep))

@@ -1,0 +1,72 @@
+"""The hardware side of a problem, in one form whether it is a built-in template, a user's space or a single design."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError
+from hw_models import accelerator_files, templates
+from hw_models.accelerator import Accelerator, AcceleratorBatch
+
+IntArray = npt.NDArray[np.int64]
+
+
+class HardwareSpace:
+    """Hardware points as knob columns, and the way from knob values to designs. A single design has no knobs."""
+
+    def __init__(self, source: templates.Template | Accelerator) -> None:
+        self._source = source
+        self.name: str = source.name
+        self.knobs: dict[str, tuple[Any, ...]] = {} if isinstance(source, Accelerator) else dict(source.knobs)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
+        return {name: values[len(values) // 2] for name, values in self.knobs.items()}
+
+    def grid(self) -> dict[str, IntArray]:
+        """All points: {knob: array (points,)}; empty for a single design."""
+        if isinstance(self._source, Accelerator):
+            return {}
+        return self._source.grid()
+
+    def batch(self, knobs: Mapping[str, IntArray]) -> AcceleratorBatch:
+        """The designs of some points."""
+        if isinstance(self._source, Accelerator):
+            return self._source.batch()
+        return self._source.batch(**knobs)
+
+    def accelerator(self, knobs: Mapping[str, Any]) -> Accelerator:
+        """One design."""
+        if isinstance(self._source, Accelerator):
+            return self._source
+        return self._source.accelerator(**knobs)
+
+    @property
+    def not_modelled(self) -> tuple[str, ...]:
+        """What the costs leave out."""
+        return () if isinstance(self._source, Accelerator) else self._source.not_modelled
+
+    @property
+    def source(self) -> str:
+        """Where the numbers of the hardware come from."""
+        return self._source.source
+
+
+def load(name: str, *, profile: str | None) -> HardwareSpace:
+    """The built-in template called ``name``."""
+    return HardwareSpace(templates.load(name, profile=profile or "default"))
+
+
+def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
+    """The space or design that the text of a user's TOML file describes; errors name the file ``name``."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"hw {name} is not valid TOML: {error}") from error
+    return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))

@@ -1,0 +1,199 @@
+"""What a search remembers: one SQLite file a study, every result a transaction of its own.
+
+A sweep is remembered as blocks: each with its local Pareto front, the number of its points and why points of it were
+infeasible. A study carries the whole description of its problem and what produced it, so that it can be finished or read
+from the file alone. SQLite runs in WAL mode: a process killed at any instant loses nothing that was committed, and two
+processes may work on one study (a block recorded twice holds the same result twice, and is kept once).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from dse.errors import DseError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "study.db"
+
+_metadata = sa.MetaData()
+_meta = sa.Table(
+    "meta",
+    _metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+_blocks = sa.Table(
+    "blocks",
+    _metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_model", sa.Integer, nullable=False),
+    sa.Column("last_model", sa.Integer, nullable=False),  # one past the end
+    sa.Column("points", sa.BigInteger, nullable=False),
+    sa.Column("feasible", sa.BigInteger, nullable=False),
+    sa.Column("reasons", sa.Text, nullable=False),  # JSON: constraint -> points that break it
+    sa.Column("front_models", sa.LargeBinary, nullable=False),  # little-endian int64
+    sa.Column("front_hardware", sa.LargeBinary, nullable=False),  # little-endian int64
+    sa.Column("front_values", sa.LargeBinary, nullable=False),  # little-endian float64, (front, objectives), minimised
+)
+_result = sa.Table(
+    "result",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),  # one row, 0
+    sa.Column("value", sa.Text, nullable=False),  # JSON: the front as it was reported
+)
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """A block of models swept over the whole hardware space."""
+
+    number: int
+    first_model: int
+    last_model: int
+    points: int
+    feasible: int
+    reasons: dict[str, int]
+    front_models: npt.NDArray[np.int64]
+    front_hardware: npt.NDArray[np.int64]
+    front_values: npt.NDArray[np.float64]
+
+
+class Study:
+    """An open study; use :meth:`create` or :meth:`open`."""
+
+    def __init__(self, engine: sa.Engine, path: Path) -> None:
+        self._engine = engine
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, description: dict[str, Any]) -> Study:
+        """Make a new study file that holds ``description``; an existing one is never overwritten."""
+        if path.exists():
+            raise DseError(f"study {path} exists already; finish it with `dse resume` or choose another --out")
+        study = cls(_engine(path), path)
+        with study._guard("created"), study._engine.begin() as connection:
+            _metadata.create_all(connection)
+            rows = {"schema_version": SCHEMA_VERSION, **description}
+            connection.execute(sa.insert(_meta), [{"key": k, "value": json.dumps(v)} for k, v in rows.items()])
+        return study
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """Open an existing study, checking that it is one and that this version can read it."""
+        if not path.is_file():
+            raise DseError(f"study {path} does not exist; a run folder holds a file named {FILE_NAME}")
+        study = cls(_engine(path), path)
+        with study._guard("read"):
+            if not sa.inspect(study._engine).has_table("meta"):
+                raise DseError(f"study {path} is not a study: it has no table named meta")
+            version = study.description().get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DseError(f"study {path} has schema version {version!r}; this version reads {SCHEMA_VERSION}")
+        return study
+
+    def description(self) -> dict[str, Any]:
+        """What the study was created with."""
+        with self._guard("read"), self._engine.connect() as connection:
+            return {key: json.loads(value) for key, value in connection.execute(sa.select(_meta.c.key, _meta.c.value))}
+
+    def record(self, block: BlockResult) -> None:
+        """Commit a finished block; one that another process recorded first stays as it is."""
+        values = {
+            "number": block.number,
+            "first_model": block.first_model,
+            "last_model": block.last_model,
+            "points": block.points,
+            "feasible": block.feasible,
+            "reasons": json.dumps(block.reasons, sort_keys=True),
+            "front_models": block.front_models.astype("<i8").tobytes(),
+            "front_hardware": block.front_hardware.astype("<i8").tobytes(),
+            "front_values": block.front_values.astype("<f8").tobytes(),
+        }
+        with self._guard("written"):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(sa.insert(_blocks), values)
+            except sa.exc.IntegrityError:
+                # The primary key: another process finished this block. Blocks are deterministic, so both are the same.
+                return
+
+    def finished(self) -> set[int]:
+        """Numbers of the blocks that are recorded."""
+        with self._guard("read"), self._engine.connect() as connection:
+            return set(connection.execute(sa.select(_blocks.c.number)).scalars())
+
+    def blocks(self) -> Iterator[BlockResult]:
+        """All recorded blocks in the order of their numbers."""
+        with self._guard("read"), self._engine.connect() as connection:
+            for row in connection.execute(sa.select(_blocks).order_by(_blocks.c.number)):
+                models = np.frombuffer(row.front_models, dtype="<i8").astype(np.int64)
+                values = np.frombuffer(row.front_values, dtype="<f8").astype(np.float64)
+                yield BlockResult(
+                    row.number,
+                    row.first_model,
+                    row.last_model,
+                    row.points,
+                    row.feasible,
+                    json.loads(row.reasons),
+                    models,
+                    np.frombuffer(row.front_hardware, dtype="<i8").astype(np.int64),
+                    values.reshape(len(models), -1) if len(models) else values.reshape(0, 0),
+                )
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Commit the front of a finished search, in the form in which it is reported."""
+        with self._guard("written"), self._engine.begin() as connection:
+            connection.execute(sa.delete(_result))
+            connection.execute(sa.insert(_result), {"id": 0, "value": json.dumps(result)})
+
+    def result(self) -> dict[str, Any] | None:
+        """What :meth:`finish` committed, or None if the search has not finished."""
+        with self._guard("read"), self._engine.connect() as connection:
+            value = connection.execute(sa.select(_result.c.value)).scalar_one_or_none()
+        return None if value is None else json.loads(value)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _guard(self, action: str) -> Iterator[None]:
+        """Turn what the database reports into one sentence that names the file."""
+        try:
+            yield
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+
+
+def _engine(path: Path) -> sa.Engine:
+    # A long busy time-out: two processes on one study wait for each other's short transactions.
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            # FULL: a block is a few a second at most, so the safety against a power cut costs nothing that is felt.
+            cursor.execute("PRAGMA synchronous=FULL")
+        finally:
+            cursor.close()
+
+    return engine
