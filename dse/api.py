@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import workloads
 from dse import __version__
 from dse.deployment import Deployment
 from dse.errors import DseError, UsageError, unknown_name
@@ -27,6 +26,7 @@ from dse.run import Run, describe_front, load, support_name, write_files
 from dse.study import FILE_NAME, Study
 from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.sweep import run as run_sweep
+from workloads import library
 
 __all__ = ["evaluate", "load", "make_problem", "resume", "search"]
 
@@ -60,7 +60,7 @@ def make_problem(
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
-    known_spaces = workloads.load(workload).spaces
+    known_spaces = library.load(workload).spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
     return Problem(
@@ -169,9 +169,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     block = evaluation.block(0, 1)
     design = evaluation.space.design(0, 0)
     if not block.mappable().all():
-        raise DseError(
-            f"design {design} has an operation for which no mapping fits the buffers; larger l2_kib would do"
-        )
+        raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger l2_kib would do")
     names = [name for name in METRICS if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
@@ -267,7 +265,7 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_size(problem: Problem) -> tuple[int, int]:
-    space = build_space(problem, workloads.load(problem.workload), load_hardware(problem))
+    space = build_space(problem, library.load(problem.workload), load_hardware(problem))
     if space.size > EXHAUSTIVE_LIMIT:
         raise UsageError(
             f"space of {space.size:,} designs is more than the {EXHAUSTIVE_LIMIT:,} that the exhaustive strategy takes; "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -30,18 +31,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave with code 2."""
+        bad = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if bad:
+            from dse.errors import unknown_name
+
+            message = str(unknown_name("command", bad.group(1), [name.strip("' ") for name in bad.group(2).split(",")]))
         self.exit(2, f"{self.prog}: {message}\n")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: object = None) -> argparse.Namespace:  # type: ignore[override]
+    def parse_all(self, args: Sequence[str] | None) -> argparse.Namespace:
         """Parse; an option that nobody knows is answered with the nearest one that somebody does."""
-        parsed, unknown = self.parse_known_args(args, namespace)  # type: ignore[arg-type]
+        parsed, unknown = self.parse_known_args(args)
         if unknown:
             from dse.errors import nearest
 
             close = nearest(unknown[0], self._all_options(parsed))
             hint = f"; did you mean {close}?" if close else ""
             self.error(f"unknown argument {unknown[0]!r}{hint}")
-        return parsed  # type: ignore[no-any-return]
+        return parsed
 
     def _all_options(self, parsed: argparse.Namespace) -> list[str]:
         found: list[str] = []
@@ -78,10 +84,12 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_all(words)
     if args.command is None:
         parser.print_help()
         return 2
+    args.words = words[words.index(args.command) + 1 :]  # the command's own
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

@@ -22,12 +22,12 @@ from dse_kernels.sums import weighted_sums
 import carbon.grid
 import carbon.operational
 import carbon.profiles
-import workloads
 from dse import hardware, quality
 from dse.deployment import Deployment
 from dse.errors import UsageError, unknown_name
 from dse.metrics import METRICS
 from dse.problem import Problem, check_knob_names, fix_knobs
+from workloads import library
 from workloads.family import Family
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ def load_hardware(problem: Problem) -> hardware.HardwareSpace:
 
 def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | None:
     surrogate = quality.for_workload(family.name)
-    return surrogate and surrogate.predict(**{name: models[name] for name in quality.KNOBS})
+    return surrogate.predict(**{name: models[name] for name in quality.KNOBS}) if surrogate else None
 
 
 class Evaluation:
@@ -89,7 +89,7 @@ class Evaluation:
     ) -> None:
         self.problem = problem
         self.deployment: Deployment = problem.deployment
-        self.family = workloads.load(problem.workload)
+        self.family = library.load(problem.workload)
         self.hardware_space = load_hardware(problem)
         self.space = build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
@@ -151,7 +151,7 @@ class Evaluation:
             rows = np.flatnonzero(self.table.component == component)
             by_bound: dict[str, float] = {}
             for row in rows:
-                name = hw_models.cost.Bound(int(bounds[row])).name.lower()
+                name = self.unit.bound_names[int(bounds[row])]
                 by_bound[name] = by_bound.get(name, 0.0) + float(latency[row])
             entries.append(
                 {
@@ -167,7 +167,7 @@ class Evaluation:
                             "repeat": float(self.weight[model, row]),
                             "latency_s": float(latency[row]),
                             "energy_j": float(energy[row]),
-                            "bound": hw_models.cost.Bound(int(bounds[row])).name.lower(),
+                            "bound": self.unit.bound_names[int(bounds[row])],
                         }
                         for row in rows
                     ],
@@ -277,9 +277,7 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     grid = family.model_grid(problem.space)
     points = hardware_space.grid()
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions])
-    settings = {
-        name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)
-    }
+    settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}

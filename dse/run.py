@@ -75,8 +75,8 @@ def flat_row(design: dict[str, Any]) -> dict[str, Any]:
 def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]:
     """Everything that files and reports say of the designs of a front, as plain values.
 
-    Each entry: ``design`` (rank, from 1), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``,
-    and, for the first ``MAX_BREAKDOWNS``, ``components``.
+    Each entry: ``design`` (rank, from 1), ``knobs``, ``quality_support``, ``metrics`` (every metric),
+    ``embodied_parts_kgco2e``, and, for the first ``MAX_BREAKDOWNS``, ``components``.
     """
     names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
     values: dict[int, dict[str, np.ndarray]] = {}

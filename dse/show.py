@@ -42,9 +42,9 @@ def say_problem(problem: Problem) -> None:
 
 
 def _full_name(workload: str) -> str:
-    import workloads
+    from workloads import library
 
-    return workloads.load(workload).name
+    return library.load(workload).name
 
 
 def show_run(run: Run, *, as_json: bool) -> None:

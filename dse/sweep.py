@@ -8,10 +8,11 @@ same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from dse.evaluation import Block, Evaluation
 from dse.objectives import Constraint, Objective
@@ -78,7 +79,7 @@ def sweep_block(
     )
 
 
-def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> tuple[np.ndarray, dict[str, int]]:
+def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
     """Mask of the points that can be mapped and meet every constraint; how many points break each."""
     feasible = np.array(np.broadcast_to(block.mappable(), block.shape))
     reasons: dict[str, int] = {}
@@ -124,7 +125,7 @@ def run(
                 pending.add(pool.submit(sweep_block, evaluation, objectives, constraints, number, first, last))
                 return
 
-        pending: set = set()
+        pending: set[Future[BlockResult]] = set()
         # One block waits behind each busy thread: enough to keep them fed, and memory stays bounded.
         for _ in range(2 * threads):
             submit()

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from dse import api, show
 
     answer = api.evaluate(
-        args.workload,
+        options.workload_of(args),
         args.hw,
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workloads.family import Family
 
 TOPICS = ("workloads", "templates", "regions", "strategies", "presets", "metrics", "profiles")
 
@@ -48,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _known(topic: str) -> dict[str, str]:
     if topic == "workloads":
-        import workloads
+        from workloads import library
 
-        return workloads.described()
+        return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
     if topic == "templates":
         from hw_models import templates
 
@@ -76,4 +79,10 @@ def _known(topic: str) -> dict[str, str]:
     from hw_models.profiles import profiles
 
     found = {f"hardware: {name}": profile.title for name, profile in profiles().items()}
-    return found | {f"carbon: {name}": carbon.profiles.get(name).title for name in carbon.profiles.names()}
+    return found | {f"carbon: {name}": carbon.profiles.get(name).summary for name in carbon.profiles.names()}
+
+
+def _workload_line(family: Family) -> str:
+    count = family.published.get("parameters")
+    size = f", {count:,} parameters published" if isinstance(count, int) else ""
+    return f"{family.name}: {family.family}{size}"

@@ -8,7 +8,7 @@ from typing import Any
 
 def add_problem_options(parser: argparse.ArgumentParser) -> None:
     """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
-    parser.add_argument("--workload", required=True, metavar="NAME", help="what runs: a name of `dse list`")
+    parser.add_argument("--workload", metavar="NAME", help="what runs: a name of `dse list` (required)")
     parser.add_argument("--hw", default="edge22", metavar="NAME|FILE.toml", help="hardware template, or a TOML file with an "
                         "accelerator or a space of your own (default edge22)")  # fmt: skip
     parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
@@ -27,6 +27,15 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--fab-grid", default="taiwan", metavar="REGION", help="grid of the fab (default taiwan)")
     deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
     deployment.add_argument("--carbon-profile", default="act2", metavar="NAME", help="embodied carbon model (default act2)")
+
+
+def workload_of(args: argparse.Namespace) -> str:
+    """The workload, which must be named."""
+    from dse.errors import UsageError
+
+    if args.workload is None:
+        raise UsageError("workload is missing; name one with --workload (`dse list workloads` shows them)")
+    return str(args.workload)
 
 
 def deployment_of(args: argparse.Namespace) -> Any:

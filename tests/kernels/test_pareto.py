@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from dse_kernels.pareto import pareto_mask, pareto_mask_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dse.pareto import Front, hypervolume, merge
-from dse_kernels.pareto import pareto_mask, pareto_mask_reference
 
 # Few distinct values, so that ties and duplicates are common; sizes on both sides of the kernel's pre-filter (64).
 POINTS = st.integers(1, 4).flatmap(

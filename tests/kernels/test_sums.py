@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from dse_kernels.sums import weighted_sums, weighted_sums_reference
 
 

@@ -1,0 +1,242 @@
+"""Every number of this package that comes from outside, with its range, source, vintage and licence.
+
+The tables live in ``carbon/data/*.csv`` and are read on first use. A :class:`Factor` is one cell with its provenance; the
+formulas take plain numbers, and whoever looks a number up keeps the factor so that ``explain`` can print it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from carbon.errors import CarbonError, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One sourced number.
+
+    Attributes:
+        key: dotted name, for example ``fab.7nm.epa_kwh_cm2``.
+        value: the number, in ``unit``.
+        unit: unit as text.
+        low, high: range for uncertainty work; None where the source gives none and none is assumed.
+        source, vintage, licence: where it comes from, of when, and under what terms.
+        note: known flaws, assumptions behind the range, what is included.
+    """
+
+    key: str
+    value: float
+    unit: str
+    low: float | None
+    high: float | None
+    source: str
+    vintage: str
+    licence: str
+    note: str = ""
+
+
+@cache
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """Return the rows of ``carbon/data/<name>.csv`` as dictionaries of text, read once."""
+    text = resources.files("carbon").joinpath("data", f"{name}.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(io.StringIO(text)))
+
+
+def _optional(text: str) -> float | None:
+    return float(text) if text else None
+
+
+@cache
+def _fab() -> dict[str, dict[float, Factor]]:
+    """Fab factors as quantity -> node -> factor."""
+    found: dict[str, dict[float, Factor]] = {}
+    for row in table("fab_nodes"):
+        node = float(row["node_nm"])
+        factor = Factor(
+            key=f"fab.{node:g}nm.{row['quantity']}",
+            value=float(row["value"]),
+            unit=row["unit"],
+            low=_optional(row["low"]),
+            high=_optional(row["high"]),
+            source=row["source"],
+            vintage=row["vintage"],
+            licence=row["licence"],
+            note=row["note"],
+        )
+        found.setdefault(row["quantity"], {})[node] = factor
+    return found
+
+
+def nodes(quantity: str = "epa_kwh_cm2") -> list[float]:
+    """Return the process nodes in nm, smallest first, for which ``quantity`` is known."""
+    return sorted(_fab()[quantity])
+
+
+def parse_node(value: object) -> float:
+    """Read a process node given as 7, 7.0, "7" or "7nm" and return it in nm.
+
+    Raises:
+        CarbonError: it is not such a thing. Whether a table has the node is for the table to say.
+    """
+    text = str(value).strip().lower()
+    try:
+        return float(text.removesuffix("nm").strip())
+    except ValueError:
+        raise unknown("node_nm", value, [f"{node:g}nm" for node in nodes()]) from None
+
+
+def fab(quantity: str, node_nm: object) -> Factor:
+    """Return one fab factor, for example ``fab("epa_kwh_cm2", 7)``.
+
+    Raises:
+        CarbonError: unknown quantity or a node without that quantity; names the nearest nodes that have it.
+    """
+    by_node = _fab().get(quantity)
+    if by_node is None:
+        raise unknown("fab quantity", quantity, _fab())
+    node = parse_node(node_nm)
+    if node not in by_node:
+        raise unknown(f"{quantity} for node_nm", f"{node:g}", [f"{known:g}" for known in sorted(by_node)])
+    return by_node[node]
+
+
+def fab_values(quantity: str, node_nm: Any) -> Any:
+    """Return ``quantity`` for one node (float) or for an array of nodes (float64 array of the same shape).
+
+    Raises:
+        CarbonError: a node without that quantity, by its index in the array.
+    """
+    array = np.asarray(node_nm)
+    if array.ndim == 0:
+        return fab(quantity, node_nm).value
+    if array.dtype.kind not in "fiu":
+        array = np.array([parse_node(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
+    by_node = _fab().get(quantity)
+    if by_node is None:
+        raise unknown("fab quantity", quantity, _fab())
+    known = np.array(sorted(by_node), dtype=np.float64)
+    values = np.array([by_node[float(node)].value for node in known], dtype=np.float64)
+    wanted = array.astype(np.float64, copy=False)
+    index = np.minimum(np.searchsorted(known, wanted), known.size - 1)
+    wrong = known[index] != wanted
+    if wrong.any():
+        at = int(np.flatnonzero(wrong.ravel())[0])
+        value = float(wanted.ravel()[at])
+        raise unknown(f"{quantity} for node_nm", f"{value:g}", [f"{node:g}" for node in known], f"element {at}: ")
+    return values[index]
+
+
+def fab_factors(quantity: str, node_nm: Any) -> list[Factor]:
+    """Return the factors behind :func:`fab_values`, each node once, for the list of sources."""
+    array = np.asarray(node_nm)
+    if array.dtype.kind in "fiu":
+        distinct: Iterable[object] = np.unique(array).tolist()
+    else:
+        distinct = sorted({parse_node(item) for item in array.ravel()})
+    return [fab(quantity, node) for node in distinct]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFactor:
+    """Embodied carbon of a memory or storage type: per GB, plus a fixed amount a module or drive.
+
+    Attributes:
+        per_gb: kgCO2e per GB (decimal or binary as the maker counts; the sources do not say).
+        fixed_kgco2e: per module (DIMM) or drive.
+        divided_by_yield: the source's profile divides the per-GB figure by the fab yield once more (ACT does).
+        boundary: what is included.
+    """
+
+    kind: str
+    type: str
+    per_gb: Factor
+    fixed_kgco2e: float
+    divided_by_yield: bool
+    boundary: str
+
+
+def _memory_factor(kind: str, row: dict[str, str], fixed: str) -> MemoryFactor:
+    factor = Factor(
+        key=f"{kind}.{row['type']}.kgco2e_per_gb",
+        value=float(row["kgco2e_per_gb"]),
+        unit="kgCO2e/GB",
+        low=_optional(row["low"]),
+        high=_optional(row["high"]),
+        source=row["source"],
+        vintage=row["vintage"],
+        licence=row["licence"],
+        note="; ".join(part for part in (row["boundary"], row["note"]) if part),
+    )
+    return MemoryFactor(kind, row["type"], factor, float(row[fixed]), row["divided_by_yield"] == "1", row["boundary"])
+
+
+@cache
+def memories() -> dict[str, MemoryFactor]:
+    """All memory types by name."""
+    return {row["type"]: _memory_factor("memory", row, "fixed_kgco2e_per_module") for row in table("memory")}
+
+
+@cache
+def storages() -> dict[tuple[str, str], MemoryFactor]:
+    """All storage types by (kind, name), kind being ``ssd`` or ``hdd``."""
+    return {(row["kind"], row["type"]): _memory_factor(row["kind"], row, "fixed_kgco2e") for row in table("storage")}
+
+
+def memory(name: str) -> MemoryFactor:
+    """Return a memory type; an unknown name raises CarbonError naming the nearest."""
+    try:
+        return memories()[name]
+    except KeyError:
+        raise unknown("memory_type", name, memories()) from None
+
+
+def storage(kind: str, name: str) -> MemoryFactor:
+    """Return a storage type of kind ``ssd`` or ``hdd``; unknown names raise CarbonError naming the nearest."""
+    kinds = sorted({known for known, _ in storages()})
+    if kind not in kinds:
+        raise unknown("storage kind", kind, kinds)
+    try:
+        return storages()[kind, name]
+    except KeyError:
+        raise unknown(f"{kind} type", name, [known for of, known in storages() if of == kind]) from None
+
+
+@cache
+def items() -> dict[str, Factor]:
+    """Packaging, board and system factors by item name."""
+    found = {}
+    for row in table("packaging"):
+        found[row["item"]] = Factor(
+            key=f"packaging.{row['item']}",
+            value=float(row["value"]),
+            unit=row["unit"],
+            low=_optional(row["low"]),
+            high=_optional(row["high"]),
+            source=row["source"],
+            vintage=row["vintage"],
+            licence=row["licence"],
+            note=row["note"],
+        )
+    return found
+
+
+def item(name: str) -> Factor:
+    """Return a packaging, board or system factor; an unknown name raises CarbonError naming the nearest."""
+    try:
+        return items()[name]
+    except KeyError:
+        raise unknown("packaging item", name, items()) from None
+
+
+def need(condition: bool, sentence: str) -> None:
+    """Raise CarbonError with ``sentence`` unless ``condition`` holds."""
+    if not condition:
+        raise CarbonError(sentence)

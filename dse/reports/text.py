@@ -1,0 +1,159 @@
+"""The sentences of a report: what was searched, what came out, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dse.objectives import Constraint, parse_constraint
+from dse.reports.units import DisplayUnit, display_unit, finite, number_text, quality_label
+
+CRITERIA = {"edp": "energy-delay product", "latency": "latency", "energy": "energy"}
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 design``, ``2 designs``, with thousands separated."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole in percent, never rounded to 0 or 100 where it is neither."""
+    if not whole:
+        return "–"
+    percent = 100.0 * part / whole
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    if 99.9 < percent < 100:
+        return "> 99.9 %"
+    return f"{percent:.1f} %" if percent not in (0, 100) else f"{percent:.0f} %"
+
+
+def joined(parts: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def lowered(label: str) -> str:
+    """A label as it stands inside a sentence: the first letter small, unless it begins a word in capitals."""
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
+
+
+def title(run: Any) -> str:
+    """Workload and hardware, the name of the page."""
+    return f"{run.problem.workload} on {run.problem.hardware}"
+
+
+def headline(run: Any, units: Mapping[str, DisplayUnit]) -> str:
+    """The objectives as a phrase: ``accuracy (surrogate) against total carbon``."""
+    labels = [_objective_label(run, o.metric, units) for o in run.problem.objectives]
+    phrase = labels[0] if len(labels) == 1 else f"{labels[0]} against {joined([lowered(label) for label in labels[1:]])}"
+    return f"{title(run)}: {lowered(phrase)}"
+
+
+def _objective_label(run: Any, name: str, units: Mapping[str, DisplayUnit]) -> str:
+    if name == "quality":
+        return quality_label(run.context).replace(", surrogate", " (surrogate)")
+    return units[name].label if name in units else name
+
+
+def summary_sentences(run: Any) -> list[str]:
+    """What was searched and what is left of it: designs, feasible ones, the front."""
+    counts, context = run.summary, run.context
+    models, hardware = context.get("models"), context.get("hardware_points")
+    made_of = (
+        f" ({plural(models, 'model')} × {plural(hardware, 'hardware point')})"
+        if isinstance(models, int) and isinstance(hardware, int)
+        else ""
+    )
+    sentences = [f"The search evaluated {plural(counts.points, 'design')}{made_of}."]
+    meet = "meets" if counts.feasible == 1 else "meet"
+    front = len(run.designs)
+    sentences.append(
+        f"{counts.feasible:,} ({share(counts.feasible, counts.points)}) {meet} every constraint, and {front:,} of them "
+        f"{'forms' if front == 1 else 'form'} the Pareto front: no feasible design is at least as good in every objective "
+        "and better in one."
+    )
+    criterion = str(context.get("criterion") or run.problem.criterion)
+    if context.get("strategy", "exhaustive") == "exhaustive":
+        sentences.append(
+            f"The whole space was enumerated, so the front is exact for mappings chosen by {CRITERIA.get(criterion, criterion)}."
+        )
+    return sentences
+
+
+def cautions(run: Any) -> list[str]:
+    """What a reader must know before trusting the front; empty where nothing speaks against it."""
+    found = []
+    surrogate = run.context.get("quality_surrogate") or {}
+    if any("quality" in design["metrics"] for design in run.designs):
+        errors = {finite(design["metrics"].get("quality_se")) for design in run.designs} - {None}
+        size = (
+            f"; its standard error is {joined([number_text(e) for e in sorted(errors)])} points" if 0 < len(errors) < 3 else ""
+        )  # type: ignore[type-var]
+        found.append(
+            f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."
+        )
+    extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
+    if extrapolated:
+        verb = "is" if extrapolated == 1 else "are"
+        found.append(
+            f"The quality of {extrapolated:,} of {plural(len(run.designs), 'design')} {verb} extrapolated: nothing published supports it."
+        )
+    free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
+    varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]
+    if run.problem.allow_unsupported and varied:
+        verb = "does" if len(varied) == 1 else "do"
+        found.append(f"{joined(varied)} {verb} not enter the surrogate, so the search takes a saving there for nothing.")
+    left_out = run.context.get("models_left_out")
+    if left_out:
+        verb = "was" if left_out == 1 else "were"
+        found.append(f"{plural(left_out, 'model')} of the grid {verb} left out: nothing published supports their quality.")
+    return found
+
+
+def constraint_text(constraint: Constraint) -> str:
+    """A constraint in words and display units."""
+    unit = display_unit(constraint.metric, [constraint.bound])
+    relation = {"<=": "≤", ">=": "≥"}[constraint.relation]
+    return f"{unit.label} {relation} {unit.text(constraint.bound)}"
+
+
+def reason_text(reason: str) -> str:
+    """A reason of infeasibility in words: a constraint is named with its units, other reasons stand as they are."""
+    try:
+        return constraint_text(parse_constraint(reason))
+    except ValueError:
+        return reason
+
+
+def knobs_text(knobs: Mapping[str, Any]) -> str:
+    """Knobs on one line."""
+    return " · ".join(f"{name} {value}" for name, value in knobs.items())
+
+
+_DEPLOYMENT = {
+    "rate_per_s": ("Request rate", "a second"),
+    "lifetime_years": ("Lifetime", "years"),
+    "grid": ("Electricity in use", ""),
+    "fab_grid": ("Electricity of the fab", ""),
+    "pue": ("PUE", ""),
+    "carbon_profile": ("Carbon profile", ""),
+}
+
+
+def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
+    """Rows (name in the JSON, label, value) of the deployment and the models behind the costs."""
+    values = dict(run.context.get("deployment") or run.problem.deployment.to_dict())
+    rows = []
+    for name, value in values.items():
+        label, unit = _DEPLOYMENT.get(name, (name, ""))
+        number = number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        rows.append((name, label, f"{number} {unit}".strip()))
+    criterion = str(run.context.get("criterion") or run.problem.criterion)
+    rows += [
+        ("space", "Model space", str(run.problem.space)),
+        ("hardware_profile", "Hardware profile", str(run.context.get("hardware_profile") or run.problem.hardware_profile)),
+        ("criterion", "Mappings chosen by", CRITERIA.get(criterion, criterion)),
+    ]
+    rows += [("set", f"Fixed: {name}", str(value)) for name, value in run.problem.fixed.items()]
+    return rows

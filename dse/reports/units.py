@@ -1,0 +1,129 @@
+"""Labels and display units of metrics: one unit a metric for a whole page, chosen so that its largest value reads well.
+
+The data keep the units of :mod:`dse.metrics`; only what is shown is scaled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dse.metrics import METRICS
+
+_LABELS = {
+    "quality": "Quality",
+    "quality_se": "Standard error of quality",
+    "latency_s": "Latency",
+    "energy_j": "Energy per request",
+    "area_mm2": "Die area",
+    "tops": "Peak throughput",
+    "power_w": "Average power",
+    "peak_power_w": "Peak power",
+    "utilisation": "Utilisation",
+    "embodied_kgco2e": "Embodied carbon",
+    "operational_kgco2e": "Operational carbon",
+    "total_kgco2e": "Total carbon",
+    "kgco2e_per_request": "Carbon per request",
+    "parameters": "Parameters",
+    "macs": "MACs per request",
+    "dram_fill": "DRAM fill",
+}
+
+_SHARES = ("utilisation", "dram_fill")
+
+# For each base unit the units it may be shown in, largest first, as (factor from the base unit, name).
+_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1.0, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns")),
+    "J": ((1.0, "J"), (1e3, "mJ"), (1e6, "µJ"), (1e9, "nJ")),
+    "W": ((1.0, "W"), (1e3, "mW"), (1e6, "µW")),
+    "kgCO2e": ((1e-3, "tCO₂e"), (1.0, "kgCO₂e"), (1e3, "gCO₂e"), (1e6, "mgCO₂e"), (1e9, "µgCO₂e"), (1e12, "ngCO₂e")),
+    "1": ((1e-12, "T"), (1e-9, "G"), (1e-6, "M"), (1.0, "")),
+}
+_PLAIN = {"mm2": "mm²", "1e12 op/s": "TOPS"}
+
+
+@dataclass(frozen=True)
+class DisplayUnit:
+    """How a metric is shown: its label, the factor that turns its own unit into the shown one, and that unit's name."""
+
+    label: str
+    factor: float
+    unit: str
+
+    @property
+    def axis(self) -> str:
+        """Label and unit, as an axis or a table head carries them."""
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+    def text(self, value: Any) -> str:
+        """A value of the metric with its unit, to four significant digits; a dash where there is none."""
+        shown = number_text(value, self.factor)
+        return f"{shown} {self.unit}" if self.unit and shown != "–" else shown
+
+
+def finite(value: Any) -> float | None:
+    """``value`` as a float, or None where it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def number_text(value: Any, factor: float = 1.0) -> str:
+    """A number times ``factor`` to four significant digits, in plain notation where that is short."""
+    number = finite(value)
+    if number is None:
+        return "–"
+    number *= factor
+    if number == 0:
+        return "0"
+    if 1e-4 <= abs(number) < 1e7:
+        decimals = max(0, 3 - math.floor(math.log10(abs(number))))
+        text = f"{number:,.{decimals}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{number:.3e}"
+
+
+def quality_label(context: Mapping[str, Any]) -> str:
+    """What quality is called in this run; it carries the word surrogate."""
+    surrogate = context.get("quality_surrogate")
+    label = str(surrogate.get("label") or "") if isinstance(surrogate, Mapping) else ""
+    label = " ".join(label.replace("[%]", "").split()).replace(" ,", ",") or "Quality"
+    return label if "surrogate" in label.lower() else f"{label}, surrogate"
+
+
+def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:
+    """The display unit of the metric ``name`` for these ``values`` (in the metric's own unit; None and NaN are passed over)."""
+    unit = METRICS[name].unit if name in METRICS else ""
+    label = _LABELS.get(name, name)
+    if context is not None and name == "quality":
+        label = quality_label(context)
+    if name in _SHARES:
+        return DisplayUnit(label, 100.0, "%")
+    if unit not in _SCALES:
+        return DisplayUnit(label, 1.0, _PLAIN.get(unit, unit))
+    largest = max((abs(number) for number in map(finite, values) if number is not None), default=0.0)
+    scales = _SCALES[unit]
+    default = next(scale for scale in scales if scale[0] == 1.0)
+    # Below 1 the next smaller unit reads better; a value that rounds up to 1 may keep the larger one.
+    factor, shown = next((scale for scale in scales if largest * scale[0] >= 0.9995), scales[-1]) if largest else default
+    return DisplayUnit(label, factor, shown)
+
+
+def design_units(run: Any) -> dict[str, DisplayUnit]:
+    """Display units of every metric that the designs of a run carry, in the order of :mod:`dse.metrics`."""
+    names = metric_names(run.designs)
+    return {name: display_unit(name, (design["metrics"].get(name) for design in run.designs), run.context) for name in names}
+
+
+def metric_names(designs: list[dict[str, Any]]) -> list[str]:
+    """Metrics that any design carries: known ones in their order, then others by name."""
+    found = {name for design in designs for name in design["metrics"]}
+    known = [name for name in METRICS if name in found]
+    return known + sorted(found.difference(known))
+
+
+def knob_names(designs: list[dict[str, Any]]) -> list[str]:
+    """Knobs of the designs in the order in which they first appear."""
+    return list(dict.fromkeys(name for design in designs for name in design["knobs"]))

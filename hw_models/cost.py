@@ -1,0 +1,412 @@
+"""What operations cost on accelerators: `unit_costs` of shapes on points, and `evaluate` of whole models.
+
+Costs add over operations (docs/architecture.md): an operation's unit cost depends on its shape and the hardware
+alone, and the cost of a model is the sum of unit costs times how often it runs each shape. Operations run one after
+the other; within one operation the array or the vector unit and the levels of memory work at the same time, and the
+slowest is its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.accelerator import Accelerator, AcceleratorBatch
+from hw_models.errors import HardwareError, unknown_name
+from hw_models.profiles import profile as find_profile
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+
+if TYPE_CHECKING:
+    from workloads.records import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Criterion = Literal["edp", "latency", "energy"]
+CRITERIA: tuple[Criterion, ...] = ("edp", "latency", "energy")
+Progress = Callable[[int, int], None]
+ADDITIVE = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s", "dram_bytes")
+"""Quantities of `UnitCosts` that add over operations."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCosts:
+    """Costs of running each shape once on each design: arrays (shapes, points).
+
+    Attributes:
+        latency_s: time from start to end.
+        energy_j: dynamic energy; leakage is a property of the design and the time (`AcceleratorBatch.leakage_w`).
+        array_s, vector_s, dram_s: busy time of the arrays, of the vector unit, and of the DRAM.
+        dram_bytes: bytes read from and written to the DRAM.
+        bound: what limits the latency, as an index of ``bound_names``.
+        bound_names: compute, the levels of memory from the innermost, vector.
+    """
+
+    latency_s: FloatArray
+    energy_j: FloatArray
+    array_s: FloatArray
+    vector_s: FloatArray
+    dram_s: FloatArray
+    dram_bytes: FloatArray
+    bound: npt.NDArray[np.int8]
+    bound_names: tuple[str, ...]
+
+    def take(self, shapes: npt.ArrayLike) -> UnitCosts:
+        """The rows of the shapes at an index (any order)."""
+        chosen = np.asarray(shapes)
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "bound_names"}
+        return UnitCosts(**arrays, bound_names=self.bound_names)
+
+
+def empty_costs(shapes: int, hardware: AcceleratorBatch) -> UnitCosts:
+    """Zero costs (shapes, points), to be filled."""
+    arrays: dict[str, Any] = {name: np.zeros((shapes, len(hardware))) for name in ADDITIVE}
+    names = ("compute", *hardware.level_names, "vector")
+    return UnitCosts(**arrays, bound=np.zeros((shapes, len(hardware)), dtype=np.int8), bound_names=names)
+
+
+def check_criterion(criterion: str) -> None:
+    """Raise HardwareError unless ``criterion`` is one that the mapping search knows."""
+    if criterion not in CRITERIA:
+        raise unknown_name("mapping criterion", criterion, CRITERIA)
+
+
+def unit_costs(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    *,
+    criterion: Criterion = "edp",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> UnitCosts:
+    """Cost of one run of each shape on each design.
+
+    Args:
+        shapes: operations with columns (shapes,): one model's, or the table of `OperationTable.distinct`.
+            ``repeat`` is not used.
+        hardware: designs (points,).
+        criterion: what the mapping of a product minimises: energy-delay product, latency or energy.
+        threads: threads of the mapping search (None: one a core of the machine); the result does not depend on it.
+        progress: called with (shapes done, shapes) while the search runs.
+
+    Raises:
+        HardwareError: unknown criterion, an operation that no model costs, or a product that no mapping fits.
+    """
+    check_criterion(criterion)
+    if shapes.models is not None:
+        raise HardwareError(
+            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: give table.distinct().table for a table of models"
+        )
+    if len(hardware) == 0:
+        raise HardwareError("unit_costs needs at least one design, got none")
+    costs = empty_costs(len(shapes), hardware)
+    kind = shapes.kind
+    products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
+    vector = ~products & ~attention
+    if vector.any():
+        _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
+    if products.any():
+        from hw_models.gemm import product_costs
+
+        product_costs(shapes, hardware, np.flatnonzero(products), costs, criterion, threads, progress)
+    if attention.any():
+        from hw_models.attention import attention_costs
+
+        attention_costs(shapes, hardware, np.flatnonzero(attention), costs, criterion, threads)
+    return costs
+
+
+def _vector_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntArray, costs: UnitCosts) -> None:
+    """Fill the rows of vector operations."""
+    from hw_models import vector
+
+    table = shapes.take(rows)
+    vector.check_kinds(table)
+    if find_profile(hardware.profile).vector_model == "catransformers":
+        from hw_models.vector_compat import catransformers
+
+        found = catransformers(table, hardware)
+    else:
+        found = vector.physical(table, hardware)
+    latency, bound = slowest([found.lanes_s, *found.level_s])
+    # Candidate 0 is the vector unit; the levels keep their place.
+    costs.bound[rows] = np.where(bound == 0, len(costs.bound_names) - 1, bound)
+    costs.latency_s[rows], costs.energy_j[rows] = latency, found.energy_j
+    costs.vector_s[rows], costs.dram_s[rows], costs.dram_bytes[rows] = found.lanes_s, found.level_s[-1], found.dram_bytes
+
+
+def slowest(times: Sequence[FloatArray]) -> tuple[FloatArray, npt.NDArray[np.int8]]:
+    """The largest of several times, elementwise, and which it is (the first of equals)."""
+    latency = np.array(times[0])
+    which = np.zeros(latency.shape, dtype=np.int8)
+    for i, time in enumerate(times[1:], start=1):
+        later = time > latency
+        which[later] = i
+        np.maximum(latency, time, out=latency)
+    return latency, which
+
+
+def table_sums(
+    table: OperationTable, index: IntArray, unit: UnitCosts, names: Sequence[str] = ADDITIVE
+) -> dict[str, FloatArray]:
+    """Additive costs of each model of a table on each design: {name: (models, points)}; one model counts as one.
+
+    ``index`` (rows,) or (models, rows) says which shape of ``unit`` each row is.
+    """
+    from dse_kernels.sums import weighted_sums
+
+    rows = len(table)
+    index = np.ascontiguousarray(index.reshape(-1, rows))
+    weight = np.ascontiguousarray(table.column("repeat").reshape(-1, rows), dtype=np.float64)
+    return {name: weighted_sums(index, weight, getattr(unit, name)) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class RowCosts:
+    """What each row of a model costs on each design, repeats and runs of its phase included: arrays (rows, points).
+
+    ``phase``, ``name``, ``component``, ``kind`` (rows,) say what the row is; ``macs`` and ``runs`` (rows,) what it
+    does and how often.
+    """
+
+    phase: tuple[str, ...]
+    name: tuple[str, ...]
+    component: tuple[str, ...]
+    kind: tuple[str, ...]
+    runs: FloatArray
+    macs: FloatArray
+    latency_s: FloatArray
+    energy_j: FloatArray
+    dram_bytes: FloatArray
+    bound: npt.NDArray[np.int8]
+    bound_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Cost of a workload on designs; arrays (points,), or (models, points) where the workload holds several models.
+
+    Of a single `Accelerator` the last dimension is left out: one model on one design has numbers of shape ().
+
+    Attributes:
+        latency_s: of one request, phases and operations one after the other.
+        energy_j: dynamic energy plus leakage times latency.
+        dynamic_j, leakage_j: its two parts.
+        array_s, vector_s, dram_s, dram_bytes: busy times and traffic (see `UnitCosts`).
+        peak_power_w: largest mean power of any operation, leakage included.
+        average_power_w: energy over latency.
+        macs: multiply-accumulates, () or (models,).
+        utilisation: MACs over what the arrays could do in that time.
+        area_mm2, tops, leakage_w: of the designs.
+        required_bytes: weights, activations and KV cache, () or (models,).
+        dram_capacity_bytes: of the designs.
+        feasible: whether these fit the DRAM.
+        rows: the breakdown, where one model was costed.
+    """
+
+    latency_s: FloatArray
+    energy_j: FloatArray
+    dynamic_j: FloatArray
+    leakage_j: FloatArray
+    array_s: FloatArray
+    vector_s: FloatArray
+    dram_s: FloatArray
+    dram_bytes: FloatArray
+    peak_power_w: FloatArray
+    average_power_w: FloatArray
+    macs: FloatArray
+    utilisation: FloatArray
+    area_mm2: FloatArray
+    tops: FloatArray
+    leakage_w: FloatArray
+    required_bytes: FloatArray
+    dram_capacity_bytes: IntArray
+    feasible: npt.NDArray[np.bool_]
+    rows: RowCosts | None
+
+    def reason(self, *index: int) -> str | None:
+        """Why the design at ``index`` cannot run the workload, or None."""
+        if bool(self.feasible[index]):
+            return None
+        needed = float(np.broadcast_to(self.required_bytes[..., None], self.feasible.shape or (1,))[index or (0,)])
+        held = float(np.broadcast_to(self.dram_capacity_bytes, self.feasible.shape)[index])
+        return f"weights and activations need {needed / 2**20:.1f} MiB of DRAM, the design has {held / 2**20:.1f} MiB"
+
+    def components(self, point: int | None = None) -> dict[str, dict[str, float | str]]:
+        """Breakdown by component of one model on one design: {component: latency_s, energy_j, macs, dram_bytes, bound}.
+
+        The bound of a component is that of the operations that take most of its time. ``energy_j`` is dynamic.
+        """
+        rows = self.row_records(point)
+        result: dict[str, dict[str, float | str]] = {}
+        share: dict[str, dict[str, float]] = {}
+        for row in rows:
+            name = str(row["component"])
+            into = result.setdefault(name, {"latency_s": 0.0, "energy_j": 0.0, "macs": 0.0, "dram_bytes": 0.0})
+            for key in ("latency_s", "energy_j", "macs", "dram_bytes"):
+                into[key] = float(into[key]) + float(row[key])
+            bounds = share.setdefault(name, {})
+            bounds[str(row["bound"])] = bounds.get(str(row["bound"]), 0.0) + float(row["latency_s"])
+        for name, bounds in share.items():
+            result[name]["bound"] = max(bounds, key=lambda b: bounds[b])
+        return result
+
+    def row_records(self, point: int | None = None) -> list[dict[str, float | str]]:
+        """One record a row: phase, name, component, kind, runs, latency_s, energy_j (dynamic), macs, dram_bytes,
+        bound.
+        """
+        rows = self.rows
+        if rows is None:
+            raise HardwareError("a breakdown is kept for one model at a time: evaluate the model by itself (table.model(i))")
+        if point is None:
+            if rows.latency_s.shape[1] != 1:
+                raise HardwareError(
+                    f"a breakdown needs the number of a design from 0 to {rows.latency_s.shape[1] - 1}, got none"
+                )
+            point = 0
+        return [
+            {
+                "phase": rows.phase[i],
+                "name": rows.name[i],
+                "component": rows.component[i],
+                "kind": rows.kind[i],
+                "runs": float(rows.runs[i]),
+                "latency_s": float(rows.latency_s[i, point]),
+                "energy_j": float(rows.energy_j[i, point]),
+                "macs": float(rows.macs[i]),
+                "dram_bytes": float(rows.dram_bytes[i, point]),
+                "bound": rows.bound_names[int(rows.bound[i, point])],
+            }
+            for i in range(len(rows.name))
+        ]
+
+
+def evaluate(
+    accelerators: Accelerator | AcceleratorBatch,
+    operations: OperationTable | Workload,
+    *,
+    criterion: Criterion = "edp",
+    threads: int | None = None,
+) -> Cost:
+    """Cost a workload (or the table of one phase) on one design or many, for one model or many.
+
+    Raises HardwareError as `unit_costs` does. A workload that does not fit the DRAM is costed all the same;
+    `Cost.feasible` says so.
+    """
+    batch = accelerators if isinstance(accelerators, AcceleratorBatch) else accelerators.batch()
+    one_design = isinstance(accelerators, Accelerator)
+    phases = (
+        [("", operations, 1.0)]
+        if isinstance(operations, OperationTable)
+        else [(p.name, p.table, p.runs) for p in operations.phases]
+    )
+    one_model = operations.models is None
+    needed = operations.weight_bytes() + operations.activation_bytes()
+    if not isinstance(operations, OperationTable):
+        needed = needed + operations.kv_cache_bytes()
+    required = np.asarray(needed, dtype=np.float64)
+    macs = np.asarray(operations.macs(), dtype=np.float64)
+    sums: dict[str, FloatArray] = {}
+    peak: FloatArray | None = None
+    row_costs: list[RowCosts] = []
+    for phase, table, runs in phases:
+        shapes, index = table.distinct()
+        unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
+        for name, value in table_sums(table, index, unit).items():
+            sums[name] = sums.get(name, 0.0) + value * runs
+        power = _peak_power(table, index, unit)
+        peak = power if peak is None else np.maximum(peak, power)
+        if one_model:
+            row_costs.append(_row_costs(phase, table, index, unit, runs))
+    assert peak is not None
+    return _cost(batch, sums, peak, macs, required, _joined(row_costs), one_model=one_model, one_design=one_design)
+
+
+def _peak_power(table: OperationTable, index: IntArray, unit: UnitCosts) -> FloatArray:
+    """Largest dynamic power of any shape that a model runs (models, points) [W]."""
+    busy = unit.latency_s > 0
+    power = np.divide(unit.energy_j, unit.latency_s, out=np.zeros_like(unit.energy_j), where=busy)
+    index = index.reshape(-1, len(table))
+    runs = table.column("repeat").reshape(index.shape) > 0
+    peak = np.zeros((len(index), power.shape[1]))
+    for r in range(len(table)):
+        np.maximum(peak, np.where(runs[:, r, None], power[index[:, r]], 0.0), out=peak)
+    return peak
+
+
+def _row_costs(phase: str, table: OperationTable, index: IntArray, unit: UnitCosts, runs: float) -> RowCosts:
+    times = table.column("repeat").astype(np.float64) * runs
+    scale = times[:, None]
+    return RowCosts(
+        phase=(phase,) * len(table),
+        name=tuple(map(str, table.name)),
+        component=tuple(map(str, table.component)),
+        kind=tuple(Kind(int(k)).name.lower() for k in table.kind),
+        runs=times,
+        macs=table.row_macs().astype(np.float64) * runs,
+        latency_s=unit.latency_s[index] * scale,
+        energy_j=unit.energy_j[index] * scale,
+        dram_bytes=unit.dram_bytes[index] * scale,
+        bound=unit.bound[index],
+        bound_names=unit.bound_names,
+    )
+
+
+def _joined(parts: list[RowCosts]) -> RowCosts | None:
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    values: dict[str, Any] = {"bound_names": parts[0].bound_names}
+    for f in fields(RowCosts):
+        if f.name != "bound_names":
+            columns = [getattr(p, f.name) for p in parts]
+            values[f.name] = sum(columns, ()) if isinstance(columns[0], tuple) else np.concatenate(columns)
+    return RowCosts(**values)
+
+
+def _cost(
+    batch: AcceleratorBatch,
+    sums: dict[str, FloatArray],
+    peak: FloatArray,
+    macs: FloatArray,
+    required: FloatArray,
+    rows: RowCosts | None,
+    *,
+    one_model: bool,
+    one_design: bool,
+) -> Cost:
+    """Assemble a Cost from additive sums and peak dynamic power (models, points)."""
+
+    def squeeze(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        value = value[0] if one_model and value.ndim == 2 else value
+        return np.asarray(value[..., 0]) if one_design else value
+
+    latency, dynamic = sums["latency_s"], sums["energy_j"]
+    leakage = batch.leakage_w[None, :] * latency
+    energy = dynamic + leakage
+    busy = latency > 0
+    average = np.divide(energy, latency, out=np.zeros_like(energy), where=busy)
+    rate = batch.tops[None, :] * 1e12 / 2
+    possible = rate * latency
+    used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
+    fits = required.reshape(-1, 1) <= batch.dram_bytes[None, :]
+    arrays = {
+        **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "dram_bytes")},
+        "energy_j": energy,
+        "dynamic_j": dynamic,
+        "leakage_j": leakage,
+        "peak_power_w": peak + batch.leakage_w[None, :],
+        "average_power_w": average,
+        "utilisation": used,
+        "feasible": fits,
+        "area_mm2": batch.area_mm2,
+        "tops": batch.tops,
+        "leakage_w": batch.leakage_w,
+        "dram_capacity_bytes": batch.dram_bytes,
+    }
+    squeezed: dict[str, Any] = {name: squeeze(value) for name, value in arrays.items()}
+    return Cost(macs=macs, required_bytes=required, rows=rows, **squeezed)

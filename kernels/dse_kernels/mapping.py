@@ -1,0 +1,252 @@
+"""Best mapping of matrix products on accelerators: arrays of shapes and of hardware points in, arrays of costs out.
+
+``out[b, m, n] = in[b, m, k] x w[(b), k, n]`` is tiled over the array of a core, the cores and the levels of memory; the search
+returns the mapping that is best by latency, energy or their product, exactly, in the space that docs/models/mapping.md states
+together with every formula. `dse_kernels.mapping_reference` is the same model in plain Python, searched by brute force.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dse_kernels import _kernels
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Criterion = Literal["edp", "latency", "energy"]
+
+CRITERIA: dict[str, int] = {"latency": 0, "energy": 1, "edp": 2}
+SYSTOLIC, SYSTOLIC_PIPELINED, DOT_PRODUCT = 0, 1, 2
+OUTPUT_STATIONARY, WEIGHT_STATIONARY, INPUT_STATIONARY, ANY_DATAFLOW = 0, 1, 2, 3
+KEEP_INPUTS, KEEP_WEIGHTS, KEEP_OUTPUTS = 1, 2, 4
+KEEP_ALL = KEEP_INPUTS | KEEP_WEIGHTS | KEEP_OUTPUTS
+MAX_LEVELS = 6
+DIMENSIONS = ("m", "n", "k")
+# The operand that stays put while the loop over a dimension runs innermost: the one that does not have this dimension.
+STATIONARY_OPERAND = {"m": "weights", "n": "inputs", "k": "outputs"}
+
+
+@dataclass(frozen=True, eq=False)
+class MappingHardware:
+    """Hardware points for `search`: arrays of shape (points,), per level of memory (points, levels), innermost first, DRAM last.
+
+    Sizes are in words; a word is what one access of a memory moves for one element of an operand (8 bits in the templates).
+    Fields with a default may be left out; every field may be given as a scalar or in any shape that broadcasts.
+
+    Attributes:
+        cores: cores, each with one array of ``array_rows`` x ``array_columns`` multiply-accumulate units.
+        array_kind: 0 systolic (fill and drain at every fold), 1 systolic_pipelined (the next fold loads during this one), 2 dot_product.
+        dataflow: what rests in a systolic array: 0 outputs, 1 weights, 2 inputs, 3 whatever is best. Ignored for dot_product.
+        mac_pj: energy of a multiply-accumulate [pJ].
+        level_words: usable capacity [words] of one instance of each level (already halved where it is double buffered; inf for DRAM).
+        level_shared: one capacity for the three operands together (True), or ``level_words`` for each of them (False).
+        level_per_core: every core has its own instance; such levels come first.
+        level_read_words_per_cycle, level_write_words_per_cycle: bandwidth of one instance.
+        level_read_pj_per_word, level_write_pj_per_word: energy of moving a word [pJ].
+        register_words: words that one array unit holds; 0: no tile in the registers, only the operand that rests there.
+        register_read_pj_per_word, register_write_pj_per_word: energy of the registers [pJ].
+        register_keeps: bit mask (KEEP_*) of the operands that live in the registers; the others are read from the first level at
+            every multiply-accumulate (shared by the units that multicast), which costs energy there.
+        split_axes: dot_product: an axis of the array may carry several dimensions at once (factors of its size).
+        split_k_over_cores: cores may share one reduction; partial sums are added on their way out.
+        fill_registers: only register tiles to which no further array pass can be added are considered (a rule of Sunstone's search).
+        pooled_bandwidth: bandwidth of per-core levels is that of all cores together.
+        count_refills: what a level exchanges with the level outside it takes its bandwidth (and the drains their energy) too.
+        word_bits: bits of a word; an operand of b bits takes b / word_bits words an element.
+    """
+
+    cores: IntArray
+    array_rows: IntArray
+    array_columns: IntArray
+    mac_pj: FloatArray
+    level_words: FloatArray
+    level_read_words_per_cycle: FloatArray
+    level_write_words_per_cycle: FloatArray
+    level_read_pj_per_word: FloatArray
+    level_write_pj_per_word: FloatArray
+    level_shared: BoolArray
+    level_per_core: BoolArray
+    array_kind: IntArray | int = DOT_PRODUCT
+    dataflow: IntArray | int = ANY_DATAFLOW
+    register_words: IntArray | int = 0
+    register_read_pj_per_word: FloatArray | float = 0.0
+    register_write_pj_per_word: FloatArray | float = 0.0
+    register_keeps: IntArray | int = KEEP_ALL
+    split_axes: BoolArray | bool = False
+    split_k_over_cores: BoolArray | bool = False
+    fill_registers: BoolArray | bool = False
+    pooled_bandwidth: BoolArray | bool = False
+    count_refills: BoolArray | bool = True
+    word_bits: IntArray | int = 8
+
+    def __len__(self) -> int:
+        return int(np.shape(self.cores)[0])
+
+    @property
+    def levels(self) -> int:
+        """Levels of memory, DRAM included."""
+        return int(np.shape(self.level_words)[-1])
+
+    def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Integer columns (points, .), real columns (points, .) and level columns (points, levels, .) of the kernel; checked."""
+        points, levels = len(self), self.levels
+        if not 1 <= levels <= MAX_LEVELS:
+            raise ValueError(f"level_words has {levels} levels: allowed are 1 to {MAX_LEVELS}, DRAM included")
+
+        def point(name: str) -> FloatArray:
+            return np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), (points,))
+
+        def level(name: str) -> FloatArray:
+            return np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), (points, levels))
+
+        for f in fields(self):
+            values = np.asarray(getattr(self, f.name), dtype=np.float64)
+            if np.isnan(values).any() or (values < 0).any():
+                raise ValueError(f"{f.name} must hold numbers that are not negative, got {values[~(values >= 0)].flat[0]}")
+        for name in ("cores", "array_rows", "array_columns", "word_bits"):
+            if (point(name) <= 0).any():
+                raise ValueError(f"{name} must be positive, got {point(name).min()}")
+        for name in ("level_read_words_per_cycle", "level_write_words_per_cycle"):
+            if (level(name) <= 0).any():
+                raise ValueError(f"{name} must be positive, got {level(name).min()}")
+        if (np.diff(level("level_per_core"), axis=1) > 0).any():
+            raise ValueError("level_per_core must be true for the innermost levels only: a shared level feeds the cores")
+        shared = level("level_shared") != 0
+        words = level("level_words").copy()
+        words[:, -1] = np.inf  # DRAM holds every operand; whether it does is checked where the model is known
+        each = np.where(shared, np.inf, words)
+        together = np.where(shared, words, np.inf)
+        per_core = level("level_per_core")
+        pooled = per_core * point("pooled_bandwidth")[:, None]
+        integers = np.column_stack(
+            [point(name) for name in (
+                "cores", "array_rows", "array_columns", "array_kind", "dataflow", "register_words", "register_keeps", "split_axes",
+                "split_k_over_cores", "fill_registers", "count_refills",
+            )]
+        ).astype(np.int64)
+        reals = np.column_stack(
+            [point(name) for name in (
+                "mac_pj", "register_read_pj_per_word", "register_write_pj_per_word", "word_bits",
+            )]
+        )
+        columns = [
+            each, each, each, together,
+            level("level_read_words_per_cycle"), level("level_write_words_per_cycle"),
+            level("level_read_pj_per_word"), level("level_write_pj_per_word"), per_core, pooled,
+        ]
+        return np.ascontiguousarray(integers), np.ascontiguousarray(reals), np.ascontiguousarray(np.stack(columns, axis=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class MappingColumns:
+    """The mappings found, arrays of shape (shapes, points, ...); -1 throughout where nothing fits.
+
+    Attributes:
+        split: cores along m, n, k and batch, (..., 4).
+        unroll: array units along m, n, k, (..., 3).
+        register_tile: elements that one array unit holds along m, n, k, (..., 3).
+        stationary: for every level of memory the dimension (0 m, 1 n, 2 k) of its innermost loop, (..., levels).
+        tile: elements of the tile along m, n, k that one core has in each level below DRAM, before clipping, (..., levels - 1, 3).
+        count: number of such tiles along m, n, k in the share of one core, (..., levels - 1, 3).
+    """
+
+    split: IntArray
+    unroll: IntArray
+    register_tile: IntArray
+    stationary: IntArray
+    tile: IntArray
+    count: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class MappingResult:
+    """Costs of the best mappings, arrays of shape (shapes, points); inf where nothing fits.
+
+    Attributes:
+        cycles: cycles of the product. compute_cycles: of the array alone.
+        energy_pj: dynamic energy [pJ].
+        feasible: some tile fits every level.
+        read_words, write_words: words read from and written to each level, all instances, (shapes, points, levels); None unless asked for.
+        mapping: the mappings; None unless asked for.
+    """
+
+    cycles: FloatArray
+    compute_cycles: FloatArray
+    energy_pj: FloatArray
+    feasible: BoolArray
+    read_words: FloatArray | None
+    write_words: FloatArray | None
+    mapping: MappingColumns | None
+
+
+def check_shapes(shapes: npt.ArrayLike, weights_shared: npt.ArrayLike) -> IntArray:
+    """Shapes (batch, m, n, k) as the kernel wants them: batch folded into m where all entries share the second operand."""
+    rows = np.array(shapes, dtype=np.int64, ndmin=2)
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise ValueError(f"shapes must have the columns batch, m, n, k, got an array of shape {rows.shape}")
+    if (rows < 1).any():
+        bad = np.argwhere(rows < 1)[0]
+        raise ValueError(f"shapes[{bad[0]}] has {('batch', 'm', 'n', 'k')[bad[1]]} = {rows[tuple(bad)]}: every dimension must be at least 1")
+    shared = np.broadcast_to(np.asarray(weights_shared, dtype=bool), (len(rows),))
+    rows[:, 1] = np.where(shared, rows[:, 0] * rows[:, 1], rows[:, 1])
+    rows[:, 0] = np.where(shared, 1, rows[:, 0])
+    return np.ascontiguousarray(rows)
+
+
+def search(
+    shapes: npt.ArrayLike,
+    weights_shared: npt.ArrayLike,
+    hardware: MappingHardware,
+    *,
+    operand_bits: npt.ArrayLike = 8,
+    input_expansion: npt.ArrayLike = 1.0,
+    criterion: Criterion = "edp",
+    threads: int = 1,
+    return_words: bool = False,
+    return_mapping: bool = False,
+) -> MappingResult:
+    """Best mapping of every shape (batch, m, n, k) on every hardware point.
+
+    ``weights_shared`` (shapes,): the second operand is one matrix for all batch entries; the batch then counts as rows.
+    ``operand_bits`` (shapes, 3): bits of inputs, weights, outputs. ``input_expansion`` (shapes,): input elements that the array consumes
+    per element stored, at least 1 (a convolution as its im2col product); it weighs on the array's side of the first level only. The result is
+    the same to the last bit for any number of threads and for any selection or order of shapes and points. Ties in the criterion go
+    to fewer cycles (lower energy where the criterion is latency), further ties to the first mapping in the order of docs/models/mapping.md.
+    Raises ValueError on a dimension below 1, an absurd hardware field or an unknown criterion.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion {criterion!r} is unknown: allowed are {', '.join(CRITERIA)}")
+    rows = check_shapes(shapes, weights_shared)
+    operands = np.empty((len(rows), 4))
+    operands[:, :3] = operand_bits
+    operands[:, 3] = input_expansion
+    if not (operands[:, :3] > 0).all() or not (operands[:, 3] >= 1).all():
+        raise ValueError("operand_bits must be positive and input_expansion at least 1")
+    integers, reals, levels = hardware.packed()
+    count, points, depth = len(rows), len(hardware), hardware.levels
+    results = np.empty((count, points, 3))
+    words = np.empty((count if return_words else 0, points, depth, 2))
+    columns = 4 + 3 + 3 + depth + 6 * (depth - 1)
+    found = np.empty((count if return_mapping else 0, points, columns), dtype=np.int64)
+    if count and points:
+        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found)
+    mapping = None
+    if return_mapping:
+        at = np.cumsum([0, 4, 3, 3, depth, 3 * (depth - 1), 3 * (depth - 1)])
+        part = [found[..., a:b] for a, b in zip(at[:-1], at[1:], strict=True)]
+        inner = (count, points, depth - 1, 3)
+        mapping = MappingColumns(*part[:4], part[4].reshape(inner), part[5].reshape(inner))
+    return MappingResult(
+        cycles=results[..., 0],
+        compute_cycles=results[..., 1],
+        energy_pj=results[..., 2],
+        feasible=np.isfinite(results[..., 0]),
+        read_words=words[..., 0] if return_words else None,
+        write_words=words[..., 1] if return_words else None,
+        mapping=mapping,
+    )

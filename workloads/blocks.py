@@ -1,0 +1,458 @@
+"""The building blocks that the families share: projections, attention, feed-forward networks, norms, embeddings.
+
+Every function returns rows of one layer with ``repeat`` = the number of layers. ``held_elements`` of a row are the
+activations that wait for later rows of the layer: the residual stream and the operands that are ready. Sizes are numbers
+or arrays of shape (models,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workloads.ops import IntLike, Kind, Operation
+
+Parts = Sequence[tuple[IntLike, IntLike]]
+"""Lengths of the key range and in how many of the steps each occurs."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Precision in bits: parameters, activations, KV cache."""
+
+    weights: IntLike = 8
+    activations: IntLike = 8
+    kv: IntLike = 8
+
+
+def bits_of(d: Mapping[str, Any]) -> Bits:
+    """The precision that a set of dimensions and settings asks for."""
+    return Bits(d["weight_bits"], d["activation_bits"], d["kv_bits"])
+
+
+def times(rows: Sequence[Operation], steps: IntLike) -> list[Operation]:
+    """The rows run ``steps`` times with the same weights."""
+    if isinstance(steps, int) and steps == 1:
+        return list(rows)
+    return [replace(row, repeat=row.repeat * steps, copies=row.copies if _has(row.copies) else row.repeat) for row in rows]
+
+
+def linear(
+    name: str,
+    m: IntLike,
+    n: IntLike,
+    k: IntLike,
+    *,
+    bits: Bits,
+    repeat: IntLike = 1,
+    bias: bool = True,
+    component: str,
+    weight_id: str = "",
+    held: IntLike = 0,
+    copies: IntLike = 0,
+    writes_cache: bool = False,
+) -> Operation:
+    """``m`` vectors of ``k`` times a weight (k, n), with n biases."""
+    return Operation(
+        name,
+        Kind.GEMM,
+        m,
+        n,
+        k,
+        repeat=repeat,
+        component=component,
+        second_is_weight=True,
+        input_bits=bits.activations,
+        weight_bits=bits.weights,
+        output_bits=bits.kv if writes_cache else bits.activations,
+        parameters=n * k + (n if bias else 0),
+        weight_id=weight_id or name,
+        copies=copies,
+        held_elements=held,
+        writes_cache=writes_cache,
+    )
+
+
+def vector(
+    name: str,
+    kind: Kind,
+    function: str,
+    m: IntLike,
+    n: IntLike,
+    *,
+    bits: Bits,
+    repeat: IntLike = 1,
+    component: str,
+    operands: IntLike = 1,
+    parameters: IntLike = 0,
+    weight_id: str = "",
+    held: IntLike = 0,
+) -> Operation:
+    """A vector operation on ``m`` rows of ``n`` elements."""
+    return Operation(
+        name,
+        kind,
+        m,
+        n,
+        repeat=repeat,
+        component=component,
+        function=function,
+        input_bits=bits.activations,
+        weight_bits=bits.weights,
+        output_bits=bits.activations,
+        operands=operands,
+        parameters=parameters,
+        weight_id=weight_id or (name if _has(parameters) else ""),
+        held_elements=held,
+    )
+
+
+def norm(
+    name: str,
+    m: IntLike,
+    n: IntLike,
+    *,
+    function: str,
+    bits: Bits,
+    repeat: IntLike = 1,
+    held: IntLike = 0,
+    component: str = "norm",
+) -> Operation:
+    """``layernorm`` (scale and shift) or ``rmsnorm`` (scale) over ``n`` elements."""
+    parameters = 2 * n if function == "layernorm" else n
+    return vector(
+        name, Kind.NORM, function, m, n, bits=bits, repeat=repeat, component=component, parameters=parameters, held=held
+    )
+
+
+def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, component: str) -> Operation:
+    """The addition of a block's output to the residual stream."""
+    return vector(name, Kind.ELEMENTWISE, "add", m, n, bits=bits, repeat=repeat, component=component, operands=2)
+
+
+def embedding(
+    name: str, m: IntLike, n: IntLike, entries: IntLike, *, bits: Bits, weight_id: str = "", held: IntLike = 0
+) -> Operation:
+    """``m`` rows of ``n`` elements read from a table of ``entries`` rows (read at the precision of the weights)."""
+    return Operation(
+        name,
+        Kind.EMBEDDING,
+        m,
+        n,
+        component="embedding",
+        function="gather",
+        input_bits=bits.weights,
+        weight_bits=bits.weights,
+        output_bits=bits.activations,
+        parameters=entries * n,
+        weight_id=weight_id or name,
+        held_elements=held,
+    )
+
+
+def attention_core(
+    prefix: str,
+    *,
+    batch: IntLike,
+    heads: IntLike,
+    kv_heads: IntLike,
+    q_len: IntLike,
+    kv_len: IntLike,
+    qk_dim: IntLike,
+    v_dim: IntLike,
+    bits: Bits,
+    repeat: IntLike,
+    held: IntLike = 0,
+    causal: bool = False,
+    window: IntLike = 0,
+    cached: bool = False,
+    fused: bool = False,
+    values_in_keys: bool = False,
+    sinks: bool = False,
+) -> list[Operation]:
+    """Scores, softmax and context of one layer.
+
+    Unfused: two products and a softmax over the whole q_len x kv_len rectangle, what eager kernels and exported graphs
+    compute; query heads that share a KV head are stacked, so that K and V are read once. Fused: one row that never writes
+    the scores and skips what causality and the window hide. ``sinks``: one learnt score per head joins the softmax.
+    """
+    sink: dict[str, Any] = {"parameters": heads, "weight_id": f"{prefix}sinks"} if sinks else {}
+    if fused:
+        return [
+            Operation(
+                f"{prefix}attention",
+                Kind.ATTENTION_DECODE if cached else Kind.ATTENTION_PREFILL,
+                q_len,
+                kv_len,
+                qk_dim,
+                batch=batch * heads,
+                repeat=repeat,
+                component="attention",
+                function="softmax",
+                input_bits=bits.activations,
+                weight_bits=bits.kv if cached else bits.activations,
+                output_bits=bits.activations,
+                second_is_cache=cached,
+                v_dim=v_dim,
+                kv_share=heads // kv_heads,
+                causal=causal,
+                window=window,
+                values_in_keys=values_in_keys,
+                held_elements=held,
+                **sink,
+            )
+        ]
+    stacked = heads // kv_heads * q_len
+    value_elements = 0 if cached else batch * kv_heads * kv_len * v_dim
+    second: dict[str, Any] = {"second_is_cache": cached, "weight_bits": bits.kv if cached else bits.activations}
+    common: dict[str, Any] = {
+        "input_bits": bits.activations,
+        "output_bits": bits.activations,
+        "component": "attention",
+        "repeat": repeat,
+    }
+    return [
+        Operation(
+            f"{prefix}scores",
+            Kind.GEMM,
+            stacked,
+            kv_len,
+            qk_dim,
+            batch=batch * kv_heads,
+            held_elements=held + value_elements,
+            **common,
+            **second,
+        ),
+        Operation(
+            f"{prefix}softmax",
+            Kind.SOFTMAX,
+            batch * heads * q_len,
+            kv_len,
+            function="softmax",
+            held_elements=held + value_elements,
+            **common,
+            **sink,
+        ),
+        Operation(
+            f"{prefix}context",
+            Kind.GEMM,
+            stacked,
+            v_dim,
+            kv_len,
+            batch=batch * kv_heads,
+            held_elements=held,
+            **common,
+            **second,
+        ),
+    ]
+
+
+def self_attention(
+    *,
+    hidden: IntLike,
+    heads: IntLike,
+    head_dim: IntLike,
+    batch: IntLike,
+    q_len: IntLike,
+    bits: Bits,
+    repeat: IntLike,
+    prefix: str = "",
+    kv_heads: IntLike | None = None,
+    parts: Parts = (),
+    steps: IntLike = 1,
+    bias_qkv: tuple[bool, bool, bool] = (True, True, True),
+    bias_out: bool = True,
+    qk_norm: str = "",
+    rotary_dim: IntLike = 0,
+    pre_norm: bool = False,
+    causal: bool = False,
+    window: IntLike = 0,
+    cached: bool = False,
+    writes_cache: bool = False,
+    fused: bool = False,
+    sinks: bool = False,
+    softcap: bool = False,
+) -> list[Operation]:
+    """Projections, (norms and rotary positions of queries and keys), attention and output projection of a layer.
+
+    ``parts``: key lengths of the steps (default: one step, keys as long as the queries). ``pre_norm``: the input is a
+    normed copy, and the residual stream waits beside it. ``softcap``: the scores pass through a tanh.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    tokens = batch * q_len
+    stream = tokens * hidden
+    held = stream if pre_norm else 0
+    wide, narrow = heads * head_dim, kv_heads * head_dim
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention"}
+    cache: dict[str, Any] = {"writes_cache": writes_cache}
+    front = [
+        linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=held, **common),
+        linear(f"{prefix}k_proj", tokens, narrow, hidden, bias=bias_qkv[1], held=held + tokens * wide, **cache, **common),
+        linear(
+            f"{prefix}v_proj", tokens, narrow, hidden, bias=bias_qkv[2], held=held + tokens * (wide + narrow), **cache, **common
+        ),
+    ]
+    if qk_norm:
+        others = stream + tokens * (wide + 2 * narrow)
+        for which, count in (("q", heads), ("k", kv_heads)):
+            name, waiting = f"{prefix}{which}_norm", others - tokens * count * head_dim
+            front.append(norm(name, tokens * count, head_dim, function=qk_norm, bits=bits, repeat=repeat, held=waiting))
+    if _has(rotary_dim):
+        front.append(
+            vector(
+                f"{prefix}rope",
+                Kind.ELEMENTWISE,
+                "rope",
+                tokens,
+                (heads + kv_heads) * rotary_dim,
+                held=stream + tokens * narrow,
+                **common,
+            )
+        )
+    core: list[Operation] = []
+    lengths = list(parts) or [(q_len, 1)]
+    for index, (keys, count) in enumerate(lengths):
+        name = f"{prefix}part{index}." if len(lengths) > 1 else prefix
+        rows = attention_core(
+            name,
+            batch=batch,
+            heads=heads,
+            kv_heads=kv_heads,
+            q_len=q_len,
+            kv_len=keys,
+            qk_dim=head_dim,
+            v_dim=head_dim,
+            bits=bits,
+            repeat=repeat * count,
+            held=stream,
+            causal=causal,
+            window=window,
+            cached=cached,
+            fused=fused,
+            sinks=sinks,
+        )
+        if sinks:
+            rows = [
+                replace(row, weight_id=f"{prefix}sinks", copies=repeat) if row.weight_id.endswith("sinks") else row
+                for row in rows
+            ]
+        if softcap and not fused:
+            cap = vector(
+                f"{name}softcap",
+                Kind.ACTIVATION,
+                "tanh",
+                batch * heads * q_len,
+                keys,
+                bits=bits,
+                repeat=repeat * count,
+                component="attention",
+                held=stream,
+            )
+            rows.insert(1, cap)
+        core += rows
+    back = linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **common)
+    return [*times(front, steps), *core, *times([back], steps)]
+
+
+def cross_attention(
+    *,
+    hidden: IntLike,
+    heads: IntLike,
+    head_dim: IntLike,
+    batch: IntLike,
+    q_len: IntLike,
+    source_len: IntLike,
+    bits: Bits,
+    repeat: IntLike,
+    prefix: str,
+    bias_qkv: tuple[bool, bool, bool],
+    bias_out: bool,
+    project_source: bool,
+    cached: bool,
+    fused: bool,
+) -> list[Operation]:
+    """Attention of ``q_len`` target tokens to ``source_len`` encoded ones.
+
+    ``project_source``: compute keys and values of the source (once per request); else they are read from the cache.
+    """
+    tokens, source = batch * q_len, batch * source_len
+    stream, wide = tokens * hidden, heads * head_dim
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention"}
+    rows = [linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=stream, **common)]
+    if project_source:
+        rows += cross_source(
+            hidden=hidden, wide=wide, source=source, bits=bits, repeat=repeat, prefix=prefix, bias_qkv=bias_qkv, held=2 * stream
+        )
+    rows += attention_core(
+        prefix,
+        batch=batch,
+        heads=heads,
+        kv_heads=heads,
+        q_len=q_len,
+        kv_len=source_len,
+        qk_dim=head_dim,
+        v_dim=head_dim,
+        bits=bits,
+        repeat=repeat,
+        held=stream,
+        cached=cached,
+        fused=fused,
+    )
+    rows.append(linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **common))
+    return rows
+
+
+def cross_source(
+    *,
+    hidden: IntLike,
+    wide: IntLike,
+    source: IntLike,
+    bits: Bits,
+    repeat: IntLike,
+    prefix: str,
+    bias_qkv: tuple[bool, bool, bool],
+    held: IntLike = 0,
+    writes_cache: bool = False,
+) -> list[Operation]:
+    """Keys and values of ``source`` encoded tokens for the cross-attention of every layer."""
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention", "writes_cache": writes_cache}
+    return [
+        linear(f"{prefix}k_proj", source, wide, hidden, bias=bias_qkv[1], held=held, **common),
+        linear(f"{prefix}v_proj", source, wide, hidden, bias=bias_qkv[2], held=held + source * wide, **common),
+    ]
+
+
+def feed_forward(
+    *,
+    hidden: IntLike,
+    ffn: IntLike,
+    tokens: IntLike,
+    activation: str,
+    bits: Bits,
+    repeat: IntLike,
+    gated: bool = False,
+    bias: bool = True,
+    pre_norm: bool = False,
+    prefix: str = "",
+    component: str = "ffn",
+) -> list[Operation]:
+    """Up (and gate) projection, activation, down projection of one layer."""
+    stream = tokens * hidden
+    held = stream if pre_norm else 0
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": component}
+    rows: list[Operation] = []
+    waiting: IntLike = stream
+    if gated:
+        rows.append(linear(f"{prefix}ffn_gate", tokens, ffn, hidden, bias=bias, held=held, **common))
+        held, waiting = held + tokens * ffn, stream + tokens * ffn
+    rows.append(linear(f"{prefix}ffn_up", tokens, ffn, hidden, bias=bias, held=held, **common))
+    rows.append(vector(f"{prefix}ffn_{activation}", Kind.ACTIVATION, activation, tokens, ffn, held=waiting, **common))
+    if gated:
+        rows.append(vector(f"{prefix}ffn_mul", Kind.ELEMENTWISE, "mul", tokens, ffn, operands=2, held=stream, **common))
+    rows.append(linear(f"{prefix}ffn_down", tokens, hidden, ffn, bias=bias, held=stream, **common))
+    return rows
+
+
+def _has(amount: IntLike) -> bool:
+    return not isinstance(amount, int) or amount > 0

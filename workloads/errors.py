@@ -1,0 +1,36 @@
+"""The one exception of this room: a message that names the field, its value, what is allowed and the nearest choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class WorkloadError(ValueError):
+    """A workload, dimension, file or operation that cannot be used; the message is one sentence for the user."""
+
+
+def nearest_name(value: str, known: Iterable[str]) -> str:
+    """Return the known name nearest to ``value``, or the first one in order if none is similar."""
+    names = sorted(known)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.0)
+    return close[0] if close else (names[0] if names else "")
+
+
+def unknown_name(field: str, value: object, known: Iterable[str]) -> WorkloadError:
+    """Build the error for a name that is not one of ``known``."""
+    names = sorted(known)
+    shown = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)} in all)"
+    return WorkloadError(
+        f"{field} is {shorten(value)!r}, must be one of {shown}; nearest is {nearest_name(str(value), names)!r}"
+    )
+
+
+def shorten(value: Any, limit: int = 80) -> Any:
+    """Return ``value``, or the start of its text where that is longer than ``limit`` (error messages stay one line)."""
+    text = str(value)
+    flat = " ".join(text.split())
+    if flat == text and len(text) <= limit:
+        return value
+    return flat if len(flat) <= limit else flat[: limit - 3] + "..."

@@ -1,0 +1,145 @@
+"""A family: one named model, the knobs that a search may turn on it, and the builder that makes its operations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.errors import WorkloadError, unknown_name
+from workloads.knobs import Knob
+from workloads.records import Phase, Workload
+
+Grid = dict[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How a kind of model is built.
+
+    Attributes:
+        name: ``encoder``, ``decoder``, ...
+        knobs: every dimension and setting that it reads, with its limits.
+        defaults: values of dimensions that a model record may leave out.
+        check: raises WorkloadError for combinations of values that no model has; completes derived dimensions.
+        phases: makes the phases from completed values.
+        grids: named model spaces: {space: function(values) -> Grid}.
+    """
+
+    name: str
+    knobs: Mapping[str, Knob]
+    defaults: Mapping[str, Any]
+    check: Callable[[dict[str, Any], frozenset[str], str], None]
+    phases: Callable[[Mapping[str, Any]], tuple[Phase, ...]]
+    grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A named model and everything that may be changed about it.
+
+    Attributes:
+        name: the model; builder: how it is built.
+        dimensions: its physical dimensions; defaults: how it is run unless told otherwise (sequence, batch, bits, phase).
+        published: {parameters, source, status, ...} of the published parameter count.
+        sources: where the dimensions come from; note: what to know about them.
+        quality_metrics: names of the quality metrics that exist for it.
+    """
+
+    name: str
+    builder: Builder
+    dimensions: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    published: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    quality_metrics: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def family(self) -> str:
+        """The kind of model: ``encoder``, ``decoder``, ..."""
+        return self.builder.name
+
+    @property
+    def knobs(self) -> Mapping[str, Knob]:
+        """What :meth:`build` accepts: {name: Knob}."""
+        return self.builder.knobs
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Names of the model spaces of :meth:`model_grid`."""
+        return tuple(self.builder.grids) or ("default",)
+
+    def values(self, **knobs: Any) -> dict[str, Any]:
+        """Return every dimension and setting, with ``knobs`` in place, derived ones completed and all checked.
+
+        Raises WorkloadError for a knob that does not exist, a value outside its range or a combination that no model has.
+        """
+        for name in knobs:
+            if name not in self.knobs:
+                raise unknown_name(f"knob of {self.name}", name, self.knobs)
+        merged = {**self.builder.defaults, **self.dimensions, **self.defaults}
+        given = {name: value for name, value in knobs.items() if value is not None}
+        merged |= {name: self.knobs[name].check(value, self.name) for name, value in given.items()}
+        self.builder.check(merged, frozenset(given), self.name)
+        lengths = {value.shape[0] for value in merged.values() if isinstance(value, np.ndarray)}
+        if len(lengths) > 1:
+            raise WorkloadError(f"knobs of {self.name} given as arrays must have one length, got lengths {sorted(lengths)}")
+        return merged
+
+    def build(self, **knobs: Any) -> Workload:
+        """Return the workload with ``knobs`` in place of the model's own values; numbers, or arrays of shape (models,).
+
+        Raises WorkloadError as :meth:`values` does.
+        """
+        values = self.values(**knobs)
+        return Workload(
+            name=self.name,
+            family=self.family,
+            phases=self.builder.phases(values),
+            dimensions=MappingProxyType(values),
+            quality_metrics=self.quality_metrics,
+        )
+
+    def model_grid(self, space: str = "default", **choices: Sequence[int]) -> Grid:
+        """Return the models of a named space, or of the product of ``choices``, as int64 columns of physical values.
+
+        ``model_grid("catransformers")`` gives that space; ``model_grid(hidden=[...], heads=[...])`` gives every combination
+        of the listed values that is a model that exists (the others are left out). The order is canonical: the first knob
+        varies slowest. Raises WorkloadError for an unknown space or knob, or if no combination is left.
+        """
+        if choices:
+            return self._product(choices)
+        if not self.builder.grids and space == "default":
+            return self._own()
+        if space not in self.builder.grids:
+            raise unknown_name(f"model space of {self.name}", space, self.spaces)
+        return self.builder.grids[space](self.values())
+
+    def _own(self) -> Grid:
+        knobs = [name for name in ("layers", "hidden", "ffn", "heads") if isinstance(self.dimensions.get(name), int)]
+        return {name: np.array([self.dimensions[name]], dtype=np.int64) for name in knobs}
+
+    def _product(self, choices: Mapping[str, Sequence[int]]) -> Grid:
+        kept: list[tuple[int, ...]] = []
+        names = list(choices)
+        for name in names:
+            if name not in self.knobs:
+                raise unknown_name(f"knob of {self.name}", name, self.knobs)
+        problem = WorkloadError(f"no value is listed for a knob of {self.name}, at least one is needed")
+        for values in itertools.product(*[list(choices[name]) for name in names]):
+            try:
+                self.values(**dict(zip(names, values, strict=True)))
+            except WorkloadError as error:
+                problem = error
+                continue
+            kept.append(values)
+        if not kept:
+            raise WorkloadError(f"no combination of the listed knobs of {self.name} is a model that exists: {problem}")
+        columns = np.array(kept, dtype=np.int64).reshape(len(kept), len(names))
+        return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(names)}

@@ -1,0 +1,60 @@
+"""Encoders from dimensions (BERT, RoBERTa, DistilBERT, MiniLM): one forward phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workloads.blocks import bits_of, embedding, feed_forward, linear, norm, residual, self_attention, vector
+from workloads.ops import Kind, Operation, OperationTable
+from workloads.records import Phase
+from workloads.training import training_phase
+
+
+def encoder_phases(d: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """A forward pass (or a training step) of a post-norm encoder: embeddings, ``layers`` of attention and feed-forward, pooler.
+
+    Dimensions: layers, hidden, heads, head_dim, ffn, vocabulary, positions, token_types (0: none), pooler, activation;
+    settings: sequence, batch, bits.
+    """
+    rows = encoder_rows(d)
+    if d["phase"] == "train":
+        return (training_phase(rows, d),)
+    return (Phase("forward", OperationTable.from_rows(rows)),)
+
+
+def encoder_rows(d: Mapping[str, Any]) -> list[Operation]:
+    """Rows of one forward pass; see :func:`encoder_phases`."""
+    bits = bits_of(d)
+    hidden, layers, batch = d["hidden"], d["layers"], d["batch"]
+    tokens = batch * d["sequence"]
+    rows = [embedding("word_embedding", tokens, hidden, d["vocabulary"], bits=bits)]
+    tables = 2
+    entries = d["positions"] + d["position_offset"]
+    rows.append(embedding("position_embedding", tokens, hidden, entries, bits=bits, held=tokens * hidden))
+    if d["token_types"]:
+        tables = 3
+        rows.append(embedding("type_embedding", tokens, hidden, d["token_types"], bits=bits, held=2 * tokens * hidden))
+    rows.append(
+        vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=tables)
+    )
+    rows.append(norm("embedding_norm", tokens, hidden, function="layernorm", bits=bits, component="embedding"))
+    rows += self_attention(
+        hidden=hidden,
+        heads=d["heads"],
+        head_dim=d["head_dim"],
+        batch=batch,
+        q_len=d["sequence"],
+        bits=bits,
+        repeat=layers,
+        fused=d["fused_attention"],
+    )
+    rows.append(residual("attention_residual", tokens, hidden, bits=bits, repeat=layers, component="attention"))
+    rows.append(norm("attention_norm", tokens, hidden, function="layernorm", bits=bits, repeat=layers))
+    rows += feed_forward(hidden=hidden, ffn=d["ffn"], tokens=tokens, activation=d["activation"], bits=bits, repeat=layers)
+    rows.append(residual("ffn_residual", tokens, hidden, bits=bits, repeat=layers, component="ffn"))
+    rows.append(norm("ffn_norm", tokens, hidden, function="layernorm", bits=bits, repeat=layers))
+    if d["pooler"]:
+        rows.append(linear("pooler", batch, hidden, hidden, bits=bits, component="head", held=tokens * hidden))
+        rows.append(vector("pooler_tanh", Kind.ACTIVATION, "tanh", batch, hidden, bits=bits, component="head"))
+    return rows
