@@ -16,15 +16,38 @@ from typing import TYPE_CHECKING, Any
 from carbon.errors import CarbonError
 
 if TYPE_CHECKING:
-    from carbon import embodied, factors, grid, operational, profiles
+    from carbon import device as device
+    from carbon import ecochip as ecochip
+    from carbon import embodied as embodied
+    from carbon import factors as factors
+    from carbon import grid as grid
+    from carbon import memory as memory
+    from carbon import operational as operational
+    from carbon import packaging as packaging
+    from carbon import profiles as profiles
+    from carbon import recipes as recipes
+    from carbon import threedcarbon as threedcarbon
+    from carbon import yields as yields
 
-_MODULES = ("embodied", "factors", "grid", "operational", "profiles")
-
-__all__ = ["CarbonError", *_MODULES]
+__all__ = [
+    "CarbonError",
+    "device",
+    "ecochip",
+    "embodied",
+    "factors",
+    "grid",
+    "memory",
+    "operational",
+    "packaging",
+    "profiles",
+    "recipes",
+    "threedcarbon",
+    "yields",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in __all__:
         return importlib.import_module(f"carbon.{name}")
     raise AttributeError(f"module 'carbon' has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
 """Chiplet systems as ECO-CHIP computes them: manufacture, package, design and operation, quirks included.
 
-Reimplemented from the formulas and the tables of ASU-VDA-Lab/ECO-CHIP@fe998d9 (HPCA 2024, BSD-3) so that its published cases can
-be reproduced to the last digit. What differs from sound practice is kept here, named, and absent from the default profile:
+Written anew from the formulas and tables of ASU-VDA-Lab/ECO-CHIP@fe998d9 (HPCA 2024, BSD-3), so that its published cases come
+out to the last digit. What differs from sound practice is kept here, named, and absent from the default profile:
 
 * a 450 mm wafer, and unused wafer that is not divided by the yield;
 * the interposer's defect density is divided by 4 only where all nodes are equal and the system is one die, so never for
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carbon import factors, yields
+from carbon.device import ecochip_waste
 from carbon.errors import CarbonError, unknown
-from carbon.profiles import ecochip_waste
 
 PACKAGES = ("RDL", "EMIB", "passive", "active", "3D")
 TYPES = ("logic", "sram", "analog")
@@ -168,9 +168,7 @@ def _operation(chiplet: Chiplet, hours: float, activity: tuple[float, float, flo
 def _package(chiplets: Sequence[Chiplet], scaled: Sequence[float], package: str) -> tuple[float, float]:
     """Manufacture and one iteration of design of the package and its routers, kgCO2e."""
     nodes = [chiplet.node_nm for chiplet in chiplets]
-    (width, height), bridges = floorplan(
-        scaled, gap_mm=_value("eco_chiplet_gap_mm"), pitch_mm=_value("eco_emib_pitch_mm")
-    )
+    (width, height), bridges = floorplan(scaled, gap_mm=_value("eco_chiplet_gap_mm"), pitch_mm=_value("eco_emib_pitch_mm"))
     node = _value("eco_interposer_node_nm")
     interposer = width * height / 100.0 * _cpa(node) / _yield(width * height, node)
     beol = factors.fab("beol_fraction_ecochip", node).value

@@ -16,9 +16,7 @@ from carbon.errors import CarbonError, unknown
 ABATEMENT_LEVELS = (95.0, 97.0, 99.0)
 
 
-def carbon_per_area(
-    ci_g_per_kwh: Numeric, epa_kwh_cm2: Numeric, gpa_kgco2e_cm2: Numeric, mpa_kgco2e_cm2: Numeric
-) -> Numeric:
+def carbon_per_area(ci_g_per_kwh: Numeric, epa_kwh_cm2: Numeric, gpa_kgco2e_cm2: Numeric, mpa_kgco2e_cm2: Numeric) -> Numeric:
     """Return CPA in kgCO2e/cm2 of processed wafer, before yield: CI * EPA + GPA + MPA (ACT eq. 4, without the yield).
 
     Args:

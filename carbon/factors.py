@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -108,40 +107,66 @@ def fab(quantity: str, node_nm: object) -> Factor:
     return by_node[node]
 
 
+class NodeIndex:
+    """An array of process nodes sorted out once, so that many quantities can be taken from it quickly.
+
+    Attributes:
+        distinct: the nodes that occur, in nm, ascending.
+    """
+
+    def __init__(self, node_nm: Any) -> None:
+        array = np.asarray(node_nm)
+        if array.dtype.kind not in "fiu":
+            array = np.array([parse_node(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
+        wanted = array.astype(np.float64, copy=False)
+        self._known = np.array(sorted({node for by_node in _fab().values() for node in by_node}), dtype=np.float64)
+        self._index = np.minimum(np.searchsorted(self._known, wanted), self._known.size - 1)
+        wrong = self._known[self._index] != wanted
+        if wrong.any():
+            at = int(np.flatnonzero(wrong.ravel())[0])
+            value = f"{float(wanted.ravel()[at]):g}"
+            raise unknown("node_nm", value, [f"{node:g}" for node in self._known], f"element {at}: ")
+        counts = np.bincount(self._index.ravel(), minlength=self._known.size)
+        self.distinct: list[float] = self._known[counts > 0].tolist()
+
+    def where(self, node: float) -> Any:
+        """Return the mask of one node."""
+        return self._known[self._index] == node
+
+    def values(self, quantity: str) -> Any:
+        """Return ``quantity`` for every node of the array (float64).
+
+        Raises:
+            CarbonError: unknown quantity, or a node without it, by its index in the array.
+        """
+        by_node = _fab().get(quantity)
+        if by_node is None:
+            raise unknown("fab quantity", quantity, _fab())
+        for node in self.distinct:
+            if node not in by_node:
+                at = int(np.flatnonzero(np.ravel(self.where(node)))[0])
+                known = [f"{each:g}" for each in sorted(by_node)]
+                raise unknown(f"{quantity} for node_nm", f"{node:g}", known, f"element {at}: ")
+        column = np.array([by_node[node].value if node in by_node else np.nan for node in self._known.tolist()])
+        return column[self._index]
+
+
 def fab_values(quantity: str, node_nm: Any) -> Any:
     """Return ``quantity`` for one node (float) or for an array of nodes (float64 array of the same shape).
 
     Raises:
         CarbonError: a node without that quantity, by its index in the array.
     """
-    array = np.asarray(node_nm)
-    if array.ndim == 0:
+    if np.ndim(node_nm) == 0:
         return fab(quantity, node_nm).value
-    if array.dtype.kind not in "fiu":
-        array = np.array([parse_node(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
-    by_node = _fab().get(quantity)
-    if by_node is None:
-        raise unknown("fab quantity", quantity, _fab())
-    known = np.array(sorted(by_node), dtype=np.float64)
-    values = np.array([by_node[float(node)].value for node in known], dtype=np.float64)
-    wanted = array.astype(np.float64, copy=False)
-    index = np.minimum(np.searchsorted(known, wanted), known.size - 1)
-    wrong = known[index] != wanted
-    if wrong.any():
-        at = int(np.flatnonzero(wrong.ravel())[0])
-        value = float(wanted.ravel()[at])
-        raise unknown(f"{quantity} for node_nm", f"{value:g}", [f"{node:g}" for node in known], f"element {at}: ")
-    return values[index]
+    return NodeIndex(node_nm).values(quantity)
 
 
 def fab_factors(quantity: str, node_nm: Any) -> list[Factor]:
     """Return the factors behind :func:`fab_values`, each node once, for the list of sources."""
-    array = np.asarray(node_nm)
-    if array.dtype.kind in "fiu":
-        distinct: Iterable[object] = np.unique(array).tolist()
-    else:
-        distinct = sorted({parse_node(item) for item in array.ravel()})
-    return [fab(quantity, node) for node in distinct]
+    if np.ndim(node_nm) == 0:
+        return [fab(quantity, node_nm)]
+    return [fab(quantity, node) for node in NodeIndex(node_nm).distinct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +174,7 @@ class MemoryFactor:
     """Embodied carbon of a memory or storage type: per GB, plus a fixed amount a module or drive.
 
     Attributes:
+        source_id: whose figure (``act``, ``boaviztapi``, ``nvidia-pcf``, ``dell-lca``).
         per_gb: kgCO2e per GB (decimal or binary as the maker counts; the sources do not say).
         fixed_kgco2e: per module (DIMM) or drive.
         divided_by_yield: the source's profile divides the per-GB figure by the fab yield once more (ACT does).
@@ -157,6 +183,7 @@ class MemoryFactor:
 
     kind: str
     type: str
+    source_id: str
     per_gb: Factor
     fixed_kgco2e: float
     divided_by_yield: bool
@@ -175,7 +202,9 @@ def _memory_factor(kind: str, row: dict[str, str], fixed: str) -> MemoryFactor:
         licence=row["licence"],
         note="; ".join(part for part in (row["boundary"], row["note"]) if part),
     )
-    return MemoryFactor(kind, row["type"], factor, float(row[fixed]), row["divided_by_yield"] == "1", row["boundary"])
+    return MemoryFactor(
+        kind, row["type"], row["source_id"], factor, float(row[fixed]), row["divided_by_yield"] == "1", row["boundary"]
+    )
 
 
 @cache
@@ -190,12 +219,13 @@ def storages() -> dict[tuple[str, str], MemoryFactor]:
     return {(row["kind"], row["type"]): _memory_factor(row["kind"], row, "fixed_kgco2e") for row in table("storage")}
 
 
-def memory(name: str) -> MemoryFactor:
-    """Return a memory type; an unknown name raises CarbonError naming the nearest."""
+def memory(name: str, *, source_id: str | None = None) -> MemoryFactor:
+    """Return a memory type, of one source if given; an unknown name raises CarbonError naming the nearest."""
+    known = {each: factor for each, factor in memories().items() if source_id in (None, factor.source_id)}
     try:
-        return memories()[name]
+        return known[name]
     except KeyError:
-        raise unknown("memory_type", name, memories()) from None
+        raise unknown("memory_type", name, known) from None
 
 
 def storage(kind: str, name: str) -> MemoryFactor:

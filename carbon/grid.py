@@ -93,7 +93,7 @@ def _rows() -> dict[str, dict[str, GridFactor]]:
 @cache
 def _refused() -> dict[str, str]:
     """Place codes (and names) whose figures are unusable, with the reason."""
-    found = {}
+    found: dict[str, str] = {}
     for row in (*table("grid"), *table("grid_ecologits")):
         if row["status"] == "refused":
             for spelling in (row["code"], row["name"], f"{row['source_id']}:{row['code']}"):
@@ -191,15 +191,24 @@ def _unknown_region(code: str, preference: Iterable[str]) -> CarbonError:
         for place, factor in rows[source].items():
             shown = f"{source}:{place}" if factor.level == "cloud_region" else place
             spellings.setdefault(shown.lower(), shown)
-            spellings.setdefault(factor.name.lower(), shown)
+            # A name is answered with a name: whoever typed "tawan" meant a country, not a code.
+            spellings.setdefault(factor.name.lower(), f"{factor.name.lower()} ({shown})")
     for row in table("grid_aliases"):
         spellings.setdefault(row["alias"].lower(), row["alias"])
     hints = list(dict.fromkeys(spellings[hit] for hit in nearest(code, spellings)))
     return CarbonError(f"region {code!r} is unknown; nearest known: {', '.join(hints)} (`dse carbon grids` lists all)")
 
 
-def custom(gco2e_per_kwh: float, *, signal: str, boundary: str, source: str, name: str = "custom",
-           year: int | None = None, licence: str = "yours") -> GridFactor:
+def custom(
+    gco2e_per_kwh: float,
+    *,
+    signal: str,
+    boundary: str,
+    source: str,
+    name: str = "custom",
+    year: int | None = None,
+    licence: str = "yours",
+) -> GridFactor:
     """Return a factor of your own; its kind and source must be stated, because that is what makes it comparable.
 
     Raises:
@@ -231,7 +240,8 @@ def one_kind(factors: Iterable[GridFactor], quantity: str) -> GridKind:
     for other in listed[1:]:
         if other.kind != first.kind:
             raise CarbonError(
-                f"{quantity} mixes {first.code} ({first.kind}) with {other.code} ({other.kind}), but one quantity needs one kind"
+                f"{quantity} mixes {first.code} ({first.kind}) with {other.code} ({other.kind}), "
+                "but one quantity needs one kind"
             )
     return first.kind
 

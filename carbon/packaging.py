@@ -45,35 +45,31 @@ def assemble(
     values: Values,
     kind: str,
     *,
-    die_kgco2e: Numeric,
-    die_area_mm2: Numeric,
-    dies: Numeric = 1.0,
-    stacks_kgco2e: Numeric = 0.0,
-    stacks: Numeric = 0.0,
-    stack_area_mm2: Numeric = 0.0,
+    silicon_kgco2e: Numeric,
+    total_mm2: Numeric,
+    largest_mm2: Numeric,
+    joined: Numeric,
     ci_g_per_kwh: Numeric,
     bridges: Numeric | None = None,
     carrier_area_mm2: Numeric | None = None,
     test_yield: Numeric = 1.0,
 ) -> Assembly:
-    """Return what packaging ``dies`` equal dies (and memory ``stacks``) adds.
+    """Return what packaging a set of good dies and memory stacks adds.
 
     Args:
-        die_kgco2e, die_area_mm2: of one good die. stacks_kgco2e: all memory stacks on the carrier together (lost with it).
-        ci_g_per_kwh: grid of the packaging plant. bridges: for emib, None for dies + stacks - 1.
+        silicon_kgco2e: all dies and stacks on the carrier (what a failed bond loses). total_mm2: their area.
+        largest_mm2: area of the largest (the footprint of a 3D stack). joined: how many are joined.
+        ci_g_per_kwh: grid of the packaging plant. bridges: for emib, None for joined - 1.
         carrier_area_mm2: of the RDL or interposer, None for the scale of the method. test_yield: of the finished package.
 
     Raises:
-        CarbonError: unknown kind, a 3D stack or EMIB of one die.
+        CarbonError: unknown kind; a 3D stack or EMIB of one die.
     """
     if kind not in KINDS:
         raise unknown("package", kind, KINDS)
     intensity = ci_g_per_kwh / 1000.0
-    silicon = dies * die_kgco2e + stacks_kgco2e
-    total_mm2 = dies * die_area_mm2 + stacks * stack_area_mm2
-    joined = dies + stacks
     parts: dict[str, Numeric] = {}
-    footprint = die_area_mm2 if kind == "3d" else total_mm2
+    footprint = largest_mm2 if kind == "3d" else total_mm2
     substrate_area = values.item("3dc_area_scale_package") * footprint / 100.0
     parts["substrate"] = substrate_area * values.item("3dc_epa_package_fcbga") * intensity
     parts["assembly"] = values.item("act_ic_package") * (1.0 + 0.0 * joined)
@@ -82,15 +78,16 @@ def assemble(
     if kind not in ("monolithic", "mcm"):
         if kind in ("emib", "3d") and _any(joined < 2.0):
             raise CarbonError(f"package is {kind!r}, but it joins at least two dies or stacks")
-        per_bond = values.item("eco_bonding_yield")
-        good = per_bond**joined
-        carrier, bonding, fits = _carrier(values, kind, total_mm2, die_area_mm2, joined, intensity, bridges, carrier_area_mm2, silicon)
+        good = values.item("eco_bonding_yield") ** joined
+        carrier, bonding, fits = _carrier(
+            values, kind, silicon_kgco2e, total_mm2, largest_mm2, joined, intensity, bridges, carrier_area_mm2
+        )
         parts["carrier"] = carrier / good
         parts["bonding"] = bonding / good
-        parts["bonding_loss"] = silicon * (1.0 / good - 1.0)
+        parts["bonding_loss"] = silicon_kgco2e * (1.0 / good - 1.0)
         feasible = feasible & fits
     if _any(test_yield != 1.0):
-        spent: Numeric = silicon
+        spent: Numeric = silicon_kgco2e
         for part in parts.values():
             spent = spent + part
         parts["test_loss"] = spent * (1.0 / test_yield - 1.0)
@@ -100,20 +97,20 @@ def assemble(
 def _carrier(
     values: Values,
     kind: str,
+    silicon: Numeric,
     total_mm2: Numeric,
-    die_area_mm2: Numeric,
+    largest_mm2: Numeric,
     joined: Numeric,
     intensity: Numeric,
     bridges: Numeric | None,
     carrier_area_mm2: Numeric | None,
-    silicon: Numeric,
 ) -> tuple[Numeric, Numeric, Numeric]:
     """Carbon of the carrier and of the bonding energy, and whether the carrier fits a wafer."""
     always = total_mm2 > 0.0
     if kind == "3d":
         density = (values.item("eco_tsv_size_mm") / values.item("eco_tsv_pitch_mm")) ** 2
         extra = joined - 1.0
-        through = values.item("3dc_bond_tsv") * (die_area_mm2 / 100.0) * extra * intensity
+        through = values.item("3dc_bond_tsv") * (largest_mm2 / 100.0) * extra * intensity
         return density * silicon * extra / joined, through, always
     bond_energy = values.item("3dc_bond_tcb") * intensity
     if kind == "rdl":
@@ -135,7 +132,9 @@ def _carrier(
         return count * one, count * (area / 100.0) * bond_energy, always
     node = values.item("eco_interposer_node_nm")
     area = values.item("3dc_area_scale_si") * total_mm2 if carrier_area_mm2 is None else carrier_area_mm2
-    cpa = intensity * values.item("3dc_interposer_si_epa") + values.item("3dc_interposer_gpa") + values.item("3dc_interposer_mpa")
+    cpa = (
+        intensity * values.item("3dc_interposer_si_epa") + values.item("3dc_interposer_gpa") + values.item("3dc_interposer_mpa")
+    )
     share = 1.0 if kind == "active_interposer" else values.fab("beol_fraction_ecochip", node)
     defects = values.fab("d0_ecochip_per_cm2", node) / (1.0 if kind == "active_interposer" else divisor)
     good = yields.negative_binomial(area, defects, values.fab("alpha_ecochip", node))

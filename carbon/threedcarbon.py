@@ -1,11 +1,12 @@
-"""Dies and 2.5D packages as 3D-Carbon computes them (UMN-ZhaoLab/3D-Carbon@14e1a7f; no licence file: figures and formulas only).
+"""Dies and 2.5D packages as 3D-Carbon computes them (UMN-ZhaoLab/3D-Carbon@14e1a7f; no licence: figures and formulas only).
 
-Die: (EPA CI + GPA99 + MPA) * Aw / int(DPW) / Y with Aw a 300 mm wafer, Y negative binomial; an explicit number of metal layers
-moves EPA by the energy of a layer and GPA in proportion. Packages: MCM, InFO chip first and chip last, EMIB, silicon interposer.
+Die: (EPA CI + GPA99 + MPA) * Aw / int(DPW) / Y with Aw a 300 mm wafer, Y negative binomial; an explicit number of metal
+layers moves EPA by the energy of a layer and GPA in proportion. Packages: MCM, InFO chip first and chip last, EMIB, silicon
+interposer.
 
 Known errors of the original, reproduced here on request (``as_printed=True``, the default) and mended otherwise: the bonding
-energy of InFO chip last is not multiplied by the grid's intensity, the bonding of EMIB and of the silicon interposer is computed
-and then left out, and the interposer has no process gases although its table lists them.
+energy of InFO chip last is not multiplied by the grid's intensity, the bonding of EMIB and of the silicon interposer is
+computed and then left out, and the interposer has no process gases although its table lists them.
 """
 
 from __future__ import annotations

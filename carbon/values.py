@@ -24,6 +24,7 @@ class Values:
     def __init__(self, overrides: Mapping[str, Numeric] | None = None) -> None:
         self._overrides = dict(overrides or {})
         self._used: dict[str, Factor | GridFactor] = {}
+        self._nodes: tuple[Any, factors.NodeIndex] | None = None
 
     def use(self, factor: Factor) -> Numeric:
         """Return a factor's value or its override, and record it."""
@@ -35,18 +36,22 @@ class Values:
         return self.use(factors.item(name))
 
     def fab(self, quantity: str, node_nm: Any) -> Numeric:
-        """Return a fab quantity for one node or for an array of nodes."""
-        listed = factors.fab_factors(quantity, node_nm)
-        for factor in listed:
-            self._used[factor.key] = factor
+        """Return a fab quantity for one node or for an array of nodes.
+
+        Raises:
+            CarbonError: a node without that quantity, by its index in the array.
+        """
         if np.ndim(node_nm) == 0:
-            return self.use(listed[0])
-        values: Numeric = factors.fab_values(quantity, node_nm)
-        nodes = np.array([factors.parse_node(node) for node in np.ravel(node_nm)]).reshape(np.shape(node_nm))
-        for factor in listed:
+            return self.use(factors.fab(quantity, node_nm))
+        if self._nodes is None or self._nodes[0] is not node_nm:  # a million nodes are sorted out once, not per quantity
+            self._nodes = (node_nm, factors.NodeIndex(node_nm))
+        index = self._nodes[1]
+        values: Numeric = index.values(quantity)
+        for node in index.distinct:
+            factor = factors.fab(quantity, node)
+            self._used[factor.key] = factor
             if factor.key in self._overrides:
-                node = float(factor.key.split(".")[1].removesuffix("nm"))
-                values = where(nodes == node, self._overrides[factor.key], values)
+                values = where(index.where(node), self._overrides[factor.key], values)
         return values
 
     def grid(self, key: str, place: GridFactor) -> Numeric:

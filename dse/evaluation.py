@@ -231,8 +231,9 @@ class Block:
 
     def _peak_power(self) -> FloatArray:
         e = self._evaluation
-        with np.errstate(invalid="ignore"):
-            power = e.unit.energy_j / e.unit.latency_s
+        # The compatibility profile knows operations that take no time; they have no power.
+        busy = e.unit.latency_s > 0
+        power = np.divide(e.unit.energy_j, e.unit.latency_s, out=np.zeros_like(e.unit.energy_j), where=busy)
         peak = np.zeros(self.shape)
         for row in range(e.index.shape[1]):
             np.maximum(peak, power[e.index[self._models, row]], out=peak)

@@ -147,14 +147,20 @@ def physical(table: OperationTable, hardware: AcceleratorBatch) -> VectorCosts:
         move_pj += reads * hardware.level_read_pj_per_word[None, :, i] + writes * hardware.level_write_pj_per_word[None, :, i]
         if i == last:
             dram_bytes = (reads + writes) * word_bits / 8.0
-    register = logic("vector_register")
-    # The register scales with the array's MAC, whose energy already knows node, voltage and width.
-    step_pj = hardware.mac_pj * (
-        (logic("mac").energy_pj + register.energy_pj + register.write_energy_pj) / logic("mac").energy_pj
-    )
+    step_pj = lane_pj(hardware)
     work = (elements * element_cycles + rows * row_cycles) * wide
     energy_j = (work * step_pj[None, :] + move_pj) * 1e-12
     return VectorCosts(np.asarray(lanes_s), level_s, np.asarray(energy_j), np.asarray(dram_bytes))
+
+
+def lane_pj(hardware: AcceleratorBatch) -> FloatArray:
+    """Energy of one cycle of a lane (points,) [pJ]: a MAC, a read and a write of the lane's register.
+
+    The register goes with the array's MAC, whose energy already knows node, voltage and width.
+    """
+    mac, register = logic("mac"), logic("vector_register")
+    share = (mac.energy_pj + register.energy_pj + register.write_energy_pj) / mac.energy_pj
+    return np.asarray(hardware.mac_pj * share)
 
 
 def check_kinds(table: OperationTable) -> None:
