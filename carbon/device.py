@@ -36,7 +36,8 @@ class Device:
     """The inputs of :func:`device_embodied`; arrays broadcast against each other.
 
     Attributes:
-        area_mm2, node_nm: of one die. dies: equal dies in the package.
+        area_mm2, node_nm: of one die; None for a device without logic (memory modules, drives). dies: equal dies in the package.
+        chiplets: further, different dies in the same package; only their die inputs and ``dies`` count.
         memory_type, memory_gb: memory of the device. memory_modules: DIMMs. memory_year: of the product.
         memory_stacks, memory_stack_area_mm2: stacks on the carrier of a 2.5D package.
         n_ics, memory_ics: packaged ICs where a profile counts them (memory: 1 where there is memory).
@@ -49,9 +50,10 @@ class Device:
         design_iterations, parts_made: design carbon of the die, spread over the parts.
     """
 
-    area_mm2: Numeric
-    node_nm: Any
+    area_mm2: Numeric | None = None
+    node_nm: Any = None
     dies: Numeric = 1.0
+    chiplets: tuple[Device, ...] = ()
     memory_type: str | None = None
     memory_gb: Numeric = 0.0
     memory_modules: Numeric = 0.0
@@ -88,7 +90,7 @@ class Device:
 _FIELDS = {field.name: field for field in dataclasses.fields(Device)}
 #: Inputs that only a profile with ``blocks`` takes: a peer's recipe would silently ignore them.
 _OWN_ONLY = (
-    "dies", "memory_modules", "memory_year", "memory_stacks", "memory_stack_area_mm2", "yield_model", "scribe_mm", "harvest",
+    "dies", "chiplets", "memory_modules", "memory_year", "memory_stacks", "memory_stack_area_mm2", "yield_model", "scribe_mm", "harvest",
     "package", "bridges", "carrier_area_mm2", "test_yield", "storage_gb", "storage_drives", "storage_year", "hdds", "system",
     "pcb_cm2", "cpu_packages", "design_iterations", "parts_made",
 )  # fmt: skip
@@ -117,7 +119,7 @@ def device_embodied(profile: str | Profile, *, overrides: Mapping[str, Numeric] 
     """Return embodied carbon of a device under a profile.
 
     Args:
-        profile: name or record. inputs: the fields of :class:`Device`; ``area_mm2`` and ``node_nm`` are required.
+        profile: name or record. inputs: the fields of :class:`Device`.
         overrides: factor key -> value or draws, for uncertainty work; draws of shape (n, 1) broadcast against designs.
 
     Raises:
@@ -126,9 +128,6 @@ def device_embodied(profile: str | Profile, *, overrides: Mapping[str, Numeric] 
     for name in inputs:
         if name not in _FIELDS:
             raise unknown("device input", name, _FIELDS)
-    missing = [name for name in ("area_mm2", "node_nm") if name not in inputs]
-    if missing:
-        raise CarbonError(f"device input {missing[0]} is missing, but every device has a die area and a node")
     recipe = get(profile) if isinstance(profile, str) else profile
     values = Values(overrides)
     result = evaluate(recipe, Device(**inputs), values)
@@ -139,32 +138,88 @@ def device_embodied(profile: str | Profile, *, overrides: Mapping[str, Numeric] 
 def evaluate(recipe: Profile, device: Device, values: Values) -> Embodied:
     """Return embodied carbon of ``device``; the factors come from, and are noted in, ``values``."""
     _refuse_foreign(recipe, device)
-    die = die_carbon(recipe, device, values)
-    dies = as_number("dies", device.dies, low=1.0)
-    parts: dict[str, Numeric] = {"die": die.kgco2e * dies}
-    if die.waste_kgco2e is not None:
-        parts["waste"] = die.waste_kgco2e
+    parts: dict[str, Numeric] = {}
+    infeasible: dict[str, Numeric] = {}
+    fab_yield: Numeric = 1.0
+    logic = None
+    if device.area_mm2 is not None or device.node_nm is not None or device.chiplets:
+        logic = _logic(recipe, device, values)
+        fab_yield = logic.main.fab_yield
+        parts["die"] = logic.kgco2e
+        if logic.main.waste_kgco2e is not None:
+            parts["waste"] = logic.main.waste_kgco2e
+        infeasible.update(logic.infeasible)
     stacked = _add_memory(recipe, device, values, parts)
-    infeasible = dict(die.infeasible)
-    if recipe.package == "own":
-        built = _own_package(device, values, die, dies, stacked)
-        parts.update({f"package_{name}" if name != "assembly" else "packaging": part for name, part in built.parts.items()})
-        parts = _merge_packaging(parts)
-        infeasible["carrier"] = ~built.feasible if hasattr(built.feasible, "shape") else not built.feasible
-    elif recipe.package == "ic":
-        parts["packaging"] = _ic_packaging(device, values)
-    elif recipe.package == "fcbga":
-        scale, energy = values.item("3dc_area_scale_package"), values.item("3dc_epa_package_fcbga")
-        parts["packaging"] = scale * die.area_mm2 / 100.0 * energy * die.ci_g_per_kwh / 1000.0
+    if logic is not None:
+        _add_packaging(recipe, device, values, parts, infeasible, logic, stacked)
+    elif device.package is not None:
+        raise CarbonError(f"package is {device.package!r}, but the device has no die (area_mm2 is missing)")
     if recipe.blocks:
-        _add_blocks(device, values, parts, die)
+        _add_blocks(device, values, parts, logic)
+    if not parts:
+        raise CarbonError("device is empty: give area_mm2 and node_nm, memory, storage or a system")
     total: Numeric = 0.0
     for part in parts.values():
         total = total + part
-    feasible: Numeric = die.area_mm2 > 0.0
+    feasible: Numeric = total >= 0.0
     for wrong in infeasible.values():
         feasible = feasible & (~wrong if hasattr(wrong, "shape") else not wrong)
-    return Embodied(parts, total, feasible, infeasible, die.fab_yield, values.sources())
+    return Embodied(parts, total, feasible, infeasible, fab_yield, values.sources())
+
+
+@dataclass(frozen=True, slots=True)
+class Logic:
+    """All dies of a device: the main die, carbon and area of all, how many, the largest, checks."""
+
+    main: Die
+    kgco2e: Numeric
+    total_mm2: Numeric
+    largest_mm2: Numeric
+    count: Numeric
+    infeasible: Mapping[str, Numeric]
+
+
+def _logic(recipe: Profile, device: Device, values: Values) -> Logic:
+    main = die_carbon(recipe, device, values)
+    count = as_number("dies", device.dies, low=1.0)
+    made, area, largest = main.kgco2e * count, main.area_mm2 * count, main.area_mm2
+    checks = dict(main.infeasible)
+    for chiplet in device.chiplets:
+        die = die_carbon(recipe, _same_fab(device, chiplet), values)
+        number = as_number("dies", chiplet.dies, low=1.0)
+        made, area, count = made + die.kgco2e * number, area + die.area_mm2 * number, count + number
+        largest = where(die.area_mm2 > largest, die.area_mm2 + 0.0 * largest, largest + 0.0 * die.area_mm2)
+        checks = {name: checks[name] | wrong for name, wrong in die.infeasible.items()}
+    return Logic(main, made, area, largest, count, checks)
+
+
+def _same_fab(device: Device, chiplet: Device) -> Device:
+    """A chiplet without a fab of its own is made where the main die is."""
+    if chiplet.fab_grid is not None or chiplet.ci_g_per_kwh is not None:
+        return chiplet
+    return dataclasses.replace(chiplet, fab_grid=device.fab_grid, ci_g_per_kwh=device.ci_g_per_kwh)
+
+
+def _add_packaging(
+    recipe: Profile,
+    device: Device,
+    values: Values,
+    parts: dict[str, Numeric],
+    infeasible: dict[str, Numeric],
+    logic: Logic,
+    stacked: Numeric,
+) -> None:
+    """Add what holds the dies; under the default profile carrier, bonding and losses stay visible as parts of their own."""
+    if recipe.package == "ic":
+        parts["packaging"] = _ic_packaging(device, values)
+    elif recipe.package == "fcbga":
+        outer_cm2 = values.item("3dc_area_scale_package") * logic.total_mm2 / 100.0
+        parts["packaging"] = outer_cm2 * values.item("3dc_epa_package_fcbga") * logic.main.ci_g_per_kwh / 1000.0
+    elif recipe.package == "own":
+        built = _own_package(device, values, logic, stacked)
+        parts["packaging"] = built.parts["assembly"] + built.parts["substrate"]
+        parts.update({name: part for name, part in built.parts.items() if name not in ("assembly", "substrate")})
+        infeasible["carrier"] = ~built.feasible if hasattr(built.feasible, "shape") else not built.feasible
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +236,9 @@ class Die:
 
 def die_carbon(recipe: Profile, device: Device, values: Values) -> Die:
     """Return the carbon of one good die of ``device``."""
+    for name in ("area_mm2", "node_nm"):
+        if getattr(device, name) is None:
+            raise CarbonError(f"{name} is missing, but a die has an area and a node")
     area = as_number("area_mm2", device.area_mm2, low=0.0, open_low=True)
     intensity, cpa = _carbon_per_area(recipe, device, values)
     good = _die_yield(recipe, device, values, area)
@@ -323,32 +381,25 @@ def _ic_packaging(device: Device, values: Values) -> Numeric:
     return (logic + extra) * values.item("act_ic_package")
 
 
-def _own_package(device: Device, values: Values, die: Die, dies: Numeric, stacked: Numeric) -> packaging.Assembly:
+def _own_package(device: Device, values: Values, logic: Logic, stacked: Numeric) -> packaging.Assembly:
     stacks = as_number("memory_stacks", device.memory_stacks, low=0.0)
     stack_area = as_number("memory_stack_area_mm2", device.memory_stack_area_mm2, low=0.0)
     carrier = device.carrier_area_mm2
     return packaging.assemble(
         values,
         device.package or "monolithic",
-        silicon_kgco2e=die.kgco2e * dies + stacked,
-        total_mm2=die.area_mm2 * dies + stacks * stack_area,
-        largest_mm2=die.area_mm2,
-        joined=dies + stacks,
-        ci_g_per_kwh=die.ci_g_per_kwh,
+        silicon_kgco2e=logic.kgco2e + stacked,
+        total_mm2=logic.total_mm2 + stacks * stack_area,
+        largest_mm2=logic.largest_mm2,
+        joined=logic.count + stacks,
+        ci_g_per_kwh=logic.main.ci_g_per_kwh,
         bridges=None if device.bridges is None else as_number("bridges", device.bridges, low=0.0),
         carrier_area_mm2=None if carrier is None else as_number("carrier_area_mm2", carrier, low=0.0, open_low=True),
         test_yield=as_number("test_yield", device.test_yield, low=0.0, high=1.0, open_low=True),
     )
 
 
-def _merge_packaging(parts: dict[str, Numeric]) -> dict[str, Numeric]:
-    """Fold substrate and assembly into ``packaging``; carrier, bonding and losses stay visible."""
-    merged = {name: part for name, part in parts.items() if name != "package_substrate"}
-    merged["packaging"] = parts["packaging"] + parts["package_substrate"]
-    return merged
-
-
-def _add_blocks(device: Device, values: Values, parts: dict[str, Numeric], die: Die) -> None:
+def _add_blocks(device: Device, values: Values, parts: dict[str, Numeric], logic: Logic | None) -> None:
     gb = as_number("storage_gb", device.storage_gb, low=0.0)
     if not _all_zero(gb):
         drives = as_number("storage_drives", device.storage_drives, low=0.0)
@@ -363,12 +414,12 @@ def _add_blocks(device: Device, values: Values, parts: dict[str, Numeric], die: 
         parts["board"] = as_number("pcb_cm2", device.pcb_cm2, low=0.0) * values.item("pcb_kgco2e_cm2")
     if not _all_zero(device.cpu_packages):
         parts["cpu_packages"] = as_number("cpu_packages", device.cpu_packages, low=0.0) * values.item("cpu_package_kgco2e")
-    runs, made = device.design_iterations, device.parts_made
-    if not _all_zero(runs):
-        count = as_number("parts_made", made, low=0.0, open_low=True)
-        parts["design"] = (
-            design_carbon(values, die.area_mm2, device.node_nm) * as_number("design_iterations", runs, low=0.0) / count
-        )
+    if not _all_zero(device.design_iterations):
+        if logic is None:
+            raise CarbonError("design_iterations is given, but the device has no die (area_mm2 is missing)")
+        runs = as_number("design_iterations", device.design_iterations, low=0.0)
+        made = as_number("parts_made", device.parts_made, low=0.0, open_low=True)
+        parts["design"] = design_carbon(values, logic.main.area_mm2, device.node_nm) * runs / made
 
 
 def design_carbon(values: Values, area_mm2: Numeric, node_nm: Any) -> Numeric:

@@ -105,7 +105,7 @@ function buildParallel() {
     const nearest = nearestLine(event);
     if (nearest !== null && !event.target.closest(".axis")) pin(nearest);
   });
-  if (state.theme !== null) colorKey();
+  colorKey();
   paintBrushes();
   paintLines();
 }

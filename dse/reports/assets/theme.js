@@ -6,7 +6,9 @@ const coarse = window.matchMedia("(pointer: coarse)");
 const theme = { printing: false };
 
 function readTheme() {
-  document.documentElement.classList.toggle("dark", darkScheme.matches && !theme.printing);
+  // The printer is announced before the style sheet knows of it, so the class takes dark colours back.
+  document.documentElement.classList.toggle("paper", theme.printing);
+  theme.dark = darkScheme.matches && !theme.printing;
   const style = getComputedStyle(document.documentElement);
   for (const name of ["ink", "muted", "line", "panel", "accent", "point", "pin-a", "pin-b", "faint"]) {
     theme[name] = style.getPropertyValue("--" + name).trim();
@@ -19,7 +21,7 @@ function readTheme() {
 const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 
 function scaleColors() {
-  return document.documentElement.classList.contains("dark") ? ["#3f6fb5", ...CIVIDIS.slice(4)] : CIVIDIS.slice(0, 9);
+  return theme.dark ? ["#3f6fb5", ...CIVIDIS.slice(4)] : CIVIDIS.slice(0, 9);
 }
 
 function colorAt(share) {

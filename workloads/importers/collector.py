@@ -1,0 +1,229 @@
+"""What the graph importers share: rows from graph nodes, parameters attached once, liveness, merging of equal layers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workloads.ops import Kind, Operation, OperationTable
+
+_COMPONENTS = (
+    ("embedding", re.compile(r"embed|patch|wte|wpe|position", re.I)),
+    ("norm", re.compile(r"(^|[._/])(.*norm|ln_?\w*|.*layer_?norm.*)$", re.I)),
+    ("head", re.compile(r"head|classifier|pooler|score|logit|projection$", re.I)),
+    ("attention", re.compile(r"attn|attention|scores|[qkv]_proj|o_proj|softmax", re.I)),
+    ("ffn", re.compile(r"mlp|ffn|feed_?forward|intermediate|output|fc\d|dense|expert|moe|router|gate|relu", re.I)),
+)
+
+
+@dataclass
+class Value:
+    """A tensor of the graph.
+
+    Attributes:
+        shape: its sizes; root: identity of its storage (a view shares that of its base).
+        constant: depends on no input of the request; parameters: names of the parameters it is made from.
+        bits: precision where the graph quantises it, else 0.
+    """
+
+    shape: tuple[int, ...]
+    root: int
+    constant: bool = False
+    parameters: tuple[str, ...] = ()
+    bits: int = 0
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass
+class _Event:
+    """A node in execution order: rows it adds, storages it reads and writes."""
+
+    rows: list[tuple[Operation, tuple[str, ...]]]
+    reads: tuple[tuple[int, int], ...]
+    writes: tuple[tuple[int, int], ...]
+    times: int
+
+
+@dataclass
+class Collector:
+    """Collects rows in execution order and makes the table.
+
+    Attributes:
+        parameters: {name: elements} of every parameter of the model.
+        copies: {name: instances} where a parameter stands for several (layers that were left out of the graph).
+        weight_bits, activation_bits: precision of what the graph does not quantise.
+    """
+
+    parameters: Mapping[str, int]
+    weight_bits: int = 8
+    activation_bits: int = 8
+    fused_attention: bool = False
+    copies: Mapping[str, int] = field(default_factory=dict)
+    not_understood: Counter[str] = field(default_factory=Counter)
+    times: int = 1
+    _events: list[_Event] = field(default_factory=list)
+
+    def add(self, rows: Iterable[tuple[Operation, Sequence[str]]], inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
+        """Record the rows of one node, each with the names of the parameters that it uses."""
+        kept = [(row, tuple(dict.fromkeys(names))) for row, names in rows]
+        reads = tuple((value.root, value.elements) for value in inputs if not value.constant)
+        writes = tuple((value.root, value.elements) for value in outputs)
+        self._events.append(_Event(kept, reads, writes, self.times))
+
+    def table(self) -> OperationTable:
+        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged."""
+        rows = self._attached(self._with_liveness())
+        return OperationTable.from_rows(rows)
+
+    def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int]]:
+        last: dict[int, int] = {}
+        for at, event in enumerate(self._events):
+            for root, _ in (*event.reads, *event.writes):
+                last[root] = at
+        ends: dict[int, list[int]] = {}
+        for root, at in last.items():
+            ends.setdefault(at, []).append(root)
+        live: dict[int, int] = {}
+        result = []
+        for at, event in enumerate(self._events):
+            own = {root for root, _ in (*event.reads, *event.writes)}
+            waiting = sum(size for root, size in live.items() if root not in own)
+            for row, names in event.rows:
+                result.append((replace(row, held_elements=waiting + int(row.held_elements)), names, event.times))
+            for root, size in event.writes:
+                live[root] = max(size, live.get(root, 0))
+            for root in ends.get(at, ()):
+                live.pop(root, None)
+        return result
+
+    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int]]) -> list[Operation]:
+        """Give each parameter to the first row (or set of rows with the same parameters) that uses it."""
+        owner: dict[str, tuple[str, ...]] = {}
+        users = Counter(name for _, names, _ in rows for name in names)
+        merged: dict[Any, list[Any]] = {}
+        for row, names, repeats in rows:
+            mine = tuple(name for name in names if owner.setdefault(name, names) == names)
+            shared = any(users[name] > 1 for name in mine)
+            amount = sum(self.parameters[name] for name in mine)
+            if row.kind is Kind.GEMM and row.copies:  # experts: parameters of one instance
+                amount //= int(row.copies)
+            # Rows of different layers merge, unless their weights are used elsewhere too.
+            title = row.name if shared else _general(row.name)
+            identity = mine if shared else tuple(_general(name) for name in mine)
+            fields = _signature(replace(row, name=title, repeat=1, held_elements=0, parameters=amount))
+            key = (fields, identity, row.copies)
+            entry = merged.setdefault(key, [row, title, amount, 0, dict.fromkeys(mine), 0])
+            entry[3] += int(row.repeat) * repeats
+            entry[4] |= dict.fromkeys(mine)
+            entry[5] = max(entry[5], int(row.held_elements))
+        result = []
+        for (_, _, experts), (row, title, amount, repeat, mine, held) in merged.items():
+            instances = 0
+            if mine:
+                per_tuple = max(1, len({_general(name) for name in mine}))
+                instances = sum(self.copies.get(name, 1) for name in mine) // per_tuple * max(1, int(experts))
+            result.append(
+                replace(
+                    row, name=title, repeat=repeat, parameters=amount, copies=instances, held_elements=held,
+                    weight_id=next(iter(mine)) if mine else "",
+                )
+            )  # fmt: skip
+        rest = {name: size for name, size in self.parameters.items() if name not in owner}
+        if rest:
+            result.append(self._unused(rest))
+        return result
+
+    def _unused(self, rest: Mapping[str, int]) -> Operation:
+        """A row that never runs, for the parameters that no operation reads."""
+        total = sum(size * self.copies.get(name, 1) for name, size in rest.items())
+        return Operation(
+            "unused_parameters", Kind.ELEMENTWISE, 1, 1, repeat=0, copies=1, parameters=total, component="other",
+            function="copy", weight_id="unused parameters", input_bits=self.activation_bits, weight_bits=self.weight_bits,
+            output_bits=self.activation_bits,
+        )  # fmt: skip
+
+    # ---- rows ----
+
+    def product(
+        self, name: str, m: int, n: int, k: int, first: Value, second: Value, *, batch: int = 1, groups: int = 1,
+        kind: Kind = Kind.GEMM, input_elements: int = 0, repeat: int = 1, copies: int = 0,
+    ) -> Operation:  # fmt: skip
+        """A product row; the second operand is a weight if it depends on no input."""
+        return Operation(
+            name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, component=component_of(name),
+            second_is_weight=second.constant, input_bits=first.bits or self.activation_bits,
+            weight_bits=second.bits or (self.weight_bits if second.constant else self.activation_bits),
+            output_bits=self.activation_bits, input_elements=input_elements, copies=copies,
+        )  # fmt: skip
+
+    def vector(
+        self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0
+    ) -> Operation:
+        """A vector row of ``m`` rows of ``n`` elements."""
+        return Operation(
+            name, kind, max(m, 1), max(n, 1), k, repeat=0 if m * n == 0 else 1, component=component_of(name),
+            function=function, input_bits=bits or self.activation_bits, weight_bits=self.weight_bits,
+            output_bits=self.activation_bits, operands=operands,
+        )  # fmt: skip
+
+    def elementwise(self, name: str, function: str, shape: Sequence[int], operands: int, kind: Kind = Kind.ELEMENTWISE) -> Operation:
+        """A vector row over all elements of a tensor."""
+        n = shape[-1] if shape else 1
+        total = 1
+        for size in shape:
+            total *= size
+        return self.vector(name, kind, function, total // n if n else 0, n, operands=max(operands, 1))
+
+    def attention(
+        self, name: str, *, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk_dim: int, v_dim: int,
+        causal: bool,
+    ) -> list[Operation]:  # fmt: skip
+        """The rows of a fused attention node: three, or one where ``fused_attention`` is set (as the built-in models)."""
+        from workloads.blocks import Bits, attention_core
+
+        return attention_core(
+            f"{name}.", batch=batch, heads=heads, kv_heads=kv_heads, q_len=q_len, kv_len=kv_len, qk_dim=qk_dim,
+            v_dim=v_dim, bits=Bits(self.weight_bits, self.activation_bits, self.activation_bits), repeat=1,
+            causal=causal, fused=self.fused_attention,
+        )  # fmt: skip
+
+    def experts(
+        self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value
+    ) -> list[Operation]:
+        """Products of ``rows`` = tokens x top_k vectors with ``experts`` weights at their expected load."""
+        from workloads.moe import expert_loads
+
+        fuller, many, emptier, few = expert_loads(rows // top_k, experts, top_k)
+        result = []
+        for suffix, load, count in (("", fuller, many), ("_light", emptier, few)):
+            if count:
+                row = self.product(f"{name}{suffix}", load, n, k, first, second, repeat=count, copies=experts)
+                result.append(replace(row, second_is_weight=True))
+        return result
+
+
+def component_of(name: str) -> str:
+    """The group of a row by its path in the model."""
+    for component, pattern in _COMPONENTS:
+        if pattern.search(name):
+            return component
+    return "other"
+
+
+def _general(name: str) -> str:
+    """The name with the numbers of layers left open."""
+    return re.sub(r"(?<=[._/])\d+(?=[._/]|$)", "*", name)
+
+
+def _signature(row: Operation) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in row.__dataclass_fields__)
