@@ -36,7 +36,7 @@ class Device:
     """The inputs of :func:`device_embodied`; arrays broadcast against each other.
 
     Attributes:
-        area_mm2, node_nm: of one die; None for a device without logic (memory modules, drives). dies: equal dies in the package.
+        area_mm2, node_nm: of one die; None for a device without logic. dies: equal dies in the package.
         chiplets: further, different dies in the same package; only their die inputs and ``dies`` count.
         memory_type, memory_gb: memory of the device. memory_modules: DIMMs. memory_year: of the product.
         memory_stacks, memory_stack_area_mm2: stacks on the carrier of a 2.5D package.
@@ -90,10 +90,10 @@ class Device:
 _FIELDS = {field.name: field for field in dataclasses.fields(Device)}
 #: Inputs that only a profile with ``blocks`` takes: a peer's recipe would silently ignore them.
 _OWN_ONLY = (
-    "dies", "chiplets", "memory_modules", "memory_year", "memory_stacks", "memory_stack_area_mm2", "yield_model", "scribe_mm", "harvest",
-    "package", "bridges", "carrier_area_mm2", "test_yield", "storage_gb", "storage_drives", "storage_year", "hdds", "system",
-    "pcb_cm2", "cpu_packages", "design_iterations", "parts_made",
-)  # fmt: skip
+    *("dies", "chiplets", "memory_modules", "memory_year", "memory_stacks", "memory_stack_area_mm2", "yield_model"),
+    *("scribe_mm", "harvest", "package", "bridges", "carrier_area_mm2", "test_yield", "storage_gb", "storage_drives"),
+    *("storage_year", "hdds", "system", "pcb_cm2", "cpu_packages", "design_iterations", "parts_made"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def harvested(
 
 def _enough_units(defects_per_unit: Numeric, units: int, spare: int) -> Numeric:
     """P(at most ``spare`` of ``units`` fail), each with probability 1 - exp(-defects_per_unit)."""
-    largest = float(defects_per_unit.max()) if hasattr(defects_per_unit, "max") else float(defects_per_unit)
+    largest = float(np.max(np.asarray(defects_per_unit.detach() if is_tensor(defects_per_unit) else defects_per_unit)))
     if largest * units < 600.0:  # exp stays normal: terms by their ratio, two multiplications each
         odds = expm1(defects_per_unit)  # (1 - p) / p
         term = exp(-defects_per_unit * units)

@@ -3,14 +3,15 @@
 // Dimensions are numbered 0 = m, 1 = n, 2 = k. An operand is numbered by the dimension that it does NOT have, since that is the
 // loop over which it can be reused: operand 0 = weights (k x n), 1 = inputs (m x k), 2 = outputs (m x n).
 //
-// Storage 0 is the array of a core (registers), storages 1..levels are the memories, the last one DRAM. Boundary j lies between
-// storages j and j + 1; fetches[j][d] says how many times operand d crosses it as a whole. docs/models/mapping.md has every formula.
+// Memory levels are numbered from the innermost, 0, to DRAM, L - 1. Boundary j lies between level j and what is inside it (level
+// j - 1, or the array for j = 0); fetches[j][d] says how many times operand d crosses it as a whole. docs/models/mapping.md has
+// every formula.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -25,47 +26,56 @@ enum Dataflow { kOutputStationary = 0, kWeightStationary = 1, kInputStationary =
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+using Triple = std::array<int64_t, 3>;
+
 struct Shape {
-    int64_t batch, m, n, k;    // batch > 1 only where the second operand differs between batch entries
+    Triple dim;
+    int64_t batch;  // more than 1 only where the second operand differs between batch entries
     double operand_bits[3];
-    double input_expansion;    // input elements that the array consumes per element that is stored (im2col), >= 1
+    double input_expansion;  // input elements that the array consumes per element that is stored (im2col), >= 1
 };
 
-struct Level {
-    double capacity[4];  // usable words of operands 0, 1, 2 and of all together
-    double read_bandwidth, write_bandwidth;
-    double read_pj, write_pj;
-    bool per_core;
-    bool pooled_bandwidth;  // the bandwidth is that of all cores together
+// What the choice of the work inside the innermost memory depends on.
+struct Core {
+    int64_t cores, rows, columns, register_words;
+    int64_t kind, dataflow;
+    int64_t split_axes, split_k_over_cores, factors_first;
+    bool operator==(const Core &o) const { return std::memcmp(this, &o, sizeof(Core)) == 0; }
+};
+
+// What capacities and energies depend on: together with the shape and the split over cores it bounds the traffic.
+struct Memory {
+    double capacity[kMaxLevels][4];  // usable words of operands 0, 1, 2 and of all together
+    double read_pj[kMaxLevels], write_pj[kMaxLevels];
+    double per_core[kMaxLevels];         // 1: every core has its own
+    double pooled_bandwidth[kMaxLevels];  // 1: the bandwidth is that of all cores together
+    double registers_keep[3];            // 1: the operand lives in the registers
+    double refills;                      // 1: traffic with the level outside takes bandwidth, and its drains energy
+    double register_read_pj, register_write_pj, mac_pj, word_bits;
+    bool operator==(const Memory &o) const { return std::memcmp(this, &o, sizeof(Memory)) == 0; }
 };
 
 struct Hardware {
-    int64_t cores, rows, columns;
-    int kind, dataflow;
-    int64_t register_words;
-    bool split_axes, split_k_over_cores;
-    bool fill_registers;  // only register tiles to which nothing can be added
-    bool registers_keep[3];
-    bool count_refills;  // traffic with the level outside takes bandwidth and energy too
-    double register_read_pj, register_write_pj, mac_pj;
-    double word_bits;
-    int levels;
-    Level level[kMaxLevels];
+    Core core;
+    Memory memory;
+    double read_bandwidth[kMaxLevels], write_bandwidth[kMaxLevels];
 };
 
-// How the work is spread over cores and array, and which operand rests in the array: everything inside the innermost memory.
+using Split = std::array<int64_t, 4>;  // cores along m, n, k, batch
+
+// What happens inside the innermost memory: the split over cores, array units and elements of one unit along m, n, k, and the
+// innermost loop of the innermost memory, which says what operand rests in the array.
 struct Spatial {
-    int64_t split[4];       // cores along m, n, k, batch
-    int64_t unroll[3];      // array units along m, n, k
-    int64_t registers[3];   // elements that one array unit holds along m, n, k
-    int stationary;         // innermost loop of the innermost memory: operand that rests in the array
+    Split split;
+    Triple unroll, registers;
+    int64_t stationary;
 };
 
 struct Mapping {
     Spatial spatial;
-    int64_t tile[kMaxLevels - 1][3];   // tile of each memory below DRAM, elements of one core (before clipping)
-    int64_t count[kMaxLevels - 1][3];  // tiles along each dimension, of one core
-    int stationary[kMaxLevels];        // innermost loop of each memory's block, [0] = spatial.stationary
+    Triple count[kMaxLevels - 1];  // tiles of each memory below DRAM along m, n, k, in the share of one core
+    Triple tile[kMaxLevels - 1];   // elements of such a tile, before clipping
+    int64_t stationary[kMaxLevels];  // innermost loop of each memory's block; [0] = spatial.stationary
 };
 
 struct Cost {
@@ -74,94 +84,83 @@ struct Cost {
     bool better_than(const Cost &o) const { return first < o.first || (first == o.first && second < o.second); }
 };
 
-// What is constant for one spatial choice of one shape on one hardware point.
-struct Work {
-    double operand[3];       // words of each operand, all of it
-    double operand_core[3];  // words of the share of the busiest core
-    double expansion[3];     // words at the array per word stored
-    double copies[3];        // cores that hold the same words of an operand
-    double compute;          // cycles of the array at least
-    double stream;           // systolic arrays: cycles added for each piece of the streamed dimension
-    double base_energy;      // MACs, registers and operands that bypass the registers
-    double lanes[3];         // array units that hold the same word of an operand
-};
-
-inline void finish(const Hardware &hw, int criterion, Cost &cost) {
-    (void)hw;
-    switch (criterion) {
-        case kLatency: cost.first = cost.cycles; cost.second = cost.energy; break;
-        case kEnergy: cost.first = cost.energy; cost.second = cost.cycles; break;
-        default: cost.first = cost.cycles * cost.energy; cost.second = cost.cycles;
-    }
+inline void judge(Cost &cost, int criterion) {
+    cost.first = criterion == kLatency ? cost.cycles : criterion == kEnergy ? cost.energy : cost.cycles * cost.energy;
+    cost.second = criterion == kLatency ? cost.energy : cost.cycles;
 }
 
-// Words read from and written to each memory, for energy (all copies) and for time (the busiest instance).
-struct Words {
-    double read[kMaxLevels], write[kMaxLevels];
+// Words of the operands under one split over cores.
+struct Share {
+    Triple core;             // dimensions of a core's share
+    double total[3];         // words of each operand
+    double core_words[3];    // of the busiest core's share
+    double copies[3];        // cores that hold the same words
+    double batch, batch_core, macs;
+};
+
+// Everything outside the array as linear forms in the fetch counts, for one hardware point and one split.
+// Energy of boundary j: e[j][0] F0 + e[j][1] F1 + e[j][2] (F2 - 1) + e[j][3] F2, at least floor_pj[j].
+struct Outer {
+    double e[kMaxLevels][4];
+    double words[kMaxLevels][3];   // words per fetch in the busiest instance, or in all where the bandwidth is pooled
+    double refill[kMaxLevels][3];  // the same for traffic with the level outside
+    double floor_pj[kMaxLevels], floor_reads[kMaxLevels], floor_writes[kMaxLevels];  // lower bounds of boundary j
+    double macs_pj;
+    double cycles;  // a lower bound from the levels 1 and up
+};
+
+// One spatial choice on one hardware point.
+struct Inner {
+    double compute;      // cycles of the array, the streamed dimension in one piece
+    double folds, extra; // systolic arrays: see compute_cycles
+    double base_pj;      // multiply-accumulates, registers, operands that bypass the registers
+    double e[4];         // energy of boundary 0, as in Outer
+    double expansion;
 };
 
 // The one place where fetch counts become cycles and energy. Every term grows with every count, also in floating point (sums,
-// products and quotients of non-negative numbers round monotonically), so counts of 1 give bounds that never exceed the truth.
-inline Cost evaluate(const Hardware &hw, const Work &work, const double fetches[][3], double compute, int criterion,
-                     Words *words = nullptr) {
+// products and quotients of non-negative numbers round monotonically), so that counts that are too low give true bounds.
+template <int L>
+inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const double (&f)[kMaxLevels][3], double compute,
+                     int criterion) {
     Cost cost;
     cost.compute = compute;
-    double cycles = compute;
-    double energy = work.base_energy;
-    for (int d = 0; d < 3; ++d)
-        if (hw.registers_keep[d]) {
-            const double words_in = work.operand[d] * work.expansion[d] * work.copies[d];
-            energy += words_in * work.lanes[d] * (d == 2 ? fetches[0][d] - 1.0 : fetches[0][d]) * hw.register_write_pj;
-            if (d == 2 && hw.count_refills) energy += words_in * fetches[0][d] * hw.register_read_pj;
+    double cycles = std::max(compute, outer.cycles);
+    double energy = inner.base_pj + (inner.e[0] * f[0][0] + inner.e[1] * f[0][1] + inner.e[2] * (f[0][2] - 1.0) + inner.e[3] * f[0][2]);
+    for (int l = 0; l < L; ++l) {
+        const double *w = outer.words[l], *r = outer.refill[l];
+        double reads = w[0] * f[l][0] + w[1] * (l == 0 ? f[l][1] * inner.expansion : f[l][1]) + w[2] * (f[l][2] - 1.0);
+        double writes = w[2] * f[l][2];
+        if (l + 1 < L) {
+            reads += r[2] * f[l + 1][2];
+            writes += r[0] * f[l + 1][0] + r[1] * f[l + 1][1] + r[2] * (f[l + 1][2] - 1.0);
         }
-    for (int l = 0; l < hw.levels; ++l) {
-        const Level &level = hw.level[l];
-        double in[3];
-        for (int d = 0; d < 3; ++d) in[d] = l == 0 && d == 1 ? fetches[l][d] * work.expansion[d] : fetches[l][d];
-        double copies[3], busy[3];
-        for (int d = 0; d < 3; ++d) {
-            copies[d] = level.per_core ? work.operand[d] * work.copies[d] : work.operand[d];
-            busy[d] = level.per_core && !level.pooled_bandwidth ? work.operand_core[d] : copies[d];
-        }
-        double reads = busy[0] * in[0] + busy[1] * in[1] + busy[2] * (in[2] - 1.0);
-        double writes = busy[2] * in[2];
-        double total_reads = copies[0] * in[0] + copies[1] * in[1] + copies[2] * (in[2] - 1.0);
-        double total_writes = copies[2] * in[2];
-        double charged_reads = total_reads, charged_writes = total_writes;
-        if (l == 0) {  // operands that bypass the registers are charged in base_energy
-            charged_reads = 0.0;
-            charged_writes = 0.0;
-            for (int d = 0; d < 2; ++d)
-                if (hw.registers_keep[d]) charged_reads += copies[d] * in[d];
-            if (hw.registers_keep[2]) {
-                charged_reads += copies[2] * (in[2] - 1.0);
-                charged_writes += copies[2] * in[2];
-            }
-        }
-        if (l + 1 < hw.levels) {
-            const double *out = fetches[l + 1];
-            const double fills = copies[0] * out[0] + copies[1] * out[1] + copies[2] * (out[2] - 1.0);
-            const double drains = copies[2] * out[2];
-            charged_writes += fills;
-            total_writes += fills;
-            if (hw.count_refills) {
-                reads += busy[2] * out[2];
-                writes += busy[0] * out[0] + busy[1] * out[1] + busy[2] * (out[2] - 1.0);
-                charged_reads += drains;
-            }
-            total_reads += drains;
-        }
-        cycles = std::max(cycles, std::max(reads / level.read_bandwidth, writes / level.write_bandwidth));
-        energy += charged_reads * level.read_pj + charged_writes * level.write_pj;
-        if (words) {
-            words->read[l] = total_reads;
-            words->write[l] = total_writes;
-        }
+        if (l > 0)
+            energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * f[l][1] + outer.e[l][2] * (f[l][2] - 1.0) +
+                                                      outer.e[l][3] * f[l][2]);
+        cycles = std::max(cycles, std::max(reads / hw.read_bandwidth[l], writes / hw.write_bandwidth[l]));
     }
     cost.cycles = cycles;
     cost.energy = energy;
-    finish(hw, criterion, cost);
+    judge(cost, criterion);
     return cost;
 }
+
+Share share_of(const Shape &shape, const Split &split, double word_bits);
+void set_outer(const Share &share, const Hardware &hw, int levels, Outer &outer);
+Inner inner_of(const Shape &shape, const Share &share, const Spatial &spatial, const Hardware &hw);
+
+// Cycles of the array when the streamed dimension of a core (`length` elements) is cut into `tiles` pieces of `tile` elements.
+inline double compute_cycles(const Inner &inner, const Core &core, int64_t length, int64_t tiles, int64_t tile) {
+    if (core.kind == kDotProduct) return inner.compute;
+    if (core.kind == kSystolic) return inner.folds * static_cast<double>(length) + inner.extra * static_cast<double>(tiles);
+    // The next resting tile is loaded during this fold, one row a cycle: a fold lasts at least as many cycles as there are rows.
+    const int64_t rest = length - (tiles - 1) * tile;
+    return inner.folds * static_cast<double>((tiles - 1) * std::max(tile, core.rows) + std::max(rest, core.rows)) + inner.extra;
+}
+
+// Words read from and written to each level, all instances together, for the report.
+void traffic(const Share &share, const Memory &memory, double expansion, int levels, const double (&f)[kMaxLevels][3], double *read,
+             double *write);
 
 }  // namespace mapping
