@@ -174,6 +174,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
+    answer["infeasible_reasons"] = _reasons(answer)
     support = support_name(evaluation, 0)
     answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
     if evaluation.quality is None or evaluation.surrogate is None:
@@ -190,6 +191,16 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
     return answer
+
+
+def _reasons(answer: Mapping[str, Any]) -> list[str]:
+    """Why a design cannot serve at all, whatever a search would constrain: it does not fit, or it is too slow."""
+    reasons = []
+    if answer["dram_fill"] > 1.0:
+        reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
+    if answer["utilisation"] > 1.0:
+        reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
+    return reasons
 
 
 def context(evaluation: Evaluation) -> dict[str, Any]:

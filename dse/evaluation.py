@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import hw_models.cost
 import numpy as np
 import numpy.typing as npt
 from dse_kernels.sums import weighted_sums
@@ -22,6 +21,7 @@ from dse_kernels.sums import weighted_sums
 import carbon.grid
 import carbon.operational
 import carbon.profiles
+import hw_models.cost
 from dse import hardware, quality
 from dse.deployment import Deployment
 from dse.errors import UsageError, unknown_name
@@ -29,6 +29,7 @@ from dse.metrics import METRICS
 from dse.problem import Problem, check_knob_names, fix_knobs
 from workloads import library
 from workloads.family import Family
+from workloads.ops import concatenate
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -97,30 +98,32 @@ class Evaluation:
         self._prepare_models()
         self._prepare_hardware()
         self.unit = hw_models.cost.unit_costs(
-            self.shapes, self.hardware, criterion=problem.criterion, threads=threads, progress=progress
+            self.shapes,
+            self.hardware,
+            criterion=cast(hw_models.cost.Criterion, problem.criterion),
+            threads=threads,
+            progress=progress,
         )
 
     def _prepare_models(self) -> None:
         workload = self.family.build(**self.space.models, **self.space.settings)
         self.workload = workload
-        tables = [(phase.table, float(phase.runs)) for phase in workload.phases]
-        if len(tables) != 1:
-            raise UsageError(
-                f"workload {self.problem.workload!r} has {len(tables)} phases; a search takes workloads of one phase"
-            )
-        table, runs = tables[0]
+        # Phases of a request run one after the other, so their rows are one table whose rows run `runs` times as often.
+        table = concatenate([phase.table for phase in workload.phases])
+        runs = np.concatenate([np.full(len(phase.table), float(phase.runs)) for phase in workload.phases])
         self.table = table
         self.shapes, index = table.distinct()
         count = self.space.model_count
         self.index: IntArray = np.ascontiguousarray(np.broadcast_to(index, (count, len(table))))
-        self.weight: FloatArray = np.ascontiguousarray(
-            np.broadcast_to(table.repeat * runs, (count, len(table))), dtype=np.float64
-        )
-        self.parameters = np.broadcast_to(np.asarray(table.parameter_count(), dtype=np.float64), (count,))
-        self.macs = np.broadcast_to(np.asarray(table.macs() * runs, dtype=np.float64), (count,))
-        memory = np.asarray(table.weight_bytes() + table.activation_bytes(), dtype=np.float64)
-        self.memory_bytes = np.broadcast_to(memory, (count,))
+        self.weight: FloatArray = np.ascontiguousarray(np.broadcast_to(table.repeat * runs, (count, len(table))))
+        self.row_macs: FloatArray = np.broadcast_to(table.row_macs() * runs, (count, len(table)))
+        self.parameters = self._per_model(workload.parameter_count())
+        self.macs = self._per_model(workload.macs())
+        self.memory_bytes = self._per_model(workload.weight_bytes() + workload.activation_bytes() + workload.kv_cache_bytes())
         self.quality = _predict(self.family, self.space.models)
+
+    def _per_model(self, value: Any) -> FloatArray:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.space.model_count,))
 
     def _prepare_hardware(self) -> None:
         deployment = self.deployment
@@ -145,7 +148,7 @@ class Evaluation:
         latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
         energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
         bounds = self.unit.bound[self.index[model], hardware]
-        macs = np.broadcast_to(self.table.row_macs(), (self.space.model_count, len(self.table)))[model]
+        macs = self.row_macs[model]
         entries = []
         for component in dict.fromkeys(self.table.component.tolist()):
             rows = np.flatnonzero(self.table.component == component)
@@ -158,7 +161,7 @@ class Evaluation:
                     "component": component,
                     "latency_s": float(latency[rows].sum()),
                     "energy_j": float(energy[rows].sum()),
-                    "macs": int(macs[rows].sum()),
+                    "macs": float(macs[rows].sum()),
                     "bound": max(by_bound, key=lambda name: by_bound[name]),
                     "latency_by_bound_s": by_bound,
                     "operations": [

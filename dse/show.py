@@ -100,6 +100,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
             f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
             f"{answer['quality_support']}"
         )
+    for reason in answer["infeasible_reasons"]:
+        print(f"  infeasible: {reason}")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"]

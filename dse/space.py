@@ -150,7 +150,9 @@ class Space:
                 if name not in self._by_name:
                     raise unknown_name(f"parameter in constraint {constraint.text!r}", name, self._by_name)
                 if not self.parameter(name).numeric:
-                    raise UsageError(f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed")
+                    raise UsageError(
+                        f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed"
+                    )
 
     # -- shape ---------------------------------------------------------------------------------------------------
     @property

@@ -54,11 +54,7 @@ def front_table(run: Run, limit: int = 20, *, width: int | None = None, color: b
         columns.append(_Column("support", "", [str(design.get("quality_support") or "–") for design in shown], left=True))
     needed = len(columns)
     columns += [_Column(name, "", [str(design["knobs"].get(name, "–")) for design in shown]) for name in varying]
-    columns += [
-        _metric_column(name, units[name], shown)
-        for name in _EXTRA_METRICS
-        if name in units and name not in objectives
-    ]
+    columns += [_metric_column(name, units[name], shown) for name in _EXTRA_METRICS if name in units and name not in objectives]
     kept = _fitting(columns, needed, width)
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
     lines += _footnotes(run, shown, [column.title for column in columns if column not in kept], varying)
@@ -86,9 +82,7 @@ def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Colu
     label = unit.label
     if name == "quality":
         errors = [design["metrics"].get("quality_se") for design in designs]
-        cells = [
-            cell if error is None else f"{cell} ± {error:.2g}" for cell, error in zip(cells, errors, strict=True)
-        ]
+        cells = [cell if error is None else f"{cell} ± {error:.2g}" for cell, error in zip(cells, errors, strict=True)]
         # The whole label ("MNLI-matched accuracy, surrogate") would take a third of a narrow terminal.
         return _Column("quality", "[%] surrogate", cells)
     return _Column(label, f"[{unit.unit}]" if unit.unit else "", cells)
@@ -111,9 +105,7 @@ def _table_lines(columns: list[_Column], color: bool) -> list[str]:
     if any(column.unit for column in columns):
         heads.append(_GAP.join(column.line(column.unit) for column in columns))
     rule = _GAP.join("─" * column.width for column in columns)
-    rows = [
-        _GAP.join(column.line(column.cells[i]) for column in columns).rstrip() for i in range(len(columns[0].cells))
-    ]
+    rows = [_GAP.join(column.line(column.cells[i]) for column in columns).rstrip() for i in range(len(columns[0].cells))]
     return [*(f"{bold}{head.rstrip()}{plain}" for head in heads), rule, *rows]
 
 
@@ -191,9 +183,7 @@ class ProgressReporter:
         self._last_log = self._clock()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
