@@ -302,7 +302,7 @@ def _carbon_per_area(recipe: Profile, device: Device, values: Values) -> tuple[N
         raise CarbonError("fab_grid and ci_g_per_kwh are both given, but only one of them can set the fab's electricity")
     if device.ci_g_per_kwh is None:
         place = grid.lookup(device.fab_grid or recipe.fab_grid or "taiwan", role="fab", order=recipe.grid_order)
-        intensity = values.grid("fab.grid", place)
+        intensity = values.grid(f"fab.grid.{place.code}", place)
     else:
         intensity = values.named("fab.grid", as_number("ci_g_per_kwh", device.ci_g_per_kwh, low=0.0))
     abatement = recipe.abatement_pct if device.abatement_pct is None else device.abatement_pct

@@ -74,6 +74,11 @@ def _fab() -> dict[str, dict[float, Factor]]:
     return found
 
 
+def fab_quantities() -> list[str]:
+    """Return the names of all fab quantities."""
+    return sorted(_fab())
+
+
 def nodes(quantity: str = "epa_kwh_cm2") -> list[float]:
     """Return the process nodes in nm, smallest first, for which ``quantity`` is known."""
     return sorted(_fab()[quantity])

@@ -121,6 +121,17 @@ def _places() -> dict[str, tuple[str, ...]]:
     return {spelling: tuple(codes) for spelling, codes in found.items()}
 
 
+@cache
+def _act_names() -> dict[str, str]:
+    """Place code -> ACT's name of it, without its "world"."""
+    found = {}
+    for name in _rows()["act2022"]:
+        for code in _places().get(name, ()):
+            if name != "world":
+                found[code] = name
+    return found
+
+
 def sources() -> list[str]:
     """Return the source ids that ``source:code`` accepts."""
     return sorted(_rows())
@@ -165,11 +176,24 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
     candidates = _places().get(wanted, ())
     if len(candidates) > 1:
         raise CarbonError(f"region {code!r} is ambiguous: give one of {', '.join(candidates)}")
+    if preference[0] == "act2022" and candidates and candidates[0] in _act_names():
+        return rows["act2022"][_act_names()[candidates[0]]]  # TWN and Taiwan are one place, so one figure
     for option in preference:
         for candidate in (*candidates, wanted):
             if candidate in rows[option]:
                 return rows[option][candidate]
     raise _unknown_region(code, preference)
+
+
+def same_place(place: GridFactor) -> list[GridFactor]:
+    """Return the factors of other sources for the same place and of the same kind (empty for your own factors)."""
+    _, _, code = place.code.partition(":")
+    rows = _rows()
+    return [
+        places[code]
+        for source, places in rows.items()
+        if code in places and places[code].kind == place.kind and places[code].code != place.code
+    ]
 
 
 def _from_source(source: str, place: str) -> GridFactor:

@@ -1,8 +1,8 @@
 """Hourly grid files of others: Electricity Maps and WattTime CSV, EIA-930 generation by fuel.
 
-A file is refused, with the row, when it has gaps, duplicate or unordered times, negative or missing values, more than one zone or
-signal, or a unit that is not the format's. Row numbers count data rows from 1. The data of Electricity Maps and WattTime are
-theirs: read them here, do not ship them.
+A file is refused, with the row, when it has gaps, duplicate or unordered times, negative or missing values, more than one
+zone or signal, or a unit that is not the format's. Row numbers count data rows from 1, those of the chosen zone where a file
+has several. The data of Electricity Maps and WattTime are theirs: read them here, do not ship them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Imported:
     warnings: tuple[str, ...]
 
 
-def read(path: str | Path, *, format: str | None = None, zone: str | None = None) -> Imported:  # noqa: A002
+def read(path: str | Path, *, format: str | None = None, zone: str | None = None) -> Imported:
     """Read an hourly grid file.
 
     Args:
@@ -97,13 +97,13 @@ def _time(text: str, row: int, column: str) -> datetime:
     if moment is None:
         for pattern in ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S"):
             try:
-                moment = datetime.strptime(cleaned, pattern)  # noqa: DTZ007
+                moment = datetime.strptime(cleaned, pattern)
                 break
             except ValueError:
                 continue
     if moment is None:
         raise CarbonError(f"grid file row {row}, column {column!r}: {text!r} is not a time")
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _value(text: str, row: int, column: str) -> float:
@@ -128,8 +128,8 @@ def _hourly(times: Sequence[datetime], values: Sequence[float], step: timedelta)
             raise CarbonError(f"grid file row {row + 1}: time {times[row]:%Y-%m-%dT%H:%MZ} goes back before row {row}")
         if gap != step:
             raise CarbonError(
-                f"grid file row {row + 1}: time {times[row]:%Y-%m-%dT%H:%MZ} leaves a gap after {times[row - 1]:%Y-%m-%dT%H:%MZ} "
-                f"(steps are {int(step.total_seconds() // 60)} minutes)"
+                f"grid file row {row + 1}: time {times[row]:%Y-%m-%dT%H:%MZ} leaves a gap after "
+                f"{times[row - 1]:%Y-%m-%dT%H:%MZ} (steps are {int(step.total_seconds() // 60)} minutes)"
             )
     if times[0].minute or times[0].second:
         raise CarbonError(f"grid file row 1: time {times[0]:%Y-%m-%dT%H:%MZ} does not begin at a full hour")

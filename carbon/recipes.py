@@ -153,9 +153,12 @@ def names() -> list[str]:
     return list(_PROFILES)
 
 
+_ALIASES = {"3d-carbon": "3dcarbon", "threedcarbon": "3dcarbon", "eco-chip": "ecochip"}
+
+
 def get(name: str) -> Profile:
     """Return a profile; an unknown name raises CarbonError naming the nearest."""
     try:
-        return _PROFILES[name]
+        return _PROFILES[_ALIASES.get(name.lower(), name.lower())]
     except KeyError:
         raise unknown("profile", name, _PROFILES) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -73,7 +73,7 @@ class Trace:
         Raises:
             CarbonError: the trace does not reach every month and hour.
         """
-        at = np.datetime64(self.start.astimezone(timezone.utc).replace(tzinfo=None), "h") + np.arange(len(self))
+        at = np.datetime64(self.start.astimezone(UTC).replace(tzinfo=None), "h") + np.arange(len(self))
         month = at.astype("datetime64[M]").astype(np.int64) % 12
         hour = at.astype(np.int64) % _SHORT_DAY
         cell = month * _SHORT_DAY + hour
@@ -180,7 +180,7 @@ def eia2022(authority: str) -> Trace:
     profiles = _eia()
     if authority.upper() not in profiles:
         raise unknown("balancing authority", authority, profiles)
-    start = datetime(2022, 1, 1, tzinfo=timezone.utc)
+    start = datetime(2022, 1, 1, tzinfo=UTC)
     at = np.datetime64("2022-01-01T00", "h") + np.arange(365 * 24)
     month = at.astype("datetime64[M]").astype(np.int64) % 12
     values = profiles[authority.upper()][month, at.astype(np.int64) % 24]
@@ -210,7 +210,7 @@ def synthetic_duck(mean_gco2e_per_kwh: float, solar_share: float, *, hours: int 
     shape = 1.0 - solar_share * dip
     return Trace(
         "synthetic duck",
-        datetime(2022, 1, 1, tzinfo=timezone.utc),
+        datetime(2022, 1, 1, tzinfo=UTC),
         mean_gco2e_per_kwh * shape / shape.mean(),
         GridKind("average", "unstated"),
         f"synthetic (mean {mean_gco2e_per_kwh:g} g/kWh, solar share {solar_share:g}): not measured",

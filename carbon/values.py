@@ -24,6 +24,7 @@ class Values:
     def __init__(self, overrides: Mapping[str, Numeric] | None = None) -> None:
         self._overrides = dict(overrides or {})
         self._used: dict[str, Factor | GridFactor] = {}
+        self._named: dict[str, Numeric] = {}
         self._nodes: tuple[Any, factors.NodeIndex] | None = None
 
     def use(self, factor: Factor) -> Numeric:
@@ -61,14 +62,23 @@ class Values:
 
     def named(self, key: str, default: Numeric) -> Numeric:
         """Return the override of an input that is not a table factor, else ``default``."""
+        self._named[key] = default
         return self._overrides.get(key, default)
+
+    def inputs(self) -> Mapping[str, Numeric]:
+        """Return the inputs that :meth:`named` was asked for, with their defaults."""
+        return dict(self._named)
 
     def sources(self) -> tuple[Factor | GridFactor, ...]:
         """Return every factor used, once, in the order of use."""
         return tuple(dict.fromkeys(self._used.values()))
 
+    def keyed(self) -> Mapping[str, Factor | GridFactor]:
+        """Return the factors used by the key an override would have."""
+        return dict(self._used)
+
     def unused(self, known: frozenset[str]) -> None:
         """Raise CarbonError for an override that nothing asked for: a mistyped key must not pass silently."""
         for key in self._overrides:
-            if key not in self._used and key not in known:
+            if key not in self._used and key not in self._named and key not in known:
                 raise CarbonError(f"override {key!r} is used by nothing in this estimate")

@@ -144,9 +144,10 @@ class Evaluation:
         return Block(self, first, last)
 
     def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
-        """One entry a component of one design: latency, dynamic energy, MACs, and the bound that takes most of its time."""
+        """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most time."""
         latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
         energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
+        dram_bytes = self.weight[model] * self.unit.dram_bytes[self.index[model], hardware]
         bounds = self.unit.bound[self.index[model], hardware]
         macs = self.row_macs[model]
         entries = []
@@ -162,6 +163,7 @@ class Evaluation:
                     "latency_s": float(latency[rows].sum()),
                     "energy_j": float(energy[rows].sum()),
                     "macs": float(macs[rows].sum()),
+                    "dram_bytes": float(dram_bytes[rows].sum()),
                     "bound": max(by_bound, key=lambda name: by_bound[name]),
                     "latency_by_bound_s": by_bound,
                     "operations": [
@@ -170,6 +172,8 @@ class Evaluation:
                             "repeat": float(self.weight[model, row]),
                             "latency_s": float(latency[row]),
                             "energy_j": float(energy[row]),
+                            "macs": float(macs[row]),
+                            "dram_bytes": float(dram_bytes[row]),
                             "bound": self.unit.bound_names[int(bounds[row])],
                         }
                         for row in rows

@@ -76,13 +76,14 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
     """Everything that files and reports say of the designs of a front, as plain values.
 
     Each entry: ``design`` (rank, from 1), ``knobs``, ``quality_support``, ``metrics`` (every metric),
-    ``embodied_parts_kgco2e``, and, for the first ``MAX_BREAKDOWNS``, ``components``.
+    ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``.
     """
     names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
     values: dict[int, dict[str, np.ndarray]] = {}
     for model in np.unique(front.models).tolist():
         block = evaluation.block(model, model + 1)
         values[model] = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in names}
+    detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
     designs = []
     for rank, (model, hardware) in enumerate(zip(front.models.tolist(), front.hardware.tolist(), strict=True), 1):
         entry: dict[str, Any] = {
@@ -91,8 +92,9 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
             "quality_support": support_name(evaluation, model),
             "metrics": {name: float(values[model][name][hardware]) for name in names},
             "embodied_parts_kgco2e": evaluation.carbon_parts(hardware),
+            "dram_bytes_per_s": float(evaluation.hardware.dram_bytes_per_s[hardware]),
         }
-        if rank <= MAX_BREAKDOWNS:
+        if rank in detailed:
             entry["components"] = evaluation.breakdown(model, hardware)
         designs.append(entry)
     return designs

@@ -76,9 +76,9 @@ class _Column:
 
 
 def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Column:
-    from dse.reports.units import number_text
+    from dse.reports.units import column_texts
 
-    cells = [number_text(design["metrics"].get(name), unit.factor) for design in designs]
+    cells = column_texts((design["metrics"].get(name) for design in designs), unit.factor)
     label = unit.label
     if name == "quality":
         errors = [design["metrics"].get("quality_se") for design in designs]

@@ -291,6 +291,12 @@ class TrialStore:
         with self._guard("written"), self._engine.begin() as connection:
             connection.execute(sa.update(_trials).where(where).values(lease=time.time() + LEASE_SECONDS))
 
+    def release(self) -> None:
+        """Give back all claims of this process, so that whoever resumes takes them over at once."""
+        where = (_trials.c.study == self.study) & (_trials.c.owner == self.owner) & (_trials.c.state == RUNNING)
+        with self._guard("written"), self._engine.begin() as connection:
+            connection.execute(sa.update(_trials).where(where).values(owner="", lease=0.0))
+
     def take_over(self, *, limit: int, retries: int = 0) -> list[Trial]:
         """Claim up to ``limit`` trials that nobody works on: of dead owners, and failed ones with attempts left.
 

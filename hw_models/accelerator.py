@@ -54,6 +54,7 @@ class MemoryLevel:
         shared: one capacity for all three operands; False: ``bytes`` for each of them.
         double_buffered: half of the capacity is filled while the other half is used, so that moving and computing
             overlap.
+        access_bytes: width of an SRAM access, 4 or 32: wide ports cost less a byte and more area.
         area_bytes: capacity that area and leakage are charged for, where it is not ``bytes``.
         read_pj_per_word, write_pj_per_word: energies that replace those of the technology tables.
     """
@@ -66,6 +67,7 @@ class MemoryLevel:
     per_core: bool = False
     shared: bool = True
     double_buffered: bool = True
+    access_bytes: int = 4
     area_bytes: int | None = None
     read_pj_per_word: float | None = None
     write_pj_per_word: float | None = None
@@ -81,7 +83,10 @@ class Accelerator:
         register_bytes: registers of one multiply-accumulate unit.
         vector_lanes: lanes of the vector units of all cores together.
         vector_buffer_bytes: SRAM that each core's vector unit has of its own (area and leakage only).
-        word_bits: width of a word, in which bandwidths are counted and for which the MAC is built.
+        word_bits: width of a word, in which bandwidths are counted.
+        mac_bits: width of the operands that a multiply-accumulate unit and a lane take (None: a word).
+        weight_bits, activation_bits, kv_bits: precision that the design imposes on weights, activations and KV cache (0: the
+            workload's own).
         voltage_v: supply; dynamic energy goes with (voltage_v / nominal_v)^2, leakage with voltage_v / nominal_v.
         area_mm2, leakage_w, mac_pj: values that replace those of the technology tables (None: the tables).
         profile: technology profile (`hw_models.profiles`).
@@ -100,6 +105,10 @@ class Accelerator:
     word_bits: int = 8
     array_kind: ArrayKind = ArrayKind.DOT_PRODUCT
     dataflow: Dataflow = Dataflow.ANY
+    mac_bits: int | None = None
+    weight_bits: int = 0
+    activation_bits: int = 0
+    kv_bits: int = 0
     register_bytes: int = 32
     vector_buffer_bytes: int = 0
     mac_pj: float | None = None
@@ -152,6 +161,7 @@ class AcceleratorBatch:
     level_per_core: tuple[bool, ...]
     level_shared: tuple[bool, ...]
     level_double_buffered: tuple[bool, ...]
+    level_access_bytes: tuple[int, ...]
     cores: IntArray
     array_rows: IntArray
     array_columns: IntArray
@@ -161,6 +171,10 @@ class AcceleratorBatch:
     vector_lanes: IntArray
     vector_buffer_bytes: IntArray
     word_bits: IntArray
+    mac_bits: IntArray
+    weight_bits: IntArray
+    activation_bits: IntArray
+    kv_bits: IntArray
     frequency_hz: FloatArray
     node_nm: FloatArray
     voltage_v: FloatArray

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hw_models.accelerator import Accelerator, AcceleratorBatch, ArrayKind, Dataflow, MemoryLevel
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.profiles import profiles
-from hw_models.technology import NODE_RANGE_NM, dram_types
+from hw_models.technology import ACCESS_BYTES, NODE_RANGE_NM, dram_types
 
 if TYPE_CHECKING:
     from hw_models.templates import Template
@@ -63,6 +63,10 @@ NUMBERS: dict[str, Rule] = {
     "nominal_v": Rule(False, 0.2, 5.0, "V"),
     "node_nm": Rule(False, *NODE_RANGE_NM, "nm"),
     "word_bits": Rule(True, 1, 64, "bits"),
+    "mac_bits": Rule(True, 1, 64, "bits"),
+    "weight_bits": Rule(True, 0, 64, "bits (0: the workload's own)"),
+    "activation_bits": Rule(True, 0, 64, "bits (0: the workload's own)"),
+    "kv_bits": Rule(True, 0, 64, "bits (0: the workload's own)"),
     "mac_pj": Rule(False, 1e-6, 1e6, "pJ"),
     "area_mm2": Rule(False, 1e-6, 1e6, "mm2"),
     "leakage_w": Rule(False, 0.0, 1e5, "W"),
@@ -75,10 +79,34 @@ LEVEL_NUMBERS: dict[str, Rule] = {
     "read_pj_per_word": Rule(False, 0.0, 1e6, "pJ"),
     "write_pj_per_word": Rule(False, 0.0, 1e6, "pJ"),
 }
-OPTIONAL = ("register_bytes", "vector_buffer_bytes", "nominal_v", "word_bits", "mac_pj", "area_mm2", "leakage_w")
+OPTIONAL = (
+    "mac_bits",
+    "weight_bits",
+    "activation_bits",
+    "kv_bits",
+    "register_bytes",
+    "vector_buffer_bytes",
+    "nominal_v",
+    "word_bits",
+    "mac_pj",
+    "area_mm2",
+    "leakage_w",
+)
 LEVEL_OPTIONAL = ("area_bytes", "read_pj_per_word", "write_pj_per_word")
 TEXTS = ("name", "array_kind", "dataflow", "profile", "source")
-LEVEL_FIELDS = ("name", "kind", "per_core", "shared", "double_buffered", "words_per_cycle", "kib", "mib", "gib", *LEVEL_NUMBERS)
+LEVEL_FIELDS = (
+    "name",
+    "kind",
+    "per_core",
+    "shared",
+    "double_buffered",
+    "access_bytes",
+    "words_per_cycle",
+    "kib",
+    "mib",
+    "gib",
+    *LEVEL_NUMBERS,
+)
 
 
 def check(a: Accelerator, where: str = "") -> None:
@@ -305,6 +333,10 @@ def _level(fields: Mapping[str, Any], where: str) -> MemoryLevel:
         if not isinstance(value, bool):
             raise bad_value(f"{label}.{name}", value, "true or false", where=where)
         values[name] = value
+    access = fields.get("access_bytes", 4)
+    if access not in ACCESS_BYTES:
+        raise bad_value(f"{label}.access_bytes", access, f"one of {', '.join(map(str, ACCESS_BYTES))}", closest=4, where=where)
+    values["access_bytes"] = access
     kind = fields.get("kind", "sram")
     if kind != "sram" and kind not in dram_types():
         raise unknown_name(f"{label}.kind", kind, ("sram", *dram_types()), where=where)
@@ -383,5 +415,5 @@ def accelerator_toml(a: Accelerator) -> str:
             if value is not None:
                 lines.append(f"{name} = {_quote(value)}")
         lines += [f"per_core = {_quote(level.per_core)}", f"shared = {_quote(level.shared)}"]
-        lines.append(f"double_buffered = {_quote(level.double_buffered)}")
+        lines += [f"double_buffered = {_quote(level.double_buffered)}", f"access_bytes = {level.access_bytes}"]
     return "\n".join(lines) + "\n"

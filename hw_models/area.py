@@ -10,25 +10,23 @@ residuals: docs/models/hardware.md). Not counted, because no table of ours has i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.technology import cacti7_curve, logic, sram
+from hw_models.technology import Quantity, logic, logic_area, sram
 
 FloatArray = npt.NDArray[np.float64]
 
 
-def logic_area_scale(node_nm: npt.ArrayLike) -> FloatArray:
-    """Area of logic relative to 22 nm: the ratio of CACTI 7's SRAM areas (256 KiB), an assumption stated as such; 1
-    at 22 nm.
-    """
-    from hw_models.technology import cacti7
-
-    node = np.asarray(node_nm, dtype=np.float64)
-    if np.all(node == 22.0):
-        return np.ones_like(node)
-    size = 256 * 1024.0
-    return np.asarray(cacti7("area_um2", size, node) / cacti7_curve("area_um2", 22)(size))
+def _sum(quantity: Quantity, sizes: npt.ArrayLike, access: Sequence[int], node: FloatArray) -> FloatArray:
+    """The quantity of all memories of each design (points,); ``sizes`` (points, memories)."""
+    table = np.asarray(sizes, dtype=np.float64)
+    total = np.zeros(len(table))
+    for i in range(table.shape[1]):
+        total += sram(quantity, table[:, i], node, access[i] if access else 4)
+    return total
 
 
 def area_mm2(
@@ -38,8 +36,10 @@ def area_mm2(
     lanes: npt.ArrayLike,
     core_sram_bytes: npt.ArrayLike,
     shared_sram_bytes: npt.ArrayLike,
+    core_access_bytes: Sequence[int] = (),
+    shared_access_bytes: Sequence[int] = (),
     node_nm: npt.ArrayLike = 22.0,
-    word_bits: npt.ArrayLike = 8,
+    mac_bits: npt.ArrayLike = 8,
 ) -> FloatArray:
     """Area (points,) [mm2].
 
@@ -47,17 +47,18 @@ def area_mm2(
         cores, macs_per_core, lanes: (points,); ``lanes`` of all cores together.
         core_sram_bytes: (points, memories) capacities of the memories that every core has.
         shared_sram_bytes: (points, memories) capacities of the memories that exist once.
-        node_nm, word_bits: (points,); a MAC's area goes linearly with its width (Accelergy's library).
+        core_access_bytes, shared_access_bytes: bytes of an access of each of them (empty: 4).
+        node_nm, mac_bits: (points,); a MAC's area goes linearly with its width (Accelergy's library).
     """
     count = np.asarray(cores, dtype=np.float64)
     node = np.broadcast_to(np.asarray(node_nm, dtype=np.float64), count.shape)
-    width = np.asarray(word_bits, dtype=np.float64) / 8.0
-    scale = logic_area_scale(node) * width
+    width = np.asarray(mac_bits, dtype=np.float64) / 8.0
+    scale = logic_area(node) * width
     mac, array_register, lane_register = logic("mac"), logic("array_register"), logic("vector_register")
     unit = (mac.area_um2 + array_register.area_um2) * scale
     lane = (mac.area_um2 + lane_register.area_um2) * scale
-    core_sram = sram("area_um2", core_sram_bytes, node[:, None]).sum(axis=1)
-    shared_sram = sram("area_um2", shared_sram_bytes, node[:, None]).sum(axis=1)
+    core_sram = _sum("area_um2", core_sram_bytes, core_access_bytes, node)
+    shared_sram = _sum("area_um2", shared_sram_bytes, shared_access_bytes, node)
     total = unit * (count * np.asarray(macs_per_core, dtype=np.float64)) + lane * np.asarray(lanes, dtype=np.float64)
     return np.asarray((total + count * core_sram + shared_sram) * 1e-6)
 
@@ -67,13 +68,15 @@ def leakage_w(
     cores: npt.ArrayLike,
     core_sram_bytes: npt.ArrayLike,
     shared_sram_bytes: npt.ArrayLike,
+    core_access_bytes: Sequence[int] = (),
+    shared_access_bytes: Sequence[int] = (),
     node_nm: npt.ArrayLike = 22.0,
 ) -> FloatArray:
     """SRAM leakage (points,) [W] at nominal voltage (CACTI 7); the leakage of logic and the refresh of DRAM are not
     modelled.
     """
     count = np.asarray(cores, dtype=np.float64)
-    node = np.broadcast_to(np.asarray(node_nm, dtype=np.float64), count.shape)[:, None]
-    core = sram("leakage_w", core_sram_bytes, node).sum(axis=1)
-    shared = sram("leakage_w", shared_sram_bytes, node).sum(axis=1)
+    node = np.broadcast_to(np.asarray(node_nm, dtype=np.float64), count.shape)
+    core = _sum("leakage_w", core_sram_bytes, core_access_bytes, node)
+    shared = _sum("leakage_w", shared_sram_bytes, shared_access_bytes, node)
     return np.asarray(count * core + shared)

@@ -1,18 +1,23 @@
 """Fused attention: scores, softmax and context of a tile of queries without the scores ever leaving the chip.
 
-    prefill:  out[m, v] = softmax(q[m, k] x keys[n, k]^T) x values[n, v],  the queries of the heads that share a KV head stacked
+    prefill:  out[m, v] = softmax(q[m, k] x keys[n, k]^T) x values[n, v],  the queries of the heads that share a
+        KV head stacked
     decode:   the same with few queries; keys and values stream from the KV cache
 
 The unfused form is three rows of an operation table (product, softmax, product); this is the model of the single row.
 
-* Arrays: both products as the mapping search tiles them, causal and windowed work skipped in proportion to the visible pairs.
+* Arrays: both products as the mapping search tiles them, causal and windowed work skipped in proportion to the
+visible pairs.
 * Innermost level: words and energy of these mappings.
-* Outer levels (global buffer, DRAM), after FlashAttention: a tile of queries with its output stays inside while keys and values stream
+* Outer levels (global buffer, DRAM), after FlashAttention: a tile of queries with its output stays inside while keys
+and values stream
   past, so that these are read once for every tile of queries:
 
-      words = Q + O + (K + V) * ceil(m / tile),   tile * (k + v + block) + block * (k + v) <= capacity inside,   block = columns
+      words = Q + O + (K + V) * ceil(m / tile),   tile * (k + v + block) + block * (k + v) <= capacity inside,   block
+      = columns
 
-* Vector unit: the softmax of the visible pairs, and one multiplication of every output element for each block of keys (rescaling).
+* Vector unit: the softmax of the visible pairs, and one multiplication of every output element for each block of keys
+(rescaling).
 * Time: array, vector unit and levels work at the same time; the slowest is the bound.
 """
 
@@ -37,8 +42,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def query_tile(rows: IntArray, head: IntArray, block: FloatArray, capacity_words: FloatArray) -> FloatArray:
-    """Largest tile of queries that fits with its output, its scores and a block of keys and values; at least one, at most ``rows``.
+def query_tile(rows: IntArray, head: FloatArray, block: FloatArray, capacity_words: FloatArray) -> FloatArray:
+    """Largest tile of queries that fits with its output, its scores and a block of keys and values; at least one, at
+    most ``rows``.
 
     ``head`` is k + v_dim in words of the capacity. Shapes broadcast.
     """
@@ -57,7 +63,7 @@ def attention_costs(
     """Fill ``costs`` for the rows of fused attention (ATTENTION_PREFILL, ATTENTION_DECODE)."""
     if find_profile(hardware.profile).mapper == "sunstone":
         raise HardwareError(
-            f"profile {hardware.profile} has no fused attention (operation {shapes.name[rows[0]]!r}): "
+            f"profile {hardware.profile} has no fused attention (operation {str(shapes.name[rows[0]])!r}): "
             "build the workload with fused_attention=False or use the default profile"
         )
     table = shapes.take(rows)
@@ -89,7 +95,8 @@ def attention_costs(
     for level in range(1, hardware.levels):
         inside = level - 1
         held = hardware.level_bytes[None, :, inside] * 8.0 / word / (2.0 if hardware.level_double_buffered[inside] else 1.0)
-        # A level of each core holds the tile of one head at a time; a shared one is divided among the cores, which work on a head each.
+        # A level of each core holds the tile of one head at a time; a shared one is divided among the cores, which
+        # work on a head each.
         capacity = held if hardware.level_per_core[inside] else held / hardware.cores[None, :]
         refetch = np.ceil(queries / query_tile(queries, head_words, block, capacity))
         # Keys and values that fit inside whole are read once, whatever the tile of queries.
@@ -129,7 +136,9 @@ def attention_costs(
 
 
 class _Products:
-    """Array cycles, and energy and words inside the innermost level, of the two products together: arrays (rows, points)."""
+    """Array cycles, and energy and words inside the innermost level, of the two products together: arrays (rows,
+    points).
+    """
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.compute_cycles = np.zeros(shape)
@@ -140,6 +149,7 @@ class _Products:
 
 def _products(table: OperationTable, hardware: AcceleratorBatch, criterion: Criterion, threads: int | None) -> _Products:
     from dse_kernels import mapping
+
     from hw_models.gemm import mapping_hardware
 
     kv_heads, queries = table.batch // table.kv_share, table.m * table.kv_share
@@ -167,7 +177,7 @@ def _products(table: OperationTable, hardware: AcceleratorBatch, criterion: Crit
     )
     if not found.feasible.all():
         raise HardwareError(
-            f"no tile of attention {table.name[0]!r} fits the memories of {hardware.names[:1] or 'a design'}: "
+            f"no tile of attention {str(table.name[0])!r} fits the memories of {hardware.names[:1] or 'a design'}: "
             "enlarge the innermost level or take a smaller array"
         )
     assert found.read_words is not None

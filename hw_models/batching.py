@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,22 +12,12 @@ from hw_models.accelerator import Accelerator, AcceleratorBatch, FloatArray, Int
 from hw_models.area import area_mm2, leakage_w
 from hw_models.errors import HardwareError
 from hw_models.profiles import profile as find_profile
-from hw_models.technology import ACCELERGY_ACCESS_BYTES, cacti7, cacti7_curve, dram_pj_per_byte, logic, sram
-
-# The reference size at which CACTI 7's ratio of nodes stands for the scaling of logic energy.
-_LOGIC_REFERENCE_BYTES = 256 * 1024.0
-
-
-def logic_energy_scale(node_nm: FloatArray) -> FloatArray:
-    """Dynamic energy of logic relative to 22 nm (points,): CACTI 7's read energy ratio at 256 KiB; 1 at 22 nm."""
-    if np.all(node_nm == 22.0):
-        return np.ones_like(node_nm)
-    at_node = cacti7("read_pj", _LOGIC_REFERENCE_BYTES, node_nm)
-    return np.asarray(at_node / cacti7_curve("read_pj", 22)(_LOGIC_REFERENCE_BYTES))
+from hw_models.technology import REFERENCE_V, dram, logic, logic_energy, sram
 
 
 def level_energies(
     kinds: Sequence[str],
+    access_bytes: Sequence[int],
     level_bytes: IntArray,
     node_nm: FloatArray,
     voltage: FloatArray,
@@ -36,21 +27,20 @@ def level_energies(
 ) -> tuple[FloatArray, FloatArray]:
     """Read and write energy of a word at each level (points, levels) [pJ].
 
-    ``per_access``: a word of any width is charged a whole 4-byte access (CATransformers); otherwise its own bytes.
-    SRAM energy goes with the square of ``voltage`` (relative to nominal); that of a DRAM does not depend on the
-    chip's supply.
+    ``per_access``: a word of any width is charged a whole 4-byte access (CATransformers); otherwise its own bytes. SRAM
+    energy goes with the square of ``voltage`` (relative to nominal); that of a DRAM does not depend on the chip's
+    supply.
     """
     points, levels = level_bytes.shape
-    read = np.empty((points, levels))
-    write = np.empty((points, levels))
-    share = np.ones(points) if per_access else word_bits / (8.0 * ACCELERGY_ACCESS_BYTES)
-    for i, kind in enumerate(kinds):
+    read, write = np.empty((points, levels)), np.empty((points, levels))
+    word_bytes = np.full(points, 4.0) if per_access else word_bits / 8.0
+    for i, (kind, access) in enumerate(zip(kinds, access_bytes, strict=True)):
         if kind == "sram":
-            factor = share * voltage**2
-            read[:, i] = sram("read_pj", level_bytes[:, i], node_nm) * factor
-            write[:, i] = sram("write_pj", level_bytes[:, i], node_nm) * factor
+            factor = word_bytes / access * voltage**2
+            read[:, i] = sram("read_pj", level_bytes[:, i], node_nm, access) * factor
+            write[:, i] = sram("write_pj", level_bytes[:, i], node_nm, access) * factor
         else:
-            read[:, i] = write[:, i] = dram_pj_per_byte(kind) * ACCELERGY_ACCESS_BYTES * share
+            read[:, i] = write[:, i] = dram(kind).pj_per_byte * word_bytes
     return read, write
 
 
@@ -62,6 +52,7 @@ def resolve(
     level_per_core: tuple[bool, ...],
     level_shared: tuple[bool, ...],
     level_double_buffered: tuple[bool, ...],
+    level_access_bytes: tuple[int, ...],
     cores: IntArray,
     array_rows: IntArray,
     array_columns: IntArray,
@@ -71,6 +62,10 @@ def resolve(
     vector_lanes: IntArray,
     vector_buffer_bytes: IntArray,
     word_bits: IntArray,
+    mac_bits: IntArray,
+    weight_bits: IntArray,
+    activation_bits: IntArray,
+    kv_bits: IntArray,
     frequency_hz: FloatArray,
     node_nm: FloatArray,
     voltage_v: FloatArray,
@@ -89,34 +84,33 @@ def resolve(
     """
     rules = find_profile(profile)
     voltage = voltage_v / nominal_v
-    read, write = level_energies(level_kinds, level_bytes, node_nm, voltage, word_bits, per_access=rules.word_costs == "access")
-    if rules.mac_pj is None:
-        mac = logic("mac").energy_pj * (word_bits / 8.0) * logic_energy_scale(node_nm) * voltage**2
-    else:
-        mac = np.full(len(cores), rules.mac_pj)
+    read, write = level_energies(
+        level_kinds,
+        level_access_bytes,
+        level_bytes,
+        node_nm,
+        voltage,
+        word_bits,
+        per_access=rules.word_costs == "access",
+    )
+    # SRAM: CACTI at the node's nominal supply, times the square of the supply. Logic: the polynomials know node and
+    # supply.
+    scale = (mac_bits / 8.0) * logic_energy(node_nm, _logic_supply(node_nm, voltage_v, nominal_v))
+    mac = logic("mac").energy_pj * scale if rules.mac_pj is None else np.full(len(cores), rules.mac_pj)
     register = logic("array_register")
-    if rules.word_costs == "access":
-        register_scale = np.ones(len(cores))
-    else:
-        register_scale = (word_bits / 8.0) * logic_energy_scale(node_nm) * voltage**2
+    register_scale = np.ones(len(cores)) if rules.word_costs == "access" else scale
     on_chip = [i for i, kind in enumerate(level_kinds) if kind == "sram"]
     of_core = [i for i in on_chip if level_per_core[i]]
     once = [i for i in on_chip if not level_per_core[i]]
-    core_sram = np.column_stack([level_area_bytes[:, of_core], vector_buffer_bytes])
-    shared_sram = level_area_bytes[:, once]
-    area = area_mm2(
-        cores=cores,
-        macs_per_core=array_rows * array_columns,
-        lanes=vector_lanes,
-        core_sram_bytes=core_sram,
-        shared_sram_bytes=shared_sram,
-        node_nm=node_nm,
-        word_bits=word_bits,
-    )
-    if rules.leakage:
-        leak = leakage_w(cores=cores, core_sram_bytes=core_sram, shared_sram_bytes=shared_sram, node_nm=node_nm) * voltage
-    else:
-        leak = np.zeros(len(cores))
+    sizes: dict[str, Any] = {
+        "core_sram_bytes": np.column_stack([level_area_bytes[:, of_core], vector_buffer_bytes]),
+        "shared_sram_bytes": level_area_bytes[:, once],
+        "core_access_bytes": (*(level_access_bytes[i] for i in of_core), 4),
+        "shared_access_bytes": tuple(level_access_bytes[i] for i in once),
+    }
+    macs = array_rows * array_columns
+    area = area_mm2(cores=cores, macs_per_core=macs, lanes=vector_lanes, node_nm=node_nm, mac_bits=mac_bits, **sizes)
+    leak = leakage_w(cores=cores, node_nm=node_nm, **sizes) * voltage if rules.leakage else np.zeros(len(cores))
     resolved = {
         "mac_pj": mac,
         "register_read_pj_per_word": register.energy_pj * register_scale,
@@ -135,6 +129,7 @@ def resolve(
         level_per_core=level_per_core,
         level_shared=level_shared,
         level_double_buffered=level_double_buffered,
+        level_access_bytes=level_access_bytes,
         cores=cores,
         array_rows=array_rows,
         array_columns=array_columns,
@@ -144,6 +139,10 @@ def resolve(
         vector_lanes=vector_lanes,
         vector_buffer_bytes=vector_buffer_bytes,
         word_bits=word_bits,
+        mac_bits=mac_bits,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        kv_bits=kv_bits,
         frequency_hz=frequency_hz,
         node_nm=node_nm,
         voltage_v=voltage_v,
@@ -155,6 +154,15 @@ def resolve(
         names=names,
         **resolved,
     )
+
+
+def _logic_supply(node_nm: FloatArray, voltage_v: FloatArray, nominal_v: FloatArray) -> FloatArray:
+    """The supply at which the polynomials of logic are read (points,) [V].
+
+    A design at its nominal supply has the energies of the tables: those hold at 0.8 V, whatever CACTI calls
+        nominal at the node.
+    """
+    return np.asarray(REFERENCE_V * (voltage_v / nominal_v))
 
 
 def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
@@ -171,11 +179,13 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
                 tuple(v.double_buffered for v in other.levels),
                 tuple(v.double_buffered for v in first.levels),
             ),
+            ("access widths", tuple(v.access_bytes for v in other.levels), tuple(v.access_bytes for v in first.levels)),
             ("shared levels", tuple(v.shared for v in other.levels), tuple(v.shared for v in first.levels)),
         ):
             if value != expected:
                 raise HardwareError(
-                    f"designs of one batch must agree in their {what}: {other.name!r} has {value}, {first.name!r} has {expected}"
+                    f"designs of one batch must agree in their {what}: {other.name!r} has {value}, "
+                    f"{first.name!r} has {expected}"
                 )
 
     def ints(name: str) -> IntArray:
@@ -198,6 +208,7 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
     if rules.operand_buffers:
         shared = (False, *shared[1:])
         doubled = (False,) * len(shared)
+    access = tuple(v.access_bytes for v in first.levels)
     area_bytes = [[v.bytes if v.area_bytes is None else v.area_bytes for v in a.levels] for a in accelerators]
     return resolve(
         profile=first.profile,
@@ -206,6 +217,7 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
         level_per_core=tuple(v.per_core for v in first.levels),
         level_shared=shared,
         level_double_buffered=doubled,
+        level_access_bytes=access,
         cores=ints("cores"),
         array_rows=ints("array_rows"),
         array_columns=ints("array_columns"),
@@ -215,6 +227,10 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
         vector_lanes=ints("vector_lanes"),
         vector_buffer_bytes=ints("vector_buffer_bytes"),
         word_bits=ints("word_bits"),
+        mac_bits=np.array([a.mac_bits or a.word_bits for a in accelerators], dtype=np.int64),
+        weight_bits=ints("weight_bits"),
+        activation_bits=ints("activation_bits"),
+        kv_bits=ints("kv_bits"),
         frequency_hz=floats("frequency_hz"),
         node_nm=floats("node_nm"),
         voltage_v=floats("voltage_v"),
@@ -251,6 +267,7 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
             per_core=batch.level_per_core[i],
             shared=batch.level_shared[i],
             double_buffered=batch.level_double_buffered[i],
+            access_bytes=batch.level_access_bytes[i],
             area_bytes=None
             if batch.level_area_bytes[index, i] == batch.level_bytes[index, i]
             else int(batch.level_area_bytes[index, i]),
@@ -269,6 +286,10 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
         voltage_v=float(batch.voltage_v[index]),
         nominal_v=float(batch.nominal_v[index]),
         word_bits=int(batch.word_bits[index]),
+        mac_bits=int(batch.mac_bits[index]),
+        weight_bits=int(batch.weight_bits[index]),
+        activation_bits=int(batch.activation_bits[index]),
+        kv_bits=int(batch.kv_bits[index]),
         array_kind=ArrayKind(int(batch.array_kind[index])),
         dataflow=Dataflow(int(batch.dataflow[index])),
         register_bytes=int(batch.register_bytes[index]),

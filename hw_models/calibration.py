@@ -29,6 +29,7 @@ from hw_models.gpu import (
     gemm_times,
     row_latency_s,
 )
+from hw_models.interconnect import Link, ring_all_reduce
 
 FloatArray = npt.NDArray[np.float64]
 Overhead = GemmOverheads | VectorOverheads
@@ -41,11 +42,11 @@ DIMENSIONS: Final = {
     **dict.fromkeys(ELEMENT_KERNELS, ("elements",)),
 }
 MIN_ROWS: Final = 4
-# A fit sees at most so many rows, evenly spaced over the sizes: more do not move five parameters, and a fit stays within seconds.
+# A fit sees at most so many rows, evenly spaced over the sizes: more do not move five parameters and take longer.
 MAX_FIT_ROWS: Final = 400
 
-# Typical values, used as starting points and as the weak pull: a few microseconds of launch (NVIDIA CUDA programming guide: kernel
-# launches take microseconds), nine tenths of peak rates, half of the peak L2 rate.
+# Typical values, used as starting points and as the weak pull: a few microseconds of launch, nine tenths of peak rates, half of
+# the peak L2 rate. They decide only what the rows leave open.
 _GEMM_TYPICAL: Final = GemmOverheads(5e-6, 0.9, 0.85, 0.5, 7.0)
 _VECTOR_TYPICAL: Final = VectorOverheads(3e-6, 1.5e-5, 0.75)
 _GEMM_BOUNDS: Final = ((1e-7, 1e-3), (0.05, 1.0), (0.05, 1.0), (0.05, 1.0), (1e-3, 100.0))
@@ -113,7 +114,8 @@ def predictor(hardware: GpuHardware, rows: Measurements) -> Callable[[Overhead],
     """A function from overheads to latencies (rows,) [s] that has done once what does not depend on them."""
     op, dtype = rows.operator, rows.dtype
     if op == "gemm":
-        candidates = gemm_candidates(hardware, *rows.dims.T, batch=rows.batch, dtype=dtype)
+        m, n, k = rows.dims.T
+        candidates = gemm_candidates(hardware, m, n, k, batch=rows.batch, dtype=dtype)
 
         def gemm(overheads: Overhead) -> FloatArray:
             assert isinstance(overheads, GemmOverheads)
@@ -147,6 +149,7 @@ def fit(hardware: GpuHardware, rows: Measurements) -> Overhead:
     centre = np.log(np.array(astuple(typical)))
     predict = predictor(hardware, rows)
     measured = np.log(rows.latency_s)
+
     # A pull on parameters: worth as much as a row that is off by _PULL for each factor e.
     def residuals(logs: FloatArray) -> FloatArray:
         model = np.log(predict(kind(*np.exp(logs))))
@@ -182,8 +185,8 @@ def calibrate(
     for rows in measured:
         if len(rows) < MIN_ROWS:
             raise HardwareError(
-                f"operator {rows.operator} ({rows.dtype}) has {len(rows)} measured rows: fitting one half and judging it on the "
-                f"other needs at least {MIN_ROWS}"
+                f"operator {rows.operator} ({rows.dtype}) has {len(rows)} measured rows: fitting one half and judging it "
+                f"on the other needs at least {MIN_ROWS}"
             )
         first, second = rows.halves()
         held_out = (
@@ -212,7 +215,7 @@ def mean_error(hardware: GpuHardware, rows: Measurements, overheads: Overhead) -
 
 
 def read_measurements(path: str | Path) -> tuple[list[Measurements], list[str]]:
-    """Measured rows of a CSV file by operator and format, and a sentence for each kind of row that was passed over.
+    """Measured rows of a CSV file by operator and format, and a sentence on the rows that were passed over, if any.
 
     Columns: op, dtype (fp16 if absent), latency_s, and the dimensions: m, n, k (and batch), or rows, columns, or elements;
     d0, d1, d2 may hold them in that order. Rows without any dimension are passed over and reported. Raises HardwareError
@@ -261,7 +264,22 @@ def parse_measurements(text: str, *, where: str) -> tuple[list[Measurements], li
         Measurements(op, dtype, np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
         for (op, dtype), rows in groups.items()
     ]
-    return found, [f"{count} row(s) of {name!r} have no dimensions and were not used" for name, count in passed.items()]
+    if not passed:
+        return found, []
+    shown = ", ".join(list(passed)[:3]) + (", ..." if len(passed) > 3 else "")
+    return found, [f"{where}: {sum(passed.values())} row(s) have no dimensions and were not used: {shown}"]
+
+
+def check_one_format(measured: Sequence[Measurements], *, where: str) -> None:
+    """Raise HardwareError where an operator was measured in several number formats: its overheads would be ambiguous."""
+    formats: dict[str, list[str]] = {}
+    for rows in measured:
+        formats.setdefault(rows.operator, []).append(rows.dtype)
+    for operator, found in formats.items():
+        if len(found) > 1:
+            raise HardwareError(
+                f"{where}: operator {operator} has rows in {', '.join(found)}: calibrate one number format at a time"
+            )
 
 
 def _number(text: str, field: str, where: str, *, whole: bool) -> float:
@@ -273,3 +291,26 @@ def _number(text: str, field: str, where: str, *, whole: bool) -> float:
     if not (np.isfinite(value) and value > 0) or (whole and value != int(value)):
         raise HardwareError(f"{where}: {field} is {text!r}: it must be {allowed}")
     return value
+
+
+def fit_link(
+    size_bytes: npt.ArrayLike, devices: npt.ArrayLike, latency_s: npt.ArrayLike, *, pj_per_bit: float = 0.0, name: str = "link"
+) -> Link:
+    """The link (latency, bandwidth, fixed time) that explains measured ring all-reduces best, in squared log ratios.
+
+    A robust loss keeps single outliers, frequent in measured collectives, from moving the fit.
+    """
+    from scipy.optimize import least_squares
+
+    size, count, measured = np.asarray(size_bytes), np.asarray(devices), np.asarray(latency_s, dtype=np.float64)
+
+    def link(logs: FloatArray) -> Link:
+        latency, bandwidth, fixed = (float(v) for v in np.exp(logs))
+        return Link(latency, bandwidth, pj_per_bit=pj_per_bit, fixed_s=fixed, name=name)
+
+    def residuals(logs: FloatArray) -> FloatArray:
+        return np.asarray(np.log(ring_all_reduce(size, count, link(logs)).latency_s / measured))
+
+    start = np.log([1e-6, float((size / measured).max()), float(measured.min())])
+    found = least_squares(residuals, start, loss="soft_l1", f_scale=0.1, x_scale="jac", max_nfev=100)
+    return link(found.x)

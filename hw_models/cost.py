@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hw_models import precision
 from hw_models.accelerator import Accelerator, AcceleratorBatch
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.profiles import profile as find_profile
@@ -98,10 +99,33 @@ def unit_costs(
     check_criterion(criterion)
     if shapes.models is not None:
         raise HardwareError(
-            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: give table.distinct().table for a table of models"
+            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: "
+            "give table.distinct().table for a table of models"
         )
     if len(hardware) == 0:
         raise HardwareError("unit_costs needs at least one design, got none")
+    parts = precision.groups(hardware)
+    if len(parts) == 1:
+        return _at_widths(shapes, hardware, parts[0][0], criterion, threads, progress)
+    costs = empty_costs(len(shapes), hardware)
+    for widths, points in parts:
+        found = _at_widths(shapes, hardware.take(points), widths, criterion, threads, progress)
+        for name in (*ADDITIVE, "bound"):
+            getattr(costs, name)[:, points] = getattr(found, name)
+    return costs
+
+
+def _at_widths(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    widths: precision.Widths,
+    criterion: Criterion,
+    threads: int | None,
+    progress: Progress | None,
+) -> UnitCosts:
+    """`unit_costs` of designs that impose the same precision."""
+    shapes = precision.at_widths(shapes, widths)
+    precision.check_macs(shapes, hardware)
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
@@ -201,7 +225,7 @@ class Cost:
         macs: multiply-accumulates, () or (models,).
         utilisation: MACs over what the arrays could do in that time.
         area_mm2, tops, leakage_w: of the designs.
-        required_bytes: weights, activations and KV cache, () or (models,).
+        required_bytes: weights, peak activations and KV cache at the design's precision.
         dram_capacity_bytes: of the designs.
         feasible: whether these fit the DRAM.
         rows: the breakdown, where one model was costed.
@@ -231,7 +255,7 @@ class Cost:
         """Why the design at ``index`` cannot run the workload, or None."""
         if bool(self.feasible[index]):
             return None
-        needed = float(np.broadcast_to(self.required_bytes[..., None], self.feasible.shape or (1,))[index or (0,)])
+        needed = float(self.required_bytes[index])
         held = float(np.broadcast_to(self.dram_capacity_bytes, self.feasible.shape)[index])
         return f"weights and activations need {needed / 2**20:.1f} MiB of DRAM, the design has {held / 2**20:.1f} MiB"
 
@@ -304,10 +328,7 @@ def evaluate(
         else [(p.name, p.table, p.runs) for p in operations.phases]
     )
     one_model = operations.models is None
-    needed = operations.weight_bytes() + operations.activation_bytes()
-    if not isinstance(operations, OperationTable):
-        needed = needed + operations.kv_cache_bytes()
-    required = np.asarray(needed, dtype=np.float64)
+    required = required_bytes(operations, batch)
     macs = np.asarray(operations.macs(), dtype=np.float64)
     sums: dict[str, FloatArray] = {}
     peak: FloatArray | None = None
@@ -323,6 +344,23 @@ def evaluate(
             row_costs.append(_row_costs(phase, table, index, unit, runs))
     assert peak is not None
     return _cost(batch, sums, peak, macs, required, _joined(row_costs), one_model=one_model, one_design=one_design)
+
+
+def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorBatch) -> FloatArray:
+    """Bytes of weights, peak activations and KV cache that the DRAM of each design must hold (models, points)."""
+    parts: list[tuple[FloatArray, IntArray]] = []
+    for widths, points in precision.groups(hardware):
+        if isinstance(operations, OperationTable):
+            table = precision.at_widths(operations, widths)
+            needed = table.weight_bytes() + table.activation_bytes()
+        else:
+            workload = precision.workload_at_widths(operations, widths)
+            needed = workload.weight_bytes() + workload.activation_bytes() + workload.kv_cache_bytes()
+        parts.append((np.asarray(needed, dtype=np.float64).reshape(-1, 1), points))
+    result = np.empty((len(parts[0][0]), len(hardware)))
+    for amounts, points in parts:
+        result[:, points] = amounts
+    return result
 
 
 def _peak_power(table: OperationTable, index: IntArray, unit: UnitCosts) -> FloatArray:
@@ -393,7 +431,7 @@ def _cost(
     rate = batch.tops[None, :] * 1e12 / 2
     possible = rate * latency
     used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
-    fits = required.reshape(-1, 1) <= batch.dram_bytes[None, :]
+    fits = required <= batch.dram_bytes[None, :]
     arrays = {
         **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "dram_bytes")},
         "energy_j": energy,
@@ -403,10 +441,11 @@ def _cost(
         "average_power_w": average,
         "utilisation": used,
         "feasible": fits,
+        "required_bytes": required,
         "area_mm2": batch.area_mm2,
         "tops": batch.tops,
         "leakage_w": batch.leakage_w,
         "dram_capacity_bytes": batch.dram_bytes,
     }
     squeezed: dict[str, Any] = {name: squeeze(value) for name, value in arrays.items()}
-    return Cost(macs=macs, required_bytes=required, rows=rows, **squeezed)
+    return Cost(macs=macs, rows=rows, **squeezed)

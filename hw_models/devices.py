@@ -190,9 +190,7 @@ def device_from(document: Mapping[str, Any], overheads: Mapping[str, Any], *, na
         die_mm2=float(document["die_mm2"]),
         tdp_w=float(document["tdp_w"]) if "tdp_w" in document else None,
         gpu=_gpu_of(name, accelerator, document["gpu"]) if "gpu" in document else None,
-        overheads={
-            key: overhead_set_from(key, table, where=where) for key, table in overheads.items() if key != "link"
-        },
+        overheads={key: overhead_set_from(key, table, where=where) for key, table in overheads.items() if key != "link"},
         link=None
         if link is None
         else Link(

@@ -46,7 +46,7 @@ def mapper_l2_kib(width: IntArray, depth: IntArray, l2_kib: IntArray) -> IntArra
     """Capacity [KiB] of each operand's L2 buffer in CATransformers' mapper."""
     at_least = np.maximum(l2_kib, -(-(width * depth) // 64))
     at_least = np.where((width == 256) & (depth == 32), np.maximum(at_least, 256), at_least)
-    return np.where((width == 256) & (depth == 16), np.maximum(at_least, 128), at_least)
+    return np.asarray(np.where((width == 256) & (depth == 16), np.maximum(at_least, 128), at_least))
 
 
 def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
@@ -74,6 +74,7 @@ def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
         level_kinds=("sram", "sram", str(dram_types[0])),
         level_per_core=(True, False, False),
         level_shared=(not rules.operand_buffers, True, True),
+        level_access_bytes=(4, 4, 4),
         level_double_buffered=(not rules.operand_buffers, not rules.operand_buffers, False),
         cores=cores,
         array_rows=depth,
@@ -84,6 +85,10 @@ def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
         vector_lanes=cores * width,
         vector_buffer_bytes=l2_kib * 1024,
         word_bits=ints("word_bits"),
+        mac_bits=ints("mac_bits"),
+        weight_bits=ints("weight_bits"),
+        activation_bits=ints("activation_bits"),
+        kv_bits=ints("kv_bits"),
         frequency_hz=floats("frequency_hz"),
         node_nm=floats("node_nm"),
         voltage_v=floats("voltage_v"),

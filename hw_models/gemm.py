@@ -165,6 +165,7 @@ def _no_mapping(
         f"{name} {int(size)} bytes" for name, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
     )
     return HardwareError(
-        f"no tile of operation {table.name[row]!r} (batch {table.batch[row]}, m {table.m[row]}, n {table.n[row]}, k {table.k[row]}) "
+        f"no tile of operation {str(table.name[row])!r} "
+        f"(batch {table.batch[row]}, m {table.m[row]}, n {table.n[row]}, k {table.k[row]}) "
         f"fits the memories of {label} ({held}): enlarge the innermost level or take a smaller array"
     )

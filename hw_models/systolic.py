@@ -19,14 +19,13 @@ Everything here is elementwise over broadcast arrays.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.errors import HardwareError
+from hw_models.errors import HardwareError, unknown_name
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -84,16 +83,12 @@ def read_buffer_words(kib: npt.ArrayLike) -> IntArray:
 def positive_integers(name: str, value: npt.ArrayLike) -> IntArray:
     """``value`` as int64, or a HardwareError that names the field: dimensions and array sizes are integers from 1."""
     array = np.asarray(value)
-    if array.dtype == np.bool_ or not (
-        np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
-    ):
+    if array.dtype == np.bool_ or not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise HardwareError(f"{name} must be a positive integer, got {value!r}")
     with np.errstate(invalid="ignore"):
         wrong = ~((array >= 1) & (array < _LARGEST_WORK) & (array == np.floor(array)))
     if wrong.any():
-        raise HardwareError(
-            f"{name} must be a positive integer, got {array[wrong].flat[0]!s}; the least valid value is 1"
-        )
+        raise HardwareError(f"{name} must be a positive integer, got {array[wrong].flat[0]!s}; the least valid value is 1")
     return array.astype(np.int64)
 
 
@@ -118,7 +113,7 @@ def dataflow_masks(dataflow: str | npt.ArrayLike) -> tuple[BoolArray, BoolArray,
     unknown = ~(masks[0] | masks[1] | masks[2])
     if unknown.any():
         given = str(names[unknown].flat[0])
-        raise HardwareError(f"dataflow {given!r} is not known; {_nearest(given.lower(), DATAFLOWS)}")
+        raise unknown_name("dataflow", given, DATAFLOWS)
     return masks[0], masks[1], masks[2]
 
 
@@ -143,7 +138,7 @@ def array_cycles(kind: str, folds: Any, rows: Any, columns: Any, stream: Any, lo
         return (folds - 1) * interval + fold_cycles(rows, columns, stream, loads_operand)
     if kind == "dot_product":
         return folds * stream
-    raise HardwareError(f"array kind {kind!r} is not known; {_nearest(str(kind), ARRAY_KINDS)}")
+    raise unknown_name("array kind", kind, ARRAY_KINDS)
 
 
 def flush_cache_misses(
@@ -209,7 +204,7 @@ def gemm_counts(
     buffer_kib("ofmap_kib", ofmap_kib)
     is_os, is_ws, is_is = dataflow_masks(dataflow)
     if kind not in ARRAY_KINDS:
-        raise HardwareError(f"array kind {kind!r} is not known; {_nearest(str(kind), ARRAY_KINDS)}")
+        raise unknown_name("array kind", kind, ARRAY_KINDS)
     shape = np.broadcast_shapes(
         *(np.shape(a) for a in (M, N, K, R, C, ifmap_words, filter_words, np.asarray(ofmap_kib), is_os))
     )
@@ -275,10 +270,3 @@ def _check_work(M: IntArray, N: IntArray, K: IntArray, R: IntArray, C: IntArray)
         raise HardwareError(
             f"m, n, k and the array give {work.max():.3g} multiply-accumulate slots; at most 2**61 can be counted"
         )
-
-
-def _nearest(given: str, valid: tuple[str, ...]) -> str:
-    """The end of an error message: what is allowed and, where one is close, the nearest."""
-    close = difflib.get_close_matches(given, valid, n=1, cutoff=0.4)
-    allowed = "allowed are " + ", ".join(valid)
-    return f"{allowed}; did you mean {close[0]!r}?" if close else allowed

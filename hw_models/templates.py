@@ -138,6 +138,8 @@ class Template:
         return columns
 
     def _check_values(self, name: str, values: npt.NDArray[Any]) -> None:
+        from hw_models.accelerator_files import NUMBERS, Rule
+
         where = f"template {self.name}"
         default = self.knobs[name][0] if name in self.knobs else self.settings[name]
         if isinstance(default, str):
@@ -163,9 +165,10 @@ class Template:
                     else f"between {allowed.min():g} and {allowed.max():g} (grid: {listed})"
                 )
                 raise bad_value(name, value.item(), rule, closest=closest, where=where)
-        elif not (np.isfinite(values) & (values > 0)).all():
-            bad = values[~(np.isfinite(values) & (values > 0))][0]
-            raise bad_value(name, bad.item(), "a positive number", closest=default, where=where)
+        else:
+            limits = NUMBERS[name] if name in NUMBERS else Rule(isinstance(default, int), 1e-9, 2.0**50, "")
+            for value in np.unique(values):
+                limits.check(name, value.item(), where)
 
 
 def names() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError, unknown_name
-from hw_models.technology import logic, read_table
+from hw_models.technology import dram, logic, read_table
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-DRAM_BURST_BYTES = 64
-"""Smallest access: burst length 16 on a 32-bit LPDDR4 channel (JEDEC JESD209-4)."""
 
 GATHERS = (Kind.EMBEDDING, Kind.GATHER)
 VECTOR_KINDS = (Kind.NORM, Kind.SOFTMAX, Kind.ACTIVATION, Kind.ELEMENTWISE, Kind.TOPK, Kind.SCAN, *GATHERS)
@@ -118,13 +115,14 @@ def physical(table: OperationTable, hardware: AcceleratorBatch) -> VectorCosts:
     input_bits, output_bits = table.input_bits[:, None], table.output_bits[:, None]
     gathers = np.isin(table.kind, GATHERS)[:, None]
 
-    # A lane is a word wide: wider numbers take it several times.
-    wide = -(-np.maximum(input_bits, output_bits) // hardware.word_bits[None, :])
+    # A lane is as wide as a MAC: wider numbers take it several times.
+    wide = -(-np.maximum(input_bits, output_bits) // hardware.mac_bits[None, :])
     lane_steps = -(-elements // lanes) * element_cycles + -(-rows // lanes) * row_cycles
     lanes_s = lane_steps * wide / hardware.frequency_hz[None, :]
 
     row_bytes = table.n[:, None] * input_bits / 8.0
-    gathered = rows * np.ceil(row_bytes / DRAM_BURST_BYTES) * DRAM_BURST_BYTES
+    burst = dram(hardware.level_kinds[-1]).burst_bytes
+    gathered = rows * np.ceil(row_bytes / burst) * burst
     bytes_in = np.where(gathers, gathered, (table.row_input_elements() * table.input_bits / 8.0)[:, None])
     bytes_in = bytes_in + (table.row_second_elements() * table.weight_bits / 8.0)[:, None]
     bytes_out = (table.row_output_elements() * table.output_bits / 8.0)[:, None]
@@ -169,6 +167,6 @@ def check_kinds(table: OperationTable) -> None:
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise HardwareError(
-            f"operation {table.name[i]!r} of kind {Kind(int(table.kind[i])).name} is not a vector operation: "
+            f"operation {str(table.name[i])!r} of kind {Kind(int(table.kind[i])).name} is not a vector operation: "
             f"those are {', '.join(k.name for k in VECTOR_KINDS)}"
         )

@@ -43,8 +43,8 @@ def catransformers(table: OperationTable, hardware: AcceleratorBatch) -> VectorC
         name = str(table.function[i])
         if table.kind[i] in (Kind.TOPK, Kind.SCAN) or function(name).compat_cycles is None:
             raise HardwareError(
-                f"profile catransformers22 has no cost for {name or Kind(int(table.kind[i])).name!r}: that tool does not know it; "
-                "use the default profile"
+                f"profile catransformers22 has no cost for {name or Kind(int(table.kind[i])).name!r}: "
+                "that tool does not know it; use the default profile"
             )
         size = elements * int(table.output_bits[i]) / 8.0
         if name == "softmax":

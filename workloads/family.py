@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +27,7 @@ class Builder:
         knobs: every dimension and setting that it reads, with its limits.
         defaults: values of dimensions that a model record may leave out.
         check: raises WorkloadError for combinations of values that no model has; completes derived dimensions.
-        phases: makes the phases from completed values.
+        phases: makes the phases (or, for imported models, the whole workload) from completed values.
         grids: named model spaces: {space: function(values) -> Grid}.
     """
 
@@ -35,7 +35,7 @@ class Builder:
     knobs: Mapping[str, Knob]
     defaults: Mapping[str, Any]
     check: Callable[[dict[str, Any], frozenset[str], str], None]
-    phases: Callable[[Mapping[str, Any]], tuple[Phase, ...]]
+    phases: Callable[[Mapping[str, Any]], tuple[Phase, ...] | Workload]
     grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]] = field(default_factory=dict)
 
 
@@ -98,10 +98,13 @@ class Family:
         Raises WorkloadError as :meth:`values` does.
         """
         values = self.values(**knobs)
+        made = self.builder.phases(values)
+        if isinstance(made, Workload):
+            return replace(made, name=self.name, dimensions=MappingProxyType({**made.dimensions, **values}))
         return Workload(
             name=self.name,
             family=self.family,
-            phases=self.builder.phases(values),
+            phases=made,
             dimensions=MappingProxyType(values),
             quality_metrics=self.quality_metrics,
         )

@@ -31,12 +31,17 @@ def rounded(value: Any) -> Any:
 
 
 def thinned(run: Any, limit: int) -> list[int]:
-    """Indices of the designs that a page shows: all, or ``limit`` evenly spaced in canonical order and the best of each objective."""
+    """Indices of the designs that a page shows, in canonical order.
+
+    All, or ``limit`` evenly spaced ones with the best of each objective and, on a page of many, those with a breakdown.
+    """
     count = len(run.designs)
     if count <= limit:
         return list(range(count))
     keep = set(np.linspace(0, count - 1, limit).round().astype(int).tolist())
     keep.update(index for index in best_designs(run).values() if index is not None)
+    if limit > MAX_BREAKDOWNS:
+        keep.update([index for index, design in enumerate(run.designs) if design.get("components")][:MAX_BREAKDOWNS])
     return sorted(keep)
 
 

@@ -70,7 +70,8 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
 
     keep = thinned(run, max_designs)
     data = report_data(run, units, keep, max_breakdowns=max_breakdowns)
-    scripts = [get_plotlyjs(), _joined_script()]
+    # The page's own script first: tables need no Plotly and are there while the browser reads it.
+    scripts = [_joined_script(), get_plotlyjs(), "window.dseStartCharts();"]
     policy = (
         "default-src 'none'; "
         f"script-src {' '.join(_hash(script) for script in scripts)}; "
@@ -178,16 +179,23 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
             "pinned",
             "Pinned designs",
             tag("p", id="pinned-note", class_="note"),
-            tag("div", id="pinned-table"),
-            tag("div", id="pinned-controls", class_="controls"),
-            tag("div", id="pinned-plots", class_="pair"),
-            tag("div", id="pinned-operations"),
             tag(
                 "div",
-                tag("h3", "Roofline"),
-                _plot("roofline-plot", "Roofline of the pinned designs"),
-                id="roofline",
-                hidden=True,
+                tag("div", id="pinned-table"),
+                tag(
+                    "div",
+                    tag("div", id="pinned-controls", class_="controls"),
+                    tag("div", id="pinned-plots", class_="pair"),
+                    tag("div", id="pinned-operations"),
+                    tag(
+                        "div",
+                        tag("h3", "Roofline"),
+                        _plot("roofline-plot", "Roofline of the pinned designs"),
+                        id="roofline",
+                        hidden=True,
+                    ),
+                ),
+                class_="beside",
             ),
         ),
         section(
@@ -211,7 +219,7 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
                 id="parallel-plot",
                 class_="scroll",
                 tabindex="0",
-                role="img",
+                role="group",
                 aria_label="Parallel coordinates of the front",
             ),
         ),

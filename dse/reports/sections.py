@@ -51,7 +51,7 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
         value = units[name].text(design["metrics"][name])
         error = finite(design["metrics"].get("quality_se"))
         if name == "quality" and error is not None:
-            value += f" ± {number_text(error)}"
+            value += f" ± {number_text(float(f'{error:.2g}'))}"
         cards.append(
             tag(
                 "li",

@@ -88,16 +88,15 @@ def cautions(run: Any) -> list[str]:
     if any("quality" in design["metrics"] for design in run.designs):
         errors = {finite(design["metrics"].get("quality_se")) for design in run.designs} - {None}
         size = (
-            f"; its standard error is {joined([number_text(e) for e in sorted(errors)])} points" if 0 < len(errors) < 3 else ""
+            f"; its standard error is {joined([number_text(float(f'{e:.2g}')) for e in sorted(errors)])} points" if 0 < len(errors) < 3 else ""
         )  # type: ignore[type-var]
         found.append(
             f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."
         )
     extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
     if extrapolated:
-        verb = "is" if extrapolated == 1 else "are"
         found.append(
-            f"The quality of {extrapolated:,} of {plural(len(run.designs), 'design')} {verb} extrapolated: nothing published supports it."
+            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: nothing published supports it."
         )
     free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
     varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]
@@ -150,9 +149,10 @@ def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
         number = number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
         rows.append((name, label, f"{number} {unit}".strip()))
     criterion = str(run.context.get("criterion") or run.problem.criterion)
+    profile = run.context.get("hardware_profile") or run.problem.hardware_profile
     rows += [
         ("space", "Model space", str(run.problem.space)),
-        ("hardware_profile", "Hardware profile", str(run.context.get("hardware_profile") or run.problem.hardware_profile)),
+        ("hardware_profile", "Hardware profile", str(profile or "that of the template")),
         ("criterion", "Mappings chosen by", CRITERIA.get(criterion, criterion)),
     ]
     rows += [("set", f"Fixed: {name}", str(value)) for name, value in run.problem.fixed.items()]

@@ -85,6 +85,21 @@ def number_text(value: Any, factor: float = 1.0) -> str:
     return f"{number:.3e}"
 
 
+def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:
+    """Numbers of one column, times ``factor``, all with the same decimals; a dash where there is none.
+
+    Four digits for the largest, and more where the smallest would lose its second digit, up to four decimals.
+    """
+    numbers = [None if number is None else number * factor for number in map(finite, values)]
+    sizes = [abs(number) for number in numbers if number]
+    if not sizes or all(number is None or number.is_integer() for number in numbers):
+        decimals = 0
+    else:
+        wanted = max(3 - math.floor(math.log10(max(sizes))), 1 - math.floor(math.log10(min(sizes))))
+        decimals = min(max(wanted, 0), 4)
+    return ["–" if number is None else f"{number:,.{decimals}f}" for number in numbers]
+
+
 def quality_label(context: Mapping[str, Any]) -> str:
     """What quality is called in this run; it carries the word surrogate."""
     surrogate = context.get("quality_surrogate")

@@ -54,7 +54,7 @@ class MappingHardware:
             every multiply-accumulate (shared by the units that multicast), which costs energy there.
         split_axes: dot_product: an axis of the array may carry several dimensions at once (factors of its size).
         split_k_over_cores: cores may share one reduction; partial sums are added on their way out.
-        fill_registers: only register tiles to which no further array pass can be added are considered (a rule of Sunstone's search).
+        factors_first: only register tiles to which no further array pass can be added are considered (a rule of Sunstone's search).
         pooled_bandwidth: bandwidth of per-core levels is that of all cores together.
         count_refills: what a level exchanges with the level outside it takes its bandwidth (and the drains their energy) too.
         word_bits: bits of a word; an operand of b bits takes b / word_bits words an element.
@@ -79,7 +79,7 @@ class MappingHardware:
     register_keeps: IntArray | int = KEEP_ALL
     split_axes: BoolArray | bool = False
     split_k_over_cores: BoolArray | bool = False
-    fill_registers: BoolArray | bool = False
+    factors_first: BoolArray | bool = False
     pooled_bandwidth: BoolArray | bool = False
     count_refills: BoolArray | bool = True
     word_bits: IntArray | int = 8
@@ -126,7 +126,7 @@ class MappingHardware:
         integers = np.column_stack(
             [point(name) for name in (
                 "cores", "array_rows", "array_columns", "array_kind", "dataflow", "register_words", "register_keeps", "split_axes",
-                "split_k_over_cores", "fill_registers", "count_refills",
+                "split_k_over_cores", "factors_first", "count_refills",
             )]
         ).astype(np.int64)
         reals = np.column_stack(

@@ -2,12 +2,13 @@
 //
 // A shape is one task. Every pair is searched by itself and its result does not depend on what was searched before, so the
 // arrays are the same bytes whatever the number of threads and the company a pair is searched in.
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/string.h>
 
 #include "mapping_search.h"
 
@@ -24,8 +25,10 @@ using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 template <typename T, int N>
 using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 
+// Bits of the mask of operands that live in the registers.
+enum { kKeepInputs = 1, kKeepWeights = 2, kKeepOutputs = 4 };
 // Columns of the integer hardware array, of the real one, and of the per-level one; dse_kernels/mapping.py fills them.
-enum { kCores, kRows, kColumns, kKind, kFlow, kRegisterWords, kKeep, kSplitAxes, kSplitK, kFillRegisters, kRefills, kIntColumns };
+enum { kCores, kRows, kColumns, kKind, kFlow, kRegisterWords, kKeep, kSplitAxes, kSplitK, kFactorsFirst, kRefills, kIntColumns };
 enum { kMacPj, kRegisterReadPj, kRegisterWritePj, kWordBits, kRealColumns };
 enum { kInputBits, kWeightBits, kOutputBits, kExpansion, kOperandColumns };
 enum { kCapInput, kCapWeight, kCapOutput, kCapTotal, kReadBw, kWriteBw, kReadPj, kWritePj, kPerCore, kPooled, kLevelColumns };
@@ -39,79 +42,68 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
     std::vector<Hardware> hardware(points);
     for (size_t h = 0; h < points; ++h) {
         Hardware &hw = hardware[h];
+        std::memset(static_cast<void *>(&hw), 0, sizeof hw);  // records are compared byte by byte
         const int64_t *i = integers.data() + h * kIntColumns;
         const double *r = reals.data() + h * kRealColumns;
-        hw.cores = i[kCores];
-        hw.rows = i[kRows];
-        hw.columns = i[kColumns];
-        hw.kind = static_cast<int>(i[kKind]);
-        hw.dataflow = static_cast<int>(i[kFlow]);
-        hw.register_words = i[kRegisterWords];
-        hw.registers_keep[1] = i[kKeep] & 1;  // inputs
-        hw.registers_keep[0] = i[kKeep] & 2;  // weights
-        hw.registers_keep[2] = i[kKeep] & 4;  // outputs
-        hw.split_axes = i[kSplitAxes];
-        hw.split_k_over_cores = i[kSplitK];
-        hw.fill_registers = i[kFillRegisters];
-        hw.count_refills = i[kRefills];
-        hw.mac_pj = r[kMacPj];
-        hw.register_read_pj = r[kRegisterReadPj];
-        hw.register_write_pj = r[kRegisterWritePj];
-        hw.word_bits = r[kWordBits];
-        hw.levels = static_cast<int>(level_count);
+        hw.core = {i[kCores], i[kRows], i[kColumns], i[kRegisterWords], i[kKind], i[kFlow], i[kSplitAxes], i[kSplitK], i[kFactorsFirst]};
+        mapping::Memory &m = hw.memory;
+        const int64_t keep[3] = {kKeepWeights, kKeepInputs, kKeepOutputs};
+        for (int d = 0; d < 3; ++d) m.registers_keep[d] = i[kKeep] & keep[d] ? 1.0 : 0.0;
+        m.refills = i[kRefills] ? 1.0 : 0.0;
+        m.mac_pj = r[kMacPj];
+        m.register_read_pj = r[kRegisterReadPj];
+        m.register_write_pj = r[kRegisterWritePj];
+        m.word_bits = r[kWordBits];
         for (size_t l = 0; l < level_count; ++l) {
             const double *v = levels.data() + (h * level_count + l) * kLevelColumns;
-            mapping::Level &level = hw.level[l];
-            level.capacity[1] = v[kCapInput];
-            level.capacity[0] = v[kCapWeight];
-            level.capacity[2] = v[kCapOutput];
-            level.capacity[3] = v[kCapTotal];
-            level.read_bandwidth = v[kReadBw];
-            level.write_bandwidth = v[kWriteBw];
-            level.read_pj = v[kReadPj];
-            level.write_pj = v[kWritePj];
-            level.per_core = v[kPerCore] != 0.0;
-            level.pooled_bandwidth = v[kPooled] != 0.0;
+            m.capacity[l][0] = v[kCapWeight];
+            m.capacity[l][1] = v[kCapInput];
+            m.capacity[l][2] = v[kCapOutput];
+            m.capacity[l][3] = v[kCapTotal];
+            m.read_pj[l] = v[kReadPj];
+            m.write_pj[l] = v[kWritePj];
+            m.per_core[l] = v[kPerCore];
+            m.pooled_bandwidth[l] = v[kPooled];
+            hw.read_cycles[l] = 1.0 / v[kReadBw];
+            hw.write_cycles[l] = 1.0 / v[kWriteBw];
         }
     }
 
     nb::gil_scoped_release release;
+    const mapping::Plan plan = mapping::make_plan(std::move(hardware), static_cast<int>(level_count), criterion);
     std::atomic<size_t> next{0};
     const auto work = [&] {
-        mapping::Search searcher(criterion);
+        const auto searcher = mapping::make_searcher(plan);
+        std::vector<mapping::Found> found;
         for (size_t s; (s = next.fetch_add(1)) < shape_count;) {
             const int64_t *row = shapes.data() + s * 4;
             const double *operand = operands.data() + s * kOperandColumns;
-            const mapping::Shape shape{row[0], row[1], row[2], row[3],
+            const mapping::Shape shape{{row[1], row[2], row[3]}, row[0],
                                        {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]}, operand[kExpansion]};
+            searcher->run(shape, found);
             for (size_t h = 0; h < points; ++h) {
-                mapping::Mapping found;
-                mapping::Cost cost;
-                mapping::Words traffic;
-                const bool ok = searcher.run(shape, hardware[h], found, cost, traffic);
+                const mapping::Found &f = found[h];
                 double *out = results.data() + (s * points + h) * 3;
-                out[0] = ok ? cost.cycles : kInfinity;
-                out[1] = ok ? cost.compute : kInfinity;
-                out[2] = ok ? cost.energy : kInfinity;
+                out[0] = f.cost.cycles;  // infinite where nothing fits
+                out[1] = f.cost.compute;
+                out[2] = f.cost.energy;
                 if (want_words) {
                     double *w = words.data() + (s * points + h) * level_count * 2;
                     for (size_t l = 0; l < level_count; ++l) {
-                        w[2 * l] = ok ? traffic.read[l] : kInfinity;
-                        w[2 * l + 1] = ok ? traffic.write[l] : kInfinity;
+                        w[2 * l] = f.feasible ? f.read[l] : kInfinity;
+                        w[2 * l + 1] = f.feasible ? f.write[l] : kInfinity;
                     }
                 }
                 if (want_mapping) {
                     int64_t *m = mappings.data() + (s * points + h) * mapping_columns;
-                    std::fill(m, m + mapping_columns, ok ? 0 : -1);
-                    if (!ok) continue;
-                    for (int d = 0; d < 4; ++d) *m++ = found.spatial.split[d];
-                    for (int d = 0; d < 3; ++d) *m++ = found.spatial.unroll[d];
-                    for (int d = 0; d < 3; ++d) *m++ = found.spatial.registers[d];
-                    for (size_t l = 0; l < level_count; ++l) *m++ = found.stationary[l];
-                    for (size_t l = 0; l + 1 < level_count; ++l)
-                        for (int d = 0; d < 3; ++d) *m++ = found.tile[l][d];
-                    for (size_t l = 0; l + 1 < level_count; ++l)
-                        for (int d = 0; d < 3; ++d) *m++ = found.count[l][d];
+                    std::fill(m, m + mapping_columns, -1);
+                    if (!f.feasible) continue;
+                    m = std::copy_n(f.mapping.spatial.split.begin(), 4, m);
+                    m = std::copy_n(f.mapping.spatial.unroll.begin(), 3, m);
+                    m = std::copy_n(f.mapping.spatial.registers.begin(), 3, m);
+                    m = std::copy_n(f.mapping.stationary, level_count, m);
+                    for (size_t l = 0; l + 1 < level_count; ++l) m = std::copy_n(f.mapping.tile[l].begin(), 3, m);
+                    for (size_t l = 0; l + 1 < level_count; ++l) m = std::copy_n(f.mapping.count[l].begin(), 3, m);
                 }
             }
         }

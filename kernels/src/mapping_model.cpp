@@ -16,9 +16,9 @@ Share share_of(const Shape &shape, const Split &split, double word_bits) {
     s.macs = s.batch * D[0] * D[1] * D[2];
     for (int d = 0; d < 3; ++d) {
         const int x = (d + 1) % 3, y = (d + 2) % 3;
-        const double words = shape.operand_bits[d] / word_bits;
-        s.total[d] = s.batch * D[x] * D[y] * words;
-        s.core_words[d] = s.batch_core * C[x] * C[y] * words;
+        s.words[d] = shape.operand_bits[d] / word_bits;
+        s.total[d] = s.batch * D[x] * D[y] * s.words[d];
+        s.core_words[d] = s.batch_core * C[x] * C[y] * s.words[d];
     }
     return s;
 }
@@ -32,10 +32,9 @@ double words_at(const Share &s, const Memory &m, int level, int d) { return m.pe
 
 void set_outer(const Share &s, const Hardware &hw, int levels, Outer &o) {
     const Memory &m = hw.memory;
-    o.macs_pj = s.macs * m.mac_pj;
     o.cycles = 0.0;
     for (int l = 0; l < levels; ++l) {
-        o.floor_pj[l] = o.floor_reads[l] = o.floor_writes[l] = 0.0;
+        o.floor_pj[l] = 0.0;
         for (int d = 0; d < 3; ++d) {
             o.words[l][d] = m.per_core[l] != 0.0 && m.pooled_bandwidth[l] == 0.0 ? s.core_words[d] : words_at(s, m, l, d);
             o.refill[l][d] = m.refills != 0.0 ? o.words[l][d] : 0.0;
@@ -69,9 +68,9 @@ Inner inner_of(const Shape &shape, const Share &s, const Spatial &sp, const Hard
                 base += s.macs * m.register_write_pj;
             }
         } else if (d == 2) {
-            base += s.total[d] * s.copies[d] * (passes[d] * m.write_pj[0] + (passes[d] - 1.0) * m.read_pj[0]);
+            base += at_level * (passes[d] * m.write_pj[0] + (passes[d] - 1.0) * m.read_pj[0]);
         } else {
-            base += at_array * passes[d] * m.read_pj[0];
+            base += at_level * passes[d] * m.read_pj[0];
         }
     }
     in.base_pj = base;

@@ -58,7 +58,7 @@ struct Memory {
 struct Hardware {
     Core core;
     Memory memory;
-    double read_bandwidth[kMaxLevels], write_bandwidth[kMaxLevels];
+    double read_cycles[kMaxLevels], write_cycles[kMaxLevels];  // cycles a word, the inverse of the bandwidth
 };
 
 using Split = std::array<int64_t, 4>;  // cores along m, n, k, batch
@@ -95,6 +95,7 @@ struct Share {
     double total[3];         // words of each operand
     double core_words[3];    // of the busiest core's share
     double copies[3];        // cores that hold the same words
+    double words[3];         // words per element
     double batch, batch_core, macs;
 };
 
@@ -104,9 +105,8 @@ struct Outer {
     double e[kMaxLevels][4];
     double words[kMaxLevels][3];   // words per fetch in the busiest instance, or in all where the bandwidth is pooled
     double refill[kMaxLevels][3];  // the same for traffic with the level outside
-    double floor_pj[kMaxLevels], floor_reads[kMaxLevels], floor_writes[kMaxLevels];  // lower bounds of boundary j
-    double macs_pj;
-    double cycles;  // a lower bound from the levels 1 and up
+    double floor_pj[kMaxLevels];   // a lower bound of the energy of boundary j > 0
+    double cycles;                 // a lower bound of the cycles of the levels above 0
 };
 
 // One spatial choice on one hardware point.
@@ -118,8 +118,8 @@ struct Inner {
     double expansion;
 };
 
-// The one place where fetch counts become cycles and energy. Every term grows with every count, also in floating point (sums,
-// products and quotients of non-negative numbers round monotonically), so that counts that are too low give true bounds.
+// The one place where fetch counts become cycles and energy. Every term grows with every count, also in floating point (sums
+// and products of non-negative numbers round monotonically), so that counts that are too low give true bounds.
 template <int L>
 inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const double (&f)[kMaxLevels][3], double compute,
                      int criterion) {
@@ -138,7 +138,7 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
         if (l > 0)
             energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * f[l][1] + outer.e[l][2] * (f[l][2] - 1.0) +
                                                       outer.e[l][3] * f[l][2]);
-        cycles = std::max(cycles, std::max(reads / hw.read_bandwidth[l], writes / hw.write_bandwidth[l]));
+        cycles = std::max(cycles, std::max(reads * hw.read_cycles[l], writes * hw.write_cycles[l]));
     }
     cost.cycles = cycles;
     cost.energy = energy;

@@ -1,362 +1,552 @@
 #include "mapping_search.h"
 
-#include <cstring>
+#include "mapping_bounds.h"
+#include "mapping_lanes.h"
 
 namespace mapping {
 
 namespace {
 
 bool key_less(const Mapping &a, const Mapping &b, int levels) {
-    const auto less = [](const int64_t *x, const int64_t *y, int n, int &order) {
-        for (int i = 0; i < n && order == 0; ++i) order = x[i] < y[i] ? -1 : x[i] > y[i] ? 1 : 0;
+    if (a.spatial.split != b.spatial.split) return a.spatial.split < b.spatial.split;
+    if (a.spatial.unroll != b.spatial.unroll) return a.spatial.unroll < b.spatial.unroll;
+    if (a.spatial.registers != b.spatial.registers) return a.spatial.registers < b.spatial.registers;
+    for (int l = 0; l < levels; ++l) {
+        if (a.stationary[l] != b.stationary[l]) return a.stationary[l] < b.stationary[l];
+        if (l + 1 < levels && a.count[l] != b.count[l]) return a.count[l] < b.count[l];
+    }
+    return false;
+}
+
+// A point of a bundle and the best mapping found for it so far.
+struct Lane {
+    const Hardware *hw = nullptr;
+    int point = 0;
+    std::vector<Outer> outer;  // by split
+    Cost best_cost;
+    Mapping best;
+    bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
+};
+
+template <int L>
+class Search final : public Searcher {
+   public:
+    explicit Search(const Plan &plan) : plan_(plan), criterion_(plan.criterion) {}
+    void run(const Shape &shape, std::vector<Found> &found) override;
+
+   private:
+    // What the points of one core class share for the shape at hand.
+    struct CoreClass {
+        std::vector<Split> splits;
+        std::vector<Share> shares;
+        std::vector<Block> blocks;
+        std::vector<Terms> terms;          // bounds of each block
+        std::vector<RegisterTiles> tiles;  // of each block, listed when first needed
+        std::vector<std::vector<Terms>> tile_terms;
     };
-    int order = 0;
-    less(a.spatial.split, b.spatial.split, 4, order);
-    less(a.spatial.unroll, b.spatial.unroll, 3, order);
-    less(a.spatial.registers, b.spatial.registers, 3, order);
-    for (int l = 0; l < levels && order == 0; ++l) {
-        order = a.stationary[l] < b.stationary[l] ? -1 : a.stationary[l] > b.stationary[l] ? 1 : 0;
-        if (l + 1 < levels) less(a.count[l], b.count[l], 3, order);
-    }
-    return order < 0;
+    using Todo = std::vector<std::pair<double, int>>;  // promise and index
+
+    void prepare(CoreClass &c, const Hardware &hw) const;
+    void open(CoreClass &c, const std::vector<int> &points);
+    void bundle(CoreClass &c);
+    void block(CoreClass &c, int index);
+    double promise(const Candidate &candidate, int split) const;
+    Candidate candidate_of(const Terms &terms, int split) const;
+    void note_best(int lane);
+    const std::vector<Floor> &floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class);
+
+    void option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles);
+    void innermost(const Triple &count, const Triple &tile);
+    void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
+    bool any_alive(const Triple &outer, int next, double compute);
+
+    Cost level_search(int level, const Triple &count, const Triple &tile);
+    Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
+    Cost bound_at(int level, const Triple &outer, int next);
+    void offer(const Cost &cost);
+    Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
+
+    const Plan &plan_;
+    const int criterion_;
+    const Shape *shape_ = nullptr;
+    std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
+
+    // the bundle at hand
+    std::vector<Lane> lanes_;
+    Lanes bounds_;
+    std::vector<SplitLanes> split_lanes_;
+    Todo todo_, options_;
+    // the option at hand
+    int split_index_ = 0;
+    Geometry geometry_;
+    Inner inner_;
+    double pj_ = 0.0;  // energy inside the innermost memory but for what the resting operand fetches
+    double f_[kMaxLevels][3];
+    double compute_ = 0.0;
+    Mapping trial_;
+    // the lane at hand
+    Lane *lane_ = nullptr;
+    const Outer *outer_ = nullptr;
+};
+
+template <int L>
+void Search<L>::note_best(int lane) {
+    bounds_.best_first[lane] = lanes_[lane].best_cost.first;
+    bounds_.best_second[lane] = lanes_[lane].best_cost.second;
 }
 
-}  // namespace
-
-const Ladder &Search::ladder(int64_t units) {
-    auto found = ladders_.find(units);
-    if (found != ladders_.end()) return found->second;
-    Ladder made;
-    for (int64_t tile = units; tile >= 1;) {
-        const int64_t count = ceil_div(units, tile);
-        const int64_t least = ceil_div(units, count);  // the smallest tile with this count
-        made.count.push_back(count);
-        made.tile.push_back(least);
-        tile = least - 1;
-    }
-    return ladders_.emplace(units, std::move(made)).first->second;
+template <int L>
+void Search<L>::offer(const Cost &cost) {
+    Lane &lane = *lane_;
+    if (lane.best_cost.better_than(cost)) return;
+    if (!cost.better_than(lane.best_cost) && lane.owned && !key_less(trial_, lane.best, L)) return;
+    lane.best_cost = cost;
+    lane.best = trial_;
+    lane.owned = true;
 }
 
-void Search::set_work(const Shape &s, const Hardware &hw, Option &option) const {
-    Work &w = option.work;
-    const Spatial &sp = option.spatial;
-    const int64_t dim[3] = {s.m, s.n, s.k};
-    int64_t core[3];
-    double active[3], passes[3];
-    for (int d = 0; d < 3; ++d) {
-        core[d] = ceil_div(dim[d], sp.split[d]);
-        active[d] = static_cast<double>(ceil_div(dim[d], core[d]));
-        passes[d] = static_cast<double>(ceil_div(core[d], sp.unroll[d]));
-        option.extent[d] = sp.unroll[d] * sp.registers[d];
-        option.units[d] = ceil_div(core[d], option.extent[d]);
-        w.lanes[d] = static_cast<double>(std::min(sp.unroll[d], ceil_div(core[d], sp.registers[d])));
-    }
-    const double batch = static_cast<double>(s.batch);
-    const double batch_core = static_cast<double>(ceil_div(s.batch, sp.split[3]));
-    const double D[3] = {static_cast<double>(s.m), static_cast<double>(s.n), static_cast<double>(s.k)};
-    const double C[3] = {static_cast<double>(core[0]), static_cast<double>(core[1]), static_cast<double>(core[2])};
-    for (int d = 0; d < 3; ++d) {
-        const int x = (d + 1) % 3, y = (d + 2) % 3;
-        w.operand[d] = batch * D[x] * D[y] * operand_words_[d];
-        w.operand_core[d] = batch_core * C[x] * C[y] * operand_words_[d];
-        w.copies[d] = active[d];
-        w.expansion[d] = d == 1 ? s.input_expansion : 1.0;
-    }
-    const double macs = batch * D[0] * D[1] * D[2];
-    double energy = macs * hw.mac_pj;
-    for (int d = 0; d < 2; ++d)
-        energy += hw.registers_keep[d] ? macs * hw.register_read_pj
-                                       : w.operand[d] * w.expansion[d] * w.copies[d] * passes[d] * hw.level[0].read_pj;
-    energy += hw.registers_keep[2]
-                  ? macs * (hw.register_read_pj + hw.register_write_pj)
-                  : w.operand[2] * w.copies[2] * (passes[2] * hw.level[0].write_pj + (passes[2] - 1.0) * hw.level[0].read_pj);
-    w.base_energy = energy;
-    w.stream = 0.0;
-    if (hw.kind == kDotProduct) {
-        w.compute = batch_core * passes[0] * passes[1] * passes[2];
-        return;
-    }
-    // Systolic: one fold for every resting tile and every piece of the streamed dimension (sp.stationary).
-    const int d = sp.stationary;
-    const double folds = batch_core * passes[(d + 1) % 3] * passes[(d + 2) % 3];
-    const double rows = static_cast<double>(hw.rows), columns = static_cast<double>(hw.columns);
-    const double fill_drain = (d == 2 ? rows : 2.0 * rows) + columns - 2.0;
-    if (hw.kind == kSystolic) {
-        w.compute = folds * C[d];
-        w.stream = folds * fill_drain;
-    } else {
-        w.compute = folds;
-        w.stream = fill_drain;
-    }
+// Least cost with tiles `outer` in memory `level` and `next` the innermost loop of the block outside it, boundaries inside as set.
+template <int L>
+Cost Search<L>::bound_at(int level, const Triple &outer, int next) {
+    const int inside = static_cast<int>(trial_.stationary[level]);
+    f_[level][inside] = static_cast<double>(outer[inside]);
+    for (int d = 0; d < 3; ++d) f_[level + 1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    for (int l = level + 2; l < L; ++l) f_[l][0] = f_[l][1] = f_[l][2] = 1.0;
+    return evaluate<L>(*lane_->hw, *outer_, inner_, f_, compute_, criterion_);
 }
 
-// Cycles of the array when the streamed dimension of a core is cut into `tiles` pieces of `tile` elements (the last one the rest).
-double Search::compute_cycles(const Option &option, const Hardware &hw, int64_t tiles, int64_t tile) const {
-    const Work &w = option.work;
-    if (hw.kind == kDotProduct) return w.compute;
-    if (hw.kind == kSystolic) return w.compute + w.stream * static_cast<double>(tiles);
-    // The next resting tile is loaded during this fold, one row a cycle: a fold lasts at least `rows` cycles.
-    const int64_t length = core_dims_[option.spatial.stationary];
-    const int64_t rest = length - (tiles - 1) * tile;
-    const double fold = static_cast<double>((tiles - 1) * std::max(tile, hw.rows) + std::max(rest, hw.rows));
-    return w.compute * fold + w.stream;
-}
-
-void Search::build_options(const Shape &s, const Hardware &hw) {
-    options_.clear();
-    Option option;
-    std::memset(&option, 0, sizeof option);
-    const int64_t c = hw.cores;
-    std::vector<std::array<int64_t, 3>> unrolls;
-    const auto add_unroll = [&](int64_t m, int64_t n, int64_t k) {
-        const std::array<int64_t, 3> u{m, n, k};
-        if (std::find(unrolls.begin(), unrolls.end(), u) == unrolls.end()) unrolls.push_back(u);
-    };
-    if (hw.kind == kDotProduct) {
-        std::vector<std::array<int64_t, 3>> axis[2];
-        for (int a = 0; a < 2; ++a) {
-            const int64_t size = a == 0 ? hw.rows : hw.columns;
-            for (int64_t m = 1; m <= size; ++m)
-                if (size % m == 0)
-                    for (int64_t n = 1; n <= size / m; ++n)
-                        if (size / m % n == 0) {
-                            const int64_t k = size / m / n;
-                            if (hw.split_axes || (m > 1) + (n > 1) + (k > 1) <= 1) axis[a].push_back({m, n, k});
-                        }
-        }
-        for (const auto &r : axis[0])
-            for (const auto &q : axis[1]) add_unroll(r[0] * q[0], r[1] * q[1], r[2] * q[2]);
-    }
-    for (int64_t sm = 1; sm <= c; ++sm) {
-        if (c % sm) continue;
-        for (int64_t sn = 1; sn <= c / sm; ++sn) {
-            if (c / sm % sn) continue;
-            for (int64_t sk = 1; sk <= c / sm / sn; ++sk) {
-                if (c / sm / sn % sk || (sk > 1 && !hw.split_k_over_cores)) continue;
-                const int64_t sb = c / sm / sn / sk;
-                if (sb > 1 && s.batch == 1 && c > 1 && !(sm == 1 && sn == 1 && sk == 1)) continue;
-                if (sb > 1 && s.batch == 1) continue;
-                const int64_t split[4] = {sm, sn, sk, sb};
-                std::memcpy(option.spatial.split, split, sizeof split);
-                const int64_t core[3] = {ceil_div(s.m, sm), ceil_div(s.n, sn), ceil_div(s.k, sk)};
-                for (int st = 0; st < 3; ++st) {
-                    option.spatial.stationary = st;
-                    if (hw.kind != kDotProduct) {
-                        // st = 2: outputs rest (rows m, columns n); 0: weights rest (rows k, columns n); 1: inputs rest (rows k, columns m)
-                        const int flow = st == 2 ? kOutputStationary : st == 0 ? kWeightStationary : kInputStationary;
-                        if (hw.dataflow != kAnyDataflow && hw.dataflow != flow) continue;
-                        int64_t u[3] = {1, 1, 1};
-                        u[st == 2 ? 0 : 2] = hw.rows;
-                        u[st == 1 ? 0 : 1] = hw.columns;
-                        std::memcpy(option.spatial.unroll, u, sizeof u);
-                        for (int d = 0; d < 3; ++d) option.spatial.registers[d] = 1;
-                        set_work(s, hw, option);
-                        options_.push_back(option);
-                        continue;
-                    }
-                    const int x = (st + 1) % 3, y = (st + 2) % 3;
-                    for (const auto &u : unrolls) {
-                        std::memcpy(option.spatial.unroll, u.data(), sizeof option.spatial.unroll);
-                        option.spatial.registers[st] = 1;
-                        if (hw.fill_registers && u[st] > 1) continue;
-                        // Filling the registers comes before the split over cores: a core's share is then at least one array tile.
-                        const int64_t dim[3] = {s.m, s.n, s.k};
-                        const Ladder lx = ladder(ceil_div(hw.fill_registers ? dim[x] : core[x], u[x]));
-                        const Ladder ly = ladder(ceil_div(hw.fill_registers ? dim[y] : core[y], u[y]));
-                        for (size_t i = 0; i < lx.tile.size(); ++i)
-                            for (size_t j = 0; j < ly.tile.size(); ++j) {
-                                const int64_t rx = lx.tile[i], ry = ly.tile[j];
-                                const auto holds = [&](int64_t a, int64_t b) { return (a == 1 && b == 1) || a * b + a + b <= hw.register_words; };
-                                if (!holds(rx, ry)) continue;
-                                // Ladders descend in tile: the entry before is the next larger tile.
-                                if (hw.fill_registers && ((i > 0 && holds(lx.tile[i - 1], ry)) || (j > 0 && holds(rx, ly.tile[j - 1])))) continue;
-                                if (hw.fill_registers && (split[x] > ceil_div(dim[x], rx * u[x]) || split[y] > ceil_div(dim[y], ry * u[y]))) continue;
-                                option.spatial.registers[x] = rx;
-                                option.spatial.registers[y] = ry;
-                                set_work(s, hw, option);
-                                options_.push_back(option);
-                            }
-                    }
-                }
-            }
-        }
-    }
-}
-
-bool Search::fits(int level, const int64_t extent[3]) const {
-    const Level &lv = hw_->level[level];
+// All counts of tiles along the innermost loop of this memory's block, the other two given. Without memories further out only the
+// least count can be best; with them a finer cut may fit better outside, so go on until the bound says stop.
+template <int L>
+Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple outer, int next) {
+    const int d = static_cast<int>(trial_.stationary[level]);
+    const Geometry g(geometry_, *lane_->hw);
     double e[3];
-    for (int d = 0; d < 3; ++d) {
-        int64_t x = std::min(extent[d], core_dims_[d]);
-        if (!lv.per_core) x = std::min(x * option_->spatial.split[d], dims_[d]);
-        e[d] = static_cast<double>(x);
+    for (int i = 0; i < 3; ++i)
+        if (i != d) e[i] = g.extent(level, i, ceil_div(count[i], outer[i]) * tile[i]);
+    const int64_t most = g.most_tiles(level, d, e, count[d], tile[d]);
+    Cost found;
+    if (most == 0) return found;
+    outer[d] = ceil_div(count[d], most);
+    for (;;) {
+        const int64_t piece = ceil_div(count[d], outer[d]);
+        const Cost bound = bound_at(level, outer, next);
+        if (lane_->best_cost.better_than(bound)) break;
+        for (int i = 0; i < 3; ++i) trial_.tile[level][i] = ceil_div(count[i], outer[i]) * tile[i];
+        trial_.count[level] = outer;
+        trial_.stationary[level + 1] = next;
+        Cost got = bound;
+        if (level + 2 == L)
+            offer(got);
+        else
+            got = level_search(level + 1, outer, trial_.tile[level]);
+        if (got.better_than(found)) found = got;
+        if (piece == 1 || level + 2 == L || (got.first == bound.first && got.second == bound.second)) break;
+        outer[d] = ceil_div(count[d], piece - 1);
     }
-    const double batch = lv.per_core ? 1.0 : static_cast<double>(std::min(option_->spatial.split[3], shape_->batch));
-    double total = 0.0;
-    for (int d = 0; d < 3; ++d) {
-        const double words = batch * e[(d + 1) % 3] * e[(d + 2) % 3] * operand_words_[d];
-        if (words > lv.capacity[d]) return false;
-        total += words;
-    }
-    return total <= lv.capacity[3];
-}
-
-void Search::offer(const Cost &cost) {
-    if (best_cost_.better_than(cost)) return;
-    if (!cost.better_than(best_cost_) && !key_less(trial_, best_, hw_->levels)) return;
-    best_cost_ = cost;
-    best_ = trial_;
-}
-
-// Try tiles `outer` (counts) of memory `level`, whose block's innermost loop is given by fetches already set for the boundary inside it;
-// `next` is the innermost loop of the block outside. Returns the best cost found below, `bound` what it could be at best.
-Cost Search::consider(int level, const int64_t counts[3], const int64_t extents[3], const int64_t outer[3], int next, Cost &bound) {
-    const int levels = hw_->levels;
-    const int inside = trial_.stationary[level];
-    int64_t tile[3];
-    for (int d = 0; d < 3; ++d) {
-        tile[d] = ceil_div(counts[d], outer[d]) * extents[d];
-        trial_.tile[level][d] = tile[d];
-        trial_.count[level][d] = outer[d];
-    }
-    fetches_[level][inside] = static_cast<double>(outer[inside]);
-    for (int d = 0; d < 3; ++d) fetches_[level + 1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
-    for (int l = level + 2; l < levels; ++l)
-        for (int d = 0; d < 3; ++d) fetches_[l][d] = 1.0;
-    trial_.stationary[level + 1] = next;
-    double compute = compute_;
-    if (level == 0 && hw_->kind != kDotProduct) compute = compute_cycles(*option_, *hw_, outer[inside], ceil_div(counts[inside], outer[inside]));
-    bound = evaluate(*hw_, option_->work, fetches_, compute, criterion_);
-    if (best_cost_.better_than(bound)) return Cost();
-    if (level + 2 == levels) {
-        offer(bound);
-        return bound;
-    }
-    const double saved = compute_;
-    compute_ = compute;
-    const Cost found = level_search(level + 1, outer, tile);
-    compute_ = saved;
     return found;
 }
 
-// Best choice of the tiles of memory `level` and of everything outside it, given the tiles inside (counts, extents of one core).
-Cost Search::level_search(int level, const int64_t counts[3], const int64_t extents[3]) {
-    const int inside = trial_.stationary[level];
+// Best choice of the tiles of memory `level` and of everything outside it for one lane, given the tiles inside: their number along
+// each dimension of a core's share and their elements.
+template <int L>
+Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile) {
+    const int inside = static_cast<int>(trial_.stationary[level]);
+    const Geometry g(geometry_, *lane_->hw);
     Cost found;
     const auto keep = [&](const Cost &c) {
         if (c.better_than(found)) found = c;
     };
     for (int next = 0; next < 3; ++next) {
-        // The dimension that the block outside streams through this memory is cut as finely as the tiles inside: that costs nothing,
-        // since its operand then crosses the outer boundary once whatever the cut, and it leaves the most room.
-        int order[3];  // outermost enumeration first, the line last
-        order[2] = inside;
-        order[0] = next != inside ? next : (inside + 1) % 3;
-        order[1] = 3 - order[0] - order[2];
-        const Ladder ladders[3] = {ladder(counts[order[0]]), ladder(counts[order[1]]), ladder(counts[order[2]])};
-        int64_t outer[3], tile[3];
-        const auto set = [&](int i, size_t at) {
-            const int d = order[i];
-            outer[d] = ladders[i].count[at];
-            tile[d] = ladders[i].tile[at] * extents[d];
-        };
-        const size_t first = next != inside ? ladders[0].count.size() - 1 : 0;
-        for (size_t a = first; a < ladders[0].count.size(); ++a) {
-            set(0, a);
-            for (size_t b = 0; b < ladders[1].count.size(); ++b) {
-                set(1, b);
-                set(2, ladders[2].count.size() - 1);
-                if (!fits(level, tile)) continue;
-                size_t c = 0;
-                for (;; ++c) {
-                    set(2, c);
-                    if (fits(level, tile)) break;
-                }
-                for (; c < ladders[2].count.size(); ++c) {
-                    set(2, c);
-                    Cost bound;
-                    const Cost got = consider(level, counts, extents, outer, next, bound);
-                    keep(got);
-                    if (hw_->kind == kSystolicPipelined && level == 0) continue;
-                    if (best_cost_.better_than(bound)) break;
-                    if (got.first == bound.first && got.second == bound.second) break;
-                    if (level + 2 == hw_->levels) break;
-                }
+        double e[3];
+        for (int d = 0; d < 3; ++d) e[d] = g.extent(level, d, tile[d]);
+        Triple outer = count;
+        if (next != inside) {
+            // The dimension that the block outside runs innermost stays cut as it is inside: coarser tiles would gain nothing, since
+            // its operand crosses the boundary outside as often whatever the cut, and would take room.
+            const int other = 3 - next - inside;
+            int64_t most = g.most_tiles(level, other, e, count[other], tile[other]);
+            for (; most > 0; most = ceil_div(count[other], outer[other]) - 1) {
+                outer[other] = ceil_div(count[other], most);
+                outer[inside] = 1;
+                if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+                keep(line(level, count, tile, outer, next));
+            }
+            continue;
+        }
+        const int x = (inside + 1) % 3, y = (inside + 2) % 3;
+        int64_t most_x = g.most_tiles(level, x, e, count[x], tile[x]);
+        for (; most_x > 0; most_x = ceil_div(count[x], outer[x]) - 1) {
+            outer[x] = ceil_div(count[x], most_x);
+            outer[y] = outer[inside] = 1;
+            if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+            e[x] = g.extent(level, x, ceil_div(count[x], outer[x]) * tile[x]);
+            int64_t most_y = g.most_tiles(level, y, e, count[y], tile[y]);
+            for (; most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
+                outer[y] = ceil_div(count[y], most_y);
+                outer[inside] = 1;
+                if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+                keep(line(level, count, tile, outer, next));
             }
         }
     }
     return found;
 }
 
-bool Search::run(const Shape &shape, const Hardware &hw, Mapping &best, Cost &cost, Words &words) {
-    shape_ = &shape;
-    hw_ = &hw;
-    dims_[0] = shape.m;
-    dims_[1] = shape.n;
-    dims_[2] = shape.k;
-    for (int d = 0; d < 3; ++d) operand_words_[d] = shape.operand_bits[d] / hw.word_bits;
-    best_cost_ = Cost();
-    std::memset(&trial_, 0, sizeof trial_);
-    build_options(shape, hw);
-    std::vector<std::pair<Cost, size_t>> order;
-    const auto bind = [&](const Option &option) {
-        option_ = &option;
-        for (int d = 0; d < 3; ++d) core_dims_[d] = ceil_div(dims_[d], option.spatial.split[d]);
-        const int st = option.spatial.stationary;
-        for (int d = 0; d < 3; ++d) fetches_[0][d] = d == st ? 1.0 : static_cast<double>(option.units[d]);
-        trial_.spatial = option.spatial;
-        trial_.stationary[0] = st;
-        // A lower bound of the array's cycles; the streamed dimension in one piece.
-        compute_ = hw.kind == kSystolicPipelined ? option.work.compute * static_cast<double>(std::max(core_dims_[st], hw.rows)) + option.work.stream
-                                                 : compute_cycles(option, hw, 1, option.units[st]);
-    };
-    order.reserve(options_.size());
-    for (size_t i = 0; i < options_.size(); ++i) {
-        bind(options_[i]);
-        for (int l = 1; l < hw.levels; ++l)
-            for (int d = 0; d < 3; ++d) fetches_[l][d] = 1.0;
-        order.emplace_back(evaluate(hw, options_[i].work, fetches_, compute_, criterion_), i);
+// Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane.
+template <int L>
+bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
+    const Outer &o = lanes_[0].outer[split_index_];  // words are the same in all lanes
+    const int st = static_cast<int>(trial_.stationary[0]);
+    f_[0][st] = static_cast<double>(outer[st]);
+    for (int d = 0; d < 3; ++d) f_[1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    const double *w = o.words[0], *r = o.refill[0];
+    Candidate c;
+    c.compute = compute;
+    c.pj = pj_ + inner_.e[st] * (st == 2 ? f_[0][2] - 1.0 : f_[0][st]) + (st == 2 ? inner_.e[3] * f_[0][2] : 0.0);
+    c.reads[0] = w[0] * f_[0][0] + w[1] * (f_[0][1] * inner_.expansion) + w[2] * (f_[0][2] - 1.0);
+    c.writes[0] = w[2] * f_[0][2];
+    c.reads[0] += r[2] * f_[1][2];
+    c.writes[0] += r[0] * f_[1][0] + r[1] * f_[1][1] + r[2] * (f_[1][2] - 1.0);
+    const double *v = o.words[1];
+    c.reads[1] = v[0] * f_[1][0] + v[1] * f_[1][1] + v[2] * (f_[1][2] - 1.0);
+    c.writes[1] = v[2] * f_[1][2];
+    c.fetches[0] = f_[1][0];
+    c.fetches[1] = f_[1][1];
+    c.fetches[2] = f_[1][2] - 1.0;
+    c.fetches[3] = f_[1][2];
+    return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], c) > 0;
+}
+
+template <int L>
+void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple outer, int next) {
+    const int d = static_cast<int>(trial_.stationary[0]);
+    const Geometry g(geometry_, *lanes_[0].hw);
+    const Core &core = lanes_[0].hw->core;
+    double e[3];
+    for (int i = 0; i < 3; ++i)
+        if (i != d) e[i] = g.extent(0, i, ceil_div(count[i], outer[i]) * tile[i]);
+    const int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
+    if (most == 0) return;
+    const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
+    int64_t done[kLanes] = {};
+    outer[d] = ceil_div(count[d], most);
+    for (;;) {
+        const int64_t piece = ceil_div(count[d], outer[d]);
+        const double compute = compute_cycles(inner_, core, geometry_.share->core[d], outer[d], piece * tile[d]);
+        if (!any_alive(outer, next, pipelined ? inner_.compute : compute)) break;
+        int64_t open[kLanes], more = 0;
+        std::copy_n(bounds_.alive, bounds_.padded, open);
+        for (int i = 0; i < 3; ++i) trial_.tile[0][i] = ceil_div(count[i], outer[i]) * tile[i];
+        trial_.count[0] = outer;
+        trial_.stationary[1] = next;
+        compute_ = compute;
+        for (int i = 0; i < bounds_.count; ++i) {
+            if (!open[i] || done[i]) continue;
+            lane_ = &lanes_[i];
+            outer_ = &lane_->outer[split_index_];
+            const Cost bound = bound_at(0, outer, next);
+            if (lane_->best_cost.better_than(bound)) {
+                more += pipelined;
+                continue;
+            }
+            Cost got = bound;
+            if constexpr (L == 2)
+                offer(got);
+            else
+                got = level_search(1, outer, trial_.tile[0]);
+            note_best(i);
+            done[i] = !pipelined && (L == 2 || (got.first == bound.first && got.second == bound.second));
+            more += !done[i];
+        }
+        if (piece == 1 || more == 0) break;
+        outer[d] = ceil_div(count[d], piece - 1);
     }
-    std::sort(order.begin(), order.end(), [](const auto &a, const auto &b) {
-        return a.first.better_than(b.first) || (!b.first.better_than(a.first) && a.second < b.second);
-    });
-    for (const auto &[bound, index] : order) {
-        if (best_cost_.better_than(bound)) break;
-        const Option &option = options_[index];
-        bind(option);
-        if (hw.levels == 1) {
-            // The array works straight from DRAM.
-            fetches_[0][option.spatial.stationary] = 1.0;
-            offer(bound);
-        } else {
-            level_search(0, option.units, option.extent);
+}
+
+// Tiles of the innermost memory for all lanes together; the same walk as level_search.
+template <int L>
+void Search<L>::innermost(const Triple &count, const Triple &tile) {
+    const int inside = static_cast<int>(trial_.stationary[0]);
+    const Geometry g(geometry_, *lanes_[0].hw);
+    double fine[3];
+    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, tile[d]);
+    Triple least;  // fewest tiles along each dimension, the other two cut as finely as can be
+    for (int d = 0; d < 3; ++d) {
+        const int64_t most = g.most_tiles(0, d, fine, count[d], tile[d]);
+        if (most == 0) return;
+        least[d] = ceil_div(count[d], most);
+    }
+    const double compute = inner_.compute;
+    if (!any_alive(least, inside, compute)) {
+        bool some = false;
+        for (int next = 0; next < 3 && !some; ++next)
+            if (next != inside) some = any_alive(least, next, compute);
+        if (!some) return;
+    }
+    for (int next = 0; next < 3; ++next) {
+        Triple outer = count;
+        if (next != inside) {
+            const int other = 3 - next - inside;
+            for (int64_t c = least[other];;) {
+                outer[other] = c;
+                outer[inside] = least[inside];
+                if (!any_alive(outer, next, compute)) break;
+                innermost_line(count, tile, outer, next);
+                const int64_t piece = ceil_div(count[other], c);
+                if (piece == 1) break;
+                c = ceil_div(count[other], piece - 1);
+            }
+            continue;
+        }
+        const int x = (inside + 1) % 3, y = (inside + 2) % 3;
+        for (int64_t cx = least[x];;) {
+            outer[x] = cx;
+            outer[y] = least[y];
+            outer[inside] = least[inside];
+            if (!any_alive(outer, next, compute)) break;
+            double e[3] = {fine[0], fine[1], fine[2]};
+            const int64_t piece_x = ceil_div(count[x], cx);
+            e[x] = g.extent(0, x, piece_x * tile[x]);
+            int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]);
+            for (; most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
+                outer[y] = ceil_div(count[y], most_y);
+                outer[inside] = least[inside];
+                if (!any_alive(outer, next, compute)) break;
+                innermost_line(count, tile, outer, next);
+            }
+            if (piece_x == 1) break;
+            cx = ceil_div(count[x], piece_x - 1);
         }
     }
-    if (best_cost_.first == kInfinity) return false;
-    best = best_;
-    cost = best_cost_;
-    // Words of the winner.
-    for (size_t i = 0; i < options_.size(); ++i)
-        if (std::memcmp(&options_[i].spatial, &best_.spatial, sizeof(Spatial)) == 0) {
-            bind(options_[i]);
-            const int levels = hw.levels;
-            double compute = compute_;
-            for (int l = 0; l < levels; ++l) {
-                const int st = best_.stationary[l];
-                for (int d = 0; d < 3; ++d) {
-                    const double in = static_cast<double>(l == 0 ? options_[i].units[d] : best_.count[l - 1][d]);
-                    const double out = l + 1 < levels ? static_cast<double>(best_.count[l][d]) : 1.0;
-                    fetches_[l][d] = d == st ? out : in;
+}
+
+template <int L>
+void Search<L>::option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles) {
+    trial_.spatial = {c.splits[b.split], b.unroll, registers, b.stationary};
+    trial_.stationary[0] = b.stationary;
+    split_index_ = b.split;
+    geometry_ = Geometry(*shape_, c.shares[b.split], c.splits[b.split]);
+    inner_ = inner_of(*shape_, c.shares[b.split], trial_.spatial, *lanes_[0].hw);
+    for (int d = 0; d < 3; ++d) f_[0][d] = d == b.stationary ? 1.0 : static_cast<double>(tiles[d]);
+    if constexpr (L == 1) {
+        for (int i = 0; i < bounds_.count; ++i) {
+            lane_ = &lanes_[i];
+            outer_ = &lane_->outer[split_index_];
+            offer(evaluate<L>(*lane_->hw, *outer_, inner_, f_, inner_.compute, criterion_));
+            note_best(i);
+        }
+    } else {
+        pj_ = inner_.base_pj;
+        for (int d = 0; d < 2; ++d)
+            if (d != b.stationary) pj_ += inner_.e[d] * f_[0][d];
+        if (b.stationary != 2) pj_ += inner_.e[2] * (f_[0][2] - 1.0) + inner_.e[3] * f_[0][2];
+        innermost(tiles, {b.unroll[0] * registers[0], b.unroll[1] * registers[1], b.unroll[2] * registers[2]});
+    }
+}
+
+template <int L>
+Candidate Search<L>::candidate_of(const Terms &t, int split) const {
+    const Memory &m = lanes_[0].hw->memory;
+    const Outer &o = lanes_[0].outer[split];
+    Candidate c;
+    c.compute = t.compute;
+    c.pj = t.read_words * m.read_pj[0] + t.write_words * m.write_pj[0] + t.register_writes * m.register_write_pj +
+           t.register_reads * m.register_read_pj + t.macs * m.mac_pj;
+    c.reads[0] = t.reads;
+    c.writes[0] = t.writes;
+    c.reads[1] = L > 1 ? o.words[1][0] + o.words[1][1] : 0.0;
+    c.writes[1] = L > 1 ? o.words[1][2] : 0.0;
+    c.fetches[0] = c.fetches[1] = c.fetches[3] = L > 1 ? 1.0 : 0.0;
+    c.fetches[2] = 0.0;
+    return c;
+}
+
+template <int L>
+void Search<L>::prepare(CoreClass &c, const Hardware &hw) const {
+    c.splits = splits_of(hw.core, *shape_);
+    c.shares.clear();
+    for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
+    c.blocks = blocks_of(hw.core, *shape_, c.splits);
+    c.tiles.assign(c.blocks.size(), RegisterTiles());
+    c.tile_terms.assign(c.blocks.size(), {});
+    c.terms.clear();
+    for (const Block &b : c.blocks)
+        c.terms.push_back(terms_of(*shape_, c.shares[b.split], {c.splits[b.split], b.unroll, b.largest_registers, b.stationary}, b.least_tiles, hw, L));
+}
+
+template <int L>
+const std::vector<Floor> &Search<L>::floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class) {
+    std::vector<Floor> &f = floors_[static_cast<size_t>(cores_class) * plan_.memory_classes + memory_class];
+    if (f.empty())
+        for (size_t s = 0; s < c.splits.size(); ++s) f.push_back(floor_of(Geometry(Geometry(*shape_, c.shares[s], c.splits[s]), hw), L));
+    return f;
+}
+
+// The cost of a given mapping in a lane; infinite where a tile does not fit.
+template <int L>
+Cost Search<L>::cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping) {
+    const Hardware &hw = *lane.hw;
+    const size_t s = std::find(c.splits.begin(), c.splits.end(), mapping.spatial.split) - c.splits.begin();
+    const Geometry g(Geometry(*shape_, c.shares[s], c.splits[s]), hw);
+    inner_ = inner_of(*shape_, c.shares[s], mapping.spatial, hw);
+    Triple count;
+    for (int d = 0; d < 3; ++d) count[d] = ceil_div(c.shares[s].core[d], mapping.spatial.unroll[d] * mapping.spatial.registers[d]);
+    double compute = inner_.compute;
+    for (int l = 0; l < L; ++l) {
+        const int st = static_cast<int>(mapping.stationary[l]);
+        for (int d = 0; d < 3; ++d) f_[l][d] = static_cast<double>(d == st ? (l + 1 < L ? mapping.count[l][d] : 1) : count[d]);
+        if (l + 1 == L) break;
+        double e[3];
+        for (int d = 0; d < 3; ++d) e[d] = g.extent(l, d, mapping.tile[l][d]);
+        if (g.most_tiles(l, 0, e, mapping.count[l][0], mapping.tile[l][0]) == 0) return Cost();
+        if (l == 0) compute = compute_cycles(inner_, hw.core, c.shares[s].core[st], mapping.count[0][st], mapping.tile[0][st]);
+        count = mapping.count[l];
+    }
+    return evaluate<L>(hw, lane.outer[s], inner_, f_, compute, criterion_);
+}
+
+// Set up the lanes of a bundle. Mappings of the bundle before, which had the same array, give costs that are known to be reachable.
+template <int L>
+void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
+    std::vector<Mapping> hints;
+    for (const Lane &lane : lanes_)
+        if (lane.owned && plan_.core[lane.point] == plan_.core[points[0]]) hints.push_back(lane.best);
+    const size_t splits = c.splits.size();
+    lanes_.resize(points.size());
+    split_lanes_.resize(splits);
+    bounds_.count = static_cast<int>(points.size());
+    bounds_.padded = (bounds_.count + kChunk - 1) / kChunk * kChunk;
+    for (int i = 0; i < bounds_.padded; ++i) {
+        bounds_.best_first[i] = bounds_.best_second[i] = -1.0;
+        const int from = std::min(i, bounds_.count - 1);  // lanes that are not used hold harmless numbers
+        Lane &lane = lanes_[from];
+        const Hardware &hw = plan_.points[points[from]];
+        if (i == from) {
+            const std::vector<Floor> &floor = floors(c, hw, plan_.cores[points[i]], plan_.memory[points[i]]);
+            lane.hw = &hw;
+            lane.point = points[i];
+            lane.best_cost = Cost();
+            lane.owned = false;
+            lane.outer.resize(splits);
+            for (size_t s = 0; s < splits; ++s) {
+                Outer &o = lane.outer[s];
+                set_outer(c.shares[s], hw, L, o);
+                for (int l = 1; l < L; ++l) {
+                    o.floor_pj[l] = floor[s].pj[l];
+                    o.cycles = std::max(o.cycles, std::max(floor[s].reads[l] * hw.read_cycles[l], floor[s].writes[l] * hw.write_cycles[l]));
                 }
             }
-            if (hw.kind != kDotProduct && levels > 1) {
-                const int st = best_.stationary[0];
-                compute = compute_cycles(options_[i], hw, best_.count[0][st], ceil_div(options_[i].units[st], best_.count[0][st]));
-            }
-            evaluate(hw, options_[i].work, fetches_, compute, criterion_, &words);
-            break;
         }
-    return true;
+        for (int l = 0; l < 2; ++l) {
+            bounds_.read_cycles[l][i] = l < L ? hw.read_cycles[l] : 0.0;
+            bounds_.write_cycles[l][i] = l < L ? hw.write_cycles[l] : 0.0;
+        }
+        for (size_t s = 0; s < splits; ++s) {
+            const Outer &o = lane.outer[s];
+            SplitLanes &v = split_lanes_[s];
+            for (int d = 0; d < 4; ++d) v.e[d][i] = L > 1 ? o.e[1][d] : 0.0;
+            v.floor_pj[i] = L > 1 ? o.floor_pj[1] : 0.0;
+            v.rest_pj[i] = 0.0;
+            for (int l = 2; l < L; ++l) v.rest_pj[i] += o.floor_pj[l];
+            v.cycles[i] = o.cycles;
+        }
+    }
+    for (int i = 0; i < bounds_.count; ++i) {
+        Lane &lane = lanes_[i];
+        if (!hints.empty()) lane.best_cost = cost_of(c, lane, hints[std::min<size_t>(i, hints.size() - 1)]);
+        note_best(i);
+    }
+}
+
+// All options of a block that are not hopeless, the most promising first.
+template <int L>
+void Search<L>::block(CoreClass &c, int index) {
+    const Block &b = c.blocks[index];
+    std::vector<Terms> &terms = c.tile_terms[index];
+    RegisterTiles &tiles = c.tiles[index];
+    const SplitLanes &split = split_lanes_[b.split];
+    if (terms.empty()) {
+        tiles = register_tiles(lanes_[0].hw->core, *shape_, c.splits, b);
+        for (size_t j = 0; j < tiles.tiles.size(); ++j)
+            terms.push_back(terms_of(*shape_, c.shares[b.split], {c.splits[b.split], b.unroll, tiles.registers[j], b.stationary},
+                                     tiles.tiles[j], *lanes_[0].hw, L));
+    }
+    options_.clear();
+    for (size_t j = 0; j < terms.size(); ++j) {
+        const Candidate candidate = candidate_of(terms[j], b.split);
+        if (alive_lanes(criterion_, bounds_, split, candidate)) options_.push_back({promise(candidate, b.split), static_cast<int>(j)});
+    }
+    std::sort(options_.begin(), options_.end());
+    for (size_t i = 0; i < options_.size(); ++i) {
+        const int j = options_[i].second;
+        if (i == 0 || alive_lanes(criterion_, bounds_, split, candidate_of(terms[j], b.split)))
+            option(c, b, tiles.registers[j], tiles.tiles[j]);
+    }
+}
+
+template <int L>
+double Search<L>::promise(const Candidate &c, int split) const {
+    const double cycles = std::max(std::max(c.compute, split_lanes_[split].cycles[0]),
+                                   std::max(c.reads[0] * bounds_.read_cycles[0][0], c.writes[0] * bounds_.write_cycles[0][0]));
+    const double energy = c.pj + split_lanes_[split].floor_pj[0] + split_lanes_[split].rest_pj[0];
+    return criterion_ == kEnergy ? energy : cycles * energy;
+}
+
+// The most promising first: a good cost early prunes the rest. The result does not depend on the order.
+template <int L>
+void Search<L>::bundle(CoreClass &c) {
+    todo_.clear();
+    for (size_t i = 0; i < c.blocks.size(); ++i) {
+        const int split = c.blocks[i].split;
+        const Candidate candidate = candidate_of(c.terms[i], split);
+        if (alive_lanes(criterion_, bounds_, split_lanes_[split], candidate)) todo_.push_back({promise(candidate, split), static_cast<int>(i)});
+    }
+    std::sort(todo_.begin(), todo_.end());
+    for (size_t t = 0; t < todo_.size(); ++t) {
+        const int i = todo_[t].second, split = c.blocks[i].split;
+        if (t == 0 || alive_lanes(criterion_, bounds_, split_lanes_[split], candidate_of(c.terms[i], split))) block(c, i);
+    }
+}
+
+template <int L>
+void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
+    shape_ = &shape;
+    floors_.assign(static_cast<size_t>(plan_.cores_classes) * plan_.memory_classes, {});
+    found.assign(plan_.points.size(), Found());
+    lanes_.clear();
+    CoreClass c;
+    int current = -1;
+    for (const std::vector<int> &points : plan_.bundles) {
+        if (plan_.core[points[0]] != current) {
+            current = plan_.core[points[0]];
+            prepare(c, plan_.points[points[0]]);
+        }
+        open(c, points);
+        bundle(c);
+        for (const Lane &lane : lanes_) {
+            Found &f = found[lane.point];
+            f.feasible = lane.owned;
+            if (!lane.owned) continue;
+            f.mapping = lane.best;
+            f.cost = cost_of(c, lane, lane.best);
+            const size_t s = std::find(c.splits.begin(), c.splits.end(), lane.best.spatial.split) - c.splits.begin();
+            traffic(c.shares[s], lane.hw->memory, shape.input_expansion, L, f_, f.read, f.write);
+        }
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<Searcher> make_searcher(const Plan &plan) {
+    switch (plan.levels) {
+        case 1: return std::make_unique<Search<1>>(plan);
+        case 2: return std::make_unique<Search<2>>(plan);
+        case 3: return std::make_unique<Search<3>>(plan);
+        case 4: return std::make_unique<Search<4>>(plan);
+        case 5: return std::make_unique<Search<5>>(plan);
+        default: return std::make_unique<Search<6>>(plan);
+    }
 }
 
 }  // namespace mapping

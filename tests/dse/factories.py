@@ -125,14 +125,15 @@ def make_components(latency_s: float, energy_j: float) -> list[dict[str, Any]]:
     shares |= {"ffn": (0.55, {"compute": 0.8, "l2": 0.2}), "norm": (0.05, {"vector": 1.0})}
     found = []
     for name, (share, bounds) in shares.items():
-        macs = 0 if name == "norm" else int(2e10 * share)
+        macs = 0 if name == "norm" else int(latency_s * share * 2e11 * (1.0 + len(name) / 20))
         found.append(
             {
                 "component": name,
                 "latency_s": latency_s * share,
                 "energy_j": 0.9 * energy_j * share,
                 "macs": macs,
-                "dram_bytes": 2e8 * share,
+                # Intensities apart from each other, below the roof of 8.5 GB/s and half a TOPS at any latency made here.
+                "dram_bytes": 0.5 * latency_s * share * 8.5e9,
                 "bound": max(bounds, key=lambda bound: bounds[bound]),
                 "latency_by_bound_s": {bound: latency_s * share * part for bound, part in bounds.items()},
                 "operations": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,7 +86,7 @@ class Collector:
         rows = self._attached(self._with_liveness())
         return OperationTable.from_rows(rows)
 
-    def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int]]:
+    def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int, int]]:
         last: dict[int, int] = {}
         for at, event in enumerate(self._events):
             for root, _ in (*event.reads, *event.writes):
@@ -99,19 +100,19 @@ class Collector:
             own = {root for root, _ in (*event.reads, *event.writes)}
             waiting = sum(size for root, size in live.items() if root not in own)
             for row, names in event.rows:
-                result.append((replace(row, held_elements=waiting + int(row.held_elements)), names, event.times))
+                result.append((replace(row, held_elements=waiting + int(row.held_elements)), names, event.times, at))
             for root, size in event.writes:
                 live[root] = max(size, live.get(root, 0))
             for root in ends.get(at, ()):
                 live.pop(root, None)
         return result
 
-    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int]]) -> list[Operation]:
+    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]]) -> list[Operation]:
         """Give each parameter to the first row (or set of rows with the same parameters) that uses it."""
         owner: dict[str, tuple[str, ...]] = {}
-        users = Counter(name for _, names, _ in rows for name in names)
+        users = Counter(name for name, _ in {(name, at) for _, names, _, at in rows for name in names})
         merged: dict[Any, list[Any]] = {}
-        for row, names, repeats in rows:
+        for row, names, repeats, _ in rows:
             mine = tuple(name for name in names if owner.setdefault(name, names) == names)
             shared = any(users[name] > 1 for name in mine)
             amount = sum(self.parameters[name] for name in mine)
@@ -166,6 +167,30 @@ class Collector:
             output_bits=self.activation_bits, input_elements=input_elements, copies=copies,
         )  # fmt: skip
 
+    def matrix(self, name: str, m: int, n: int, k: int, first: Value, second: Value, batch: int = 1) -> list[Operation]:
+        """A product row, or none where a size is 0."""
+        return [self.product(name, m, n, k, first, second, batch=batch)] if m * n * k * batch else []
+
+    def matmul(self, name: str, first: Value, second: Value) -> list[Operation]:
+        """The matrix product of two tensors with broadcasting, as numpy.matmul defines it."""
+        a, b = first.shape, second.shape
+        if first.constant and not second.constant and len(b) >= 2:
+            # A weight on the left: the transposed product has the weight on the right.
+            first, second = second, first
+            a, b = (*b[:-2], b[-1], b[-2]), (*a[:-2], a[-1], a[-2]) if len(a) > 1 else a
+        a = (1, *a) if len(a) == 1 else a
+        b = (*b, 1) if len(b) == 1 else b
+        m, k, n = a[-2], a[-1], b[-1]
+        batch_b = math.prod(b[:-2])
+        if batch_b == 1:
+            return self.matrix(name, m * math.prod(a[:-2]), n, k, first, second)
+        batch = math.prod(broadcast(a[:-2], b[:-2]))
+        if second.constant and not second.parameters:
+            second = Value(second.shape, second.root)
+        if second.constant and batch * m * n * k:
+            return [self.product(name, m, n, k, first, second, batch=batch // batch_b, groups=batch_b)]
+        return self.matrix(name, m, n, k, first, second, batch)
+
     def vector(
         self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0
     ) -> Operation:
@@ -176,7 +201,9 @@ class Collector:
             output_bits=self.activation_bits, operands=operands,
         )  # fmt: skip
 
-    def elementwise(self, name: str, function: str, shape: Sequence[int], operands: int, kind: Kind = Kind.ELEMENTWISE) -> Operation:
+    def elementwise(
+        self, name: str, function: str, shape: Sequence[int], operands: int, kind: Kind = Kind.ELEMENTWISE
+    ) -> Operation:
         """A vector row over all elements of a tensor."""
         n = shape[-1] if shape else 1
         total = 1
@@ -212,12 +239,25 @@ class Collector:
         return result
 
 
+def words(text: str) -> frozenset[str]:
+    """The set of the words of a text (long lists of operator names read better so)."""
+    return frozenset(text.split())
+
+
 def component_of(name: str) -> str:
     """The group of a row by its path in the model."""
     for component, pattern in _COMPONENTS:
         if pattern.search(name):
             return component
     return "other"
+
+
+def broadcast(a: Iterable[int], b: Iterable[int]) -> tuple[int, ...]:
+    """The shape that two shapes broadcast to."""
+    left, right = tuple(a), tuple(b)
+    size = max(len(left), len(right))
+    left, right = (1,) * (size - len(left)) + left, (1,) * (size - len(right)) + right
+    return tuple(max(x, y) for x, y in zip(left, right, strict=True))
 
 
 def _general(name: str) -> str:

@@ -51,6 +51,11 @@ function replace(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
 }
 
+/** A name that may be broken after an underscore. */
+function breakable(name) {
+  return String(name).split(/(?<=_)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+}
+
 /** Plotly reads a little HTML in its texts; this makes sure that it finds none. */
 function plotText(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

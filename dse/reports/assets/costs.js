@@ -154,7 +154,7 @@ function drawCarbon() {
     hoverinfo: "text", textposition: "none",
     // Operational carbon carries a pattern, so that the line between making and using is seen without colour.
     marker: part.operational
-      ? { color: theme.series[1], pattern: { shape: "/", size: 5, solidity: 0.25, fgcolor: theme.panel } }
+      ? { color: theme.series[1], pattern: { shape: "/", size: 6, solidity: 0.25, bgcolor: theme.series[1], fgcolor: theme.panel } }
       : { color: theme.series[[0, 2, 4, 3, 5, 6][colored++ % 6]] },
   }));
   const marks = state.pins.map((position, place) => ({ place, at: shown.indexOf(position) })).filter((mark) => mark.at >= 0);
@@ -163,7 +163,7 @@ function drawCarbon() {
     barmode: "stack",
     bargap: shown.length > 30 ? 0.12 : 0.25,
     hovermode: "closest",
-    xaxis: axis("Design, by " + SHOWN[carbon.order].label, { type: "category", showgrid: false, ticks: "", fixedrange: true, tickangle: shown.length > 24 ? -90 : 0 }),
+    xaxis: axis("Designs, by " + lowered(SHOWN[carbon.order].label), { type: "category", showgrid: false, ticks: "", fixedrange: true, tickangle: shown.length > 24 ? -90 : 0 }),
     yaxis: axis(carbon.shares ? "Share [%]" : "Carbon over the lifetime [" + SHOWN[unit].unit + "]", { rangemode: "tozero", fixedrange: true }),
     annotations: marks.map((mark) => ({
       x: mark.at, y: carbon.shares ? 100 : totals[mark.at] * factor, yshift: 10, text: PIN_NAMES[mark.place], showarrow: false,

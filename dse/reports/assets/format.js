@@ -32,10 +32,15 @@ function metricNumber(name, position) {
   return isNumber(value) ? fixed(value, SHOWN[name].decimals) : "–";
 }
 
+/** A standard error: two digits say what it can say. */
+function errorText(error) {
+  return short(Number(error.toPrecision(2)));
+}
+
 function metricText(name, position) {
   const text = metricNumber(name, position);
   const error = name === "quality" ? standardError(position) : null;
-  return text + (error === null ? "" : " ± " + short(error)) + (SHOWN[name].unit ? " " + SHOWN[name].unit : "");
+  return text + (error === null ? "" : " ± " + errorText(error)) + (SHOWN[name].unit ? " " + SHOWN[name].unit : "");
 }
 
 function standardError(position) {
@@ -75,6 +80,31 @@ function percent(part, whole) {
   if (!whole) return "–";
   const share = (100 * part) / whole;
   return share > 0 && share < 0.1 ? "< 0.1 %" : share.toFixed(share < 10 ? 1 : 0) + " %";
+}
+
+/** A label inside a sentence. */
+function lowered(label) {
+  return /^.[A-Z]/.test(label) ? label : label.charAt(0).toLowerCase() + label.slice(1);
+}
+
+/** Round values between two: 1, 2 and 5 of each decade, or the decades alone where there are many. */
+function logTicks(low, high) {
+  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+  const ticks = [];
+  for (let decade = first; decade <= last; decade++) {
+    for (const step of last - first > 4 ? [1] : [1, 2, 5]) ticks.push(Number((step * 10 ** decade).toPrecision(3)));
+  }
+  return ticks.filter((tick) => tick >= low && tick <= high);
+}
+
+/** Some five round values between two. */
+function linearTicks(low, high) {
+  const rough = (high - low) / 5 || 1;
+  const decade = 10 ** Math.floor(Math.log10(rough));
+  const step = decade * [1, 2, 5, 10].find((factor) => factor * decade >= rough * 0.99);
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high * (1 + 1e-12); k++) ticks.push(Number((k * step).toPrecision(12)));
+  return ticks;
 }
 
 /** Whether an axis of these values reads better in logarithms. */

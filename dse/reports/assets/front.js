@@ -112,7 +112,8 @@ function drawFront() {
     const positions = [...Array(COUNT).keys()].filter((i) => COLUMNS.support[i] === group);
     const mark = SUPPORT_MARKS[group] || PLAIN_MARK;
     // Designs off the front of this pair are there for another objective: paler, so that the pair's own front stands out.
-    const opacity = positions.map((i) => (!isKept(i) ? 0.08 : OBJECTIVES.length > 2 && !onSteps.has(i) ? 0.5 : 1));
+    const paler = OBJECTIVES.length > 2 && steps.length < COUNT;
+    const opacity = state.kept || paler ? positions.map((i) => (!isKept(i) ? 0.08 : paler && !onSteps.has(i) ? 0.5 : 1)) : 1;
     traces.push({
       type: "scatter", mode: "markers", name: plotText(group || "designs"), customdata: positions,
       x: positions.map((i) => x.values[i]), y: positions.map((i) => y.values[i]),
@@ -152,9 +153,9 @@ function drawFront() {
     hoverdistance: 24,
     shapes: bounds.map((bound) => bound.shape),
     annotations: bounds.map((bound) => bound.annotation),
-    xaxis: axis(axisTitle(front.x, ["→", "←"]), { type: front.xlog ? "log" : "linear" }),
-    yaxis: axis(axisTitle(front.y, ["↑", "↓"]), { type: front.ylog ? "log" : "linear" }),
-  }));
+    xaxis: front.xlog ? logAxis(axisTitle(front.x, ["→", "←"]), x.values) : axis(axisTitle(front.x, ["→", "←"])),
+    yaxis: front.ylog ? logAxis(axisTitle(front.y, ["↑", "↓"]), y.values) : axis(axisTitle(front.y, ["↑", "↓"])),
+  }), true);
   replace(byId("front-note"), document.createTextNode(frontNote(steps)));
 }
 
@@ -178,8 +179,8 @@ function boundLine(letter, name, values) {
 
 function frontNote(steps) {
   const parts = [];
-  if (OBJECTIVES.length > 2) {
-    parts.push(steps.length + " of " + COUNT.toLocaleString("en-GB") + " designs are best in this pair alone; the paler ones are on the front for another objective.");
+  if (OBJECTIVES.length > 2 && steps.length < COUNT) {
+    parts.push(steps.length.toLocaleString("en-GB") + " of " + COUNT.toLocaleString("en-GB") + " designs are best in this pair alone; the paler ones are on the front for another objective.");
   }
   if (HAS_SUPPORT) parts.push("Quality is a surrogate's prediction: a diamond marks a model that was published, a dot an interpolated one, a cross an extrapolated one.");
   if (front.errors && (errorsOf(front.x) || errorsOf(front.y))) {

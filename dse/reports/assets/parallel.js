@@ -2,8 +2,8 @@
 // Plotly's own chart of this kind needs WebGL, which a reader's machine may not have.
 
 const SVG_SPACE = "http://www.w3.org/2000/svg";
-const PAD = { top: 46, bottom: 34, side: 46 };
-const parallel = { axes: [], color: null, ranges: {}, width: 0, height: 380, hover: null };
+const PAD = { top: 72, bottom: 34, side: 46 };
+const parallel = { axes: [], color: null, ranges: {}, width: 0, height: 420, hover: null };
 
 function svg(name, attributes, ...children) {
   const node = document.createElementNS(SVG_SPACE, name);
@@ -51,10 +51,8 @@ function scaleAxis(key, label, unit, values, log) {
   const map = (value) => (log ? Math.log10(value) : value);
   const known = values.filter(isNumber);
   const low = map(Math.min(...known)), high = map(Math.max(...known)), span = high - low || 1;
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => {
-    const value = low + share * span;
-    return [share, short(Number((log ? 10 ** value : value).toPrecision(3)))];
-  });
+  const round = log ? logTicks(10 ** low, 10 ** high) : linearTicks(low, high);
+  const ticks = round.map((value) => [(map(value) - low) / span, short(value)]);
   return { key, label, unit, shares: values.map((value) => (isNumber(value) ? (map(value) - low) / span : null)), ticks };
 }
 
@@ -90,7 +88,9 @@ function buildParallel() {
   const host = byId("parallel-plot");
   const available = theme.printing ? Math.min(host.clientWidth, 680) : host.clientWidth;
   parallel.seen = host.clientWidth;
-  parallel.width = Math.max(available, theme.printing ? 0 : parallel.axes.length * 84);
+  parallel.width = Math.max(available, parallel.axes.length * 74);
+  // A screen scrolls where the axes do not fit; paper shows them smaller.
+  const shrink = theme.printing ? available / parallel.width : 1;
   const ratio = theme.printing ? 2 : Math.min(3, window.devicePixelRatio || 1);
   const size = { width: parallel.width + "px", height: parallel.height + "px" };
   parallel.canvas = el("canvas", { width: Math.round(parallel.width * ratio), height: Math.round(parallel.height * ratio), style: size });
@@ -98,7 +98,9 @@ function buildParallel() {
   parallel.context.scale(ratio, ratio);
   const drawing = svg("svg", { width: parallel.width, height: parallel.height, viewBox: "0 0 " + parallel.width + " " + parallel.height });
   parallel.brushes = parallel.axes.map((entry, place) => axisGroup(drawing, entry, place));
-  replace(host, el("div", { class: "layers", style: size }, parallel.canvas, drawing));
+  const layers = el("div", { class: "layers", style: { ...size, transform: "scale(" + shrink + ")", transformOrigin: "0 0" } }, parallel.canvas, drawing);
+  const room = theme.printing ? { width: available + "px", height: parallel.height * shrink + "px", overflow: "hidden" } : {};
+  replace(host, el("div", { style: room }, layers));
   drawing.addEventListener("pointermove", hoverLine);
   drawing.addEventListener("pointerleave", () => setHover(null));
   drawing.addEventListener("click", (event) => {
@@ -116,7 +118,7 @@ function axisGroup(drawing, entry, place) {
   const brush = svg("rect", { x: -7, width: 14, y: 0, height: 0, class: "brush" });
   const group = svg("g", { class: "axis", transform: "translate(" + x + " 0)" },
     svg("line", { x1: 0, x2: 0, y1: axisY(1), y2: axisY(0) }),
-    ...wrapLabel(entry.label).map((line, i, lines) => text(line, 14 + 13 * i + (lines.length === 1 ? 7 : 0), "axis-label")),
+    ...wrapLabel(entry.label).map((line, i, lines) => text(line, PAD.top - 16 - 13 * (lines.length - 1 - i), "axis-label")),
     ...entry.ticks.map(([share, label]) => svg("g", { transform: "translate(0 " + axisY(share) + ")" }, svg("line", { x1: -3, x2: 3 }), svg("text", { x: 6, y: 4, class: "tick" }, document.createTextNode(label)))),
     text(entry.unit, parallel.height - 10, "axis-unit"),
     brush,
@@ -126,13 +128,18 @@ function axisGroup(drawing, entry, place) {
   return brush;
 }
 
-/** A label on at most two lines. */
+/** A label on at most four lines that fit between the axes. */
 function wrapLabel(label) {
-  const words = label.replace(", surrogate", " (surrogate)").split(" ");
-  if (words.length < 2 || label.length <= 12) return [label.length > 22 ? label.slice(0, 21) + "…" : label];
-  let first = words.shift();
-  while (words.length > 1 && (first + " " + words[0]).length <= label.length / 2 + 2) first += " " + words.shift();
-  return [first, words.join(" ")].map((line) => (line.length > 20 ? line.slice(0, 19) + "…" : line));
+  const room = Math.max(8, Math.floor((axisX(1) - axisX(0)) / 7));
+  const lines = [];
+  for (const word of label.replace(", surrogate", " (surrogate)").split(/\s+|(?<=[-_])/)) {
+    const last = lines[lines.length - 1];
+    const joint = last && /[-_]$/.test(last) ? "" : " ";
+    if (last !== undefined && (last + joint + word).length <= room) lines[lines.length - 1] = last + joint + word;
+    else lines.push(word);
+  }
+  if (lines.length > 4) lines.splice(3, lines.length, lines.slice(3).join(" "));
+  return lines.map((line) => (line.length > room + 1 ? line.slice(0, room) + "…" : line));
 }
 
 function dragToBrush(grip, entry) {
@@ -183,9 +190,9 @@ function setRanges(ranges) {
   state.kept = flags;
   paintBrushes();
   paintLines();
-  // The other charts follow once a frame, however fast the pointer moves.
-  cancelAnimationFrame(pendingKeep);
-  pendingKeep = requestAnimationFrame(() => keep(flags));
+  // The other charts follow when the pointer rests: they take longer than a frame.
+  clearTimeout(pendingKeep);
+  pendingKeep = setTimeout(() => keep(flags), 80);
 }
 
 function paintBrushes() {

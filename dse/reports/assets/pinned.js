@@ -54,7 +54,7 @@ function plainRow(name, cells) {
 
 function changeText(cells) {
   const [a, b] = cells.map(Number);
-  return Number.isFinite(a) && Number.isFinite(b) && a !== 0 ? "× " + short(b / a) : "differs";
+  return Number.isFinite(a) && Number.isFinite(b) && a !== 0 ? "× " + short(Number((b / a).toPrecision(2))) : "differs";
 }
 
 function metricRow(name, designs) {

@@ -43,9 +43,9 @@ function drawRoofline() {
     });
   }
   draw(byId("roofline-plot"), traces, layout({
-    height: 380,
+    height: 340,
     hovermode: "closest",
-    xaxis: axis("Operational intensity [op/B of DRAM traffic]", { type: "log" }),
-    yaxis: axis("Throughput [Gop/s]", { type: "log" }),
+    xaxis: logAxis("Intensity [op/B of DRAM traffic]", [low, high]),
+    yaxis: logAxis("Throughput [Gop/s]", all.flatMap((entry) => [entry.peak / 1e9, (low * entry.bandwidth) / 1e9, ...entry.points.map((point) => point.rate / 1e9)])),
   }));
 }

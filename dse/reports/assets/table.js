@@ -6,7 +6,7 @@ const table = { columns: [], sort: "design", descending: false, rows: PAGE_ROWS 
 function startTable() {
   const metric = (name) => ({
     key: "metric " + name, label: SHOWN[name].label, unit: SHOWN[name].unit, title: name, numeric: true, values: SHOWN[name].values,
-    text: (i) => (name === "quality" && standardError(i) !== null ? metricNumber(name, i) + " ± " + short(standardError(i)) : metricNumber(name, i)),
+    text: (i) => (name === "quality" && standardError(i) !== null ? metricNumber(name, i) + " ± " + errorText(standardError(i)) : metricNumber(name, i)),
   });
   const objectives = OBJECTIVES.filter((name) => SHOWN[name]);
   const others = METRICS.filter((name) => !objectives.includes(name) && name !== "quality_se" && distinct(SHOWN[name].values).length > 1);
@@ -16,7 +16,8 @@ function startTable() {
     ...objectives.map(metric),
     ...(HAS_SUPPORT ? [{ key: "support", label: "Support", unit: "", title: "what supports the quality", numeric: false, values: COLUMNS.support, text: (i) => COLUMNS.support[i] || "–" }] : []),
     ...VARYING_KNOBS.map(knob),
-    ...others.map(metric),
+    // On paper the width goes to objectives and knobs.
+    ...others.map((name) => ({ ...metric(name), secondary: true })),
   ];
   listen("pins", markPins);
   listen("kept", drawTable);
@@ -42,14 +43,14 @@ function drawTable() {
   const head = table.columns.map((column) => {
     const sorted = column.key === table.sort;
     const arrow = sorted ? (table.descending ? "▾" : "▴") : "";
-    return el("th", { scope: "col", class: column.numeric ? "num" : null, "aria-sort": sorted ? (table.descending ? "descending" : "ascending") : "none" },
-      el("button", { type: "button", title: column.title, "data-sort": column.key, on: { click: () => sortBy(column.key) } }, column.label, column.unit ? el("small", {}, " " + column.unit) : null, el("span", { class: "arrow", "aria-hidden": "true" }, arrow)));
+    return el("th", { scope: "col", class: cellClass(column), "aria-sort": sorted ? (table.descending ? "descending" : "ascending") : "none" },
+      el("button", { type: "button", title: column.title, "data-sort": column.key, on: { click: () => sortBy(column.key) } }, breakable(column.label), column.unit ? el("small", {}, " " + column.unit) : null, sorted ? el("span", { class: "arrow", "aria-hidden": "true" }, " " + arrow) : null));
   });
   const body = shown.map((i) =>
     el("tr", { "data-position": i, tabindex: "-1" }, table.columns.map((column, place) =>
       place === 0
         ? el("th", { scope: "row", class: "num" }, el("button", { type: "button", class: "pin-button", "aria-pressed": "false", title: "Pin " + designName(i), on: { click: () => pin(i) } }, column.text(i)))
-        : el("td", { class: column.numeric ? "num" : null }, column.text(i)))));
+        : el("td", { class: cellClass(column) }, column.text(i)))));
   replace(byId("table"), el("table", { class: "designs" }, el("caption", { class: "sr-only" }, "Designs of the front"), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
   markPins();
   const more = (count, label) => el("button", { type: "button", on: { click: () => { table.rows = count; drawTable(); } } }, label);
@@ -66,6 +67,10 @@ function tableNote(shown, all) {
   if (FIXED_KNOBS.length) parts.push("The same for all: " + FIXED_KNOBS.map((name) => name + " " + knobText(COLUMNS.knobs[name][0])).join(", ") + ".");
   if (COLUMNS.metrics.quality) parts.push("Quality is a surrogate's prediction ± its standard error.");
   return parts.join(" ");
+}
+
+function cellClass(column) {
+  return [column.numeric ? "num" : "", column.secondary ? "secondary" : ""].join(" ").trim() || null;
 }
 
 function sortBy(key) {

@@ -51,6 +51,13 @@ function axis(title, extra) {
   };
 }
 
+/** A logarithmic axis with ticks at 1, 2 and 5 of each decade, or at each decade where there are many. */
+function logAxis(title, values, extra) {
+  const sizes = values.filter((value) => isNumber(value) && value > 0);
+  const ticks = logTicks(Math.min(...sizes) / 3, Math.max(...sizes) * 3);
+  return axis(title, { type: "log", tickvals: ticks, ticktext: ticks.map(short), ...extra });
+}
+
 function layout(extra) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -58,7 +65,7 @@ function layout(extra) {
     font: { family: theme.font, size: 13, color: theme.ink },
     margin: { l: 56, r: 16, t: 12, b: 48 },
     hoverlabel: { bgcolor: theme.panel, bordercolor: theme.line, font: { family: theme.font, size: 13, color: theme.ink } },
-    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12, color: theme.ink } },
+    legend: { traceorder: "normal", orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12, color: theme.ink } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: theme.muted, activecolor: theme.accent },
     dragmode: coarse.matches ? false : "zoom",
     ...extra,
@@ -69,14 +76,16 @@ const PLOT_CONFIG = {
   displaylogo: false,
   responsive: true,
   showTips: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  // Named one by one: the buttons that Plotly offers by itself include one that sends the data to its maker's server.
+  modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
+  plotlyServerURL: "",
   toImageButtonOptions: { format: "svg", filename: "dse" },
 };
 
 /** Draw or redraw a chart. On paper it takes the width of the page, which no observer reports in time. */
-function draw(node, traces, chart) {
+function draw(node, traces, chart, buttons = false) {
   const width = theme.printing ? { width: Math.min(node.clientWidth || 680, 680), autosize: false } : {};
-  return Plotly.react(node, traces, { ...chart, ...width }, PLOT_CONFIG);
+  return Plotly.react(node, traces, { ...chart, ...width }, { ...PLOT_CONFIG, displayModeBar: buttons && !coarse.matches ? "hover" : false });
 }
 
 function selectControl(label, options, value, onChange) {

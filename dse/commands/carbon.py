@@ -1,0 +1,290 @@
+"""``dse carbon``: estimates, tables, factors, grids, validation, and how robust a front is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+KINDS = ("die", "memory", "operation", "pcb", "llm")
+
+
+def register(commands: Any) -> None:
+    """Add the command and its subcommands."""
+    group = commands.add_parser(
+        "carbon",
+        help="estimate carbon, explain factors, list grids, validate",
+        description="Embodied and operational carbon: estimates with ranges, tables, factors with their sources, validation.",
+        allow_abbrev=False,
+    )
+    group.set_defaults(run=run_help, parser=group)
+    actions = group.add_subparsers(dest="carbon_command", metavar="COMMAND")
+    _estimate(actions)
+    _batch(actions)
+    _explain(actions)
+    _grids(actions)
+    _validate(actions)
+    _robustness(actions)
+
+
+def _add(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    sentence = text[0].upper() + text[1:] + "."
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=sentence, allow_abbrev=False)
+    return parser
+
+
+def _estimate(actions: Any) -> None:
+    parser = _add(actions, "estimate", "estimate a device or product from a TOML specification")
+    parser.add_argument("spec", metavar="SPEC.toml", help="specification, see docs/models/carbon.md")
+    parser.add_argument("--profile", help="use this profile instead of the specification's")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--draws", type=int, help="Monte Carlo draws (default 20000)")
+    parser.add_argument("--seed", type=int, help="seed of the draws (default 0)")
+    parser.set_defaults(run=run_estimate)
+
+
+def _batch(actions: Any) -> None:
+    parser = _add(actions, "batch", "compute a CSV table and add total_kgco2e and its parts")
+    parser.add_argument("table", metavar="IN.csv", help="the columns of the peers' reference tables are taken as they stand")
+    parser.add_argument("--kind", required=True, choices=KINDS, help="what a row is")
+    parser.add_argument("--profile", default="default", help="act2, catransformers, ecochip, 3dcarbon or default")
+    parser.add_argument("--out", metavar="OUT.csv", help="write here (default: standard output)")
+    parser.set_defaults(run=run_batch)
+
+
+def _explain(actions: Any) -> None:
+    parser = _add(actions, "explain", "print every factor with value, range, source, vintage and licence")
+    parser.add_argument("spec", metavar="SPEC.toml", nargs="?", help="the factors of this estimate (default: all)")
+    parser.add_argument("--match", metavar="TEXT", help="only factors whose key contains TEXT")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_explain)
+
+
+def _grids(actions: Any) -> None:
+    parser = _add(actions, "grids", "list carbon intensities of electricity, or check a grid file of your own")
+    parser.add_argument("pattern", metavar="TEXT", nargs="?", help="only codes, names or levels that contain TEXT")
+    parser.add_argument("--code", help="look one code up as an estimate would")
+    parser.add_argument("--role", choices=("use", "fab"), default="use", help="role of --code (fab: ACT 2022 answers first)")
+    parser.add_argument("--import", dest="import_file", metavar="FILE", help="Electricity Maps, WattTime or EIA-930 file")
+    parser.add_argument("--zone", help="zone of a file with several")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_grids)
+
+
+def _validate(actions: Any) -> None:
+    parser = _add(actions, "validate", "check the estimator against peers' outputs and published footprints")
+    parser.add_argument("--reference", metavar="FOLDER", help="folder of the peers' outputs (default: tests/reference/carbon)")
+    parser.add_argument("--plot", metavar="FILE.svg", help="write the chiplet crossover as a picture")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_validate)
+
+
+def _robustness(actions: Any) -> None:
+    parser = _add(actions, "robustness", "say how a study's Pareto order stands up to uncertain carbon factors")
+    parser.add_argument("study", metavar="RUN", help="run folder of a search")
+    parser.add_argument("--draws", type=int, default=1000, help="Monte Carlo draws (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_robustness)
+
+
+def _print_json(data: Any) -> None:
+    # allow_nan=False: a number that is not finite must never leave as JSON
+    json.dump(data, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def run_help(args: argparse.Namespace) -> int:
+    """Without a subcommand: usage, exit code 2."""
+    args.parser.print_help(sys.stderr)
+    return 2
+
+
+def run_estimate(args: argparse.Namespace) -> int:
+    """Estimate and print."""
+    from carbon import estimate, report
+
+    spec = estimate.load(args.spec)
+    if args.profile is not None:
+        spec["profile"] = args.profile
+    settings = dict(spec.get("uncertainty", {}))
+    settings.update({name: getattr(args, name) for name in ("draws", "seed") if getattr(args, name) is not None})
+    if settings:
+        spec["uncertainty"] = settings
+    answer = estimate.estimate(spec)
+    if args.json:
+        _print_json(report.estimate_data(answer))
+    else:
+        print(report.estimate_text(answer))
+    return 0
+
+
+def run_batch(args: argparse.Namespace) -> int:
+    """Compute a table and write it."""
+    from carbon import batch
+    from carbon.errors import CarbonError
+
+    table = batch.run(args.table, args.kind, args.profile)
+    if table.passed_through:
+        print(f"columns passed through, not used: {', '.join(table.passed_through)}", file=sys.stderr)
+    if args.out is None:
+        sys.stdout.write(table.text())
+        return 0
+    try:
+        Path(args.out).write_text(table.text(), encoding="utf-8")
+    except OSError as problem:
+        raise CarbonError(f"output {args.out!r} cannot be written: {problem.strerror}") from None
+    print(f"{len(table.rows)} rows written to {args.out}", file=sys.stderr)
+    return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """Print factors with their provenance."""
+    from carbon import estimate, report
+    from carbon.errors import unknown
+
+    sources: dict[str, Any] = dict(report.all_factors())
+    if args.spec is not None:
+        sources = dict(estimate.estimate(estimate.load(args.spec)).sources)
+    if args.match:
+        found = {key: factor for key, factor in sources.items() if args.match.lower() in key.lower()}
+        if not found:
+            raise unknown("factor", args.match, sources)
+        sources = found
+    if args.json:
+        _print_json({key: report.factor_data(factor) for key, factor in sources.items()})
+    else:
+        print(report.sources_text(sources))
+    return 0
+
+
+def run_grids(args: argparse.Namespace) -> int:
+    """List grids, look one up, or check a file."""
+    from carbon import grid, importers, report
+    from carbon.errors import CarbonError
+
+    if args.import_file is not None:
+        read = importers.read(args.import_file, zone=args.zone)
+        for warning in read.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        listed = [read.trace.factor()]
+    elif args.code is not None:
+        listed = [grid.lookup(args.code, role=args.role)]
+    else:
+        listed = report.grids(args.pattern)
+        if not listed:
+            raise CarbonError(f"no grid matches {args.pattern!r}; `dse carbon grids` lists all")
+    if args.json:
+        _print_json([{"name": one.name, **report.factor_data(one)} for one in listed])
+    else:
+        print(report.grids_text(listed))
+    return 0
+
+
+def run_validate(args: argparse.Namespace) -> int:
+    """Print the validation table; exit code 1 where a goal is missed."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from carbon import plots, report, validation
+    from carbon.errors import CarbonError
+
+    checks, products = validation.everything(args.reference)
+    if args.plot is not None:
+        x = np.linspace(0.01, 0.25, 121)
+        whole, split = validation.crossover(x)
+        marks = x[np.argmax(split < whole)]
+        svg = plots.lines_svg(
+            "814 mm2 at 5 nm: one die or four chiplets (fan-out)",
+            "defect density per cm2",
+            "embodied kgCO2e",
+            x.tolist(),
+            {"one die": whole.tolist(), "four chiplets": split.tolist()},
+            float(marks),
+        )
+        try:
+            Path(args.plot).write_text(svg, encoding="utf-8")
+        except OSError as problem:
+            raise CarbonError(f"plot {args.plot!r} cannot be written: {problem.strerror}") from None
+    if args.json:
+        inside = [{**asdict(one), "inside": one.inside} for one in products]
+        _print_json({"checks": [asdict(one) for one in checks], "products": inside})
+    else:
+        print(report.checks_text(checks, products))
+    return 1 if any(one.passed is False for one in checks) else 0
+
+
+def run_robustness(args: argparse.Namespace) -> int:
+    """Draw the carbon factors of a finished run and say how often its order holds."""
+    import numpy as np
+
+    from carbon import grid, report, robustness
+    from dse import run as runs
+    from dse.evaluation import load_hardware
+
+    found = runs.load(args.study)
+    problem, designs = found.problem, found.designs
+    if not designs:
+        from dse.errors import DseError
+
+        raise DseError(f"run {args.study} has an empty front, so there is no order to test")
+    space = load_hardware(problem)
+    knobs = {name: np.array([design["knobs"][name] for design in designs]) for name in space.grid()}
+    hardware = space.batch(knobs)
+    deployment = problem.deployment
+    devices = {
+        "area_mm2": np.broadcast_to(hardware.area_mm2, (len(designs),)),
+        "node_nm": hardware.node_nm,
+        "memory_type": hardware.level_kinds[-1],
+        "memory_gb": np.broadcast_to(hardware.dram_bytes / 2**30, (len(designs),)),
+        "fab_grid": deployment.fab_grid,
+    }
+    names = [name for name in designs[0]["metrics"] if all(name in design["metrics"] for design in designs)]
+    answer = robustness.front(
+        deployment.carbon_profile,
+        devices,
+        {name: np.array([design["metrics"][name] for design in designs]) for name in names},
+        [(objective.metric, objective.sign) for objective in problem.objectives],
+        use_grid=grid.lookup(deployment.grid),
+        draws=args.draws,
+        seed=args.seed,
+    )
+    stays, total = answer.stability.stays, answer.total
+    rows = [
+        {
+            "design": design["design"],
+            "stays_on_front": float(stays[at]),
+            "least_of_objective": float(answer.stability.best[at]),
+            "total_kgco2e": {
+                "p5": float(total.p5[at]),
+                "p50": float(total.p50[at]),
+                "p95": float(total.p95[at]),
+            },
+        }
+        for at, design in enumerate(designs)
+    ]
+    data = {
+        "run": str(args.study),
+        "objective": answer.objective,
+        "draws": args.draws,
+        "seed": args.seed,
+        "whole_front_holds": answer.stability.whole_front,
+        "pair_order_holds": answer.stability.pairs,
+        "designs": rows,
+        "ranges": {key: [one.low, one.mode, one.high] for key, one in answer.ranges.items()},
+    }
+    if args.json:
+        _print_json(data)
+        return 0
+    print(f"{len(designs)} designs, {args.draws} draws of {len(answer.ranges)} factors, order by {answer.objective}")
+    print(f"the whole front holds in {100 * answer.stability.whole_front:.1f} % of the draws")
+    print(f"two designs keep their order in {100 * answer.stability.pairs:.1f} % of the draws, mean over pairs")
+    shown = []
+    for at, row in enumerate(rows):
+        spread = [report.number(float(each[at])) for each in (total.p5, total.p50, total.p95)]
+        shown.append([str(row["design"]), f"{100 * stays[at]:.1f} %", *spread])
+    print(report.table(["design", "stays on front", "total p5", "p50", "p95"], shown))
+    return 0

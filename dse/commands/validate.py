@@ -1,0 +1,70 @@
+"""``dse validate``: every reference comparison, with the error now and the peers' own."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+SUBJECTS = ("hardware",)
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "validate",
+        help="compare the models with their references",
+        description="Run every reference comparison and print its error beside the goal and the error that peers report. "
+        "Leaves with code 1 if a figure is worse than recorded.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("subject", metavar="SUBJECT", help=f"what is validated: {', '.join(SUBJECTS)}")
+    parser.add_argument("--only", action="append", metavar="NAME", help="run this comparison only (repeatable)")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON on stdout")
+    shape.add_argument("--markdown", action="store_true", help="print the page that docs/validation.md holds")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the comparisons and print them; 1 if a figure exceeds its recorded bound."""
+    from dse.errors import unknown_name
+    from hw_models import validation
+
+    if args.subject not in SUBJECTS:
+        raise unknown_name("subject", args.subject, SUBJECTS)
+    comparisons = validation.run(args.only)
+    if args.json:
+        _print_json(comparisons)
+    elif args.markdown:
+        print(validation.page(comparisons), end="")
+    else:
+        _print_table(comparisons)
+    return 0 if all(c.within_bound for c in comparisons) else 1
+
+
+def _print_json(comparisons: list[Any]) -> None:
+    import json
+    from dataclasses import asdict
+
+    rows = [{**asdict(c), "within_bound": c.within_bound, "meets_goal": c.meets_goal} for c in comparisons]
+    print(json.dumps({"subject": "hardware", "comparisons": rows}, indent=2))
+
+
+def _print_table(comparisons: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hw_models import validation
+
+    table = Table(box=None, pad_edge=False)
+    for title in validation.HEADER:
+        table.add_column(title, justify="right" if title in ("rows", "error now", "goal") else "left", overflow="fold")
+    for comparison in comparisons:
+        table.add_row(*validation.cells(comparison), style=None if comparison.within_bound else "bold red")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width: whole lines, for a reader such as grep
+    console.print(table)
+    worse = [c for c in comparisons if not c.within_bound]
+    for c in worse:
+        console.print(f"{c.name}: {c.value:.2f} is worse than the recorded {c.bound:g}", style="bold red")

@@ -1,0 +1,115 @@
+"""Where dear evaluations run: in this process, in worker processes here, or on a Dask cluster.
+
+Everything is a ``concurrent.futures.Executor``: submit returns a future. A worker that dies breaks its future (here the
+pool is made anew; Dask moves the work to another worker first) and the trial is recorded as failed and retried.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from dse.errors import DseError, UsageError, unknown_name
+
+EXECUTORS = ("inline", "processes", "dask")
+
+
+class InlineExecutor(Executor):
+    """Runs a call when it is submitted, in this thread: the one-worker case, with nothing to lose or to order."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call now; an exception of the call is kept in the future, an interrupt of the user is not."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - whatever a user's evaluation raises is the trial's outcome
+            future.set_exception(error)
+        return future
+
+
+class Workers:
+    """An executor that can be made anew when it broke or when a call in it must be ended."""
+
+    def __init__(self, kind: str, count: int = 1, address: str | None = None) -> None:
+        if kind not in EXECUTORS:
+            raise unknown_name("executor", kind, EXECUTORS)
+        if count < 1:
+            raise UsageError(f"workers is {count}; a whole number of at least 1 is needed")
+        self.kind, self.count = kind, 1 if kind == "inline" else count
+        self._address = address
+        self._client: Any = None
+        self._executor: Executor | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a call on a worker."""
+        if self._executor is None:
+            self._executor = self._make()
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def _make(self) -> Executor:
+        if self.kind == "inline":
+            return InlineExecutor()
+        if self.kind == "processes":
+            # Spawned, not forked: a fork of a process with threads (numpy, torch) can hang.
+            return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+        return self._dask()
+
+    def _dask(self) -> Executor:
+        try:
+            from distributed import Client
+        except ModuleNotFoundError as error:
+            raise DseError("executor dask needs the package distributed; install dse-toolkit[dask]") from error
+        if self._address is None:
+            raise UsageError("executor dask needs the address of a scheduler, like --address tcp://127.0.0.1:8786")
+        try:
+            self._client = Client(self._address, timeout="10s", set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise DseError(f"address {self._address!r} has no Dask scheduler that answers: {error}") from error
+        # A pure call with equal arguments would be answered from memory; a retried trial must run again.
+        executor: Executor = self._client.get_executor(pure=False)
+        return executor
+
+    def renew(self) -> None:
+        """Drop the executor and whatever still runs in it; the next call makes a new one. Dask looks after itself."""
+        if self.kind == "dask":
+            return
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            # The processes of the pool itself: a call that runs past its time has to end.
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.terminate()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def cancels_one(self) -> bool:
+        """Whether a single running call can be given up without the others (Dask), or only the pool as a whole."""
+        return self.kind == "dask"
+
+    def close(self) -> None:
+        """End everything."""
+        self.renew()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+@contextmanager
+def workers(kind: str | None = None, count: int = 1, address: str | None = None) -> Iterator[Workers]:
+    """Workers by name; without one, this process for one worker and processes for more."""
+    pool = Workers(kind or ("dask" if address else "inline" if count == 1 else "processes"), count, address)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def default_workers() -> int:
+    """Processors of this machine, at most 8."""
+    return min(8, os.cpu_count() or 1)

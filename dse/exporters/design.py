@@ -1,0 +1,331 @@
+"""What an exporter is given: one design of a run as records, its matrix products counted once each, and its other operations.
+
+Every target takes matrix products. A product here is a distinct shape; operations that share it (the projections of queries,
+keys and values, all layers) are listed once with how often a request runs them, so that a simulator is asked once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dse.errors import DseError, UsageError
+from workloads.ops import Kind
+
+if TYPE_CHECKING:
+    from dse.run import Run
+    from hw_models.accelerator import Accelerator, AcceleratorBatch
+    from workloads.records import Workload
+
+
+@dataclass(frozen=True)
+class Product:
+    """A distinct product ``out[batch, m, n] = in[batch, m, k] x second[(batch), k, n]``.
+
+    Attributes:
+        name: the first operation that it is, made safe for any file format: letters, digits, underscores.
+        operations: the names of all of them.
+        batch: entries with a second operand of their own (heads of attention, groups); where the second operand is a weight,
+            the batch is part of ``m`` and this is 1.
+        second_is_weight: the second operand is a parameter.
+        runs: how often one request runs it.
+        latency_s, bound: what it costs once on the design, and what limits it.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    batch: int
+    m: int
+    n: int
+    k: int
+    second_is_weight: bool
+    input_bits: int
+    weight_bits: int
+    output_bits: int
+    runs: float
+    latency_s: float
+    bound: str
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.batch * self.m * self.n * self.k
+
+
+@dataclass(frozen=True)
+class ChosenMapping:
+    """The mapping that the design's cost stands for.
+
+    Attributes:
+        split: cores along m, n, k and batch. unroll: array units along m, n, k.
+        tile: for each level below the DRAM, elements of one core's tile along m, n, k. stationary: for each level the dimension
+            (``m``, ``n``, ``k``) of its innermost loop.
+        cycles, compute_cycles: of the product.
+    """
+
+    split: tuple[int, int, int, int]
+    unroll: tuple[int, int, int]
+    register_tile: tuple[int, int, int]
+    tile: tuple[tuple[int, int, int], ...]
+    stationary: tuple[str, ...]
+    cycles: float
+    compute_cycles: float
+
+
+@dataclass(frozen=True)
+class Other:
+    """Operations that are no matrix product, by function: what no product-only target sees."""
+
+    function: str
+    count: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class ExportDesign:
+    """One design of a run, ready for an exporter."""
+
+    number: int
+    workload_name: str
+    accelerator: Accelerator
+    workload: Workload
+    knobs: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    criterion: str
+    command: str
+    version: str
+    products: tuple[Product, ...]
+    others: tuple[Other, ...]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def batch(self) -> AcceleratorBatch:
+        """The accelerator with what the technology tables say of it."""
+        return self.accelerator.batch()
+
+    @property
+    def label(self) -> str:
+        """A name for it that is safe in every format and as a file name."""
+        return f"dse_design_{self.number:04d}"
+
+    @cached_property
+    def mappings(self) -> dict[str, ChosenMapping]:
+        """The mapping of each product, by its name."""
+        return product_mappings(self)
+
+
+def load_design(run: Run, number: int) -> ExportDesign:
+    """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
+    from dse.evaluation import build_space, load_hardware
+    from workloads import library
+
+    entry = next((design for design in run.designs if design["design"] == number), None)
+    if entry is None:
+        raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
+    problem = run.problem
+    family, hardware = library.load(problem.workload), load_hardware(problem)
+    space = build_space(problem, family, hardware)
+    knobs = entry["knobs"]
+    missing = [name for name in (*space.models, *hardware.knobs) if name not in knobs]
+    if missing:
+        raise DseError(f"design {number} of run {run.path} has no value for {', '.join(missing)}; its study is not whole")
+    workload = family.build(**{name: knobs[name] for name in space.models}, **space.settings)
+    accelerator = hardware.accelerator({name: knobs[name] for name in hardware.knobs})
+    return describe(
+        accelerator,
+        workload,
+        number=number,
+        workload_name=problem.workload,
+        knobs=knobs,
+        metrics=entry["metrics"],
+        criterion=problem.criterion,
+        command=str(run.provenance.get("command", "")),
+        version=str(run.provenance.get("version", "")),
+    )
+
+
+def describe(
+    accelerator: Accelerator,
+    workload: Workload,
+    *,
+    number: int = 1,
+    workload_name: str | None = None,
+    knobs: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    criterion: str = "edp",
+    command: str = "",
+    version: str = "",
+) -> ExportDesign:
+    """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
+    if workload.models is not None:
+        raise UsageError(f"workload {workload.name!r} describes {workload.models} models; an export takes one")
+    products, others, notes = _collect(accelerator, workload, criterion)
+    if not products:
+        raise DseError(f"workload {workload.name!r} has no matrix product; there is nothing that the targets could run")
+    return ExportDesign(
+        number=number,
+        workload_name=workload_name or workload.name,
+        accelerator=accelerator,
+        workload=workload,
+        knobs=dict(knobs or {}),
+        metrics=dict(metrics or {}),
+        criterion=criterion,
+        command=command,
+        version=version,
+        products=products,
+        others=others,
+        notes=notes,
+    )
+
+
+def safe_name(text: str, taken: set[str] | None = None) -> str:
+    """``text`` as an identifier that no format reads as anything else: letters, digits, underscores; a letter first; new."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", text)[:60].strip("_")
+    if not name or not name[0].isalpha():
+        name = f"op_{name}".rstrip("_")
+    if taken is not None:
+        base, number = name, 1
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name)
+    return name
+
+
+def _collect(
+    accelerator: Accelerator, workload: Workload, criterion: str
+) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...]]:
+    from typing import cast
+
+    from hw_models import cost
+
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    other: dict[str, list[float]] = {}
+    notes: list[str] = []
+    hardware = accelerator.batch()
+    for phase in workload.phases:
+        table = phase.table
+        shapes, index = table.distinct()
+        unit = cost.unit_costs(shapes, hardware, criterion=cast(cost.Criterion, criterion))
+        latency = unit.latency_s[index, 0]
+        bound = [unit.bound_names[int(code)] for code in unit.bound[index, 0]]
+        for row, operation in enumerate(table.rows()):
+            runs = float(np.asarray(operation.repeat)) * float(phase.runs)
+            if runs == 0:
+                continue
+            parts = _products_of(operation)
+            if not parts:
+                name = operation.function or Kind(int(operation.kind)).name.lower()
+                entry = other.setdefault(name, [0.0, 0.0])
+                entry[0] += runs
+                entry[1] += runs * float(latency[row])
+                continue
+            if len(parts) > 1:
+                notes.append(
+                    f"fused attention {operation.name!r} is given as its two products (scores and context) without causal mask, "
+                    "window or softmax; the latency beside them is that of both together"
+                )
+            if operation.kind == Kind.CONV:
+                notes.append(f"convolution {operation.name!r} is given as its im2col product; the reuse of its windows is not")
+            for suffix, key in parts:
+                entry_ = found.setdefault(key, {"names": [], "runs": 0.0, "latency": float(latency[row]), "bound": bound[row]})
+                entry_["names"].append(f"{phase.name}.{operation.name}{suffix}" if len(workload.phases) > 1 else operation.name + suffix)
+                entry_["runs"] += runs
+    taken: set[str] = set()
+    products = tuple(
+        Product(
+            safe_name(entry["names"][0], taken), tuple(entry["names"]), *key[:4], key[4], *key[5:], entry["runs"], entry["latency"],
+            entry["bound"],
+        )
+        for key, entry in found.items()
+    )  # fmt: skip
+    return products, tuple(Other(name, *values) for name, values in other.items()), tuple(dict.fromkeys(notes))
+
+
+def _products_of(operation: Any) -> list[tuple[str, tuple[Any, ...]]]:
+    """The products of an operation: [(suffix of its name, (batch, m, n, k, second is weight, bits of the three operands))]."""
+    number = {name: int(np.asarray(getattr(operation, name))) for name in (
+        "m", "n", "k", "batch", "groups", "input_bits", "weight_bits", "output_bits", "v_dim", "kv_share",
+    )}  # fmt: skip
+    bits = (number["input_bits"], number["weight_bits"], number["output_bits"])
+    if operation.kind in (Kind.GEMM, Kind.CONV):
+        weight = bool(operation.second_is_weight)
+        m = number["batch"] * number["m"] if weight else number["m"]
+        batch = number["groups"] if weight else number["batch"] * number["groups"]
+        return [("", (batch, m, number["n"], number["k"], weight, *bits))]
+    if operation.kind in (Kind.ATTENTION_PREFILL, Kind.ATTENTION_DECODE):
+        share = number["kv_share"]
+        batch, m = number["batch"] // share, number["m"] * share
+        return [
+            (".scores", (batch, m, number["n"], number["k"], False, *bits)),
+            (".context", (batch, m, number["v_dim"], number["n"], False, *bits)),
+        ]
+    return []
+
+
+def product_mappings(design: ExportDesign) -> dict[str, ChosenMapping]:
+    """The best mapping of each product on the accelerator by the design's criterion: {name: mapping}."""
+    from dse_kernels import mapping
+
+    from hw_models.gemm import mapping_hardware
+
+    products = design.products
+    found = mapping.search(
+        [(p.batch, p.m, p.n, p.k) for p in products],
+        [p.second_is_weight and p.batch == 1 for p in products],
+        mapping_hardware(design.batch),
+        operand_bits=np.array([(p.input_bits, p.weight_bits, p.output_bits) for p in products], dtype=np.float64),
+        criterion=design.criterion,  # type: ignore[arg-type]
+        return_mapping=True,
+    )
+    chosen = found.mapping
+    assert chosen is not None  # asked for
+
+    def ints(values: Any) -> tuple[Any, ...]:
+        return tuple(int(v) for v in values)
+
+    return {
+        p.name: ChosenMapping(
+            split=ints(chosen.split[i, 0]),
+            unroll=ints(chosen.unroll[i, 0]),
+            register_tile=ints(chosen.register_tile[i, 0]),
+            tile=tuple(ints(level) for level in chosen.tile[i, 0]),
+            stationary=tuple(mapping.DIMENSIONS[int(d)] for d in chosen.stationary[i, 0]),
+            cycles=float(found.cycles[i, 0]),
+            compute_cycles=float(found.compute_cycles[i, 0]),
+        )
+        for i, p in enumerate(products)
+    }
+
+
+def axis_dimensions(mapping: ChosenMapping, rows: int, columns: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Which dimension the columns and the rows of the array carry, and how many units of it: ((columns), (rows)).
+
+    The mapping says how many units work along m, n and k; each axis of the array carries one dimension, or both the same.
+    """
+    names = ("m", "n", "k")
+    for column in range(3):
+        for row in range(3):
+            rest = [mapping.unroll[d] for d in range(3) if d not in (column, row)]
+            if any(units != 1 for units in rest):
+                continue
+            if column == row:
+                units = mapping.unroll[column]
+                if units <= columns:
+                    return (names[column], units), (names[row], 1)
+                if units <= rows * columns and units % columns == 0:
+                    return (names[column], columns), (names[row], units // columns)
+            elif mapping.unroll[column] <= columns and mapping.unroll[row] <= rows:
+                return (names[column], mapping.unroll[column]), (names[row], mapping.unroll[row])
+    # An axis that is split between dimensions (a rule of the comparison profile) has no simpler form; the largest two stand.
+    order = sorted(range(3), key=lambda d: -mapping.unroll[d])
+    return (
+        (names[order[0]], min(mapping.unroll[order[0]], columns)),
+        (names[order[1]], min(mapping.unroll[order[1]], rows)),
+    )
+

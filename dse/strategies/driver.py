@@ -1,0 +1,213 @@
+"""The loop that runs an ask/tell strategy: ask, evaluate somewhere, commit, until there is a reason to stop.
+
+Every outcome is committed before the next trial is asked for. Killed at any instant, the study continues where it was: the
+trials that were running are taken over with their numbers, parameters and seeds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from dse.errors import DseError
+from dse.execution import Workers, workers
+from dse.space import Value
+from dse.strategies.base import AskTell, Strategy
+from dse.strategies.stopping import StoppingRule
+from dse.strategies.task import Evaluator, Task
+from dse.trials import CANCELLED, FAILED, LEASE_SECONDS, TIMED_OUT, Measured, Trial, TrialStore
+
+# How long a driver that has nothing to do waits before it looks at what another driver did.
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended."""
+
+    trials: list[Trial]
+    reason: str
+
+
+class EvaluationError(DseError):
+    """An evaluation that gave no usable result."""
+
+
+def evaluate_one(evaluator: Evaluator, parameters: Mapping[str, Value], fidelity: float, seed: int) -> dict[str, Any]:
+    """What runs on a worker: plain values in, plain values out."""
+    return {name: (m.mean, m.se) for name, m in evaluator(parameters, fidelity=fidelity, seed=seed).items()}
+
+
+def run(
+    task: Task,
+    store: TrialStore,
+    strategy: Strategy,
+    *,
+    budget: int | None,
+    seed: int,
+    pool: Workers | None = None,
+    retries: int = 1,
+    timeout_s: float | None = None,
+    stopping: Sequence[StoppingRule] = (),
+    say: Callable[[str], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+    tolerated_failures: int = 10,
+) -> Outcome:
+    """Search until the budget of trials is spent, the space is exhausted or a rule of ``stopping`` holds.
+
+    A failed, timed-out or lost evaluation is recorded and retried up to ``retries`` times with the same seed; after
+    ``tolerated_failures`` trials that failed for good in a row the search ends with an error, for something is wrong with
+    the evaluation. ``timeout_s`` bounds one evaluation's time (with one worker in this process the evaluator itself must
+    bound it, as ``command:`` does).
+    """
+    if pool is None:
+        with workers() as own:
+            return run(task, store, strategy, budget=budget, seed=seed, pool=own, retries=retries, timeout_s=timeout_s,
+                       stopping=stopping, say=say, on_trial=on_trial, tolerated_failures=tolerated_failures)  # fmt: skip
+    loop = _Loop(task, store, strategy, budget, seed, pool, retries, timeout_s, on_trial)
+    try:
+        while (reason := loop.step(stopping, tolerated_failures)) is None:
+            pass
+    except BaseException:
+        # Interrupted or failing: whoever resumes need not wait until our claims run out.
+        store.release()
+        raise
+    if say:
+        say(f"search ended: {reason}")
+    return Outcome(store.trials(), reason)
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: Task,
+        store: TrialStore,
+        strategy: Strategy,
+        budget: int | None,
+        seed: int,
+        pool: Workers,
+        retries: int,
+        timeout_s: float | None,
+        on_trial: Callable[[Trial], None] | None,
+    ) -> None:
+        self.task, self.store, self.pool, self.retries, self.timeout_s = task, store, pool, retries, timeout_s
+        self.asker = AskTell(task, strategy, store, seed=seed, budget=budget)
+        self.on_trial = on_trial
+        self.running: dict[Future[Any], tuple[Trial, float]] = {}
+        self.renewed = time.monotonic()
+
+    def step(self, stopping: Sequence[StoppingRule], tolerated: int) -> str | None:
+        """Hand out work and take in results; the reason to stop, or None to go on."""
+        self._check_failures(tolerated)
+        ending = self._why_stop(stopping)
+        room = self.pool.count - len(self.running)
+        new: list[Trial] = []
+        if room:
+            new = self.store.take_over(limit=room, retries=self.retries)
+            if ending is None and len(new) < room:
+                new += self.asker.ask(room - len(new))
+        for trial in new:
+            self._submit(trial)
+        if not self.running:
+            if ending is not None:
+                return ending
+            if self.asker.exhausted and not self._others_running():
+                spent = self.asker.budget is not None and len(self.store.trials()) >= self.asker.budget
+                return f"the budget of {self.asker.budget} trials is spent" if spent else "the space is exhausted"
+            time.sleep(_POLL_SECONDS)
+            return None
+        self._collect()
+        return None
+
+    def _submit(self, trial: Trial) -> None:
+        if self.task.evaluator is None:
+            self._tell(trial.finish(self.task.measure_known(trial.parameters)))
+            # Nothing to wait for; a future that is done keeps the loop going.
+            future: Future[Any] = Future()
+            future.set_result(None)
+            self.running[future] = (trial, time.monotonic())
+            return
+        try:
+            future = self.pool.submit(evaluate_one, self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
+        except BrokenProcessPool:
+            self.pool.renew()
+            future = self.pool.submit(evaluate_one, self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
+        self.running[future] = (trial, time.monotonic())
+
+    def _collect(self) -> None:
+        done, _ = wait(list(self.running), timeout=self._patience(), return_when=FIRST_COMPLETED)
+        for future in sorted(done, key=lambda f: self.running[f][0].number):
+            trial, _ = self.running.pop(future)
+            self._finish(trial, future)
+        self._expire()
+        if time.monotonic() - self.renewed > LEASE_SECONDS / 3:
+            self.store.renew()
+            self.renewed = time.monotonic()
+
+    def _patience(self) -> float:
+        if self.timeout_s is None:
+            return LEASE_SECONDS / 3
+        oldest = min(started for _, started in self.running.values())
+        return min(LEASE_SECONDS / 3, max(0.0, oldest + self.timeout_s - time.monotonic()))
+
+    def _finish(self, trial: Trial, future: Future[Any]) -> None:
+        try:
+            found = future.result()
+            if found is None:
+                return
+            learnt = {name: Measured(*pair) for name, pair in found.items()}
+            missing = [name for name in self.task.learnt if name not in learnt]
+            if missing:
+                raise EvaluationError(f"the evaluation returned {', '.join(learnt) or 'nothing'} and not {missing[0]}")
+            outcome = trial.finish({**self.task.measure_known(trial.parameters), **learnt})
+        except CancelledError:
+            outcome = trial.fail(CANCELLED, "cancelled")
+        except BrokenProcessPool as error:
+            self.pool.renew()
+            outcome = trial.fail(FAILED, f"a worker died: {error}")
+        except TimeoutError as error:
+            outcome = trial.fail(TIMED_OUT, str(error) or "timed out")
+        except Exception as error:  # noqa: BLE001 - whatever a user's evaluation raises is the trial's outcome
+            outcome = trial.fail(FAILED, f"{type(error).__name__}: {error}")
+        self._tell(outcome)
+
+    def _expire(self) -> None:
+        if self.timeout_s is None:
+            return
+        now = time.monotonic()
+        late = [f for f, (_, started) in self.running.items() if now - started > self.timeout_s and not f.done()]
+        if not late:
+            return
+        for future in late:
+            trial, _ = self.running.pop(future)
+            future.cancel()
+            self._tell(trial.fail(TIMED_OUT, f"no result after {self.timeout_s:g} s"))
+        if not self.pool.cancels_one:
+            # Ending one call means ending the pool; the calls beside it start again, uncounted.
+            beside = [trial for trial, _ in self.running.values()]
+            self.running.clear()
+            self.pool.renew()
+            for trial in beside:
+                self._submit(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        if self.store.tell(trial) and self.on_trial:
+            self.on_trial(trial)
+
+    def _why_stop(self, stopping: Sequence[StoppingRule]) -> str | None:
+        if not stopping:
+            return None
+        trials = self.store.trials()
+        return next((reason for rule in stopping if (reason := rule.reason(self.task, trials))), None)
+
+    def _others_running(self) -> bool:
+        return any(trial.state == "running" for trial in self.store.trials())
+
+    def _check_failures(self, tolerated: int) -> None:
+        last = [t for t in self.store.trials() if t.finished is not None][-tolerated:]
+        if len(last) == tolerated and all(t.state in (FAILED, TIMED_OUT) and t.attempts > self.retries for t in last):
+            raise DseError(f"the last {tolerated} evaluations failed; the last one said: {last[-1].error}")

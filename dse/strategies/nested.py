@@ -1,0 +1,218 @@
+"""Nested search: quality is learnt over the models, hardware is solved exactly.
+
+A trial is one dear evaluation of a model. For every model the exact hardware front is known (``Task.inner``), so nothing is
+spent on learning what can be computed: a Gaussian process stands for quality alone, and the expected hypervolume
+improvement of a model takes its costs as they are. All models are scored; there is no inner optimiser to tune.
+
+The first d + 1 trials spread over the models: one from each of d + 1 bands of equal count in cost (the front runs through
+all of them, whatever quality turns out to be), far from the ones before it in the space's coding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError
+from dse.strategies import gp
+from dse.strategies.base import left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.improvement import CostCells, ehvi_one_cost, expected_excess
+from dse.strategies.task import Inner, Task
+from dse.strategies.transfer import Prior
+from dse.trials import RUNNING, Proposal, Trial
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# The reference point of a task that gives none: the nadir of the front as now predicted, moved out by a tenth of its range.
+_MARGIN = 0.1
+# Of the designs of an initial band, those among the farthest tenth from what was chosen before are drawn from.
+_FAR_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Quality of all models as the process sees it, to be maximised: posterior (n,) and the observed ones."""
+
+    mean: FloatArray
+    sd: FloatArray
+    observed: IntArray  # positions in task.rows
+    level: FloatArray  # their quality: posterior mean where noisy, the figure where exact
+
+
+class NestedSearch:
+    """Gaussian process on quality, exact costs, exact expected hypervolume improvement."""
+
+    name = "nested"
+
+    def __init__(self, *, initial: int | None = None, prior: Prior | None = None, say: Callable[[str], None] | None = None) -> None:
+        self.initial, self.prior, self.say = initial, prior, say
+        self._cells: tuple[int, CostCells, FloatArray] | None = None
+
+    def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
+        """See :class:`dse.strategies.base.Strategy`."""
+        objective = _check(task)
+        taken = taken_rows(task, history)
+        free = left_over(task, taken)
+        if not len(free):
+            return None
+        inner = task.inner
+        assert inner is not None
+        count = self.initial if self.initial is not None else self.default_initial(task)
+        done = [trial for trial in history if trial.done and objective in trial.metrics]
+        if number < count or not (done or self.prior):
+            return proposal_of(task, task.rows[self._spread(task, inner, taken, free, number, count, seed)], origin="initial")
+        prediction = self.predict(task, history)
+        gain, volume = self._gain(task, inner, prediction)
+        gain[np.setdiff1d(np.arange(len(task.rows)), free)] = -1.0
+        best = int(np.argmax(gain))
+        info = {"origin": "model", "gain": max(float(gain[best]), 0.0), "hypervolume": volume}
+        if gain[best] <= 0:  # nothing is expected to improve: the most uncertain model says most
+            spread = prediction.sd.copy()
+            spread[np.setdiff1d(np.arange(len(task.rows)), free)] = -1.0
+            best = int(np.argmax(spread))
+        return proposal_of(task, task.rows[best], **info)
+
+    def default_initial(self, task: Task) -> int:
+        """Size of the initial design: one more than the parameters that vary; two with a warm start."""
+        varying = sum(len(parameter.values) > 1 for parameter in task.space.parameters)
+        return 2 if self.prior is not None else varying + 1
+
+    def predict(self, task: Task, history: Sequence[Trial]) -> Prediction:
+        """Posterior of quality at all models, in the direction to be maximised; running trials count as their mean."""
+        objective = task.learnt_objectives[0]
+        sign = -objective.sign
+        done = [t for t in history if t.done and objective.metric in t.metrics]
+        pending = [t for t in history if t.state == RUNNING]
+        coded = task.space.coded(task.rows)
+        position = {tuple(row): i for i, row in enumerate(task.rows.tolist())}
+        at = np.array([position[tuple(task.space.index(t.parameters).tolist())] for t in (*done, *pending)], dtype=np.int64)
+        value = np.array([sign * t.metrics[objective.metric].mean for t in done])
+        noise = np.array([t.metrics[objective.metric].se ** 2 for t in done])
+        process = self._fit(task, coded[at[: len(done)]], value, noise, sign)
+        mean, sd = process.predict(coded)
+        level = np.where(noise > 0, mean[at[: len(done)]], value)
+        if pending:
+            # What is being evaluated is taken to come out as expected: its neighbours lose their uncertainty, and it is
+            # part of the front that others must improve on.
+            believed = mean[at[len(done) :]]
+            value, noise = np.concatenate([value, believed]), np.concatenate([noise, np.zeros(len(pending))])
+            level = np.concatenate([level, believed])
+            mean, sd = self._fit(task, coded[at], value, noise, sign).predict(coded)
+        return Prediction(mean, sd, at, level)
+
+    def _fit(
+        self, task: Task, inputs: FloatArray, value: FloatArray, noise: FloatArray, sign: float
+    ) -> gp.GaussianProcess:
+        if self.prior is None:
+            return gp.fit(inputs, value, noise)
+        more, theirs, their_noise, groups = self.prior.observations(task.space, sign)
+        return gp.fit(
+            np.concatenate([inputs.reshape(len(value), more.shape[1]), more]),
+            np.concatenate([value, theirs]),
+            np.concatenate([noise, their_noise]),
+            np.concatenate([np.zeros(len(value), dtype=np.int64), groups]),
+        )
+
+    def _spread(
+        self, task: Task, inner: Inner, taken: set[tuple[int, ...]], free: IntArray, number: int, count: int, seed: int
+    ) -> int:
+        """Position of the initial design's next model."""
+        rng = rng_of(seed, number)
+        fronts = [inner.fronts[i] for i in task.row_numbers]
+        if inner.objectives:
+            order = np.argsort([front[:, 0].min() for front in fronts], kind="stable")
+        else:
+            order = np.arange(len(fronts))
+        # The bands are visited in an order drawn once a study, so that a study stopped early still covers the range.
+        bands = np.array_split(order, max(1, min(count, len(order))))
+        band = bands[rng_of(seed, 0, stream=1).permutation(len(bands))[number % len(bands)]]
+        band = np.intersect1d(band, free)
+        if not len(band):
+            band = free
+        if not taken:
+            return int(rng.choice(band))
+        coded = task.space.coded(task.rows[band])
+        others = task.space.coded(np.array(sorted(taken), dtype=np.int64))
+        distance = ((coded[:, None, :] - others[None, :, :]) ** 2).sum(2).min(1)
+        return int(rng.choice(band[distance >= np.quantile(distance, _FAR_SHARE)]))
+
+    def _gain(self, task: Task, inner: Inner, seen: Prediction) -> tuple[FloatArray, float]:
+        """Expected hypervolume improvement (n,) of all models, and the hypervolume of what is observed."""
+        fronts = [inner.fronts[i] for i in task.row_numbers]
+        floor = _quality_floor(task)
+        if not inner.objectives:
+            best = float(seen.level.max(initial=-np.inf)) if len(seen.level) else float(seen.mean.min())
+            return expected_excess(seen.mean, seen.sd, max(best, floor)), abs(best)
+        reference = task.reference if task.reference is not None else self._reference(task, fronts, seen)
+        learnt = [o.metric in task.learnt for o in task.objectives].index(True)
+        lowest = max(-float(reference[learnt]), floor)
+        costs = np.delete(reference, learnt)
+        if len(inner.objectives) == 1:
+            cost = np.array([front[:, 0].min() for front in fronts])
+            pair = (lowest, float(costs[0]))
+            gain = ehvi_one_cost(seen.mean, seen.sd, cost, seen.level, cost[seen.observed], pair)
+            return gain, _area(seen.level, cost[seen.observed], pair)
+        cells = self._cells_of(task, fronts, costs)
+        levels = cells.levels(seen.level, seen.observed, lowest)
+        return cells.ehvi(seen.mean, seen.sd, levels), float(cells.volume * np.sum(levels - lowest))
+
+    def _cells_of(self, task: Task, fronts: list[FloatArray], reference: FloatArray) -> CostCells:
+        if self._cells is None or self._cells[0] != id(task) or not np.array_equal(self._cells[2], reference):
+            low = np.minimum(np.min([front.min(0) for front in fronts], axis=0), reference * (1 - 1e-9))
+            self._cells = (id(task), CostCells(fronts, low, reference), reference)
+        return self._cells[1]
+
+    def _reference(self, task: Task, fronts: list[FloatArray], seen: Prediction) -> FloatArray:
+        """Nadir of the front of the posterior mean, moved out by a share of its range."""
+        from dse.pareto import Front
+
+        sizes = [len(front) for front in fronts]
+        quality = np.repeat(-seen.mean, sizes)
+        points = np.concatenate([quality[:, None], np.concatenate(fronts)], axis=1)
+        index = np.arange(len(points), dtype=np.int64)
+        front = Front.of(index, index, points).values
+        low, high = front.min(0), front.max(0)
+        reach = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-9))
+        return _in_order(task, high + _MARGIN * reach)
+
+
+def _in_order(task: Task, quality_first: FloatArray) -> FloatArray:
+    """A point with quality first and the inner objectives after it, in the order of the task's objectives."""
+    assert task.inner is not None
+    return np.array(
+        [
+            quality_first[1 + task.inner.objectives.index(o.metric)] if o.metric in task.inner.objectives else quality_first[0]
+            for o in task.objectives
+        ]
+    )
+
+
+def _area(quality: FloatArray, cost: FloatArray, reference: tuple[float, float]) -> float:
+    from dse.pareto import hypervolume
+
+    return hypervolume(np.stack([-quality, cost], axis=1), np.array([-reference[0], reference[1]]))
+
+
+def _quality_floor(task: Task) -> float:
+    """The least useful quality, in the direction to be maximised, that the constraints on it leave."""
+    objective = task.learnt_objectives[0]
+    wanted = ">=" if objective.direction == "max" else "<="
+    bounds = [-objective.sign * c.bound for c in task.constraints if c.metric == objective.metric and c.relation == wanted]
+    return max(bounds, default=-np.inf)
+
+
+def _check(task: Task) -> str:
+    """The learnt objective; a task that nested search cannot take is an error that says what can."""
+    if task.inner is None or not task.listable:
+        raise UsageError(f"strategy nested needs the exact hardware front of every model and task {task.name} has none; use ax")
+    learnt = task.learnt_objectives
+    if len(learnt) != 1:
+        raise UsageError(
+            f"strategy nested learns one objective and task {task.name} has {len(learnt)} learnt ones; "
+            + ("use exhaustive" if not learnt else "use ax")
+        )
+    return learnt[0].metric

@@ -1,0 +1,188 @@
+#include "mapping_options.h"
+
+namespace mapping {
+
+namespace {
+
+// Factors of `size` along m, n, k whose product is `size`; on one dimension alone unless `shared`.
+std::vector<Triple> axis_factors(int64_t size, bool shared) {
+    std::vector<Triple> out;
+    for (int64_t m = 1; m <= size; ++m) {
+        if (size % m) continue;
+        for (int64_t n = 1; n <= size / m; ++n) {
+            if (size / m % n) continue;
+            const int64_t k = size / m / n;
+            if (shared || (m > 1) + (n > 1) + (k > 1) <= 1) out.push_back({m, n, k});
+        }
+    }
+    return out;
+}
+
+std::vector<Triple> unrolls_of(const Core &core) {
+    std::vector<Triple> out;
+    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0), columns = axis_factors(core.columns, core.split_axes != 0);
+    for (const Triple &r : rows)
+        for (const Triple &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2]});
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+}
+
+bool registers_hold(const Core &core, const Triple &r) {
+    return (r[0] == 1 && r[1] == 1 && r[2] == 1) || r[0] * r[2] + r[2] * r[1] + r[0] * r[1] <= core.register_words;
+}
+
+// Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of tiles.
+std::vector<int64_t> register_ladder(int64_t passes, int64_t limit) {
+    std::vector<int64_t> out;
+    for (int64_t r = 1; r <= limit && r <= passes;) {
+        out.push_back(r);
+        const int64_t tiles = ceil_div(passes, r);
+        if (tiles == 1) break;
+        r = ceil_div(passes, tiles - 1);
+    }
+    return out;
+}
+
+// The exact divisors of a dimension that Sunstone tries: see `factors_first` in dse_kernels/mapping.py.
+bool exact_unroll(const Core &core, const Shape &shape, const Triple &u) {
+    int used = 0;
+    for (int d = 0; d < 3; ++d) {
+        if (shape.dim[d] % u[d]) return false;
+        used += u[d] > 1;
+    }
+    return used <= 2 && u[0] * u[1] * u[2] == core.rows * core.columns;
+}
+
+bool exact_split(const Shape &shape, const Split &split, const Triple &unit) {
+    for (int d = 0; d < 3; ++d)
+        if (shape.dim[d] % (unit[d] * split[d])) return false;
+    return shape.batch % split[3] == 0;
+}
+
+// Maximal register tiles of exact factors: grown along the unrolled dimensions first, then along the third.
+std::vector<Triple> filled_registers(const Core &core, const Shape &shape, const Triple &unroll) {
+    std::vector<Triple> out;
+    for (int third = 0; third < 3; ++third) {
+        if (unroll[third] > 1) continue;
+        const int p = (third + 1) % 3, q = (third + 2) % 3;
+        const Triple units{shape.dim[0] / unroll[0], shape.dim[1] / unroll[1], shape.dim[2] / unroll[2]};
+        const auto larger = [&](Triple r, int d) {  // the next exact factor along d that fits, or the same
+            for (int64_t f = r[d] + 1; f <= units[d] && f <= core.register_words; ++f)
+                if (units[d] % f == 0) {
+                    r[d] = f;
+                    return r;
+                }
+            r[d] = 0;
+            return r;
+        };
+        const auto grows = [&](const Triple &r, int d) {
+            const Triple next = larger(r, d);
+            return next[d] > 0 && registers_hold(core, next);
+        };
+        for (int64_t a = 1; a <= units[p] && a <= core.register_words; ++a)
+            for (int64_t b = 1; units[p] % a == 0 && b <= units[q] && b <= core.register_words; ++b) {
+                if (units[q] % b) continue;
+                Triple r{1, 1, 1};
+                r[p] = a;
+                r[q] = b;
+                if (!registers_hold(core, r) || grows(r, p) || grows(r, q)) continue;
+                while (grows(r, third)) r = larger(r, third);
+                out.push_back(r);
+            }
+    }
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+}
+
+bool any_exact_unroll(const Core &core, const Shape &shape, const std::vector<Triple> &unrolls) {
+    return std::any_of(unrolls.begin(), unrolls.end(), [&](const Triple &u) { return exact_unroll(core, shape, u); });
+}
+
+}  // namespace
+
+std::vector<Split> splits_of(const Core &core, const Shape &shape) {
+    std::vector<Split> out;
+    const int64_t c = core.cores;
+    for (int64_t m = 1; m <= c; ++m)
+        for (int64_t n = 1; c % m == 0 && n <= c / m; ++n)
+            for (int64_t k = 1; c / m % n == 0 && k <= c / m / n; ++k) {
+                if (c / m / n % k || (k > 1 && !core.split_k_over_cores)) continue;
+                const int64_t batch = c / m / n / k;
+                if (batch > 1 && shape.batch == 1) continue;
+                out.push_back({m, n, k, batch});
+            }
+    return out;
+}
+
+std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits) {
+    std::vector<Block> out;
+    std::vector<Triple> unrolls;
+    if (core.kind == kDotProduct) unrolls = unrolls_of(core);
+    const bool exact = core.kind == kDotProduct && core.factors_first && any_exact_unroll(core, shape, unrolls);
+    const auto add = [&](int split, const Triple &unroll, int64_t stationary) {
+        Block b{split, unroll, stationary, {1, 1, 1}, {1, 1, 1}};
+        for (int d = 0; d < 3; ++d) {
+            const int64_t passes = ceil_div(ceil_div(shape.dim[d], splits[split][d]), unroll[d]);
+            // One word for the operand that rests and one for each that streams past: (a + 1)(b + 1) <= words + 1 with b = 1.
+            int64_t most = core.kind == kDotProduct ? std::max<int64_t>(1, (core.register_words - 1) / 2) : 1;
+            if (!exact && d == stationary) most = 1;
+            b.largest_registers[d] = std::min(most, passes);
+            b.least_tiles[d] = ceil_div(passes, b.largest_registers[d]);
+        }
+        out.push_back(b);
+    };
+    for (int s = 0; s < static_cast<int>(splits.size()); ++s)
+        for (int64_t stationary = 0; stationary < 3; ++stationary) {
+            if (core.kind == kDotProduct) {
+                for (const Triple &u : unrolls)
+                    if (!exact || exact_unroll(core, shape, u)) add(s, u, stationary);
+                continue;
+            }
+            // Systolic: outputs rest on rows m x columns n, weights on k x n, inputs on k x m; the third dimension streams.
+            const int64_t flow = stationary == 2 ? kOutputStationary : stationary == 0 ? kWeightStationary : kInputStationary;
+            if (core.dataflow != kAnyDataflow && core.dataflow != flow) continue;
+            Triple u{1, 1, 1};
+            u[stationary == 2 ? 0 : 2] = core.rows;
+            u[stationary == 1 ? 0 : 1] = core.columns;
+            add(s, u, stationary);
+        }
+    return out;
+}
+
+RegisterTiles register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block) {
+    RegisterTiles out;
+    const Split &split = splits[block.split];
+    Triple passes;
+    for (int d = 0; d < 3; ++d) passes[d] = ceil_div(ceil_div(shape.dim[d], split[d]), block.unroll[d]);
+    const auto add = [&](const Triple &r) {
+        out.registers.push_back(r);
+        out.tiles.push_back({ceil_div(passes[0], r[0]), ceil_div(passes[1], r[1]), ceil_div(passes[2], r[2])});
+    };
+    if (core.kind != kDotProduct) {
+        add({1, 1, 1});
+        return out;
+    }
+    if (core.factors_first && exact_unroll(core, shape, block.unroll)) {
+        for (const Triple &r : filled_registers(core, shape, block.unroll)) {
+            const Triple unit{r[0] * block.unroll[0], r[1] * block.unroll[1], r[2] * block.unroll[2]};
+            bool some = false;
+            for (const Split &other : splits) some |= exact_split(shape, other, unit);
+            if (!some || exact_split(shape, split, unit)) add(r);
+        }
+        return out;
+    }
+    const int x = static_cast<int>((block.stationary + 1) % 3), y = static_cast<int>((block.stationary + 2) % 3);
+    for (int64_t a : register_ladder(passes[x], core.register_words))
+        for (int64_t b : register_ladder(passes[y], core.register_words)) {
+            Triple r{1, 1, 1};
+            r[x] = a;
+            r[y] = b;
+            if (!registers_hold(core, r)) break;
+            add(r);
+        }
+    return out;
+}
+
+}  // namespace mapping

@@ -1,0 +1,28 @@
+// What can happen inside the innermost memory: splits over cores, unrolling over the array, tiles in the registers.
+#pragma once
+
+#include "mapping_model.h"
+
+namespace mapping {
+
+// All ways to split the work over the cores along m, n, k and batch whose product is the number of cores.
+std::vector<Split> splits_of(const Core &core, const Shape &shape);
+
+// One unrolling of one split with one resting operand; the register tiles are listed when they are needed.
+struct Block {
+    int split;  // index in the list of splits
+    Triple unroll;
+    int64_t stationary;
+    Triple least_tiles;      // per dimension the fewest array tiles of a core that any register tile of the block gives
+    Triple largest_registers;
+};
+
+std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits);
+
+// The register tiles of a block, each with the number of array tiles of a core's share along m, n, k.
+struct RegisterTiles {
+    std::vector<Triple> registers, tiles;
+};
+RegisterTiles register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block);
+
+}  // namespace mapping

@@ -1,0 +1,72 @@
+"""Any ``torch.nn.Module`` with example inputs: exported (torch.export) and walked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from workloads.errors import WorkloadError, shorten
+from workloads.importers.collector import Collector
+from workloads.records import Phase, Workload
+
+
+def import_module(
+    module: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
+    weight_bits: int = 8,
+    activation_bits: int = 8,
+    fused_attention: bool = False,
+    strict: bool = False,
+    layer_times: Mapping[str, int] | None = None,
+    copies: Mapping[str, int] | None = None,
+) -> Workload:
+    """Return the workload of one forward pass of ``module`` on example inputs; meta tensors do, no weight is needed.
+
+    Operations that are not understood are listed in ``Workload.not_understood``; with ``strict`` they raise WorkloadError.
+    ``layer_times`` and ``copies`` say how many layers a module of that path, and a parameter of that name, stand for.
+    """
+    import torch
+
+    from workloads.importers.torch_graph import GraphWalk
+
+    was_training = module.training
+    module.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, tuple(args), dict(kwargs or {}), strict=False)
+    except Exception as error:  # export reports many kinds of failure; the user needs one sentence
+        first = shorten(str(error), 300)
+        raise WorkloadError(f"{name or type(module).__name__} cannot be exported by torch.export: {first}") from error
+    finally:
+        module.train(was_training)
+    parameters = {key: int(value.numel()) for key, value in module.named_parameters()}
+    first_name = {id(value): key for key, value in module.named_parameters()}
+    aliases = {key: first_name[id(value)] for key, value in module.named_parameters(remove_duplicate=False)}
+    collector = Collector(
+        parameters, weight_bits, activation_bits, fused_attention, copies=MappingProxyType(dict(copies or {}))
+    )
+    GraphWalk(collector, layer_times, aliases).run(program)
+    title = name or type(module).__name__
+    check_understood(collector.not_understood, title, strict)
+    return Workload(
+        name=title,
+        family="imported",
+        phases=(Phase("forward", collector.table()),),
+        dimensions=MappingProxyType({"weight_bits": weight_bits, "activation_bits": activation_bits}),
+        not_understood=MappingProxyType(dict(collector.not_understood)),
+    )
+
+
+def check_understood(unknown: Mapping[str, int], title: str, strict: bool) -> None:
+    """Raise WorkloadError under ``strict`` if an operation was not understood."""
+    if strict and unknown:
+        listed = ", ".join(f"{operation} ({count})" for operation, count in sorted(unknown.items()))
+        raise WorkloadError(
+            f"{title} has operations that are not understood: {listed}; without strict they are listed and left out"
+        )

@@ -1,0 +1,433 @@
+"""The walk over an exported PyTorch graph (torch.export): every node a row, a view, a constant, or reported.
+
+What depends on no input of the request (rotary tables, masks of positions, relative biases) is computed once when a model is
+loaded and counts nothing; its parameters are attached where the result is used. Fused attention stays one node and gives
+scores, softmax and context (or one fused row). The counter of PyTorch is not used: it misses fused attention.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from workloads.importers.collector import Collector, Value, words
+from workloads.importers.einsum import einsum_product
+from workloads.ops import Kind, Operation
+
+VIEWS = words(
+    "view reshape transpose permute t mT expand expand_as unsqueeze squeeze slice select split split_with_sizes chunk alias "
+    "flatten unflatten detach contiguous to _to_copy type_as _assert_tensor_metadata dropout narrow movedim unbind swapaxes "
+    "lift_fresh_copy lift_fresh as_strided view_as identity getitem _unsafe_view numpy_T adjoint unsafe_chunk unsafe_split "
+    "feature_dropout alpha_dropout tensor_split hsplit vsplit squeeze_ unsqueeze_ view_as_real view_as_complex pad_sequence "
+    "_reshape_alias positive real conj resolve_conj resolve_neg copy_to result_type set_ detach_ movedim float half double "
+    "_conj _neg_view unfold swapdims moveaxis ravel broadcast_to"
+)
+MAKERS = words(
+    "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty scalar_tensor "
+    "linspace tensor rand randn rand_like randn_like sym_size sym_numel tril_indices triu_indices"
+)
+COPIES = words(
+    "cat stack repeat repeat_interleave clone copy pad constant_pad_nd roll flip index_put scatter scatter_add index_copy "
+    "index_add slice_scatter select_scatter masked_scatter fill zero _pad_circular reflection_pad1d reflection_pad2d "
+    "replication_pad1d replication_pad2d concat concatenate hstack vstack tile upsample_nearest2d upsample_nearest1d "
+    "pixel_shuffle pixel_unshuffle im2col col2im copysign"
+)
+GATHERS = words("gather index index_select take_along_dim masked_select take embedding_bag")
+REDUCTIONS = words(
+    "sum mean max amax min amin argmax argmin prod any all norm linalg_vector_norm var std var_mean std_mean cumsum cumprod logsumexp "
+    "logcumsumexp diff histc bincount count_nonzero median avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d "
+    "max_pool2d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d aminmax "
+    "max_pool3d cummax cummin trace linalg_norm nansum unique_consecutive searchsorted bucketize"
+)
+NORMS = {
+    "layer_norm": "layernorm",
+    "native_layer_norm": "layernorm",
+    "rms_norm": "rmsnorm",
+    "_fused_rms_norm": "rmsnorm",
+    "group_norm": "groupnorm",
+    "native_group_norm": "groupnorm",
+    "batch_norm": "batchnorm",
+    "_native_batch_norm_legit_no_training": "batchnorm",
+    "cudnn_batch_norm": "batchnorm",
+    "instance_norm": "instancenorm",
+    "normalize": "l2norm",
+}
+SOFTMAXES = {"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"}
+ACTIVATIONS = {
+    **{name: name for name in ("relu", "relu6", "silu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu", "selu", "celu")},
+    **{name: name for name in ("hardtanh", "hardsigmoid", "hardswish", "mish", "prelu", "log_sigmoid", "glu", "gelu", "erf")},
+}
+ELEMENTWISE = words(
+    "add sub mul div rsub neg pow exp exp2 log log2 log1p sqrt rsqrt sin cos abs reciprocal square clamp clamp_min clamp_max clip "
+    "where masked_fill maximum minimum eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not "
+    "bitwise_xor __and__ __or__ __xor__ floor ceil round sign remainder fmod floor_divide true_divide isnan isinf tril triu "
+    "addcmul addcdiv lerp expm1 atan2 atan tan asin acos sinh cosh logical_xor float_power threshold nan_to_num polar "
+    "logit xlogy isfinite trunc frac bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ sgn erfinv complex outer "
+    "special_expit special_erf divide multiply subtract negative not_equal greater less_equal angle fake_quantize_per_tensor_affine "
+    "quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel dequantize"
+)
+SORTS = words("sort argsort msort kthvalue")
+# Modules whose nodes are one operation of a vector unit: the class name says which.
+_NORM_CLASS = re.compile(r"(rms|layer|group|batch)_?norm", re.I)
+_ACTIVATION_CLASSES = {
+    "NewGELUActivation": "gelu_tanh",
+    "FastGELUActivation": "gelu_tanh",
+    "GELUTanh": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh",
+    "QuickGELUActivation": "quick_gelu",
+    "AccurateGELUActivation": "gelu",
+    "GELUActivation": "gelu",
+    "ReLUSquaredActivation": "relu",
+    "MishActivation": "mish",
+    "SiLUActivation": "silu",
+}
+
+
+class GraphWalk:
+    """Walks the nodes of an exported program in order and fills a :class:`Collector`.
+
+    ``layer_times``: {path prefix of a module: how many layers of the model it stands for}; ``aliases``: {name of a tied
+    parameter: the name that it is counted under}.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        layer_times: Mapping[str, int] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self.collector = collector
+        self.aliases = aliases or {}
+        self.layer_times = sorted((layer_times or {}).items(), key=lambda item: -len(item[0]))
+        self.top_k = 1
+        self._values: dict[Any, Any] = {}
+        self._next = 0
+        self._blocks: set[str] = set()
+        self._expanded: dict[int, int] = {}
+
+    def run(self, program: Any) -> None:
+        """Walk an ``ExportedProgram``."""
+        signature = program.graph_signature
+        parameters = {place: self.aliases.get(name, name) for place, name in signature.inputs_to_parameters.items()}
+        buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                known = node.name in parameters or node.name in buffers
+                names = (parameters[node.name],) if node.name in parameters else ()
+                self._bind(node, known, names)
+            else:
+                self._step(node, program.graph_module)
+
+    # ---- bookkeeping ----
+
+    def _bind(self, node: Any, constant: bool, names: tuple[str, ...], root: int | None = None, bits: int = 0) -> None:
+        """Give a node its value (or, for several results, its values)."""
+        meta = node.meta.get("val")
+        if root is None:
+            self._next += 1
+            root = self._next
+        if isinstance(meta, (list, tuple)):
+            self._values[node] = [Value(_shape(item), root, constant, names, bits) for item in meta]
+        else:
+            self._values[node] = Value(_shape(meta), root, constant, names, bits)
+
+    def _value(self, item: Any) -> Value:
+        value = self._values.get(item)
+        if isinstance(value, list):
+            first = value[0] if value else Value((), 0, True)
+            return Value(first.shape, first.root, first.constant, first.parameters)
+        return value if isinstance(value, Value) else Value((), 0, True)
+
+    def _inputs(self, node: Any) -> list[Value]:
+        return [self._value(item) for item in node.all_input_nodes if item in self._values]
+
+    def _step(self, node: Any, owner: Any) -> None:
+        if node.op == "get_attr":
+            attribute = _attribute(owner, node.target)
+            if hasattr(attribute, "graph"):
+                self._values[node] = attribute
+            else:
+                self._bind(node, True, ())
+            return
+        if node.op == "output" or node.op != "call_function":
+            return
+        target = _name(node.target)
+        if any(hasattr(self._values.get(item), "graph") for item in node.all_input_nodes):
+            self._call(node)
+            return
+        inputs = self._inputs(node)
+        names = tuple(dict.fromkeys(name for value in inputs for name in value.parameters))
+        constant = all(value.constant for value in inputs)
+        if target == "getitem":
+            self._getitem(node)
+            return
+        if target in VIEWS:
+            source = inputs[0] if inputs else Value((), 0, True)
+            self._bind(node, constant, names, source.root, source.bits)
+            if target == "expand":
+                self._remember_expand(node, source)
+            elif source.root in self._expanded:
+                pass  # a view of an expanded tensor keeps its root, so that the factor is found by it
+            return
+        # Products of parameters alone run with every request in the graph, so they count; all else is done once at load.
+        executed = target in _PRODUCTS and bool(names)
+        if (constant and not executed) or target in MAKERS:
+            self._bind(node, True, names)
+            return
+        self._bind(node, False, ())
+        self._emit(node, target, inputs)
+
+    def _getitem(self, node: Any) -> None:
+        source = self._values.get(node.args[0])
+        index = node.args[1]
+        if isinstance(source, list) and isinstance(index, int) and index < len(source):
+            self._values[node] = source[index]
+        else:
+            value = self._value(node.args[0])
+            self._bind(node, value.constant, value.parameters, value.root)
+
+    def _remember_expand(self, node: Any, source: Value) -> None:
+        """Note by what factor an expand repeats heads: (..., kv, 1, ...) -> (..., kv, group, ...)."""
+        shape = self._value(node).shape
+        padded = (1,) * (len(shape) - len(source.shape)) + source.shape
+        factor = math.prod(new // old for new, old in zip(shape, padded, strict=True) if old and new != old)
+        if len(shape) == 5 and factor > 1 and padded[2] == 1:
+            self._next += 1
+            self._expanded[self._next] = factor
+            self._bind(node, self._value(node).constant, self._value(node).parameters, self._next)
+
+    def _call(self, node: Any) -> None:
+        """A higher-order operator that wraps a graph (autocast, set_grad): walk into it."""
+        inner = next(item for item in node.all_input_nodes if hasattr(self._values.get(item), "graph"))
+        module = self._values[inner]
+        arguments = [item for item in node.args if hasattr(item, "op") and item is not inner]
+        places = [item for item in module.graph.nodes if item.op == "placeholder"]
+        for place, argument in zip(places, arguments, strict=False):
+            self._values[place] = self._values[argument]
+        result: Any = None
+        for item in module.graph.nodes:
+            if item.op == "output":
+                result = item.args[0]
+            elif item.op != "placeholder":
+                self._step(item, module)
+        if isinstance(result, (list, tuple)):
+            self._values[node] = [self._value(item) for item in result]
+        else:
+            self._values[node] = self._value(result)
+
+    # ---- rows ----
+
+    def _emit(self, node: Any, target: str, inputs: list[Value]) -> None:
+        path, block, block_class = _module(node)
+        self.collector.times = self._times(path)
+        single = self._single_operation(node, block, block_class, path, inputs)
+        if single is None:
+            rows = self._rows(node, target, path or node.name, inputs)
+        else:
+            rows = single
+        if rows is None:
+            self.collector.not_understood[str(node.target)] += self.collector.times
+            rows = []
+        outputs = self._values[node]
+        self.collector.add(rows, inputs, outputs if isinstance(outputs, list) else [outputs])
+
+    def _times(self, path: str) -> int:
+        for prefix, times in self.layer_times:
+            if path == prefix or path.startswith(prefix + "."):
+                return times
+        return 1
+
+    def _single_operation(
+        self, node: Any, block: str, block_class: str, path: str, inputs: list[Value]
+    ) -> list[tuple[Operation, Sequence[str]]] | None:
+        """Rows of a norm or activation that is written as several nodes: one row at its first node, none at the others."""
+        if not block:
+            return None
+        norm = _NORM_CLASS.search(block_class) and "Activation" not in block_class
+        activation = _ACTIVATION_CLASSES.get(block_class)
+        if not norm and activation is None:
+            return None
+        names = [name for name in self.collector.parameters if name.rpartition(".")[0] == path]
+        seen = block in self._blocks
+        self._blocks.add(block)
+        if seen:
+            return []
+        source = next((value for value in inputs if not value.constant), inputs[0])
+        if activation is not None:
+            return [(self.collector.elementwise(path, activation, source.shape, 1, Kind.ACTIVATION), names)]
+        plain = _name(node.target)
+        function = NORMS.get(plain) or ("batchnorm" if "batch" in block_class.lower() else "rmsnorm")
+        return [(self.collector.elementwise(path, function, source.shape, 1, Kind.NORM), names)]
+
+    def _rows(self, node: Any, target: str, name: str, inputs: list[Value]) -> list[tuple[Operation, Sequence[str]]] | None:
+        """Rows of one node with the parameters that they use, or None if it is not understood."""
+        names = [item for value in inputs for item in value.parameters]
+        base = target.removesuffix("_") if not target.startswith("_") else target
+        handler = _PRODUCTS.get(base)
+        if handler is not None:
+            rows = handler(self, node, name)
+            return None if rows is None else [(row, names) for row in rows]
+        output = self._value(node)
+        first = next((value for value in inputs if not value.constant), output)
+        live = sum(1 for value in inputs if not value.constant or value.elements > 1)
+        make = self.collector.elementwise
+        if base in NORMS:
+            return [(make(name, NORMS[base], first.shape, 1, Kind.NORM), names)]
+        if base in SOFTMAXES:
+            return [(make(name, "softmax", first.shape, 1, Kind.SOFTMAX), names)]
+        if base in ACTIVATIONS:
+            function = ACTIVATIONS[base]
+            if base == "gelu" and node.kwargs.get("approximate") == "tanh":
+                function = "gelu_tanh"
+            return [(make(name, function, output.shape, 1, Kind.ACTIVATION), names)]
+        if base in ("embedding",) or base in GATHERS:
+            kind = Kind.EMBEDDING if base == "embedding" else Kind.GATHER
+            return [(make(name, "gather", output.shape, 1, kind), names)]
+        if base in ELEMENTWISE:
+            return [(make(name, _FUNCTION.get(base, base), output.shape, live), names)]
+        if base in REDUCTIONS:
+            return [(make(name, "reduce", first.shape, 1), names)]
+        if base in COPIES:
+            return [(make(name, "copy", output.shape, 1), names)]
+        if base == "topk":
+            self.top_k = int(node.args[1])
+            n = first.shape[-1] if first.shape else 1
+            row = self.collector.vector(name, Kind.TOPK, "topk", first.elements // max(n, 1), n, k=self.top_k)
+            return [(row, names)]
+        if base in SORTS:
+            n = first.shape[-1] if first.shape else 1
+            return [(self.collector.vector(name, Kind.TOPK, "sort", first.elements // max(n, 1), n, k=n), names)]
+        return None
+
+    # ---- products ----
+
+    def _linear(self, node: Any, name: str) -> list[Operation]:
+        first, weight = self._value(node.args[0]), self._value(node.args[1])
+        n, k = weight.shape[0], weight.shape[-1]
+        if len(weight.shape) == 1:
+            n = 1
+        return self.collector.matrix(name, first.elements // max(k, 1), n, k, first, weight)
+
+    def _addmm(self, node: Any, name: str) -> list[Operation]:
+        return self.collector.matmul(name, self._value(node.args[1]), self._value(node.args[2]))
+
+    def _matmul(self, node: Any, name: str) -> list[Operation]:
+        return self.collector.matmul(name, self._value(node.args[0]), self._value(node.args[1]))
+
+    def _einsum(self, node: Any, name: str) -> list[Operation] | None:
+        operands = [self._value(item) for item in node.args[1]]
+        if len(operands) == 1:
+            return [self.collector.elementwise(name, "reduce", operands[0].shape, 1)]
+        sizes = einsum_product(str(node.args[0]), [value.shape for value in operands])
+        if sizes is None:
+            return None
+        batch, m, n, k = sizes
+        return self.collector.matrix(name, m, n, k, operands[0], operands[1], batch)
+
+    def _attention(self, node: Any, name: str) -> list[Operation]:
+        query, key, value = (self._value(item) for item in node.args[:3])
+        heads = query.shape[-3] if len(query.shape) > 2 else 1
+        kv_heads = key.shape[-3] if len(key.shape) > 2 else 1
+        kv_heads //= self._expanded.get(key.root, 1)
+        causal = bool(node.args[5]) if len(node.args) > 5 else bool(node.kwargs.get("is_causal", False))
+        batch = math.prod(query.shape[:-3])
+        return self.collector.attention(
+            name, batch=batch, heads=heads, kv_heads=max(1, kv_heads), q_len=query.shape[-2], kv_len=key.shape[-2],
+            qk_dim=query.shape[-1], v_dim=value.shape[-1], causal=causal,
+        )  # fmt: skip
+
+    def _convolution(self, node: Any, name: str) -> list[Operation]:
+        first, weight = self._value(node.args[0]), self._value(node.args[1])
+        output = self._value(node)
+        groups = _argument(node, "groups")
+        spatial = len(weight.shape) - 2
+        batched = len(first.shape) == spatial + 2
+        batch = first.shape[0] if batched else 1
+        taps = math.prod(weight.shape[2:])
+        if _transposed(node):
+            m, n, k = math.prod(first.shape[-spatial:]), weight.shape[1] * taps, weight.shape[0] // groups
+        else:
+            m, n, k = math.prod(output.shape[-spatial:]), weight.shape[0] // groups, weight.shape[1] * taps
+        if 0 in (m, n, k, batch):
+            return []
+        row = self.collector.product(
+            name, m, n, k, first, weight, batch=batch, groups=groups, kind=Kind.CONV, input_elements=first.elements
+        )
+        return [row]
+
+    def _grouped(self, node: Any, name: str) -> list[Operation]:
+        first, weight = self._value(node.args[0]), self._value(node.args[1])
+        experts, k, n = weight.shape[0], first.shape[-1], weight.shape[-1]
+        return self.collector.experts(name, first.shape[0], experts, min(self.top_k, experts), n, k, first, weight)
+
+
+_Handler = Callable[[GraphWalk, Any, str], "list[Operation] | None"]
+_PRODUCTS: dict[str, _Handler] = {
+    "linear": GraphWalk._linear,
+    "addmm": GraphWalk._addmm,
+    "baddbmm": GraphWalk._addmm,
+    "mm": GraphWalk._matmul,
+    "bmm": GraphWalk._matmul,
+    "mv": GraphWalk._matmul,
+    "dot": GraphWalk._matmul,
+    "matmul": GraphWalk._matmul,
+    "einsum": GraphWalk._einsum,
+    "scaled_dot_product_attention": GraphWalk._attention,
+    "_scaled_dot_product_flash_attention_for_cpu": GraphWalk._attention,
+    "_scaled_dot_product_efficient_attention": GraphWalk._attention,
+    **{
+        name: GraphWalk._convolution
+        for name in ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+    },
+    "_grouped_mm": GraphWalk._grouped,
+    "grouped_mm": GraphWalk._grouped,
+    "grouped_mm_fallback": GraphWalk._grouped,
+}
+_FUNCTION = {"multiply": "mul", "divide": "div", "true_divide": "div", "subtract": "sub", "rsub": "sub", "negative": "neg"}
+
+
+def _name(target: Any) -> str:
+    """``aten.add_.Tensor`` -> ``add_``; a Python function -> its name."""
+    packet = getattr(target, "overloadpacket", None)
+    text = str(packet) if packet is not None else getattr(target, "__name__", str(target))
+    return text.rsplit(".", 1)[-1]
+
+
+def _shape(meta: Any) -> tuple[int, ...]:
+    shape = getattr(meta, "shape", ())
+    return tuple(int(size) for size in shape)
+
+
+def _attribute(owner: Any, target: str) -> Any:
+    for part in target.split("."):
+        owner = getattr(owner, part)
+    return owner
+
+
+def _module(node: Any) -> tuple[str, str, str]:
+    """Path of the innermost module that a node comes from, identity of that call, class name of the module."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return "", "", ""
+    key, (path, kind) = next(reversed(stack.items()))
+    kind_name = kind if isinstance(kind, str) else kind.__name__
+    clean = re.sub(r"^L\['self'\]\.?|@\d+", "", str(path))
+    return clean, f"{key}|{path}", kind_name.rsplit(".", 1)[-1]
+
+
+def _argument(node: Any, name: str) -> int:
+    """An integer argument of an ATen call by name (export gives arguments by position, defaults left out)."""
+    for index, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            value = node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
+            return int(value)
+    return 1
+
+
+def _transposed(node: Any) -> bool:
+    name = _name(node.target)
+    if name.startswith("conv_transpose"):
+        return True
+    return name == "convolution" and bool(_argument(node, "transposed"))
