@@ -307,6 +307,8 @@ def _die(cells: Cells, recipe: Profile, count: int) -> Columns:
         at, level, package, model = key
         inputs: dict[str, Any] = {name: cells[name].numbers[rows] for name in arrays}
         inputs.update(node_nm=at, abatement_pct=level, package=package, yield_model=model)
+        if recipe.package == "ic" and "n_ics" not in cells:
+            inputs["n_ics"] = 0.0  # ACT's own default: packages are counted where a table counts them
         if intensity is not None:
             inputs["ci_g_per_kwh"] = intensity[rows]
         try:

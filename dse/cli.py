@@ -15,7 +15,7 @@ from typing import NoReturn
 from dse import __version__
 
 # Modules of dse.commands, in the order in which `dse --help` shows them.
-COMMANDS = ("search", "evaluate", "resume", "report", "list_known")
+COMMANDS = ("search", "evaluate", "resume", "report", "list_known", "validate", "calibrate")
 
 EPILOG = """\
 examples:

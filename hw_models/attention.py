@@ -148,9 +148,8 @@ class _Products:
 
 
 def _products(table: OperationTable, hardware: AcceleratorBatch, criterion: Criterion, threads: int | None) -> _Products:
-    from dse_kernels import mapping
 
-    from hw_models.gemm import mapping_hardware
+    from hw_models.gemm import search_products
 
     kv_heads, queries = table.batch // table.kv_share, table.m * table.kv_share
     sizes = np.concatenate(
@@ -166,22 +165,16 @@ def _products(table: OperationTable, hardware: AcceleratorBatch, criterion: Crit
             np.column_stack([table.input_bits, table.weight_bits, table.output_bits]),
         ]
     )
-    found = mapping.search(
+    found = search_products(
         sizes,
         np.zeros(len(sizes), dtype=bool),
-        mapping_hardware(hardware),
-        operand_bits=bits,
+        hardware,
+        bits=bits,
         criterion=criterion,
         threads=threads if threads is not None else (os.cpu_count() or 1),
-        return_words=True,
+        labels=[str(name) for name in np.tile(table.name, 2)],
+        with_mapping=False,
     )
-    if not found.feasible.all():
-        raise HardwareError(
-            f"no tile of attention {str(table.name[0])!r} fits the memories of {hardware.names[:1] or 'a design'}: "
-            "enlarge the innermost level or take a smaller array"
-        )
-    assert found.read_words is not None
-    assert found.write_words is not None
     outer = slice(1, None)
     outer_pj = (found.read_words[..., outer] * hardware.level_read_pj_per_word[None, :, outer]).sum(axis=-1)
     outer_pj += (found.write_words[..., outer] * hardware.level_write_pj_per_word[None, :, outer]).sum(axis=-1)

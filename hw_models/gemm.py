@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,7 @@ from hw_models.profiles import profile as find_profile
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
-    from dse_kernels.mapping import MappingHardware
+    from dse_kernels.mapping import MappingColumns, MappingHardware
 
     from hw_models.accelerator import AcceleratorBatch
     from hw_models.cost import Criterion, Progress, UnitCosts
@@ -80,6 +82,80 @@ def product_shapes(table: OperationTable) -> tuple[IntArray, npt.NDArray[np.bool
     return shapes, shared, bits, expansion
 
 
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Searched products on designs: arrays (shapes, points), words (shapes, points, levels); see `dse_kernels.mapping`."""
+
+    hardware: AcceleratorBatch
+    cycles: FloatArray
+    compute_cycles: FloatArray
+    energy_pj: FloatArray
+    read_words: FloatArray
+    write_words: FloatArray
+    mapping: MappingColumns | None
+
+    def level_cycles(self, shape: int) -> FloatArray:
+        """Cycles that each level is busy with a shape (points, levels), all its copies sharing the work."""
+        hw = self.hardware
+        copies = np.where(np.array(hw.level_per_core)[None, :], hw.cores[:, None], 1)
+        reads = self.read_words[shape] / hw.level_read_words_per_cycle
+        return np.asarray(np.maximum(reads, self.write_words[shape] / hw.level_write_words_per_cycle) / copies)
+
+    def bounds(self, shape: int) -> npt.NDArray[np.int64]:
+        """What limits a shape on each design (points,): 0 the array, else 1 + the level."""
+        return np.where(self.compute_cycles[shape] >= self.cycles[shape], 0, 1 + np.argmax(self.level_cycles(shape), axis=1))
+
+    def bound(self, shape: int, point: int) -> str:
+        """The name of what limits a shape on a design: compute, or the level."""
+        return ("compute", *self.hardware.level_names)[int(self.bounds(shape)[point])]
+
+
+def search_products(
+    sizes: IntArray,
+    shared: npt.NDArray[np.bool_],
+    hardware: AcceleratorBatch,
+    *,
+    bits: npt.ArrayLike = 8,
+    expansion: npt.ArrayLike = 1.0,
+    criterion: Criterion = "edp",
+    threads: int = 1,
+    labels: Sequence[str] = (),
+    target: MappingHardware | None = None,
+    with_mapping: bool = True,
+) -> Products:
+    """Best mappings of products (shapes, 4) as batch, m, n, k; a product that fits nowhere is an error.
+
+    ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result. ``labels`` name
+    the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it already.
+    """
+    from dse_kernels import mapping
+
+    found = mapping.search(
+        sizes,
+        shared,
+        target if target is not None else mapping_hardware(hardware),
+        operand_bits=bits,
+        input_expansion=expansion,
+        criterion=criterion,
+        threads=threads,
+        return_words=True,
+        return_mapping=with_mapping,
+    )
+    if not found.feasible.all():
+        raise _no_mapping(sizes, labels, hardware, found.feasible)
+    assert found.read_words is not None
+    assert found.write_words is not None
+    return Products(
+        hardware,
+        found.cycles,
+        found.compute_cycles,
+        found.energy_pj,
+        found.read_words,
+        found.write_words,
+        found.mapping,
+    )
+
+
 def product_costs(
     shapes: OperationTable,
     hardware: AcceleratorBatch,
@@ -90,8 +166,6 @@ def product_costs(
     progress: Progress | None,
 ) -> None:
     """Fill ``costs`` for the rows of matrix products (GEMM, CONV); the rows of one shape are searched once."""
-    from dse_kernels import mapping
-
     table = shapes.take(rows)
     sizes, shared, bits, expansion = product_shapes(table)
     key = np.column_stack([sizes, shared, bits, expansion])
@@ -101,71 +175,49 @@ def product_costs(
     workers = threads if threads is not None else (os.cpu_count() or 1)
     for start in range(0, len(first), _CHUNK):
         part = first[start : start + _CHUNK]
-        found = mapping.search(
+        found = search_products(
             sizes[part],
             shared[part],
-            target,
-            operand_bits=bits[part],
-            input_expansion=expansion[part],
+            hardware,
+            bits=bits[part],
+            expansion=expansion[part],
             criterion=criterion,
             threads=workers,
-            return_words=True,
+            labels=[str(table.name[i]) for i in part],
+            target=target,
+            with_mapping=False,
         )
-        if not found.feasible.all():
-            raise _no_mapping(table, hardware, part, found.feasible)
-        assert found.read_words is not None
-        assert found.write_words is not None
         for i in range(len(part)):
-            where = rows[inverse == start + i]
-            _fill(
-                costs,
-                where,
-                hardware,
-                found.cycles[i],
-                found.compute_cycles[i],
-                found.energy_pj[i],
-                found.read_words[i],
-                found.write_words[i],
-            )
+            _fill(costs, rows[inverse == start + i], found, i)
         if progress is not None:
             progress(min(start + _CHUNK, len(first)), len(first))
 
 
-def _fill(
-    costs: UnitCosts,
-    rows: IntArray,
-    hardware: AcceleratorBatch,
-    cycles: FloatArray,
-    compute: FloatArray,
-    energy_pj: FloatArray,
-    reads: FloatArray,
-    writes: FloatArray,
-) -> None:
-    """Costs (points,) of one shape into all its rows; ``reads`` and ``writes`` are words of each level (points,
-    levels).
-    """
+def _fill(costs: UnitCosts, rows: IntArray, found: Products, shape: int) -> None:
+    """Costs (points,) of one searched shape into all its rows."""
+    hardware = found.hardware
     per_cycle = 1.0 / hardware.frequency_hz
-    copies = np.where(np.array(hardware.level_per_core)[None, :], hardware.cores[:, None], 1)
-    busy = np.maximum(reads / hardware.level_read_words_per_cycle, writes / hardware.level_write_words_per_cycle) / copies
-    costs.latency_s[rows] = cycles * per_cycle
-    costs.energy_j[rows] = energy_pj * 1e-12
-    costs.array_s[rows] = compute * per_cycle
-    costs.dram_s[rows] = busy[:, -1] * per_cycle
-    costs.dram_bytes[rows] = (reads[:, -1] + writes[:, -1]) * (hardware.word_bits / 8.0)
-    costs.bound[rows] = np.where(compute >= cycles, 0, 1 + np.argmax(busy, axis=1))
+    costs.latency_s[rows] = found.cycles[shape] * per_cycle
+    costs.energy_j[rows] = found.energy_pj[shape] * 1e-12
+    costs.array_s[rows] = found.compute_cycles[shape] * per_cycle
+    costs.dram_s[rows] = found.level_cycles(shape)[:, -1] * per_cycle
+    words = found.read_words[shape, :, -1] + found.write_words[shape, :, -1]
+    costs.dram_bytes[rows] = words * (hardware.word_bits / 8.0)
+    costs.bound[rows] = found.bounds(shape)
 
 
 def _no_mapping(
-    table: OperationTable, hardware: AcceleratorBatch, part: IntArray, feasible: npt.NDArray[np.bool_]
+    sizes: IntArray, labels: Sequence[str], hardware: AcceleratorBatch, feasible: npt.NDArray[np.bool_]
 ) -> HardwareError:
     shape, point = (int(v) for v in np.argwhere(~feasible)[0])
-    row = int(part[shape])
+    batch, m, n, k = (int(v) for v in sizes[shape])
+    name = f"operation {labels[shape]!r} " if labels else "the product "
     label = hardware.names[point] if hardware.names else f"design {point}"
     held = ", ".join(
-        f"{name} {int(size)} bytes" for name, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
+        f"{level} {int(size)} bytes"
+        for level, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
     )
     return HardwareError(
-        f"no tile of operation {str(table.name[row])!r} "
-        f"(batch {table.batch[row]}, m {table.m[row]}, n {table.n[row]}, k {table.k[row]}) "
-        f"fits the memories of {label} ({held}): enlarge the innermost level or take a smaller array"
+        f"no tile of {name}(batch {batch}, m {m}, n {n}, k {k}) fits the memories of {label} ({held}): "
+        "enlarge the innermost level or take a smaller array"
     )

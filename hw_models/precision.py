@@ -90,5 +90,6 @@ def check_macs(table: OperationTable, hardware: AcceleratorBatch) -> None:
     row = int(products[int(np.argmax(wide))])
     raise HardwareError(
         f"operation {str(table.name[row])!r} has operands of {int(wide.max())} bits, but the multiply-accumulate units of "
-        f"the hardware take {least}: set mac_bits to {int(wide.max())}, or narrow the operands (weight_bits, activation_bits, kv_bits)"
+        f"the hardware take {least}: set mac_bits to {int(wide.max())}, or narrow the operands by weight_bits, activation_bits "
+        "and kv_bits"
     )

@@ -105,6 +105,10 @@ class Template:
         full = {name: np.broadcast_to(c, (count,)) for name, c in columns.items()}
         return self.builder(self, full, count)
 
+    def check(self, **knobs: npt.ArrayLike) -> None:
+        """Raise HardwareError unless the knobs and settings name designs of this template."""
+        self._columns(knobs)
+
     def accelerator(self, **knobs: Value) -> Accelerator:
         """One design from scalar knobs."""
         from hw_models.batching import accelerator_of

@@ -44,14 +44,34 @@ std::vector<int64_t> register_ladder(int64_t passes, int64_t limit) {
     return out;
 }
 
-// The exact divisors of a dimension that Sunstone tries: see `factors_first` in dse_kernels/mapping.py.
-bool exact_unroll(const Core &core, const Shape &shape, const Triple &u) {
-    int used = 0;
-    for (int d = 0; d < 3; ++d) {
+// Unrolls that fill the array with exact divisors of the dimensions; of two at most: what Sunstone tries first (`factors_first`
+// in dse_kernels/mapping.py).
+bool fills_exactly(const Core &core, const Shape &shape, const Triple &u) {
+    for (int d = 0; d < 3; ++d)
         if (shape.dim[d] % u[d]) return false;
-        used += u[d] > 1;
+    return u[0] * u[1] * u[2] == core.rows * core.columns;
+}
+
+bool exact_unroll(const Core &core, const Shape &shape, const Triple &u) {
+    return (u[0] == 1 || u[1] == 1 || u[2] == 1) && fills_exactly(core, shape, u);
+}
+
+// Of all unrolls those that such a search considers. For each pair of dimensions the exact ones; for a pair that has none all of its
+// padded ones and the exact ones of three dimensions; all where no pair has any.
+std::vector<Triple> factors_first(const Core &core, const Shape &shape, const std::vector<Triple> &unrolls) {
+    bool exact[3] = {}, any = false;  // by the dimension that is not unrolled
+    for (const Triple &u : unrolls)
+        for (int d = 0; d < 3; ++d)
+            if (u[d] == 1 && exact_unroll(core, shape, u)) exact[d] = any = true;
+    if (!any) return unrolls;
+    const bool complete = exact[0] && exact[1] && exact[2];
+    std::vector<Triple> out;
+    for (const Triple &u : unrolls) {
+        bool open = !complete && fills_exactly(core, shape, u);
+        for (int d = 0; d < 3; ++d) open |= u[d] == 1 && !exact[d];
+        if (open || exact_unroll(core, shape, u)) out.push_back(u);
     }
-    return used <= 2 && u[0] * u[1] * u[2] == core.rows * core.columns;
+    return out;
 }
 
 bool exact_split(const Shape &shape, const Split &split, const Triple &unit) {
@@ -96,10 +116,6 @@ std::vector<Triple> filled_registers(const Core &core, const Shape &shape, const
     return out;
 }
 
-bool any_exact_unroll(const Core &core, const Shape &shape, const std::vector<Triple> &unrolls) {
-    return std::any_of(unrolls.begin(), unrolls.end(), [&](const Triple &u) { return exact_unroll(core, shape, u); });
-}
-
 }  // namespace
 
 std::vector<Split> splits_of(const Core &core, const Shape &shape) {
@@ -120,14 +136,14 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
     std::vector<Block> out;
     std::vector<Triple> unrolls;
     if (core.kind == kDotProduct) unrolls = unrolls_of(core);
-    const bool exact = core.kind == kDotProduct && core.factors_first && any_exact_unroll(core, shape, unrolls);
+    if (core.factors_first) unrolls = factors_first(core, shape, unrolls);
     const auto add = [&](int split, const Triple &unroll, int64_t stationary) {
         Block b{split, unroll, stationary, {1, 1, 1}, {1, 1, 1}};
         for (int d = 0; d < 3; ++d) {
             const int64_t passes = ceil_div(ceil_div(shape.dim[d], splits[split][d]), unroll[d]);
             // One word for the operand that rests and one for each that streams past: (a + 1)(b + 1) <= words + 1 with b = 1.
             int64_t most = core.kind == kDotProduct ? std::max<int64_t>(1, (core.register_words - 1) / 2) : 1;
-            if (!exact && d == stationary) most = 1;
+            if (d == stationary && !(core.factors_first && exact_unroll(core, shape, unroll))) most = 1;
             b.largest_registers[d] = std::min(most, passes);
             b.least_tiles[d] = ceil_div(passes, b.largest_registers[d]);
         }
@@ -136,8 +152,7 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
     for (int s = 0; s < static_cast<int>(splits.size()); ++s)
         for (int64_t stationary = 0; stationary < 3; ++stationary) {
             if (core.kind == kDotProduct) {
-                for (const Triple &u : unrolls)
-                    if (!exact || exact_unroll(core, shape, u)) add(s, u, stationary);
+                for (const Triple &u : unrolls) add(s, u, stationary);
                 continue;
             }
             // Systolic: outputs rest on rows m x columns n, weights on k x n, inputs on k x m; the third dimension streams.
