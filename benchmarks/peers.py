@@ -9,7 +9,7 @@ build/peers; a tool that cannot be installed is left out with the reason. What i
 * zigzag-dse and accelforge search mappings; beside them stands our mapping search (`hw_models.cost.unit_costs`) on an
   accelerator of the same array and capacity, one thread. The three models differ, so their cycles are shown, not compared.
 
-Times are process CPU times with imports and a first product (compilation, caches) left out; ratios are of one run on one machine.
+Times are process CPU times; imports and a first product (compilation, caches) are left out. Ratios are of one run on one machine.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(__file__).resolve().parent / "peer_scripts"
 ARRAY = {"rows": 64, "columns": 64, "dataflow": "ws", "ifmap_kib": 512, "filter_kib": 512, "ofmap_kib": 256}
-# From the BERT work list: attention scores, a projection of one token, and two shapes that no array size divides. SCALE-Sim takes
-# minutes for the large products.
+# From the BERT work list: attention scores, a projection of one token, and two shapes that no array size divides. SCALE-Sim
+# takes minutes for the large products.
 PRODUCTS = {"scores": (512, 512, 64), "gemv_qkv": (1, 768, 768), "odd_33": (33, 65, 129), "odd_7": (7, 1000, 10)}
 
 
@@ -69,7 +69,7 @@ def interpreter(wanted: str) -> str | None:
 def environment(tool: Tool, folder: Path) -> Path | str:
     """Python of the tool's environment, made if need be, or the reason why there is none."""
     python = folder / tool.name / "bin" / "python"
-    if (folder / tool.name / ".complete").exists() or (folder / tool.name / "pyvenv.cfg").exists() and _imports(python, tool):
+    if python.exists() and _imports(python, tool):
         return python
     base = interpreter(tool.python)
     if base is None:
@@ -217,9 +217,8 @@ def main() -> int:
     print(f"{'tool':11} {'product':9} {'peer [s]':>10} {'ours [s]':>10} {'ratio':>9} {'batched':>11}  ours is")
     for r in rows:
         batched = f"{r['ratio_batched']:,.0f}" if "ratio_batched" in r else "-"
-        print(
-            f"{r['tool']:11} {r['product']:9} {r['peer_s']:10.3f} {r['ours_s']:10.2e} {r['ratio']:9,.0f} {batched:>11}  {r['ours']}"
-        )
+        times = f"{r['peer_s']:10.3f} {r['ours_s']:10.2e} {r['ratio']:9,.0f} {batched:>11}"
+        print(f"{r['tool']:11} {r['product']:9} {times}  {r['ours']}")
     for name, reason in skipped.items():
         print(f"{name:11} skipped: {reason}")
     if args.json:

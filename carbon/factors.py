@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from carbon.errors import CarbonError, unknown
+from carbon.errors import CarbonError, nearest, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,13 @@ def fab(quantity: str, node_nm: object) -> Factor:
         raise unknown("fab quantity", quantity, _fab())
     node = parse_node(node_nm)
     if node not in by_node:
-        raise unknown(f"{quantity} for node_nm", f"{node:g}", [f"{known:g}" for known in sorted(by_node)])
+        raise _no_node(quantity, node, by_node)
     return by_node[node]
+
+
+def _no_node(quantity: str, node: float, known: Iterable[float], where: str = "") -> CarbonError:
+    close = nearest(f"{node:g}", [f"{each:g}" for each in sorted(known)])
+    return CarbonError(f"{where}node_nm {node:g} has no {quantity}; nearest: {', '.join(close)}")
 
 
 class NodeIndex:
@@ -150,8 +156,7 @@ class NodeIndex:
         for node in self.distinct:
             if node not in by_node:
                 at = int(np.flatnonzero(np.ravel(self.where(node)))[0])
-                known = [f"{each:g}" for each in sorted(by_node)]
-                raise unknown(f"{quantity} for node_nm", f"{node:g}", known, f"element {at}: ")
+                raise _no_node(quantity, node, by_node, f"element {at}: ")
         column = np.array([by_node[node].value if node in by_node else np.nan for node in self._known.tolist()])
         return column[self._index]
 

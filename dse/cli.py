@@ -15,7 +15,7 @@ from typing import NoReturn
 from dse import __version__
 
 # Modules of dse.commands, in the order in which `dse --help` shows them.
-COMMANDS = ("search", "evaluate", "resume", "report", "list_known", "validate", "calibrate")
+COMMANDS = ("search", "evaluate", "resume", "report", "list_known", "carbon", "validate", "calibrate")
 
 EPILOG = """\
 examples:

@@ -219,8 +219,7 @@ class AcceleratorBatch:
     def take(self, index: npt.ArrayLike) -> AcceleratorBatch:
         """The designs at ``index`` (indices, slice result or mask over the points), in that order."""
         chosen = np.asarray(index)
-        if chosen.dtype == np.bool_:
-            chosen = np.flatnonzero(chosen)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
         picked: dict[str, Any] = {
             f.name: np.ascontiguousarray(getattr(self, f.name)[chosen])
             for f in fields(self)

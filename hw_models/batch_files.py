@@ -1,7 +1,8 @@
 """CSV files in and out: matrix products on designs (`evaluate_gemms`), whole workloads on designs (`evaluate_designs`).
 
-Every column of the input is kept; the results are added after them. A row names its hardware by the knobs and settings of the template;
-what a row does not name comes from ``defaults``. Errors name the file, the line and the column.
+Every column of the input is kept; the results are added after them. A row names its hardware by the knobs and
+settings of the template; what a row does not name comes from ``defaults``. Errors name the file, the line and the
+column.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hw_models.errors import HardwareError, nearest
 
 if TYPE_CHECKING:
     from dse_kernels.mapping import MappingColumns
+
     from hw_models.cost import Criterion
     from workloads.family import Family
 
@@ -79,7 +81,9 @@ def read_csv(path: str | Path) -> Table:
 
 
 def write_csv(path: str | Path, table: Table, added: Mapping[str, Sequence[object]]) -> None:
-    """Write the rows of ``table`` with the columns of ``added`` after them; an existing column of that name is replaced."""
+    """Write the rows of ``table`` with the columns of ``added`` after them; an existing column of that name is
+    replaced.
+    """
     kept = [i for i, name in enumerate(table.columns) if name not in added]
     try:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
@@ -157,7 +161,9 @@ class _Designs:
 
 
 def mapping_text(mapping: MappingColumns, shape: int, point: int, levels: Sequence[str]) -> str:
-    """One mapping as a line of text: cores, array, and from the innermost level the tile of each with its innermost loop."""
+    """One mapping as a line of text: cores, array, and from the innermost level the tile of each with its innermost
+    loop.
+    """
 
     def sizes(values: Sequence[int]) -> str:
         return " ".join(f"{name}{int(v)}" for name, v in zip(("m", "n", "k", "b"), values, strict=False))
@@ -184,9 +190,9 @@ def evaluate_gemms(
 ) -> int:
     """Cost the matrix products of a CSV file; returns the number of rows written.
 
-    Columns in: batch, m, n, k (``out[b, m, n] = in[b, m, k] x second[b, k, n]``), any knob or setting of the hardware, and
-    optionally ``shared_weights`` (1: the batch shares the second operand). Columns added: cycles, latency_s, energy_j (dynamic
-    and leakage), utilisation (of the arrays' peak), bound, mapping.
+    Columns in: batch, m, n, k (``out[b, m, n] = in[b, m, k] x second[b, k, n]``), any knob or setting of the
+        hardware, and optionally ``shared_weights`` (1: the batch shares the second operand). Columns added: cycles,
+        latency_s, energy_j (dynamic and leakage), utilisation (of the arrays' peak), bound, mapping.
     """
     from hw_models.cost import check_criterion
     from hw_models.gemm import search_products
@@ -254,8 +260,9 @@ def evaluate_designs(
 ) -> int:
     """Cost whole designs, a model and its hardware a row; returns the number of rows written.
 
-    Columns in: knobs of the workload and knobs or settings of the hardware. Columns added: latency_s, energy_j (and its parts),
-    average_power_w, peak_power_w, area_mm2, tops, utilisation, dram_bytes, required_bytes, feasible, reason.
+    Columns in: knobs of the workload and knobs or settings of the hardware. Columns added: latency_s, energy_j
+        (and its parts), average_power_w, peak_power_w, area_mm2, tops, utilisation, dram_bytes, required_bytes,
+        feasible, reason.
     """
     import workloads
     from hw_models.cost import evaluate

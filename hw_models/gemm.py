@@ -84,7 +84,9 @@ def product_shapes(table: OperationTable) -> tuple[IntArray, npt.NDArray[np.bool
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Searched products on designs: arrays (shapes, points), words (shapes, points, levels); see `dse_kernels.mapping`."""
+    """Searched products on designs: arrays (shapes, points), words (shapes, points, levels); see
+    `dse_kernels.mapping`.
+    """
 
     hardware: AcceleratorBatch
     cycles: FloatArray
@@ -125,8 +127,9 @@ def search_products(
 ) -> Products:
     """Best mappings of products (shapes, 4) as batch, m, n, k; a product that fits nowhere is an error.
 
-    ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result. ``labels`` name
-    the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it already.
+    ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result.
+    ``labels`` name the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it
+    already.
     """
     from dse_kernels import mapping
 
@@ -196,11 +199,11 @@ def product_costs(
 def _fill(costs: UnitCosts, rows: IntArray, found: Products, shape: int) -> None:
     """Costs (points,) of one searched shape into all its rows."""
     hardware = found.hardware
-    per_cycle = 1.0 / hardware.frequency_hz
-    costs.latency_s[rows] = found.cycles[shape] * per_cycle
+    rate = hardware.frequency_hz
+    costs.latency_s[rows] = found.cycles[shape] / rate
     costs.energy_j[rows] = found.energy_pj[shape] * 1e-12
-    costs.array_s[rows] = found.compute_cycles[shape] * per_cycle
-    costs.dram_s[rows] = found.level_cycles(shape)[:, -1] * per_cycle
+    costs.array_s[rows] = found.compute_cycles[shape] / rate
+    costs.dram_s[rows] = found.level_cycles(shape)[:, -1] / rate
     words = found.read_words[shape, :, -1] + found.write_words[shape, :, -1]
     costs.dram_bytes[rows] = words * (hardware.word_bits / 8.0)
     costs.bound[rows] = found.bounds(shape)

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from hw_models.errors import unknown_name
 
-MODULES: Final = ("hw_models.validation_arrays", "hw_models.validation_devices")
+MODULES: Final = ("hw_models.validation_arrays", "hw_models.validation_costs", "hw_models.validation_devices")
 
 
 @dataclass(frozen=True)

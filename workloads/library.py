@@ -1,64 +1,170 @@
-"""Named models: one TOML record each in workloads/models, read when asked for."""
+"""Workloads by name or by file: a named model, a bundled mix, config.json, ONNX, or a TOML record of one's own."""
 
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from workloads.errors import WorkloadError, unknown_name
+from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
 
 # Short names that people type, and the record each stands for.
 ALIASES = {"bert": "bert-base"}
+MAX_TOML_BYTES = 2**20
 
 
 def names() -> tuple[str, ...]:
     """Names of all models of the library, in order."""
-    folder = resources.files("workloads") / "models"
+    return _folder("models")
+
+
+def mixes() -> tuple[str, ...]:
+    """Names of the bundled mixes (several models or phases in one workload), in order."""
+    return _folder("mixes")
+
+
+def _folder(name: str) -> tuple[str, ...]:
+    folder = resources.files("workloads") / name
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
 
 
-@functools.cache
-def load(name: str) -> Family:
-    """Return the family of a named model (``bert`` is ``bert-base``).
+def load(name: str, *, bind: Mapping[str, int] | None = None, strict: bool = False) -> Family:
+    """Return the family of a named model (``bert`` is ``bert-base``), a bundled mix, or a file.
 
-    Raises WorkloadError, naming the nearest model, if there is none of that name.
+    Files: ``.onnx`` (``bind`` gives sizes to its dynamic axes), ``config.json`` of a Hugging Face model or the folder that
+    holds one, ``.toml`` with a model record or a mix. ``strict``: operations of an imported graph that are not understood
+    are an error. Raises WorkloadError, naming the nearest name, or the file and its field.
     """
-    known = names()
+    if _is_path(name):
+        return _load_file(Path(name), bind or {}, strict)
+    if bind:
+        raise WorkloadError(f"bind is given for workload {shorten(name)!r}, must be left out except for an ONNX file")
+    return _load_name(name)
+
+
+@functools.cache
+def _load_name(name: str) -> Family:
     record_name = ALIASES.get(name, name)
-    if record_name not in known:
-        raise unknown_name("workload", name, (*known, *ALIASES))
-    text = (resources.files("workloads") / "models" / f"{record_name}.toml").read_text(encoding="utf-8")
-    return family_from_record(tomllib.loads(text), f"{record_name}.toml")
+    for folder, known in (("models", names()), ("mixes", mixes())):
+        if record_name in known:
+            text = (resources.files("workloads") / folder / f"{record_name}.toml").read_text(encoding="utf-8")
+            return _from_toml(tomllib.loads(text), f"{record_name}.toml", None)
+    raise unknown_name("workload", name, (*names(), *mixes(), *ALIASES))
 
 
-def family_from_record(record: dict[str, Any], where: str) -> Family:
-    """Build a family from a parsed record; ``where`` names it in errors."""
-    for field in ("name", "family", "dimensions"):
-        if field not in record:
-            raise WorkloadError(f"{where} has no field {field!r}, which every model record must have")
+def _is_path(name: str) -> bool:
+    return name.endswith((".onnx", ".json", ".toml")) or os.sep in name or "/" in name
+
+
+def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
+    if not path.exists():
+        raise WorkloadError(f"workload file {str(path)!r} does not exist; a workload is a name, an .onnx, .json or .toml file")
+    if path.suffix == ".onnx":
+        from workloads.importers.onnx_family import family_from_onnx
+
+        return family_from_onnx(path, bind, strict=strict)
+    if bind:
+        raise WorkloadError(f"bind is given for {str(path)!r}, must be left out except for an ONNX file")
+    if path.suffix == ".toml":
+        return _from_toml(_read_toml(path), str(path), path.parent)
+    if path.suffix == ".json" or path.is_dir():
+        from workloads.importers.huggingface import family_from_config
+
+        return family_from_config(path, strict=strict)
+    raise WorkloadError(f"workload file {str(path)!r} has the suffix {path.suffix!r}, must be .onnx, .json or .toml")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_TOML_BYTES + 1)
+        if len(raw) > MAX_TOML_BYTES:
+            raise WorkloadError(f"{path} is larger than {MAX_TOML_BYTES} bytes, which no workload file is")
+        return tomllib.loads(raw.decode("utf-8"))
+    except OSError as error:
+        raise WorkloadError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WorkloadError(f"{path} is not a TOML file: {shorten(str(error))}") from error
+
+
+def _from_toml(record: dict[str, Any], where: str, folder: Path | None) -> Family:
+    if "part" in record:
+        from workloads.mix import family_from_mix
+
+        return family_from_mix(record, where, folder)
+    return family_from_record(record, where)
+
+
+def family_from_record(record: Mapping[str, Any], where: str) -> Family:
+    """Build a family from a parsed model record; ``where`` names it in errors."""
+    for name, kind in (("name", str), ("family", str), ("dimensions", dict)):
+        if not isinstance(record.get(name), kind):
+            raise WorkloadError(f"{where}: field {name!r} is {shorten(record.get(name))!r}, must be a {_kind_name(kind)}")
+    for name, kind in (("defaults", dict), ("published", dict), ("sources", dict), ("quality_metrics", list), ("note", str)):
+        if name in record and not isinstance(record[name], kind):
+            raise WorkloadError(f"{where}: field {name!r} is {shorten(record[name])!r}, must be a {_kind_name(kind)}")
     chosen = builder(record["family"])
-    dimensions = record["dimensions"]
-    for field in dimensions:
-        if field not in chosen.knobs and field not in chosen.defaults:
-            raise unknown_name(f"{where}: field of dimensions", field, {**chosen.knobs, **chosen.defaults})
-    settings = record.get("defaults", {})
-    for field in settings:
-        if field not in chosen.knobs or not chosen.knobs[field].setting:
-            raise unknown_name(
-                f"{where}: field of defaults", field, [knob.name for knob in chosen.knobs.values() if knob.setting]
-            )
+    settings = [name for name, knob in chosen.knobs.items() if knob.setting]
+    dimensions = {
+        name: _checked(value, name, chosen.defaults, where)
+        for name, value in record["dimensions"].items()
+        if _known(name, [*chosen.knobs, *chosen.defaults], f"{where}: field of dimensions")
+    }
+    given = {
+        name: value
+        for name, value in record.get("defaults", {}).items()
+        if _known(name, settings, f"{where}: field of defaults")
+    }
+    for name in (*dimensions, *given):
+        if name in chosen.knobs and not _absent(value := {**dimensions, **given}[name], name, chosen.defaults):
+            chosen.knobs[name].check(value, where)
+    for name, knob in chosen.knobs.items():
+        if not knob.setting and name not in dimensions and name not in chosen.defaults:
+            raise WorkloadError(f"{where}: field {name!r} of dimensions is missing ({knob.description})")
     return Family(
         name=record["name"],
         builder=chosen,
         dimensions=MappingProxyType(dimensions),
-        defaults=MappingProxyType({**{k: chosen.defaults[k] for k in chosen.knobs if chosen.knobs[k].setting}, **settings}),
+        defaults=MappingProxyType({**{name: chosen.defaults[name] for name in settings}, **given}),
         published=MappingProxyType(record.get("published", {})),
         sources=MappingProxyType(record.get("sources", {})),
         quality_metrics=tuple(record.get("quality_metrics", ())),
         note=record.get("note", ""),
     )
+
+
+def _known(name: str, allowed: list[str], what: str) -> bool:
+    if name not in allowed:
+        raise unknown_name(what, name, allowed)
+    return True
+
+
+def _absent(value: Any, name: str, defaults: Mapping[str, Any]) -> bool:
+    """Whether a dimension has the value that means that the model has no such thing."""
+    return isinstance(value, int) and value == 0 and defaults.get(name) == 0
+
+
+def _checked(value: Any, name: str, defaults: Mapping[str, Any], where: str) -> Any:
+    """A dimension of the type that the builder's default has."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        expected = bool if isinstance(defaults.get(name), bool) else int
+        if not (isinstance(value, bool) and expected is bool):
+            raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a {_kind_name(expected)}")
+        return value
+    default = defaults.get(name, 0)
+    if isinstance(default, (bool, str)) and not isinstance(value, type(default)):
+        raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a {_kind_name(type(default))}")
+    if isinstance(default, int) and not isinstance(default, bool) and (isinstance(value, str) or not 0 <= value <= 2**40):
+        raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a whole number from 0 to {2**40}")
+    return value
+
+
+def _kind_name(kind: type) -> str:
+    return {str: "text", dict: "table", list: "list", bool: "true or false", int: "whole number"}.get(kind, kind.__name__)

@@ -142,5 +142,6 @@ def moe_rows(
     rows.append(vector("expert_mul", Kind.ELEMENTWISE, "mul", assigned, expert_ffn, operands=2, held=held, **common))
     rows += products("expert_down", hidden, expert_ffn, held + assigned * expert_ffn)
     # Each token's top_k results, weighted and added.
-    rows.append(vector("combine", Kind.ELEMENTWISE, "mul_add", tokens, hidden, operands=top_k, held=held, **common))
+    rows.append(vector("combine_scale", Kind.ELEMENTWISE, "mul", assigned, hidden, held=held, **common))
+    rows.append(vector("combine_add", Kind.ELEMENTWISE, "add", tokens, hidden, operands=top_k, held=held, **common))
     return rows

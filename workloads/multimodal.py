@@ -157,7 +157,7 @@ def _similarity_rows(d: Mapping[str, Any]) -> list[Operation]:
         output_bits=bits.activations,
     )
     return [
-        vector("normalise", Kind.NORM, "l2norm", 2 * batch, joint, bits=bits, component="head"),
+        vector("normalise", Kind.NORM, "rmsnorm", 2 * batch, joint, bits=bits, component="head"),
         product,
         vector(
             "similarity_scale",

@@ -320,6 +320,8 @@ class OperationTable:
         usual = self.batch * self.groups * self.m * self.n
         attention = self.batch * self.m * self.v_dim
         output = np.where(np.isin(self.kind, ATTENTION), attention, usual)
+        reduced = (self.kind == Kind.ELEMENTWISE) & np.isin(self.function, ("mean", "sum", "max"))
+        output = np.where(reduced, self.batch * self.m, output)
         output = np.where(self.kind == Kind.TOPK, self.batch * self.m * self.k, output)
         output = np.where(self.kind == Kind.OPTIMIZER_STEP, self.batch * self.m * self.n * self.k, output)
         return np.asarray(np.broadcast_to(output, self.shape))
@@ -504,7 +506,7 @@ def _stack(name: str, values: Sequence[IntLike]) -> IntArray:
         array = np.asarray(value)
         if array.dtype.kind not in "iu" or array.ndim > 1:
             raise WorkloadError(
-                f"{name} must be a whole number or a one-dimensional array of whole numbers, got {shorten(value)!r} ({array.dtype})"
+                f"{name} must be a whole number or a one-dimensional array of them, got {shorten(value)!r} ({array.dtype})"
             )
     lengths = {len(value) for value in values if isinstance(value, np.ndarray) and value.ndim == 1}
     if not lengths:

@@ -1,7 +1,7 @@
 """Runs accelforge 1.0.467 (optimal mapper) on products given as JSON lines; executed inside its own environment.
 
-The accelerator is an array with one register a unit, a global buffer and a DRAM; sizes in bits, energies in J a bit, latencies in
-s a bit.
+The accelerator is an array with one register a unit, a global buffer and a DRAM; sizes in bits, energies in J a bit, latencies
+in s a bit.
 """
 
 import contextlib

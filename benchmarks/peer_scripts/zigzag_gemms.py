@@ -25,7 +25,8 @@ def memory(name, bits, cost, operands, ports, served):
     """One memory, as YAML."""
     return (
         f"  {name}:\n    size: {bits}\n    r_cost: {cost}\n    w_cost: {cost}\n    area: 0\n    latency: 1\n"
-        f"    auto_cost_extraction: false\n    operands: [{operands}]\n    ports:\n{''.join(ports)}    served_dimensions: [{served}]\n"
+        f"    auto_cost_extraction: false\n    operands: [{operands}]\n    ports:\n{''.join(ports)}"
+        f"    served_dimensions: [{served}]\n"
     )
 
 
@@ -33,6 +34,7 @@ def hardware(rows, columns, sram_kib):
     """The accelerator as YAML: D1 = columns, D2 = rows."""
     wide = (rows + columns) * 32
     everything = ["I1, fh", "I1, tl", "I2, fh", "I2, tl", "O, fh", "O, tl", "O, fl", "O, th"]
+    register = [port("r_port_1", "read", 8, 8, "I2, tl"), port("w_port_1", "write", 8, 8, "I2, fh")]
     accumulator = [
         port("r_port_1", "read", 32, 32, "O, tl"),
         port("r_port_2", "read", 32, 32, "O, th"),
@@ -41,7 +43,7 @@ def hardware(rows, columns, sram_kib):
     ]
     return (
         "name: sa_ws\nmemories:\n"
-        + memory("rf_S", 16, 0.01, "I2", [port("r_port_1", "read", 8, 8, "I2, tl"), port("w_port_1", "write", 8, 8, "I2, fh")], "")
+        + memory("rf_S", 16, 0.01, "I2", register, "")
         + memory("acc_O", 32768, 0.1, "O", accumulator, "D2")
         + memory(
             "sram", sram_kib * 8192, 50, "I1, I2, O",

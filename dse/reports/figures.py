@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from dse.reports.data import thinned
-from dse.reports.units import DisplayUnit, design_units, finite, number_text
+from dse.reports.units import DisplayUnit, design_units, error_text, finite
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -110,9 +110,7 @@ def _sign(run: Run, name: str) -> float:
     return -1.0 if name in METRICS and METRICS[name].better == "max" else 1.0
 
 
-def _color_scale(
-    designs: list[dict[str, Any]], units: dict[str, DisplayUnit], color: str | None
-) -> dict[str, Any] | None:
+def _color_scale(designs: list[dict[str, Any]], units: dict[str, DisplayUnit], color: str | None) -> dict[str, Any] | None:
     if color is None:
         return None
     return {"colorscale": "Cividis", "colorbar": {"title": {"text": _plain(units[color].axis), "side": "right"}}}
@@ -159,6 +157,6 @@ def _hover(design: dict[str, Any], units: dict[str, DisplayUnit]) -> str:
             continue
         shown = unit.text(design["metrics"].get(name))
         if name == "quality" and error is not None:
-            shown += f" ± {number_text(float(f'{error:.2g}'))}, {design.get('quality_support')}"
+            shown += f" ± {error_text(error)}, {design.get('quality_support')}"
         lines.append(f"{_plain(unit.label)}: {_plain(shown)}")
     return "<br>".join(lines)

@@ -210,7 +210,8 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
             "Trade-offs across the front",
             tag(
                 "p",
-                "Drag along an axis to keep a range; the front above and the table below follow. Click a line to pin its design.",
+                "Drag along an axis to keep a range; the front above and the table below follow. "
+                "Click a line to pin its design.",
                 class_="note screen",
             ),
             tag("div", id="parallel-controls", class_="controls"),

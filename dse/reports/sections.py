@@ -8,7 +8,7 @@ from typing import Any
 from dse.reports import text
 from dse.reports.data import best_designs
 from dse.reports.markup import Markup, tag
-from dse.reports.units import DisplayUnit, finite, number_text
+from dse.reports.units import DisplayUnit, error_text, finite, number_text
 
 
 def section(name: str, title: str, *children: Any, **attributes: Any) -> Markup:
@@ -51,7 +51,7 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
         value = units[name].text(design["metrics"][name])
         error = finite(design["metrics"].get("quality_se"))
         if name == "quality" and error is not None:
-            value += f" ± {number_text(float(f'{error:.2g}'))}"
+            value += f" ± {error_text(error)}"
         cards.append(
             tag(
                 "li",
@@ -111,8 +111,8 @@ def infeasible(run: Any) -> Markup:
         "Why designs fell out",
         tag(
             "p",
-            f"{left:,} of {text.plural(points, 'design')} ({text.share(left, points)}) break at least one bound. A design may break "
-            "several, so the counts do not add up to that.",
+            f"{left:,} of {text.plural(points, 'design')} ({text.share(left, points)}) break at least one bound. "
+            "A design may break several, so the counts do not add up to that.",
         ),
         table(("Reason", "Designs", "Of all", ""), rows, caption="Counts of infeasible designs by reason", numeric=(1, 2)),
     )
@@ -139,7 +139,8 @@ def setting(run: Any) -> Markup:
                 tag("dl", rows, class_="facts"),
                 tag(
                     "p",
-                    "Designs are compared at equal service: each serves the same requests over its lifetime and idles in between.",
+                    "Designs are compared at equal service: each serves the same requests over its lifetime and idles "
+                    "in between.",
                     class_="note",
                 ),
             ),

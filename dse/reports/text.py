@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dse.objectives import Constraint, parse_constraint
-from dse.reports.units import DisplayUnit, display_unit, finite, number_text, quality_label
+from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text, quality_label
 
 CRITERIA = {"edp": "energy-delay product", "latency": "latency", "energy": "energy"}
 
@@ -76,7 +76,8 @@ def summary_sentences(run: Any) -> list[str]:
     criterion = str(context.get("criterion") or run.problem.criterion)
     if context.get("strategy", "exhaustive") == "exhaustive":
         sentences.append(
-            f"The whole space was enumerated, so the front is exact for mappings chosen by {CRITERIA.get(criterion, criterion)}."
+            "The whole space was enumerated, so the front is exact for mappings chosen by "
+            f"{CRITERIA.get(criterion, criterion)}."
         )
     return sentences
 
@@ -86,17 +87,16 @@ def cautions(run: Any) -> list[str]:
     found = []
     surrogate = run.context.get("quality_surrogate") or {}
     if any("quality" in design["metrics"] for design in run.designs):
-        errors = {finite(design["metrics"].get("quality_se")) for design in run.designs} - {None}
-        size = (
-            f"; its standard error is {joined([number_text(float(f'{e:.2g}')) for e in sorted(errors)])} points" if 0 < len(errors) < 3 else ""
-        )  # type: ignore[type-var]
+        errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
+        size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
         found.append(
             f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."
         )
     extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
     if extrapolated:
         found.append(
-            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: nothing published supports it."
+            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: "
+            "nothing published supports it."
         )
     free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
     varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]

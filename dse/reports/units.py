@@ -85,6 +85,11 @@ def number_text(value: Any, factor: float = 1.0) -> str:
     return f"{number:.3e}"
 
 
+def error_text(error: float) -> str:
+    """A standard error: two digits say what it can say."""
+    return number_text(float(f"{error:.2g}"))
+
+
 def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:
     """Numbers of one column, times ``factor``, all with the same decimals; a dash where there is none.
 

@@ -114,7 +114,8 @@ class _BotorchAcquisition(Acquisition):
         from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
         from botorch.models.deterministic import GenericDeterministicModel
         from botorch.models.model import ModelList
-        from botorch.sampling.normal import SobolQMCNormalSampler
+        from botorch.models.model_list_gp_regression import ModelListGP
+        from botorch.sampling.get_sampler import get_sampler
 
         models, self._names = [], [o.metric for o in task.objectives]
         self._names += [c.metric for c in task.constraints if c.metric in self.models and c.metric not in self._names]
@@ -123,7 +124,8 @@ class _BotorchAcquisition(Acquisition):
                 models.append(_OnColumns.of(self.models[name]))
             else:
                 models.append(GenericDeterministicModel(self._exact(name), num_outputs=1))
-        self._model = ModelList(*models)
+        all_learnt = all(name in self.models for name in self._names)
+        self._model = (ModelListGP if all_learnt else ModelList)(*models)
         logs = [name in self.models and self.models[name].log for name in self._names]
         signs = [o.sign for o in task.objectives]
 
@@ -141,13 +143,16 @@ class _BotorchAcquisition(Acquisition):
             if c.metric in self.models
         ]
         done = np.array([task.space.index(t.parameters) for t in history if t.done])
+        baseline = self._inputs(done)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            with torch.no_grad():
+                posterior = self._model.posterior(baseline)
             self._function = qLogNoisyExpectedHypervolumeImprovement(
                 model=self._model,
                 ref_point=[float(-value) for value in self.reference],
-                X_baseline=self._inputs(done),
-                sampler=SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=len(history)),
+                X_baseline=baseline,
+                sampler=get_sampler(posterior, torch.Size([_SAMPLES]), seed=len(history)),
                 objective=GenericMCMultiOutputObjective(units),
                 constraints=constraints or None,
                 X_pending=self._inputs(self.pending) if len(self.pending) else None,

@@ -35,7 +35,7 @@ bool registers_hold(const Core &core, const Triple &r) {
 // Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of tiles.
 std::vector<int64_t> register_ladder(int64_t passes, int64_t limit) {
     std::vector<int64_t> out;
-    for (int64_t r = 1; r <= limit && r <= passes;) {
+    for (int64_t r = 1; r == 1 || r <= limit;) {
         out.push_back(r);
         const int64_t tiles = ceil_div(passes, r);
         if (tiles == 1) break;

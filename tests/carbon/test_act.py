@@ -112,7 +112,7 @@ def test_constants_of_the_readme():
     dram = sum(bom_item(item) for item in BOMS["dellr740"] if item["device"].startswith("dram.main"))
     assert dram == pytest.approx(330.42857142857144, rel=TIGHT)
     (cpu,) = [item for item in BOMS["fairphone3"] if item["device"] == "cpu"]
-    assert bom_item(cpu) - 0.0 == pytest.approx(0.8992937142857143, rel=TIGHT)
+    assert bom_item(cpu) == pytest.approx(0.8992937142857143, rel=TIGHT)
 
 
 def test_catransformers_by_hand():
@@ -124,7 +124,10 @@ def test_catransformers_by_hand():
     assert found.parts["memory"] == pytest.approx(0.184 / 0.875, rel=TIGHT)
     assert set(found.parts) == {"die", "memory"}
     # one gigabyte of DRAM is three quarters or more of every small design there
-    assert found.parts["memory"] / device.device_embodied("catransformers", area_mm2=4.0, node_nm=22, memory_gb=1).embodied_kgco2e > 0.75
+    assert (
+        found.parts["memory"] / device.device_embodied("catransformers", area_mm2=4.0, node_nm=22, memory_gb=1).embodied_kgco2e
+        > 0.75
+    )
 
 
 def test_catransformers_ignores_time():
@@ -136,7 +139,7 @@ def test_catransformers_ignores_time():
 @pytest.mark.parametrize(
     ("inputs", "word"),
     [
-        ({"node_nm": 6}, "nearest known: 7, 5"),
+        ({"node_nm": 6}, "node_nm 6 .* nearest: 5, 7"),
         ({"node_nm": 7, "abatement_pct": 96.0}, "95, 97, 99"),
         ({"node_nm": 7, "memory_type": "lpddr5", "memory_gb": 1}, "lpddr"),
         ({"node_nm": 7, "memory_gb": 1}, "memory_type is missing"),
@@ -160,7 +163,9 @@ def test_twelve_nanometres_has_one_gas_table_only():
 
 def test_arrays_equal_scalars():
     areas, nodes = np.array([1.0, 45.0, 814.0]), np.array([28.0, 22.0, 5.0])
-    together = device.device_embodied("act2", area_mm2=areas, node_nm=nodes, memory_type="lpddr4", memory_gb=np.array([0.0, 1.0, 2.0]))
+    together = device.device_embodied(
+        "act2", area_mm2=areas, node_nm=nodes, memory_type="lpddr4", memory_gb=np.array([0.0, 1.0, 2.0])
+    )
     for at in range(3):
         alone = device.device_embodied(
             "act2", area_mm2=areas[at], node_nm=nodes[at], memory_type="lpddr4", memory_gb=[0.0, 1.0, 2.0][at]

@@ -196,7 +196,12 @@ def make_run(
         summary=SweepSummary(
             points=187_920,
             feasible=102_311,
-            reasons={"latency_s<=0.05": 1_210, "area_mm2<=31.990347": 80_400, "tops<=20.48": 55_080, "no mapping fits the buffers": 12},
+            reasons={
+                "latency_s<=0.05": 1_210,
+                "area_mm2<=31.990347": 80_400,
+                "tops<=20.48": 55_080,
+                "no mapping fits the buffers": 12,
+            },
         ),
         designs=designs,
         context={**CONTEXT, **context},

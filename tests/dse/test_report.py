@@ -25,7 +25,7 @@ HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
     '"><svg onload=alert(3)>',
-    "=HYPERLINK(\"http://example.org\")",
+    '=HYPERLINK("http://example.org")',
     "../../etc/passwd",
     "%{y} $x^2$ <b>bold</b> &amp; \u2028 ]]> <!--",
 )

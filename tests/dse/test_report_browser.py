@@ -110,8 +110,9 @@ def test_renders_hovers_and_pins(factories: ModuleType, open_report: Any) -> Non
     # One click pins, a second compares, a third takes the second's place.
     page.mouse.click(where["x"], where["y"])
     page.wait_for_selector(".pin-a")
-    pinned = page.locator("#pinned thead").inner_text()
-    assert pinned.split("\n")[0].split("\t")[-1].strip() in tip or "Design" in pinned
+    name = tip.split("\n")[0]
+    assert name.startswith("Design ")
+    assert name in page.locator("#pinned-table thead").inner_text()
     assert page.locator(".pin-b").count() == 0
     other = opened.point(20)
     page.mouse.click(other["x"], other["y"])
@@ -242,6 +243,10 @@ def test_fits_a_phone(factories: ModuleType, open_report: Any) -> None:
     where = opened.point(3)
     opened.page.touchscreen.tap(where["x"], where["y"])
     opened.page.wait_for_selector(".pin-a")
+    other = opened.point(12)
+    opened.page.touchscreen.tap(other["x"], other["y"])
+    opened.page.wait_for_selector(".pin-b")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
     opened.quiet()
 
 
@@ -251,9 +256,7 @@ def test_later_sections_draw(factories: ModuleType, open_report: Any) -> None:
     run = factories.make_run(
         count,
         uncertainty={
-            "metrics": {
-                "total_kgco2e": {"p5": [0.7 * m for m in middle], "p50": middle, "p95": [1.5 * m for m in middle]}
-            },
+            "metrics": {"total_kgco2e": {"p5": [0.7 * m for m in middle], "p50": middle, "p95": [1.5 * m for m in middle]}},
             "samples": 1000,
         },
         convergence={"evaluations": list(range(1, 26)), "hypervolume": [1 - 0.8**i for i in range(25)]},

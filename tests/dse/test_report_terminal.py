@@ -59,9 +59,7 @@ def test_no_color_and_dumb_terminals_get_no_escapes(factories: ModuleType, monke
     assert "\x1b" not in front_table(factories.make_run(3))
 
 
-def test_table_in_ascii_where_the_terminal_has_no_more(
-    factories: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_in_ascii_where_the_terminal_has_no_more(factories: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     shown = front_table(factories.make_run(3), width=120, color=False)
     assert shown.isascii()
@@ -143,9 +141,14 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_error_inside_passes_and_stops_the_bar() -> None:
     progress = ProgressReporter(io.StringIO())
-    with pytest.raises(RuntimeError), progress:
-        progress.update("designs", 1, 2)
-        raise RuntimeError
+
+    def work() -> None:
+        with progress:
+            progress.update("designs", 1, 2)
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        work()
     assert progress._bar is None
 
 

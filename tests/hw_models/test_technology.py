@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,18 +10,12 @@ from hypothesis import strategies as st
 from hw_models import technology
 from hw_models.area import area_mm2
 from hw_models.errors import HardwareError
-
-REFERENCE = Path(__file__).parent.parent / "reference" / "hardware"
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    with (REFERENCE / name).open() as file:
-        return list(csv.DictReader(file))
+from hw_models.validation import reference_rows
 
 
 def test_accelergy_rows_at_22_nm() -> None:
     # Six digits are printed in the reference; ours come from CACTI itself and Accelergy's rule, so they agree to that.
-    for row in rows("accelergy_cacti_22nm.csv"):
+    for row in reference_rows("accelergy_cacti_22nm.csv"):
         for kib, area, access in ((int(row["L2_KB"]), "L2", "tc_l2"), (int(row["GLB_MB"]) * 1024, "GLB", "tc_glb")):
             size = kib * 1024
             assert technology.sram("area_um2", size) == pytest.approx(float(row[f"a_{area}_Buffer"]), rel=1e-9)
@@ -42,7 +33,7 @@ def test_accelergy_rows_at_22_nm() -> None:
 
 def test_cacti_rows_with_the_wide_port() -> None:
     # The 7 nm rows of that reference are the scaling rule of hwcomponents-cacti, and ours is the same rule.
-    table = rows("cacti_sram.csv")
+    table = reference_rows("cacti_sram.csv")
     assert {round(float(r["tech_m"]) * 1e9) for r in table} == {7, 22, 45}
     for row in table:
         size, node = int(row["kB"]) * 1024, round(float(row["tech_m"]) * 1e9)
@@ -61,7 +52,7 @@ def errors_at_left_out_sizes(access_bytes: int, quantity: technology.Quantity) -
     """Relative errors at sizes (at 22, 45 and 65 nm) that the shipped table does not hold."""
     held = {(r["access_bytes"], r["node_nm"], r["kib"]) for r in technology.read_table("sram_cacti.csv")}
     result = []
-    for row in rows("cacti_left_out.csv"):
+    for row in reference_rows("cacti_left_out.csv"):
         assert (row["access_bytes"], row["node_nm"], row["kib"]) not in held
         if int(row["access_bytes"]) != access_bytes:
             continue

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from hw_models import templates
 from hw_models.errors import HardwareError
+from hw_models.validation import reference_rows
 
-REFERENCE = Path(__file__).parent.parent / "reference" / "hardware"
 KNOBS = ("cores", "width", "depth", "l2_kib", "l2_words_per_cycle", "glb_mib")
 # Published SRAM areas [um2] (CACTI@1ffd8df, 22 nm), copied by hand from the table of the source, not from our data file.
 L2_UM2 = {64: 105_921.0, 128: 219_485.0, 256: 447_768.0, 512: 815_621.0, 1024: 1_642_130.0}
@@ -38,8 +35,7 @@ def test_grid_is_complete_and_canonical() -> None:
 
 def test_area_equals_the_rows_of_the_runs() -> None:
     template = templates.load("edge22")
-    with (REFERENCE / "catransformers_runs.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = reference_rows("catransformers_runs.csv")
     assert len(rows) == 20
     for row in rows:
         batch = template.batch(

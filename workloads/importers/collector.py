@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from workloads.functions import canonical, is_vector_kind
 from workloads.ops import Kind, Operation, OperationTable
 
 _COMPONENTS = (
@@ -149,7 +150,7 @@ class Collector:
         total = sum(size * self.copies.get(name, 1) for name, size in rest.items())
         return Operation(
             "unused_parameters", Kind.ELEMENTWISE, 1, 1, repeat=0, copies=1, parameters=total, component="other",
-            function="copy", weight_id="unused parameters", input_bits=self.activation_bits, weight_bits=self.weight_bits,
+            function="scale", weight_id="unused parameters", input_bits=self.activation_bits, weight_bits=self.weight_bits,
             output_bits=self.activation_bits,
         )  # fmt: skip
 
@@ -194,7 +195,11 @@ class Collector:
     def vector(
         self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0
     ) -> Operation:
-        """A vector row of ``m`` rows of ``n`` elements."""
+        """A vector row of ``m`` rows of ``n`` elements; what only copies them is a gather."""
+        if function == "copy":
+            kind, function = Kind.GATHER, "gather"
+        elif is_vector_kind(kind):
+            function = canonical(function)
         return Operation(
             name, kind, max(m, 1), max(n, 1), k, repeat=0 if m * n == 0 else 1, component=component_of(name),
             function=function, input_bits=bits or self.activation_bits, weight_bits=self.weight_bits,

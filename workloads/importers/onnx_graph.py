@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.importers import onnx_shapes
 from workloads.importers.collector import Collector, Value, words
 from workloads.importers.einsum import einsum_product
 from workloads.importers.module import check_understood
-from workloads.importers.onnx_shapes import Info, UnknownShape
+from workloads.importers.onnx_shapes import Info, UnknownShapeError
 from workloads.importers.onnx_wire import (
     BITS,
     FLOATING,
@@ -37,8 +36,8 @@ _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
 _VIEWS = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Expand Cast CastLike Slice Split Dropout StopGradient")
 _FUNCTIONS = {"Gelu": "gelu", "FastGelu": "gelu_tanh", "BiasGelu": "gelu", "QuickGelu": "quick_gelu", "Swish": "silu"}
 _ACTIVATIONS = words(
-    "Relu Gelu FastGelu BiasGelu QuickGelu Tanh Sigmoid LeakyRelu HardSigmoid HardSwish Softplus Softsign Elu Selu Celu PRelu Mish "
-    "ThresholdedRelu Swish Erf"
+    "Relu Gelu FastGelu BiasGelu QuickGelu Tanh Sigmoid LeakyRelu HardSigmoid HardSwish Softplus Softsign Elu "
+    "Selu Celu PRelu Mish ThresholdedRelu Swish Erf"
 )
 _NORMS = {
     "LayerNormalization": "layernorm",
@@ -54,12 +53,12 @@ _NORMS = {
     "LRN": "groupnorm",
 }
 _REDUCTIONS = words(
-    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare ArgMax "
-    "ArgMin CumSum MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool"
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+    "ReduceSumSquare ArgMax ArgMin CumSum MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool"
 )
 _GATHERS = frozenset(("Gather", "GatherElements", "GatherND"))
 _COPIES = words(
-    "Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample Where Trilu OneHot ReverseSequence"
+    "Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample OneHot ReverseSequence"
 )
 _SHAPE_ONLY = frozenset(
     ("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Range")
@@ -330,7 +329,7 @@ class _Walk:
                 self._unknown(node, node.op_type, entries, scope, known)
                 return
             outputs = onnx_shapes.infer(node, infos)
-        except UnknownShape:
+        except UnknownShapeError:
             if constant:
                 self._bind_constant(node, [known.get(name, Info(None)) for name in node.outputs], names, scope)
                 return
@@ -412,7 +411,8 @@ class _Walk:
         elif op in _GATHERS:
             row = make(title, "gather", result, 1, Kind.EMBEDDING if names else Kind.GATHER)
         elif op in _REDUCTIONS:
-            row = make(title, "reduce", first, 1)
+            rows = max(1, math.prod(result))
+            row = make(title, _reduction(op), (rows, max(1, math.prod(first) // rows)), 1)
         elif op in _COPIES:
             row = make(title, "copy", result, 1)
         elif op == "TopK":
@@ -421,7 +421,7 @@ class _Walk:
                 title, Kind.TOPK, "topk", math.prod(first) // max(n, 1), n, k=result[-1] if result else 1
             )
         else:
-            row = make(title, "scale" if op == "Clip" else op.lower(), result, operands)
+            row = make(title, _power(present) if op == "Pow" else _ELEMENTWISE.get(op, op.lower()), result, operands)
         return [(row, names)]
 
     def _matmul(self, node: Node, title: str, entries: Sequence[_Entry | None], outputs: Sequence[Info]) -> list[Operation]:
@@ -465,7 +465,7 @@ class _Walk:
         operands = [self._operand(node, entries, index) for index in range(len(entries))]
         equation = str(node.attributes.get("equation", ""))
         if len(operands) == 1:
-            return [self.collector.elementwise(title, "reduce", operands[0].shape, 1)]
+            return [self.collector.elementwise(title, "sum", operands[0].shape, 1)]
         sizes = einsum_product(equation, [value.shape for value in operands])
         if sizes is None:
             self.collector.not_understood[shorten(f"Einsum {equation}")] += 1
@@ -607,6 +607,26 @@ def _function(node: Node) -> str:
     return _FUNCTIONS.get(node.op_type, node.op_type.lower())
 
 
+_ELEMENTWISE = {"Sum": "add", "Mean": "add", "Min": "minimum", "Max": "maximum"}
+
+
+def _reduction(op: str) -> str:
+    """The vocabulary's name of a reduction."""
+    if op == "CumSum":
+        return "cumsum"
+    if "Max" in op or "Min" in op:
+        return "max"
+    return "mean" if "Mean" in op or "Average" in op else "sum"
+
+
+def _power(present: Sequence[_Entry]) -> str:
+    """A square or cube is products, a root a root; other powers cost what an exponential does."""
+    exponent = present[1].info.value if len(present) > 1 else None
+    if exponent is None or exponent.size != 1:
+        return "exp"
+    return {2.0: "mul", 3.0: "mul", 0.5: "sqrt", -0.5: "sqrt"}.get(float(exponent.reshape(-1)[0]), "exp")
+
+
 def _title(node: Node, names: Sequence[str]) -> str:
     """A name for a row: the path of its weight where that says more than the name of the node."""
     for name in names:
@@ -622,7 +642,7 @@ _PRODUCTS: dict[str, _Product] = {
     "Gemm": _Walk._gemm,
     "Einsum": _Walk._einsum,
 }
-_SPECIAL: dict[str, Callable[[_Walk, Node, Sequence["_Entry | None"]], tuple[Rows, list[Info]]]] = {
+_SPECIAL: dict[str, Callable[[_Walk, Node, Sequence[_Entry | None]], tuple[Rows, list[Info]]]] = {
     "Attention": _Walk._packed_attention,
     "MultiHeadAttention": _Walk._multi_head,
     "GroupQueryAttention": _Walk._multi_head,

@@ -21,7 +21,7 @@ from workloads.importers.onnx_wire import SMALL, Node, Tensor
 Shape = tuple[int, ...]
 
 
-class UnknownShape(Exception):
+class UnknownShapeError(Exception):
     """The shape of an output depends on data, or on a tensor whose shape is unknown."""
 
 
@@ -34,9 +34,9 @@ class Info:
     value: npt.NDArray[Any] | None = None
 
     def known(self) -> Shape:
-        """The shape, or UnknownShape."""
+        """The shape, or UnknownShapeError."""
         if self.shape is None:
-            raise UnknownShape
+            raise UnknownShapeError
         return self.shape
 
 
@@ -45,7 +45,7 @@ Rule = Callable[[Node, Inputs], list[Info]]
 
 
 def infer(node: Node, inputs: Inputs) -> list[Info]:
-    """Return the outputs of a node. Raises KeyError for an unknown operator, UnknownShape where shapes cannot be known."""
+    """Return the outputs of a node. Raises KeyError for an unknown operator, UnknownShapeError where shapes cannot be known."""
     return RULES[node.op_type](node, inputs)
 
 
@@ -73,7 +73,7 @@ def _ints(inputs: Inputs, index: int) -> list[int]:
     """Value of an input that must be known integers."""
     value = _need(inputs, index).value
     if value is None:
-        raise UnknownShape
+        raise UnknownShapeError
     return [int(item) for item in value.reshape(-1)]
 
 
@@ -114,7 +114,7 @@ def _evaluated(function: Callable[..., Any]) -> Rule:
 def _integer_division(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
         if np.any(b == 0):
-            raise UnknownShape
+            raise UnknownShapeError
         return np.asarray(np.trunc(a / b)).astype(a.dtype)
     return np.asarray(a / b)
 
@@ -177,7 +177,7 @@ def _constant(node: Node, inputs: Inputs) -> list[Info]:
         if key in ("value_float", "value_floats"):
             array = np.array(value, dtype=np.float32)
             return [Info(array.shape, 1, array)]
-    raise UnknownShape
+    raise UnknownShapeError
 
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> list[Info]:
@@ -240,7 +240,7 @@ def _unsqueeze(node: Node, inputs: Inputs) -> list[Info]:
     first = _need(inputs, 0)
     axes = _axes(node, inputs)
     if axes is None:
-        raise UnknownShape
+        raise UnknownShapeError
     rank = len(first.known()) + len(axes)
     places = {_axis(axis, rank) for axis in axes}
     rest = iter(first.known())
@@ -361,7 +361,7 @@ def _pad(node: Node, inputs: Inputs) -> list[Info]:
 def _range(node: Node, inputs: Inputs) -> list[Info]:
     start, limit, delta = (_need(inputs, index) for index in range(3))
     if start.value is None or limit.value is None or delta.value is None:
-        raise UnknownShape
+        raise UnknownShapeError
     a, b, c = (item.value.reshape(-1)[0] for item in (start, limit, delta) if item.value is not None)
     if c == 0:
         raise ValueError("delta is 0")
@@ -447,7 +447,7 @@ def _einsum(node: Node, inputs: Inputs) -> list[Info]:
     shapes = [item.known() for item in inputs if item is not None]
     result = einsum_result(str(node.attributes.get("equation", "")), shapes)
     if result is None:
-        raise UnknownShape
+        raise UnknownShapeError
     return [Info(result, _need(inputs, 0).data_type)]
 
 
@@ -519,7 +519,7 @@ def _resize(node: Node, inputs: Inputs) -> list[Info]:
         return [Info(_sound(_ints(inputs, 3)), first.data_type)]
     scales = _need(inputs, 1 if node.op_type == "Upsample" else 2).value
     if scales is None or scales.size != len(x):
-        raise UnknownShape
+        raise UnknownShapeError
     return [Info(_sound([math.floor(size * float(scale)) for size, scale in zip(x, scales, strict=True)]), first.data_type)]
 
 
@@ -531,7 +531,7 @@ def _quantize(node: Node, inputs: Inputs) -> list[Info]:
     zero = inputs[2] if len(inputs) > 2 else None
     shape = _need(inputs, 0).known()
     result = [Info(shape, zero.data_type if zero is not None else 2)]
-    return result + [Info((), 1), Info((), 2)] if node.op_type == "DynamicQuantizeLinear" else result
+    return [*result, Info((), 1), Info((), 2)] if node.op_type == "DynamicQuantizeLinear" else result
 
 
 def _depth_space(node: Node, inputs: Inputs) -> list[Info]:
@@ -553,14 +553,14 @@ _COMPARISONS: dict[str, Callable[..., Any]] = {
     "GreaterOrEqual": np.greater_equal, "And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor,
 }  # fmt: skip
 _PLAIN_ELEMENTWISE = words(
-    "Sum Mean Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Tanh Sigmoid Relu Gelu LeakyRelu HardSigmoid HardSwish "
-    "Softplus Softsign Elu Selu Celu PRelu Mish ThresholdedRelu Swish IsNaN IsInf BitShift BitwiseAnd BitwiseOr BitwiseXor "
-    "BitwiseNot FastGelu BiasGelu QuickGelu Shrink"
+    "Sum Mean Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Tanh Sigmoid Relu Gelu LeakyRelu "
+    "HardSigmoid HardSwish Softplus Softsign Elu Selu Celu PRelu Mish ThresholdedRelu Swish IsNaN IsInf BitShift "
+    "BitwiseAnd BitwiseOr BitwiseXor BitwiseNot FastGelu BiasGelu QuickGelu Shrink"
 )
 _SAME = words(
-    "Softmax LogSoftmax Hardmax InstanceNormalization GroupNormalization LpNormalization LRN MeanVarianceNormalization CumSum Trilu "
-    "ScatterND ScatterElements Scatter RotaryEmbedding Clip EyeLike RandomNormalLike RandomUniformLike ReverseSequence "
-    "Bernoulli"
+    "Softmax LogSoftmax Hardmax InstanceNormalization GroupNormalization LpNormalization LRN "
+    "MeanVarianceNormalization CumSum Trilu ScatterND ScatterElements Scatter RotaryEmbedding Clip EyeLike "
+    "RandomNormalLike RandomUniformLike ReverseSequence Bernoulli"
 )
 
 _REDUCTIONS = words(

@@ -1,7 +1,7 @@
 """Reads ONNX files: the protobuf wire format by hand, weights skipped, so that a file of any size takes little memory.
 
-Only what a count of operations needs is kept: nodes, attributes, shapes, and the values of small constant tensors. Field numbers
-are those of onnx.proto (ONNX 1.23, Apache-2.0). Malformed bytes raise WorkloadError, never anything else.
+Only what a count of operations needs is kept: nodes, attributes, shapes, and the values of small constant tensors. Field
+numbers are those of onnx.proto (ONNX 1.23, Apache-2.0). Malformed bytes raise WorkloadError, never anything else.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Model:
     functions: dict[tuple[str, str], Function]
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """Bytes that are not the format; becomes a WorkloadError with the file's name."""
 
 
@@ -128,7 +128,7 @@ def read_model(path: Path) -> Model:
 def _parse(view: memoryview, path: Path) -> Model:
     try:
         model = _Reader(path).model(view)
-    except (_Malformed, struct.error, IndexError, UnicodeDecodeError, OverflowError, ValueError) as error:
+    except (_MalformedError, struct.error, IndexError, UnicodeDecodeError, OverflowError, ValueError) as error:
         if isinstance(error, WorkloadError):
             raise
         raise WorkloadError(f"{path} is not a sound ONNX file: {shorten(str(error)) or type(error).__name__}") from None
@@ -141,7 +141,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     result = shift = 0
     while True:
         if at >= len(view):
-            raise _Malformed("a number is cut short")
+            raise _MalformedError("a number is cut short")
         byte = view[at]
         at += 1
         result |= (byte & 0x7F) << shift
@@ -149,7 +149,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
             return result & 0xFFFFFFFFFFFFFFFF, at
         shift += 7
         if shift > 63:
-            raise _Malformed("a number has more than ten bytes")
+            raise _MalformedError("a number has more than ten bytes")
 
 
 def _signed(value: int) -> int:
@@ -163,7 +163,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int, Any]]:
         key, at = _varint(view, at)
         number, wire = key >> 3, key & 7
         if number == 0:
-            raise _Malformed("a field has the number 0")
+            raise _MalformedError("a field has the number 0")
         if wire == 0:
             value, at = _varint(view, at)
             yield number, wire, value
@@ -173,22 +173,22 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int, Any]]:
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise _Malformed(f"field {number} has wire type {wire}")
+            raise _MalformedError(f"field {number} has wire type {wire}")
         if size > len(view) - at:
-            raise _Malformed(f"field {number} is cut short")
+            raise _MalformedError(f"field {number} is cut short")
         yield number, wire, view[at : at + size]
         at += size
 
 
 def _text(payload: Any) -> str:
     if isinstance(payload, int):
-        raise _Malformed("a name is a number")
+        raise _MalformedError("a name is a number")
     return bytes(payload).decode("utf-8", errors="replace")
 
 
 def _message(payload: Any) -> memoryview:
     if not isinstance(payload, memoryview):
-        raise _Malformed("a number stands where a message belongs")
+        raise _MalformedError("a number stands where a message belongs")
     return payload
 
 
@@ -207,7 +207,7 @@ def _numbers(payload: Any, wire: int) -> list[int]:
 def _floats(payload: Any, wire: int, size: int = 4) -> list[float]:
     data = bytes(_message(payload))
     if len(data) % size:
-        raise _Malformed("a list of numbers is cut short")
+        raise _MalformedError("a list of numbers is cut short")
     return [float(item) for item in np.frombuffer(data, "<f4" if size == 4 else "<f8")]
 
 
@@ -239,7 +239,7 @@ class _Reader:
 
     def graph(self, view: memoryview, depth: int) -> Graph:
         if depth > MAX_DEPTH:
-            raise _Malformed(f"graphs are nested deeper than {MAX_DEPTH}")
+            raise _MalformedError(f"graphs are nested deeper than {MAX_DEPTH}")
         graph = Graph()
         for number, _, payload in _fields(view):
             if number == 1:
@@ -277,7 +277,7 @@ class _Reader:
     def node(self, view: memoryview, depth: int) -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _Malformed(f"it has more than {MAX_NODES} nodes")
+            raise _MalformedError(f"it has more than {MAX_NODES} nodes")
         node = Node()
         for number, _, payload in _fields(view):
             if number == 1:
@@ -389,10 +389,10 @@ class _Reader:
             elif number == 14:
                 outside = payload == 1
         if any(size < 0 or size > 2**40 for size in dims):
-            raise _Malformed(f"tensor {shorten(name)!r} has the sizes {shorten(dims)}")
+            raise _MalformedError(f"tensor {shorten(name)!r} has the sizes {shorten(dims)}")
         tensor = Tensor(name, tuple(dims), data_type, location=external.get("location", "") if outside else None)
         if tensor.elements > 2**48:
-            raise _Malformed(f"tensor {shorten(name)!r} has {tensor.elements} elements")
+            raise _MalformedError(f"tensor {shorten(name)!r} has {tensor.elements} elements")
         if tensor.elements <= SMALL and data_type in _TYPES and not outside:
             for number, wire, payload in pending:
                 typed += _floats(payload, wire, 8 if number == 10 else 4) if number in (4, 10) else _numbers(payload, wire)
@@ -405,7 +405,7 @@ def _value(tensor: Tensor, raw: memoryview | None, typed: list[Any]) -> npt.NDAr
     count = tensor.elements
     if raw is not None:
         if len(raw) != count * dtype.itemsize:
-            raise _Malformed(f"tensor {shorten(tensor.name)!r} has {len(raw)} bytes for {count} elements")
+            raise _MalformedError(f"tensor {shorten(tensor.name)!r} has {len(raw)} bytes for {count} elements")
         return np.frombuffer(bytes(raw), dtype.newbyteorder("<")).reshape(tensor.dims).astype(dtype)
     if len(typed) == count:
         if tensor.data_type == 10:

@@ -17,29 +17,32 @@ from workloads.importers.einsum import einsum_product
 from workloads.ops import Kind, Operation
 
 VIEWS = words(
-    "view reshape transpose permute t mT expand expand_as unsqueeze squeeze slice select split split_with_sizes chunk alias "
-    "flatten unflatten detach contiguous to _to_copy type_as _assert_tensor_metadata dropout narrow movedim unbind swapaxes "
-    "lift_fresh_copy lift_fresh as_strided view_as identity getitem _unsafe_view numpy_T adjoint unsafe_chunk unsafe_split "
-    "feature_dropout alpha_dropout tensor_split hsplit vsplit squeeze_ unsqueeze_ view_as_real view_as_complex pad_sequence "
-    "_reshape_alias positive real conj resolve_conj resolve_neg copy_to result_type set_ detach_ movedim float half double "
-    "_conj _neg_view unfold swapdims moveaxis ravel broadcast_to"
+    "view reshape transpose permute t mT expand expand_as unsqueeze squeeze slice select split split_with_sizes "
+    "chunk alias flatten unflatten detach contiguous to _to_copy type_as _assert_tensor_metadata dropout narrow "
+    "movedim unbind swapaxes lift_fresh_copy lift_fresh as_strided view_as identity getitem _unsafe_view numpy_T "
+    "adjoint unsafe_chunk unsafe_split feature_dropout alpha_dropout tensor_split hsplit vsplit squeeze_ "
+    "unsqueeze_ view_as_real view_as_complex pad_sequence _reshape_alias positive real conj resolve_conj "
+    "resolve_neg copy_to result_type set_ detach_ movedim float half double _conj _neg_view unfold swapdims "
+    "moveaxis ravel broadcast_to"
 )
 MAKERS = words(
-    "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty scalar_tensor "
-    "linspace tensor rand randn rand_like randn_like sym_size sym_numel tril_indices triu_indices"
+    "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
+    "new_empty scalar_tensor linspace tensor rand randn rand_like randn_like sym_size sym_numel tril_indices "
+    "triu_indices"
 )
 COPIES = words(
-    "cat stack repeat repeat_interleave clone copy pad constant_pad_nd roll flip index_put scatter scatter_add index_copy "
-    "index_add slice_scatter select_scatter masked_scatter fill zero _pad_circular reflection_pad1d reflection_pad2d "
-    "replication_pad1d replication_pad2d concat concatenate hstack vstack tile upsample_nearest2d upsample_nearest1d "
-    "pixel_shuffle pixel_unshuffle im2col col2im copysign"
+    "cat stack repeat repeat_interleave clone copy pad constant_pad_nd roll flip index_put scatter scatter_add "
+    "index_copy index_add slice_scatter select_scatter masked_scatter fill zero _pad_circular reflection_pad1d "
+    "reflection_pad2d replication_pad1d replication_pad2d concat concatenate hstack vstack tile "
+    "upsample_nearest2d upsample_nearest1d pixel_shuffle pixel_unshuffle im2col col2im copysign"
 )
 GATHERS = words("gather index index_select take_along_dim masked_select take embedding_bag")
 REDUCTIONS = words(
-    "sum mean max amax min amin argmax argmin prod any all norm linalg_vector_norm var std var_mean std_mean cumsum cumprod logsumexp "
-    "logcumsumexp diff histc bincount count_nonzero median avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d "
-    "max_pool2d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d aminmax "
-    "max_pool3d cummax cummin trace linalg_norm nansum unique_consecutive searchsorted bucketize"
+    "sum mean max amax min amin argmax argmin prod any all norm linalg_vector_norm var std var_mean std_mean "
+    "cumsum cumprod logsumexp logcumsumexp diff histc bincount count_nonzero median avg_pool1d avg_pool2d "
+    "avg_pool3d max_pool1d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d adaptive_max_pool2d aminmax max_pool3d cummax cummin trace linalg_norm nansum "
+    "unique_consecutive searchsorted bucketize"
 )
 NORMS = {
     "layer_norm": "layernorm",
@@ -60,14 +63,17 @@ ACTIVATIONS = {
     **{name: name for name in ("hardtanh", "hardsigmoid", "hardswish", "mish", "prelu", "log_sigmoid", "glu", "gelu", "erf")},
 }
 ELEMENTWISE = words(
-    "add sub mul div rsub neg pow exp exp2 log log2 log1p sqrt rsqrt sin cos abs reciprocal square clamp clamp_min clamp_max clip "
-    "where masked_fill maximum minimum eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not "
-    "bitwise_xor __and__ __or__ __xor__ floor ceil round sign remainder fmod floor_divide true_divide isnan isinf tril triu "
-    "addcmul addcdiv lerp expm1 atan2 atan tan asin acos sinh cosh logical_xor float_power threshold nan_to_num polar "
-    "logit xlogy isfinite trunc frac bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ sgn erfinv complex outer "
-    "special_expit special_erf divide multiply subtract negative not_equal greater less_equal angle fake_quantize_per_tensor_affine "
-    "quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel dequantize"
+    "add sub mul div rsub neg pow exp exp2 log log2 log1p sqrt rsqrt sin cos abs reciprocal square clamp "
+    "clamp_min clamp_max clip where masked_fill maximum minimum eq ne lt le gt ge logical_and logical_or "
+    "logical_not bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ floor ceil round sign "
+    "remainder fmod floor_divide true_divide isnan isinf tril triu addcmul addcdiv lerp expm1 atan2 atan tan asin "
+    "acos sinh cosh logical_xor float_power threshold nan_to_num polar logit xlogy isfinite trunc frac "
+    "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ sgn erfinv complex outer special_expit "
+    "special_erf divide multiply subtract negative not_equal greater less_equal angle "
+    "fake_quantize_per_tensor_affine quantize_per_tensor dequantize_per_tensor quantize_per_channel "
+    "dequantize_per_channel dequantize"
 )
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 SORTS = words("sort argsort msort kthvalue")
 # Modules whose nodes are one operation of a vector unit: the class name says which.
 _NORM_CLASS = re.compile(r"(rms|layer|group|batch)_?norm", re.I)
@@ -223,10 +229,7 @@ class GraphWalk:
         path, block, block_class = _module(node)
         self.collector.times = self._times(path)
         single = self._single_operation(node, block, block_class, path, inputs)
-        if single is None:
-            rows = self._rows(node, target, path or node.name, inputs)
-        else:
-            rows = single
+        rows = self._rows(node, target, path or node.name, inputs) if single is None else single
         if rows is None:
             self.collector.not_understood[str(node.target)] += self.collector.times
             rows = []
@@ -286,9 +289,9 @@ class GraphWalk:
             kind = Kind.EMBEDDING if base == "embedding" else Kind.GATHER
             return [(make(name, "gather", output.shape, 1, kind), names)]
         if base in ELEMENTWISE:
-            return [(make(name, _FUNCTION.get(base, base), output.shape, live), names)]
+            return [(make(name, _power(node) if base == "pow" else base, output.shape, live), names)]
         if base in REDUCTIONS:
-            return [(make(name, "reduce", first.shape, 1), names)]
+            return [(make(name, _reduction(base), _reduced(first.shape, output.shape), 1), names)]
         if base in COPIES:
             return [(make(name, "copy", output.shape, 1), names)]
         if base == "topk":
@@ -319,7 +322,7 @@ class GraphWalk:
     def _einsum(self, node: Any, name: str) -> list[Operation] | None:
         operands = [self._value(item) for item in node.args[1]]
         if len(operands) == 1:
-            return [self.collector.elementwise(name, "reduce", operands[0].shape, 1)]
+            return [self.collector.elementwise(name, "sum", operands[0].shape, 1)]
         sizes = einsum_product(str(node.args[0]), [value.shape for value in operands])
         if sizes is None:
             return None
@@ -377,15 +380,32 @@ _PRODUCTS: dict[str, _Handler] = {
     "scaled_dot_product_attention": GraphWalk._attention,
     "_scaled_dot_product_flash_attention_for_cpu": GraphWalk._attention,
     "_scaled_dot_product_efficient_attention": GraphWalk._attention,
-    **{
-        name: GraphWalk._convolution
-        for name in ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-    },
+    **dict.fromkeys(CONVOLUTIONS, GraphWalk._convolution),
     "_grouped_mm": GraphWalk._grouped,
     "grouped_mm": GraphWalk._grouped,
     "grouped_mm_fallback": GraphWalk._grouped,
 }
-_FUNCTION = {"multiply": "mul", "divide": "div", "true_divide": "div", "subtract": "sub", "rsub": "sub", "negative": "neg"}
+
+
+def _reduction(name: str) -> str:
+    """The vocabulary's name of a reduction."""
+    if name.startswith("cum") or name in ("diff", "histc", "bincount"):
+        return "cumsum"
+    if any(part in name for part in ("max", "min", "any", "all", "search", "bucket", "median", "unique")):
+        return "max"
+    return "mean" if "mean" in name or "avg" in name or "var" in name or "std" in name else "sum"
+
+
+def _reduced(source: tuple[int, ...], result: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, elements of a row) of a reduction, whichever axes it runs over."""
+    rows = max(1, math.prod(result))
+    return rows, max(1, math.prod(source) // rows)
+
+
+def _power(node: Any) -> str:
+    """A square or cube is products, a root a root; other powers cost what an exponential does."""
+    exponent = node.args[1] if len(node.args) > 1 else None
+    return {2: "mul", 3: "mul", 0.5: "sqrt", -0.5: "sqrt"}.get(exponent, "exp") if isinstance(exponent, (int, float)) else "exp"
 
 
 def _name(target: Any) -> str:

@@ -94,6 +94,19 @@ function pin(position) {
   tell("pins");
 }
 
+// A tap reaches a chart twice: Plotly makes a click of the touch, and the browser makes one after it.
+const ECHO_MS = 500;
+const lastClick = { position: null, time: -Infinity };
+
+/** Pin the design that was clicked in a chart, once a click. */
+function pinClicked(position) {
+  if (position === undefined) return;
+  const now = performance.now();
+  const echo = lastClick.position === position && now - lastClick.time < ECHO_MS;
+  Object.assign(lastClick, { position, time: now });
+  if (!echo) pin(position);
+}
+
 function unpinAll() {
   state.pins = [];
   tell("pins");

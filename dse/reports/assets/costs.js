@@ -18,7 +18,7 @@ function startCosts() {
   drawCarbon();
   listen("theme", drawCarbon);
   listen("pins", drawCarbon);
-  byId("carbon-plot").on("plotly_click", (event) => pin(event.points[0].customdata));
+  byId("carbon-plot").on("plotly_click", (event) => pinClicked(event.points[0].customdata));
 }
 
 function breakdownOf(position) {
@@ -161,7 +161,7 @@ function drawCarbon() {
   draw(byId("carbon-plot"), traces, layout({
     height: narrow.matches ? 340 : 380,
     barmode: "stack",
-    bargap: shown.length > 30 ? 0.12 : 0.25,
+    bargap: shown.length > 30 ? 0.12 : shown.length > 5 ? 0.25 : 0.7,
     hovermode: "closest",
     xaxis: axis("Designs, by " + lowered(SHOWN[carbon.order].label), { type: "category", showgrid: false, ticks: "", fixedrange: true, tickangle: shown.length > 24 ? -90 : 0 }),
     yaxis: axis(carbon.shares ? "Share [%]" : "Carbon over the lifetime [" + SHOWN[unit].unit + "]", { rangemode: "tozero", fixedrange: true }),

@@ -25,9 +25,7 @@ function startFront() {
   const node = byId("front-plot");
   node.on("plotly_hover", (event) => showTip(event.points[0].customdata, event.event));
   node.on("plotly_unhover", hideTip);
-  node.on("plotly_click", (event) => {
-    if (event.points[0].customdata !== undefined) pin(event.points[0].customdata);
-  });
+  node.on("plotly_click", (event) => pinClicked(event.points[0].customdata));
   listen("pins", drawFront);
   listen("kept", drawFront);
   listen("theme", drawFront);

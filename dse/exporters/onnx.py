@@ -1,0 +1,97 @@
+"""ONNX: the (pruned) model of a design as a graph, made with torch and transformers; its weights are random."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+from dse.errors import DseError, UsageError
+from dse.exporters.base import Export
+from dse.exporters.design import ExportDesign
+
+TOOL = "ONNX"
+_NEEDED = ("torch", "transformers", "onnx", "onnxscript")
+
+
+def export(design: ExportDesign) -> Export:
+    """The graph of the design's model; DseError where a package is missing or the model is of a kind that is not built here."""
+    _check_packages()
+    config, kept = bert_settings(design)
+    graph = _graph(config, int(design.workload.dimensions["batch"]), int(design.workload.dimensions["sequence"]))
+    return Export(
+        tool=TOOL,
+        files={"model.onnx": graph},
+        expressed=[
+            f"`model.onnx`: the encoder of this design, {', '.join(kept)}; inputs are token identifiers, mask and token types of one "
+            "request.",
+        ],
+        assumed=[
+            "Weights are random: the search counts operations and predicts quality from published models, it trains nothing.",
+            "32-bit floats; the design's own precision is a property of the accelerator's words.",
+        ],
+        lost=["The accelerator.", "A trained state: fine-tune the graph's model in its own framework."],
+        run=["python -c \"import onnx; print(onnx.load('model.onnx').graph.node[0])\""],
+        checked="The tests load the graph with the onnx package, check it, and count its parameters against the workload's.",
+    )
+
+
+def _check_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise DseError(
+            f"export to onnx needs {', '.join(missing)}, which is not installed; pip install 'dse-toolkit[hf,onnx,export]' brings it"
+        )
+
+
+def bert_settings(design: ExportDesign) -> tuple[dict[str, Any], list[str]]:
+    """The settings of transformers' ``BertConfig``, and the dimensions that they say."""
+    d = design.workload.dimensions
+    needed = ("layers", "hidden", "heads", "ffn", "vocabulary", "positions")
+    if design.workload.family != "encoder" or any(name not in d for name in needed):
+        raise UsageError(
+            f"workload {design.workload_name!r} is of the family {design.workload.family!r}; export to onnx builds encoders (bert)"
+        )
+    head_dim = int(d.get("head_dim") or int(d["hidden"]) // int(d["heads"]))
+    if head_dim * int(d["heads"]) != int(d["hidden"]):
+        raise DseError(
+            f"design {design.number} has {d['heads']} heads of {head_dim} in a hidden size of {d['hidden']}; the exported encoder needs "
+            "heads x head size = hidden size"
+        )
+    settings = {
+        "num_hidden_layers": int(d["layers"]),
+        "hidden_size": int(d["hidden"]),
+        "num_attention_heads": int(d["heads"]),
+        "intermediate_size": int(d["ffn"]),
+        "vocab_size": int(d["vocabulary"]),
+        "max_position_embeddings": int(d["positions"]),
+        "type_vocab_size": int(d.get("token_types") or 1),
+        "hidden_act": "gelu" if str(d.get("activation", "gelu")) == "gelu" else str(d["activation"]),
+    }
+    return settings, [f"{d[name]} {name}" for name in ("layers", "hidden", "heads", "ffn")]
+
+
+def _graph(settings: dict[str, Any], batch: int, sequence: int) -> bytes:
+    """The serialised ONNX model, weights inside."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")  # deprecations inside torch's exporter
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(**settings, attn_implementation="eager")).eval()
+        tokens = torch.zeros((batch, sequence), dtype=torch.long)
+        mask = torch.ones((batch, sequence), dtype=torch.long)
+        program = torch.onnx.export(
+            model,
+            (tokens, mask, torch.zeros_like(tokens)),
+            input_names=["input_ids", "attention_mask", "token_type_ids"],
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return buffer.getvalue()

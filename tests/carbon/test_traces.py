@@ -1,0 +1,126 @@
+"""Hourly traces, 12x24 profiles and the best-hours bound, against the measured year 2022."""
+
+import csv
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon import CarbonError, grid, traces
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
+KIND = grid.GridKind("average", "lifecycle")
+
+
+def trace(values, start=datetime(2022, 1, 1, tzinfo=UTC)):
+    return traces.Trace("t", start, np.asarray(values, dtype=float), KIND, "test", "none")
+
+
+@pytest.fixture(scope="module")
+def measured():
+    with (REFERENCE / "hourly_ci_eia2022.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    return {name: trace([float(row[name]) for row in rows]) for name in rows[0] if name != "timestamp_utc"}
+
+
+# mean, best contiguous four hours of each UTC day against flat (percent): an independent evaluation of the same file
+EXPECTED = {
+    "CISO": (256.16, -32.09), "ERCO": (347.2, -13.9), "AZPS": (575.04, -11.28), "BPAT": (54.71, -11.4),
+    "MISO": (440.57, -6.87), "NYIS": (272.77, -6.9), "SOCO": (423.2, -5.3), "PJM": (362.6, -5.06),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_year(measured, name):
+    mean, saving = EXPECTED[name]
+    assert measured[name].mean() == pytest.approx(mean, abs=0.011)  # interpolated hours are whole grams in the file
+    assert -100.0 * traces.best_hours(measured[name], 4).saving == pytest.approx(saving, abs=0.011)
+
+
+@pytest.mark.parametrize("name", traces.balancing_authorities())
+def test_the_packaged_profile_is_the_mean_of_the_hours(measured, name):
+    # the packaged file is rounded to four decimals
+    assert np.abs(measured[name].profile() - traces.eia2022(name).profile()).max() <= 5.1e-5
+    assert traces.eia2022(name).mean() == pytest.approx(measured[name].mean(), abs=1e-3)
+
+
+def test_best_hours_by_going_through_all():
+    generator = np.random.default_rng(3)
+    values = generator.uniform(0, 500, 24 * 3 + 5)
+    for hours in (1, 3, 24):
+        days = values[:72].reshape(3, 24)
+        runs = [min(day[first : first + hours].mean() for first in range(25 - hours)) for day in days]
+        found = traces.best_hours(trace(values), hours)
+        assert found.best_gco2e_per_kwh == pytest.approx(np.mean(runs), rel=1e-12)
+        free = [np.sort(day)[:hours].mean() for day in days]
+        assert traces.best_hours(trace(values), hours, contiguous=False).best_gco2e_per_kwh == pytest.approx(np.mean(free))
+
+
+@given(st.lists(st.floats(0, 1000), min_size=48, max_size=48), st.integers(1, 24))
+def test_the_bound_is_a_bound(values, hours):
+    whole = traces.best_hours(trace(values), hours)
+    free = traces.best_hours(trace(values), hours, contiguous=False)
+    slack = 1e-9 * (1.0 + whole.flat_gco2e_per_kwh)  # sums of 24 numbers in another order
+    assert free.best_gco2e_per_kwh <= whole.best_gco2e_per_kwh + slack
+    assert whole.best_gco2e_per_kwh <= whole.flat_gco2e_per_kwh + slack
+    assert traces.best_hours(trace(values), 24).saving == pytest.approx(0.0, abs=1e-12)
+
+
+def test_intervals_are_half_open_and_weigh_parts_of_hours():
+    one = trace([100.0, 200.0, 400.0])
+    start = one.start
+    assert one.over(start, start + timedelta(hours=1)) == 100.0
+    assert one.over(start, start + timedelta(hours=3)) == pytest.approx(700.0 / 3)
+    assert one.over(start + timedelta(minutes=30), start + timedelta(minutes=90)) == pytest.approx(150.0)
+    assert one.over(start + timedelta(minutes=15), start + timedelta(minutes=45)) == pytest.approx(100.0)
+    for begin, end in ((0, 0), (2, 1), (0, 4), (-1, 1)):
+        with pytest.raises(CarbonError, match="interval"):
+            one.over(start + timedelta(hours=begin), start + timedelta(hours=end))
+
+
+def test_charge():
+    one = trace([100.0, 200.0] * 24)
+    assert one.charge([1.0]) == pytest.approx(48 * 150.0 / 1000.0)
+    assert one.charge([2.0, 0.0]) == pytest.approx(48 * 100.0 / 1000.0)
+    with pytest.raises(CarbonError, match="divide"):
+        one.charge([1.0] * 7)
+    with pytest.raises(CarbonError, match="negative"):
+        one.charge([-1.0])
+
+
+def test_factor_of_a_trace():
+    found = traces.eia2022("ciso").factor()
+    assert found.year == 2022
+    assert found.kind == KIND
+    assert found.gco2e_per_kwh == pytest.approx(256.16, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, -1.0], [float("nan")], [[1.0]]])
+def test_bad_traces_are_refused(values):
+    with pytest.raises(CarbonError):
+        trace(values)
+
+
+def test_other_refusals():
+    with pytest.raises(CarbonError, match="time zone"):
+        trace([1.0], datetime(2022, 1, 1))
+    with pytest.raises(CarbonError, match="CISO"):
+        traces.eia2022("CIS0")
+    with pytest.raises(CarbonError, match="12x24"):
+        trace([1.0] * 48).profile()
+    with pytest.raises(CarbonError, match="1 to 24"):
+        traces.best_hours(trace([1.0] * 48), 25)
+    with pytest.raises(CarbonError, match="one window"):
+        traces.best_hours(trace([1.0] * 5), 2)
+
+
+def test_the_synthetic_duck_is_labelled_and_keeps_its_mean():
+    duck = traces.synthetic_duck(300.0, 0.5)
+    assert duck.mean() == pytest.approx(300.0)
+    assert "synthetic" in duck.source
+    assert duck.gco2e_per_kwh[12] < duck.gco2e_per_kwh[0]
+    with pytest.raises(CarbonError, match="solar_share"):
+        traces.synthetic_duck(300.0, 0.9)
