@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dse import __version__
+from dse import __version__, robustness
 from dse.deployment import Deployment
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, build_space, load_hardware
@@ -241,18 +241,20 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
         raise DseError(_no_feasible(summary.reasons, summary.points, study))
+    designs = describe_front(evaluation, front)
     run = Run(
         path=folder,
         problem=problem,
         provenance=description["provenance"],
         summary=summary,
-        designs=describe_front(evaluation, front),
+        designs=designs,
         context={
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
+            "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})

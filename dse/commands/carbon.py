@@ -219,39 +219,13 @@ def run_validate(args: argparse.Namespace) -> int:
 
 def run_robustness(args: argparse.Namespace) -> int:
     """Draw the carbon factors of a finished run and say how often its order holds."""
-    import numpy as np
-
-    from carbon import grid, report, robustness
+    from carbon import report
+    from dse import robustness
     from dse import run as runs
-    from dse.evaluation import load_hardware
 
     found = runs.load(args.study)
-    problem, designs = found.problem, found.designs
-    if not designs:
-        from dse.errors import DseError
-
-        raise DseError(f"run {args.study} has an empty front, so there is no order to test")
-    space = load_hardware(problem)
-    knobs = {name: np.array([design["knobs"][name] for design in designs]) for name in space.grid()}
-    hardware = space.batch(knobs)
-    deployment = problem.deployment
-    devices = {
-        "area_mm2": np.broadcast_to(hardware.area_mm2, (len(designs),)),
-        "node_nm": hardware.node_nm,
-        "memory_type": hardware.level_kinds[-1],
-        "memory_gb": np.broadcast_to(hardware.dram_bytes / 2**30, (len(designs),)),
-        "fab_grid": deployment.fab_grid,
-    }
-    names = [name for name in designs[0]["metrics"] if all(name in design["metrics"] for design in designs)]
-    answer = robustness.front(
-        deployment.carbon_profile,
-        devices,
-        {name: np.array([design["metrics"][name] for design in designs]) for name in names},
-        [(objective.metric, objective.sign) for objective in problem.objectives],
-        use_grid=grid.lookup(deployment.grid),
-        draws=args.draws,
-        seed=args.seed,
-    )
+    designs = found.designs
+    answer = robustness.analyse(found.problem, designs, draws=args.draws, seed=args.seed)
     stays, total = answer.stability.stays, answer.total
     rows = [
         {

@@ -55,9 +55,12 @@ class _Process:
         fit_gpytorch_mll(ExactMarginalLogLikelihood(self.model.likelihood, self.model))
 
     def predict(self, inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
+        import warnings
+
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             posterior = self.model.posterior(torch.as_tensor(inputs, dtype=torch.double))
             return posterior.mean[:, 0].numpy(), posterior.variance[:, 0].clamp_min(0).sqrt().numpy()
 
@@ -176,9 +179,12 @@ class _BotorchAcquisition(Acquisition):
 
     def __call__(self, rows: IntArray) -> FloatArray:
         """Exponential of the acquisition: larger is better, positive."""
+        import warnings
+
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             inputs = self._inputs(rows)[:, None, :]
             parts = [self._function(inputs[i : i + _CHUNK]) for i in range(0, len(inputs), _CHUNK)]
             return np.asarray(torch.cat(parts).exp().numpy())

@@ -2,7 +2,7 @@
 
 One Gaussian process a learnt metric: costs by their logarithm, everything else as it is; what is known is taken as known.
 A metric of quality is modelled over the parameters that enter it (roles model and shared) where the roles say so. The
-acquisition is the exact expected hypervolume improvement of independent beliefs times the probability that the learnt
+first d + 1 trials are the middle of the space and a Sobol sequence. The acquisition is the exact expected hypervolume improvement of independent beliefs times the probability that the learnt
 constraints hold; it is maximised over a pool of designs that may be proposed (random ones, neighbours and perturbations of
 the front), followed by local search from the best.
 """
@@ -67,7 +67,7 @@ class FlatSearch:
         if task.inner is not None:
             raise UsageError(f"strategy {self.name} takes whole designs and task {task.name} has models; use nested")
         if number < count or len(done) < 2:
-            first = self._first.propose(task, history, number, seed)
+            first = self._centre(task, seed) if not number else self._first.propose(task, history, number, seed)
             return None if first is None else Proposal(first.parameters, info={"origin": "initial"})
         taken = taken_rows(task, history)
         if task.listable and not len(left_over(task, taken)):
@@ -79,6 +79,15 @@ class FlatSearch:
         if best is None:
             return None
         return proposal_of(task, best, origin="model", gain=gain, hypervolume=acquisition.volume)
+
+    def _centre(self, task: Task, seed: int) -> Proposal | None:
+        """The first trial: the design nearest to the middle of the coding (among a sample, where the middle is not allowed)."""
+        row = task.space.nearest(np.full((1, len(task.space.names)), 0.5))
+        if not task.allowed(row)[0]:
+            row = task.rows if task.listable else draw_many(task, rng_of(seed, 0, 2), _LISTED_POOL)
+        if not len(row):
+            return None
+        return proposal_of(task, row[((task.space.coded(row) - 0.5) ** 2).sum(1).argmin()])
 
     def acquisition(self, task: Task, history: Sequence[Trial]) -> Acquisition:
         """The acquisition function after these trials."""
