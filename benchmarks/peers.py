@@ -9,7 +9,7 @@ build/peers; a tool that cannot be installed is left out with the reason. What i
 * zigzag-dse and accelforge search mappings; beside them stands our mapping search (`hw_models.cost.unit_costs`) on an
   accelerator of the same array and capacity, one thread. The three models differ, so their cycles are shown, not compared.
 
-Times are process CPU times; imports and a first product (compilation, caches) are left out. Ratios are of one run on one machine.
+Times are process CPU times without imports and a first product (compilation, caches); ratios are of one run on one machine.
 """
 
 from __future__ import annotations

@@ -199,7 +199,10 @@ def _match(header: Sequence[str], kind: str) -> dict[str, int]:
             raise CarbonError(f"column {name!r} is unknown; nearest known: {near[0]}")
     for name in _REQUIRED[kind]:
         if name not in found:
-            raise CarbonError(f"column {columns[name].names[0]!r} is missing, but kind {kind!r} needs it")
+            spare = [each for each in header if each not in used and each not in _RESULTS]
+            close = difflib.get_close_matches(columns[name].names[0], spare, n=1, cutoff=0.5)
+            hint = f"; nearest in the table: {close[0]!r}" if close else ""
+            raise CarbonError(f"column {columns[name].names[0]!r} is missing, but kind {kind!r} needs it{hint}")
     return found
 
 

@@ -162,8 +162,13 @@ def evaluate(recipe: Profile, device: Device, values: Values) -> Embodied:
     for part in parts.values():
         total = total + part
     feasible: Numeric = total >= 0.0
-    for wrong in infeasible.values():
+    for reason, wrong in infeasible.items():
         feasible = feasible & (~wrong if hasattr(wrong, "shape") else not wrong)
+        if reason in ("wafer", "carrier"):
+            part = "die" if reason == "wafer" else "carrier"
+            if part in parts:
+                parts[part] = where(wrong, float("inf"), parts[part])
+            total = where(wrong, float("inf"), total)
     return Embodied(parts, total, feasible, infeasible, fab_yield, values.sources())
 
 
@@ -256,9 +261,9 @@ def die_carbon(recipe: Profile, device: Device, values: Values) -> Die:
         dies = yields.floor_dies(dies)
         checks["wafer"] = dies < 1.0
     fits = dies > 0.0
-    share = yields.wafer_area_mm2(diameter) / where(fits, dies, 1.0 + 0.0 * dies)
-    made = where(fits, share, float("inf") + 0.0 * share) / 100.0 * cpa / good
-    return Die(made, None, area, good, intensity, checks)
+    # where no die fits the carbon is made infinite at the end: arithmetic with infinities on the way would breed NaN
+    share = where(fits, yields.wafer_area_mm2(diameter) / where(fits, dies, 1.0 + 0.0 * dies), area + 0.0 * dies)
+    return Die(share / 100.0 * cpa / good, None, area, good, intensity, checks)
 
 
 def ecochip_waste(area_mm2: Numeric, cpa_kgco2e_cm2: Numeric, wafer_mm: Numeric = 450.0) -> Numeric:
@@ -270,7 +275,7 @@ def ecochip_waste(area_mm2: Numeric, cpa_kgco2e_cm2: Numeric, wafer_mm: Numeric 
     fits = dies > 0.0
     safe = where(fits, dies, 1.0 + 0.0 * dies)
     waste = (yields.wafer_area_mm2(wafer_mm) - yields.floor_dies(safe) * area_mm2) / 100.0 * cpa_kgco2e_cm2 / safe
-    return where(fits, waste, float("inf") + 0.0 * waste)
+    return where(fits, waste, float("inf"))
 
 
 def _refuse_foreign(recipe: Profile, device: Device) -> None:

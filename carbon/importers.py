@@ -146,6 +146,10 @@ def _step(times: Sequence[datetime]) -> timedelta:
     step = times[1] - times[0]
     if step == timedelta(0):
         raise CarbonError(f"grid file row 2: time {times[1]:%Y-%m-%dT%H:%MZ} is a duplicate of row 1")
+    if step > timedelta(hours=1):
+        raise CarbonError(
+            f"grid file row 2: time {times[1]:%Y-%m-%dT%H:%MZ} leaves a gap after {times[0]:%Y-%m-%dT%H:%MZ} (hours are needed)"
+        )
     if step not in [timedelta(minutes=minutes) for minutes in (5, 15, 30, 60)]:
         raise CarbonError(f"grid file row 2: steps are {step}, but 5, 15, 30 or 60 minutes are needed")
     return step

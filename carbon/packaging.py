@@ -140,7 +140,7 @@ def _carrier(
     good = yields.negative_binomial(area, defects, values.fab("alpha_ecochip", node))
     fits = yields.dies_per_wafer(area) > 0.0
     made = yields.wafer_share_mm2(where(fits, area, 1.0 + 0.0 * area)) / 100.0 * cpa * share / good
-    return where(fits, made, float("inf") + 0.0 * made), area / 100.0 * bond_energy, fits
+    return made, area / 100.0 * bond_energy, fits
 
 
 def split_area(area_mm2: Numeric, chiplets: Numeric, link_fraction: Numeric = 0.1) -> Numeric:

@@ -155,4 +155,4 @@ def wafer_share_mm2(area_mm2: Numeric, wafer_mm: Numeric = 300.0, *, scribe_mm: 
     dies = dies_per_wafer(area_mm2, wafer_mm, scribe_mm=scribe_mm)
     fits = dies > 0.0
     share = wafer_area_mm2(wafer_mm) / where(fits, dies, 1.0 + 0.0 * dies)
-    return where(fits, share, math.inf + 0.0 * share)
+    return where(fits, share, math.inf)

@@ -21,6 +21,7 @@ from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, build_space, load_hardware
 from dse.metrics import METRICS
 from dse.objectives import Constraint, merge_constraints, parse_constraint, parse_objectives
+from dse.objectives import default_constraints as constraints_by_default
 from dse.problem import DEFAULT_SPACE, Problem
 from dse.run import Run, describe_front, load, support_name, write_files
 from dse.study import FILE_NAME, Study
@@ -60,6 +61,7 @@ def make_problem(
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
+    defaults = constraints_by_default(hw) if default_constraints else ()
     known_spaces = library.load(workload).spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
@@ -70,7 +72,7 @@ def make_problem(
         hardware_profile=hardware_profile,
         objectives=objectives,
         preset=preset.name if preset else None,
-        constraints=merge_constraints(parsed, defaults=default_constraints, removed=no_constraint),
+        constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
         deployment=deployment or Deployment(),
         space=space,
         fixed=dict(fixed or {}),

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from dse_kernels.sums import weighted_sums
 
+import carbon
 import carbon.grid
 import carbon.operational
 import carbon.profiles
@@ -27,6 +28,7 @@ from dse.deployment import Deployment
 from dse.errors import UsageError, unknown_name
 from dse.metrics import METRICS
 from dse.problem import Problem, check_knob_names, fix_knobs
+from hw_models.accelerator import AcceleratorBatch
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
@@ -65,6 +67,19 @@ class Space:
         chosen = {name: int(values[model]) for name, values in self.models.items()}
         chosen.update({name: int(values[hardware]) for name, values in self.hardware.items()})
         return chosen
+
+
+def device_inputs(batch: AcceleratorBatch, deployment: Deployment) -> dict[str, Any]:
+    """What the carbon model is told of hardware points: one value a point, or shared."""
+    # Some profiles fix the carbon of a wafer themselves and refuse a grid of the fab.
+    chooses_grid = carbon.profiles.get(deployment.carbon_profile).fab_grid is not None
+    return {
+        "area_mm2": batch.area_mm2,
+        "node_nm": batch.node_nm,
+        "memory_type": batch.level_kinds[-1],
+        "memory_gb": batch.dram_bytes / 2**30,
+        **({"fab_grid": deployment.fab_grid} if chooses_grid else {}),
+    }
 
 
 def load_hardware(problem: Problem) -> hardware.HardwareSpace:
@@ -128,14 +143,17 @@ class Evaluation:
     def _prepare_hardware(self) -> None:
         deployment = self.deployment
         self.grid = carbon.grid.lookup(deployment.grid)
-        self.embodied = carbon.profiles.device_embodied(
-            deployment.carbon_profile,
-            area_mm2=self.hardware.area_mm2,
-            node_nm=self.hardware.node_nm,
-            memory_type=self.hardware.level_kinds[-1],
-            memory_gb=self.hardware.dram_bytes / 2**30,
-            fab_grid=deployment.fab_grid,
-        )
+        try:
+            self.embodied = carbon.profiles.device_embodied(
+                deployment.carbon_profile, **device_inputs(self.hardware, deployment)
+            )
+        except carbon.CarbonError as error:
+            if deployment.carbon_profile == "default":
+                raise
+            raise UsageError(
+                f"carbon profile {deployment.carbon_profile} cannot cost {self.hardware_space.name}: {error}; "
+                "--carbon-profile default knows more memories and nodes"
+            ) from error
         count = len(self.hardware)
         self.embodied_kgco2e = np.broadcast_to(np.asarray(self.embodied.embodied_kgco2e, dtype=np.float64), (count,))
 

@@ -7,6 +7,7 @@ worker processes; the wrappers of :mod:`dse.noise` make any of them noisy on pur
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import json
@@ -39,7 +40,8 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
     if kind == "table" and rest:
         return TableEvaluator.read(rest, metric=metric)
     if kind == "python" and rest.count(":") == 1:
-        evaluator = PythonEvaluator(*rest.split(":"), metrics=(metric,))
+        module, _, function = rest.partition(":")
+        evaluator = PythonEvaluator(module, function, (metric,))
         evaluator.function  # noqa: B018 - looked up now, so that a wrong name is told before the search starts
         return evaluator
     if kind == "command" and rest.strip():
@@ -98,11 +100,11 @@ class TableEvaluator:
         groups: dict[tuple[float, tuple[str, ...]], list[tuple[float, float | None]]] = {}
         for number, line in enumerate(lines, 2):
             value = _cell(path, number, metric, line[metric])
-            error = _cell(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
+            se = _cell(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
             fidelity = _cell(path, number, "fidelity", line["fidelity"]) if "fidelity" in header else 1.0
-            if error is not None and error < 0:
-                raise DseError(f"table {path} line {number}: {metric}_se is {error}; it cannot be negative")
-            groups.setdefault((fidelity, tuple(_text(line[n]) for n in names)), []).append((value, error))
+            if se is not None and se < 0:
+                raise DseError(f"table {path} line {number}: {metric}_se is {se}; it cannot be negative")
+            groups.setdefault((fidelity, tuple(_text(line[n]) for n in names)), []).append((value, se))
         if not groups:
             raise DseError(f"table {path} has no row")
         return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
@@ -222,10 +224,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     import os
     import signal
 
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its own group, made by start_new_session
-    except ProcessLookupError:
-        pass
     process.communicate()
 
 

@@ -66,7 +66,8 @@ class Workers:
         if self._address is None:
             raise UsageError("executor dask needs the address of a scheduler, like --address tcp://127.0.0.1:8786")
         try:
-            self._client = Client(self._address, timeout="10s", set_as_default=False)
+            client: Any = Client
+            self._client = client(self._address, timeout="10s", set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise DseError(f"address {self._address!r} has no Dask scheduler that answers: {error}") from error
         # A pure call with equal arguments would be answered from memory; a retried trial must run again.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import UsageError
-from hw_models import accelerator_files, templates
+from dse.errors import UsageError, unknown_name
+from hw_models import accelerator_files, devices, templates
 from hw_models.accelerator import Accelerator, AcceleratorBatch
 
 IntArray = npt.NDArray[np.int64]
@@ -59,7 +59,11 @@ class HardwareSpace:
 
 
 def load(name: str, *, profile: str | None) -> HardwareSpace:
-    """The built-in template called ``name``."""
+    """The built-in template (a space) or device (a single design) called ``name``."""
+    if name in devices.names():
+        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator)
+    if name not in templates.names():
+        raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
 
 

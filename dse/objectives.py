@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dse.errors import UsageError, unknown_name
@@ -106,31 +106,40 @@ def parse_constraint(text: str) -> Constraint:
     return Constraint(name, relation, bound)
 
 
-DEFAULT_CONSTRAINTS = (
+FIT_CONSTRAINT = Constraint("dram_fill", "<=", 1.0)
+EDGE_CONSTRAINTS = (
     # 50 ms and 20.48 TOPS are the limits of CATransformers' search (arXiv 2505.01386); 31.990347 mm2 is its area limit,
     # taken there from an edge reference.
     Constraint("latency_s", "<=", 0.05),
     Constraint("area_mm2", "<=", 31.990347),
     Constraint("tops", "<=", 20.48),
-    Constraint("dram_fill", "<=", 1.0),
+    FIT_CONSTRAINT,
 )
+
+
+def default_constraints(hardware: str) -> tuple[Constraint, ...]:
+    """Constraints that hold unless they are removed: the edge limits on ``edge22``, elsewhere that the model fits the DRAM."""
+    return EDGE_CONSTRAINTS if hardware == "edge22" else (FIT_CONSTRAINT,)
+
 
 # A device that is asked for more than it can serve serves less; comparing it at equal service would flatter it.
 SERVICE_CONSTRAINT = Constraint("utilisation", "<=", 1.0)
 
 
-def merge_constraints(given: Iterable[Constraint], *, defaults: bool, removed: Iterable[str]) -> tuple[Constraint, ...]:
+def merge_constraints(
+    given: Iterable[Constraint], *, defaults: Sequence[Constraint], removed: Iterable[str]
+) -> tuple[Constraint, ...]:
     """Defaults, less those of ``removed`` metrics and those that a given bound of the same side replaces, plus given.
 
     The service constraint (utilisation <= 1) always holds. Contradictory bounds are an error.
     """
     given = tuple(given)
-    base = DEFAULT_CONSTRAINTS if defaults else ()
+    removed = set(removed)
     for name in removed:
-        if name not in {constraint.metric for constraint in DEFAULT_CONSTRAINTS}:
-            raise unknown_name("no-constraint", name, [constraint.metric for constraint in DEFAULT_CONSTRAINTS])
+        if name not in {constraint.metric for constraint in defaults}:
+            raise unknown_name("no-constraint", name, [constraint.metric for constraint in defaults])
     replaced = {(constraint.metric, constraint.relation) for constraint in given}
-    kept = [c for c in base if c.metric not in set(removed) and (c.metric, c.relation) not in replaced]
+    kept = [c for c in defaults if c.metric not in removed and (c.metric, c.relation) not in replaced]
     merged = [*kept, *given]
     if (SERVICE_CONSTRAINT.metric, SERVICE_CONSTRAINT.relation) not in replaced:
         merged.append(SERVICE_CONSTRAINT)

@@ -10,7 +10,7 @@ import numpy as np
 import carbon.grid
 import carbon.robustness
 from dse.errors import DseError
-from dse.evaluation import load_hardware
+from dse.evaluation import device_inputs, load_hardware
 from dse.problem import Problem
 
 DRAWS = 1000
@@ -30,15 +30,8 @@ def analyse(
     space = load_hardware(problem)
     grid = space.grid()
     hardware = space.batch({name: np.array([d["knobs"][name] for d in designs]) for name in grid})
-    count = len(designs)
     deployment = problem.deployment
-    devices = {
-        "area_mm2": np.broadcast_to(hardware.area_mm2, (count,)),
-        "node_nm": np.broadcast_to(hardware.node_nm, (count,)),
-        "memory_type": hardware.level_kinds[-1],
-        "memory_gb": np.broadcast_to(hardware.dram_bytes / 2**30, (count,)),
-        "fab_grid": deployment.fab_grid,
-    }
+    devices = device_inputs(hardware, deployment)
     objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
     if not any(name in carbon.robustness.CARBON_METRICS for name, _ in objectives):
         objectives = [("total_kgco2e", 1.0)]

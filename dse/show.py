@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def say_problem(problem: Problem) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
     from dse import quality
-    from dse.objectives import DEFAULT_CONSTRAINTS
+    from dse.objectives import default_constraints
 
     deployment = problem.deployment
     lines = [
@@ -27,7 +27,7 @@ def say_problem(problem: Problem) -> None:
         f"strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
     ]
-    if any(constraint in DEFAULT_CONSTRAINTS for constraint in problem.constraints):
+    if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
     if surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):

@@ -115,9 +115,10 @@ class Parameter:
         raise unknown_name(self.name, str(value), [str(known) for known in self.values])
 
 
-def guess_coding(values: Sequence[Value]) -> str:
-    """The coding for values without a stated one: strings by position, powers of two by exponent, wide positive
-    ranges (a factor of four and more) by logarithm, anything else linear."""
+def guess_coding(values: Sequence[Value], role: str = "hardware") -> str:
+    """The coding for values without a stated one: strings by position, powers of two by exponent, dimensions of a model
+    (quality and cost follow powers of them) and wide positive ranges (a factor of four and more) by logarithm, anything
+    else linear."""
     if any(isinstance(value, str) for value in values):
         return "ordered"
     numbers = np.array(values, dtype=np.float64)
@@ -125,7 +126,7 @@ def guess_coding(values: Sequence[Value]) -> str:
         return "linear"
     if not np.any(np.log2(numbers) % 1):
         return "power_of_two"
-    return "log" if numbers.max() / numbers.min() >= 4 else "linear"
+    return "log" if role == "model" or numbers.max() / numbers.min() >= 4 else "linear"
 
 
 @dataclass(frozen=True)
@@ -304,8 +305,9 @@ def from_columns(name: str, columns: Mapping[str, Sequence[Value]], role: str | 
     for key, values in columns.items():
         found = list(dict.fromkeys(value.item() if isinstance(value, np.generic) else value for value in values))
         if not any(isinstance(value, str) for value in found):
-            found = sorted(found)  # type: ignore[type-var]
-        parameters.append(Parameter(key, tuple(found), role if isinstance(role, str) else role[key], guess_coding(found)))
+            found = sorted(found)
+        its_role = role if isinstance(role, str) else role[key]
+        parameters.append(Parameter(key, tuple(found), its_role, guess_coding(found, its_role)))
     return Space(name, tuple(parameters))
 
 
@@ -370,7 +372,9 @@ def _parameter(name: str, table: Any, where: str) -> Parameter:
         values = table["values"]
         if not isinstance(values, list):
             raise UsageError(f"space {where}: parameters.{name}.values is {values!r}; a list is needed")
-        return Parameter(name, tuple(values), role, str(table.get("coding") or (guess_coding(values) if values else "linear")))
+        return Parameter(
+            name, tuple(values), role, str(table.get("coding") or (guess_coding(values, role) if values else "linear"))
+        )
     bounds = [table.get(key) for key in ("from", "to", "steps")]
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) for b in bounds):
         raise UsageError(f"space {where}: parameters.{name} needs values, or from, to and steps, as numbers")

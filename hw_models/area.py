@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.formulas import floorplan_mm2
 from hw_models.technology import Quantity, logic, logic_area, sram
 
 FloatArray = npt.NDArray[np.float64]
@@ -59,8 +60,16 @@ def area_mm2(
     lane = (mac.area_um2 + lane_register.area_um2) * scale
     core_sram = _sum("area_um2", core_sram_bytes, core_access_bytes, node)
     shared_sram = _sum("area_um2", shared_sram_bytes, shared_access_bytes, node)
-    total = unit * (count * np.asarray(macs_per_core, dtype=np.float64)) + lane * np.asarray(lanes, dtype=np.float64)
-    return np.asarray((total + count * core_sram + shared_sram) * 1e-6)
+    total = floorplan_mm2(
+        cores=count,
+        macs_per_core=np.asarray(macs_per_core, dtype=np.float64),
+        lanes=np.asarray(lanes, dtype=np.float64),
+        mac_um2=unit,
+        lane_um2=lane,
+        core_sram_um2=core_sram,
+        shared_sram_um2=shared_sram,
+    )
+    return np.asarray(total)
 
 
 def leakage_w(

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import bad_value, unknown_name
+from hw_models.formulas import NUMPY, power_law
 
 FloatArray = npt.NDArray[np.float64]
 Quantity = Literal["area_um2", "read_pj", "write_pj", "leakage_w", "access_s"]
@@ -54,10 +55,7 @@ class SizeCurve:
 
     def log(self, log_size: FloatArray) -> FloatArray:
         """Logarithm of the quantity at sizes given by their logarithm."""
-        segment = np.clip(np.searchsorted(self.log_bytes, log_size, side="right") - 1, 0, len(self.log_bytes) - 2)
-        x0, y0 = self.log_bytes[segment], self.log_value[segment]
-        slope = (self.log_value[segment + 1] - y0) / (self.log_bytes[segment + 1] - x0)
-        return np.asarray(y0 + slope * (log_size - x0))
+        return np.asarray(power_law(NUMPY, self.log_bytes, self.log_value, log_size))
 
 
 def size_curve(kib: npt.ArrayLike, value: npt.ArrayLike) -> SizeCurve:

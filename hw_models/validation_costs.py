@@ -66,8 +66,8 @@ def vector_operators() -> Iterator[VectorOperator]:
             dropout[_place(row)] = float(row["latency_s"]), float(row["energy_J"])
     for row in rows:
         shape = json.loads(row["out"])[0]
-        # Additions of a bias or a residual inside attention are costed on one row of the tensor that is listed, and the sum of two
-        # scalars is a fixed cost: neither says what an addition costs.
+        # Additions inside attention are costed on one row of the tensor that is listed, and the sum of two
+        # scalars is a fixed cost: neither says what an addition of tensors costs.
         if (row["op"] == "Add" and row["component"] == "attention") or math.prod(shape) == 1:
             continue
         function, kind, operands = OPERATORS[row["op"]]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError, unknown_name
+from hw_models.formulas import NUMPY, LevelRates, VectorResult, VectorWork, vector_unit
 from hw_models.technology import dram, logic, read_table
 from workloads.ops import Kind
 
@@ -34,7 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 GATHERS = (Kind.EMBEDDING, Kind.GATHER)
-VECTOR_KINDS = (Kind.NORM, Kind.SOFTMAX, Kind.ACTIVATION, Kind.ELEMENTWISE, Kind.TOPK, Kind.SCAN, *GATHERS)
+VECTOR_KINDS = (Kind.NORM, Kind.SOFTMAX, Kind.ACTIVATION, Kind.ELEMENTWISE, Kind.TOPK, Kind.SCAN, Kind.OPTIMIZER_STEP, *GATHERS)
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,6 @@ def function(name: str) -> VectorFunction:
     return known[name]
 
 
-@dataclass(frozen=True)
-class VectorCosts:
-    """Arrays (shapes, points): time of the lanes, time of each level, dynamic energy, DRAM traffic."""
-
-    lanes_s: FloatArray
-    level_s: list[FloatArray]
-    energy_j: FloatArray
-    dram_bytes: FloatArray
-
-
 def cycles_of(table: OperationTable) -> tuple[IntArray, IntArray, IntArray]:
     """Lane cycles an element, lane cycles a row, and passes over a row, of each row of ``table`` (rows,)."""
     element, row, passes = (np.zeros(len(table), dtype=np.int64) for _ in range(3))
@@ -94,61 +85,67 @@ def cycles_of(table: OperationTable) -> tuple[IntArray, IntArray, IntArray]:
         if kind == Kind.TOPK:  # a compare an element, and the k survivors of a row are kept in order
             element[i] = function("max").element_cycles
             row[i] = int(table.k[i]) * function("max").element_cycles
-        elif (
-            kind == Kind.SCAN
-        ):  # decay and input of a state, and the contraction with the output matrix: three multiply-adds a state
+        elif kind == Kind.SCAN:  # decay and input of a state, and its share of the output: three multiply-adds a state
             element[i] = 3 * int(table.k[i]) * function("mul").element_cycles
         else:
             f = function(str(table.function[i]))
-            # Further operands of a sum or product are further steps of the same function.
-            element[i] = f.element_cycles * max(1, int(table.operands[i]) - 1)
+            # Further operands of a sum or product are further steps of the same function; those of an optimizer are its states.
+            times = 1 if kind == Kind.OPTIMIZER_STEP else max(1, int(table.operands[i]) - 1)
+            element[i] = f.element_cycles * times
             row[i], passes[i] = f.row_cycles, f.passes
     return element, row, passes
 
 
-def physical(table: OperationTable, hardware: AcceleratorBatch) -> VectorCosts:
-    """Cost of each vector operation of ``table`` (shapes,) on each design (points,); see the module."""
-    element_cycles, row_cycles, passes = (c[:, None] for c in cycles_of(table))
-    lanes, word_bits = hardware.vector_lanes[None, :], hardware.word_bits[None, :].astype(np.float64)
-    elements = (table.batch * table.m * table.n)[:, None]
-    rows = (table.batch * table.m)[:, None]
-    input_bits, output_bits = table.input_bits[:, None], table.output_bits[:, None]
-    gathers = np.isin(table.kind, GATHERS)[:, None]
+def vector_work(table: OperationTable, burst_bytes: int) -> VectorWork:
+    """The rows of ``table`` (shapes,) as columns (shapes, 1); gathers read whole bursts of ``burst_bytes``."""
+    element_cycles, row_cycles, passes = cycles_of(table)
+    rows = (table.batch * table.m).astype(np.float64)
+    gathers = np.isin(table.kind, GATHERS)
+    row_bits = table.n * table.input_bits.astype(np.float64)
+    burst = burst_bytes * 8.0
+    read = np.where(gathers, rows * np.ceil(row_bits / burst) * burst, table.row_input_elements() * table.input_bits)
+    columns = {
+        "elements": rows * table.n,
+        "rows": rows,
+        "element_cycles": element_cycles,
+        "row_cycles": row_cycles,
+        "passes": passes,
+        "width": np.maximum(table.input_bits, table.output_bits),
+        "bits_in": read + table.row_second_elements() * table.weight_bits,
+        "bits_out": table.row_output_elements() * table.output_bits,
+        "row_bits": row_bits,
+    }
+    return VectorWork(**{name: column.astype(np.float64)[:, None] for name, column in columns.items()})
 
-    # A lane is as wide as a MAC: wider numbers take it several times.
-    wide = -(-np.maximum(input_bits, output_bits) // hardware.mac_bits[None, :])
-    lane_steps = -(-elements // lanes) * element_cycles + -(-rows // lanes) * row_cycles
-    lanes_s = lane_steps * wide / hardware.frequency_hz[None, :]
 
-    row_bytes = table.n[:, None] * input_bits / 8.0
-    burst = dram(hardware.level_kinds[-1]).burst_bytes
-    gathered = rows * np.ceil(row_bytes / burst) * burst
-    bytes_in = np.where(gathers, gathered, (table.row_input_elements() * table.input_bits / 8.0)[:, None])
-    bytes_in = bytes_in + (table.row_second_elements() * table.weight_bits / 8.0)[:, None]
-    bytes_out = (table.row_output_elements() * table.output_bits / 8.0)[:, None]
-    words_in, words_out = bytes_in * 8.0 / word_bits, bytes_out * 8.0 / word_bits
-
-    level_s: list[FloatArray] = []
-    move_pj = np.zeros(np.broadcast_shapes(words_in.shape, lanes.shape))
-    held = np.zeros(move_pj.shape, dtype=bool)  # a level further in already holds a whole row
-    last = hardware.levels - 1
+def level_rates(hardware: AcceleratorBatch) -> list[LevelRates]:
+    """The levels of the designs as rows (1, points)."""
+    result = []
     for i in range(hardware.levels):
-        copies = hardware.cores[None, :] if hardware.level_per_core[i] else 1
-        refills = np.where(held, 1, passes)
-        reads = words_in * refills + (words_out if i < last else 0.0)
-        held = held | (hardware.level_bytes[None, :, i] >= row_bytes)
-        writes = words_out + (words_in * np.where(held, 1, passes) if i < last else 0.0)
-        read_rate = hardware.level_read_words_per_cycle[None, :, i] * copies
-        write_rate = hardware.level_write_words_per_cycle[None, :, i] * copies
-        cycles = np.maximum(reads / read_rate, writes / write_rate)
-        level_s.append(cycles / hardware.frequency_hz[None, :])
-        move_pj += reads * hardware.level_read_pj_per_word[None, :, i] + writes * hardware.level_write_pj_per_word[None, :, i]
-        if i == last:
-            dram_bytes = (reads + writes) * word_bits / 8.0
-    step_pj = lane_pj(hardware)
-    work = (elements * element_cycles + rows * row_cycles) * wide
-    energy_j = (work * step_pj[None, :] + move_pj) * 1e-12
-    return VectorCosts(np.asarray(lanes_s), level_s, np.asarray(energy_j), np.asarray(dram_bytes))
+        copies = hardware.cores if hardware.level_per_core[i] else np.ones_like(hardware.cores)
+        columns = {
+            "bits": hardware.level_bytes[:, i] * 8.0,
+            "read_words_per_cycle": hardware.level_read_words_per_cycle[:, i] * copies,
+            "write_words_per_cycle": hardware.level_write_words_per_cycle[:, i] * copies,
+            "read_pj": hardware.level_read_pj_per_word[:, i],
+            "write_pj": hardware.level_write_pj_per_word[:, i],
+        }
+        result.append(LevelRates(**{name: column[None, :] for name, column in columns.items()}))
+    return result
+
+
+def physical(table: OperationTable, hardware: AcceleratorBatch) -> VectorResult:
+    """Cost of each vector operation of ``table`` (shapes,) on each design (points,); see the module."""
+    return vector_unit(
+        NUMPY,
+        vector_work(table, dram(hardware.level_kinds[-1]).burst_bytes),
+        lanes=hardware.vector_lanes[None, :].astype(np.float64),
+        lane_bits=hardware.mac_bits[None, :].astype(np.float64),
+        lane_pj=lane_pj(hardware)[None, :],
+        word_bits=hardware.word_bits[None, :].astype(np.float64),
+        frequency_hz=hardware.frequency_hz[None, :],
+        levels=level_rates(hardware),
+    )
 
 
 def lane_pj(hardware: AcceleratorBatch) -> FloatArray:

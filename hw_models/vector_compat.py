@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError
+from hw_models.formulas import VectorResult
 from hw_models.technology import logic
-from hw_models.vector import GATHERS, VectorCosts, function
+from hw_models.vector import GATHERS, function
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _WORDS_PER_ACCESS = 4.0
 _SOFTMAX_DIVIDE = 10
 
 
-def catransformers(table: OperationTable, hardware: AcceleratorBatch) -> VectorCosts:
+def catransformers(table: OperationTable, hardware: AcceleratorBatch) -> VectorResult:
     """Cost of each vector operation of ``table`` (shapes,) on each design (points,) as that tool counts it."""
     shape = (len(table), len(hardware))
     cycles, energy_pj, dram = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -41,7 +42,7 @@ def catransformers(table: OperationTable, hardware: AcceleratorBatch) -> VectorC
             continue
         elements, n, m = int(table.batch[i] * table.m[i] * table.n[i]), int(table.n[i]), int(table.batch[i] * table.m[i])
         name = str(table.function[i])
-        if table.kind[i] in (Kind.TOPK, Kind.SCAN) or function(name).compat_cycles is None:
+        if table.kind[i] in (Kind.TOPK, Kind.SCAN, Kind.OPTIMIZER_STEP) or function(name).compat_cycles is None:
             raise HardwareError(
                 f"profile catransformers22 has no cost for {name or Kind(int(table.kind[i])).name!r}: "
                 "that tool does not know it; use the default profile"
@@ -56,7 +57,7 @@ def catransformers(table: OperationTable, hardware: AcceleratorBatch) -> VectorC
             cycles[i] += part_cycles
             energy_pj[i] += part_pj
             dram[i] += part_dram
-    return VectorCosts(
+    return VectorResult(
         cycles / hardware.frequency_hz[None, :],
         [np.zeros(shape) for _ in range(hardware.levels)],
         energy_pj * 1e-12,

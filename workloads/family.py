@@ -86,10 +86,10 @@ class Family:
         merged = {**self.builder.defaults, **self.dimensions, **self.defaults}
         given = {name: value for name, value in knobs.items() if value is not None}
         merged |= {name: self.knobs[name].check(value, self.name) for name, value in given.items()}
-        self.builder.check(merged, frozenset(given), self.name)
         lengths = {value.shape[0] for value in merged.values() if isinstance(value, np.ndarray)}
         if len(lengths) > 1:
             raise WorkloadError(f"knobs of {self.name} given as arrays must have one length, got lengths {sorted(lengths)}")
+        self.builder.check(merged, frozenset(given), self.name)
         return merged
 
     def build(self, **knobs: Any) -> Workload:

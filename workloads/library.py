@@ -104,10 +104,12 @@ def _from_toml(record: dict[str, Any], where: str, folder: Path | None) -> Famil
 
 def family_from_record(record: Mapping[str, Any], where: str) -> Family:
     """Build a family from a parsed model record; ``where`` names it in errors."""
-    for name, kind in (("name", str), ("family", str), ("dimensions", dict)):
+    required: tuple[tuple[str, type], ...] = (("name", str), ("family", str), ("dimensions", dict))
+    for name, kind in required:
         if not isinstance(record.get(name), kind):
             raise WorkloadError(f"{where}: field {name!r} is {shorten(record.get(name))!r}, must be a {_kind_name(kind)}")
-    for name, kind in (("defaults", dict), ("published", dict), ("sources", dict), ("quality_metrics", list), ("note", str)):
+    optional = (("defaults", dict), ("published", dict), ("sources", dict), ("quality_metrics", list), ("note", str))
+    for name, kind in optional:
         if name in record and not isinstance(record[name], kind):
             raise WorkloadError(f"{where}: field {name!r} is {shorten(record[name])!r}, must be a {_kind_name(kind)}")
     chosen = builder(record["family"])

@@ -149,7 +149,7 @@ def _requests(record: Any, where: str) -> Mapping[str, float]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not low < value <= high:
             raise WorkloadError(
-                f"{where}: field {name!r} of requests is {shorten(value)!r}, must be more than 0 and at most {high:g} ({meaning})"
+                f"{where}: field {name!r} of requests is {shorten(value)!r}, must be above 0 and at most {high:g} ({meaning})"
             )
     return MappingProxyType({name: float(value) for name, value in record.items()})
 

@@ -7,107 +7,18 @@ a builder was given arrays of dimensions, ``(models, rows)``: one code path for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import WorkloadError, shorten
+from workloads.columns import append_digit, stack
+from workloads.errors import WorkloadError
+from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Operation
 
-IntArray = npt.NDArray[np.int64]
-IntLike = int | IntArray
-"""A dimension: one number, or an array of shape (models,)."""
-
-
-class Kind(IntEnum):
-    """What an operation is; the hardware model chooses the unit and the formula by it."""
-
-    GEMM = 0
-    ATTENTION_PREFILL = 1
-    ATTENTION_DECODE = 2
-    CONV = 3
-    NORM = 4
-    SOFTMAX = 5
-    ACTIVATION = 6
-    ELEMENTWISE = 7
-    EMBEDDING = 8
-    GATHER = 9
-    TOPK = 10
-    SPARSE_BEAM = 11
-    SCAN = 12
-    COLLECTIVE = 13
-    OPTIMIZER_STEP = 14
-
-
-PRODUCTS = (Kind.GEMM, Kind.CONV)
-ATTENTION = (Kind.ATTENTION_PREFILL, Kind.ATTENTION_DECODE)
-
-
-@dataclass(frozen=True, eq=False)
-class Operation:
-    """One row of a table; a dimension may be an array of shape (models,).
-
-    Attributes:
-        name, component, function: what the row is (``ffn_up``), the group it belongs to in a breakdown (``ffn``) and
-            the function a vector unit evaluates (``gelu``; empty for products).
-        kind: a :class:`Kind`.
-        m, n, k, batch: sizes. GEMM and CONV (as its im2col product, per group): see the module. Vector kinds: ``m`` rows
-            of ``n`` elements, ``batch`` times, ``k`` = 0. EMBEDDING, GATHER: ``m`` rows of ``n`` elements are read from a
-            table. TOPK: ``k`` of ``n`` candidates in each of ``m`` rows. OPTIMIZER_STEP: ``n`` parameters, ``operands``
-            tensors of that size read and ``k`` written. ATTENTION (fused): ``batch`` query heads of
-            ``m`` queries against ``n`` keys of size ``k`` and values of size ``v_dim``; ``kv_share`` query heads use one
-            KV head; the queries are the last ``m`` of the ``n`` positions. SCAN: ``m`` steps of ``n`` channels with ``k``
-            states.
-        groups: independent products side by side, each with weights of its own (depthwise convolution: the channels).
-        repeat: how often the row runs in its phase (layers).
-        second_is_weight: the second operand is a parameter, shared by the batch, or else an activation, different for
-            each batch entry.
-        second_is_cache: that activation is read from a KV cache in memory.
-        writes_cache: the output is written to the KV cache.
-        input_bits, weight_bits, output_bits: precision of the first operand, the second operand and the result.
-        parameters: parameters of one instance (weights and biases).
-        weight_id: name of the parameter tensor; rows that share it, in any phase, count its parameters once.
-        copies: how many instances of the tensor exist (0: as many as ``repeat``; 1 for weights shared by all layers;
-            experts x layers for a mixture of experts that does not use all of them).
-        operands: number of inputs of a vector operation (2 for a residual addition).
-        input_elements: elements of the first operand where they do not follow from the sizes (CONV: the feature map
-            itself, not its im2col copy), else 0.
-        held_elements: activation elements that must stay in memory while the row runs beside its own operands.
-        v_dim, kv_share, causal, window: attention fields (window 0: none).
-        values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
-    """
-
-    name: str
-    kind: Kind
-    m: IntLike
-    n: IntLike
-    k: IntLike = 0
-    batch: IntLike = 1
-    groups: IntLike = 1
-    repeat: IntLike = 1
-    component: str = ""
-    function: str = ""
-    second_is_weight: bool = False
-    second_is_cache: bool = False
-    writes_cache: bool = False
-    input_bits: IntLike = 8
-    weight_bits: IntLike = 8
-    output_bits: IntLike = 8
-    parameters: IntLike = 0
-    weight_id: str = ""
-    copies: IntLike = 0
-    operands: IntLike = 1
-    input_elements: IntLike = 0
-    held_elements: IntLike = 0
-    v_dim: IntLike = 0
-    kv_share: IntLike = 1
-    causal: bool = False
-    window: IntLike = 0
-    values_in_keys: bool = False
-
+__all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "concatenate"]
 
 STRING_COLUMNS = ("name", "component", "function", "weight_id")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
@@ -189,7 +100,7 @@ class OperationTable:
             columns[name] = np.array([bool(getattr(row, name)) for row in rows])
         columns["kind"] = np.array([int(row.kind) for row in rows], dtype=np.int64)
         for name in INT_COLUMNS:
-            columns[name] = _stack(name, [getattr(row, name) for row in rows])
+            columns[name] = stack(name, [getattr(row, name) for row in rows])
         models = {column.shape[0] for name in INT_COLUMNS if (column := columns[name]).ndim == 2}
         if len(models) > 1:
             raise WorkloadError(f"arrays of dimensions must have one length, got lengths {sorted(models)}")
@@ -209,7 +120,9 @@ class OperationTable:
             bad = int(np.flatnonzero(products & (self.k.reshape(-1, len(self)).min(axis=0) < 1))[0])
             raise WorkloadError(f"k of product {rows[bad].name!r} is 0, must be at least 1")
         # Sums stay in int64: refuse sizes whose products would not.
-        estimate = _as_float(self.batch) * self.groups * self.m * self.n * np.maximum(self.k + self.v_dim, 1) * self.repeat
+        estimate = (
+            self.batch.astype(np.float64) * self.groups * self.m * self.n * np.maximum(self.k + self.v_dim, 1) * self.repeat
+        )
         if float(np.max(estimate)) * len(self) >= 2.0**62:
             bad = int(np.unravel_index(int(np.argmax(estimate)), estimate.shape)[-1])
             raise WorkloadError(f"operation {rows[bad].name!r} is too large to count exactly: its products exceed 2^62")
@@ -425,7 +338,7 @@ class OperationTable:
         key = np.asarray(codes, dtype=np.int64)
         size = int(codes.max()) + 1
         for name in SHAPE_COLUMNS:
-            key, size = _append_digit(key, size, getattr(self, name), flags)
+            key, size = append_digit(key, size, getattr(self, name), flags)
         flat = np.ascontiguousarray(np.broadcast_to(key, self.shape)).reshape(-1)
         _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
         row = first % len(self)
@@ -472,55 +385,6 @@ def concatenate(tables: Sequence[OperationTable]) -> OperationTable:
             parts = [np.broadcast_to(part, (shape[0], part.shape[-1])) for part in parts]
         columns[item.name] = np.concatenate(parts, axis=-1)
     return OperationTable(**columns)
-
-
-def describe(columns: Mapping[str, Any]) -> str:
-    """Text of a row for error messages: its name and sizes."""
-    return ", ".join(f"{key}={value}" for key, value in columns.items())
-
-
-def _append_digit(key: IntArray, size: int, column: IntArray, rows: IntArray) -> tuple[IntArray, int]:
-    """Append ``column`` to a mixed-radix key, giving the key and the number of values it can take.
-
-    A plain mixed radix is far cheaper than sorting rows of a matrix; where the radix would overflow, the key is first
-    replaced by its rank.
-    """
-    low, high = int(column.min()), int(column.max())
-    if low == high:
-        return key, size
-    span = high - low + 1
-    if size * span >= 2**62:
-        values, key = np.unique(key, return_inverse=True)
-        key, size = np.asarray(key, dtype=np.int64), len(values)
-    if size * span >= 2**62:
-        values, column = np.unique(column, return_inverse=True)
-        column, span, low = np.asarray(column, dtype=np.int64), len(values), 0
-    return key * span + (column - low), size * span
-
-
-def _stack(name: str, values: Sequence[IntLike]) -> IntArray:
-    """Stack scalars and (models,) arrays into (rows,) or (models, rows) of int64."""
-    for value in values:
-        if type(value) is int:
-            continue
-        array = np.asarray(value)
-        if array.dtype.kind not in "iu" or array.ndim > 1:
-            raise WorkloadError(
-                f"{name} must be a whole number or a one-dimensional array of them, got {shorten(value)!r} ({array.dtype})"
-            )
-    lengths = {len(value) for value in values if isinstance(value, np.ndarray) and value.ndim == 1}
-    if not lengths:
-        return np.array([int(value) for value in values], dtype=np.int64)
-    if len(lengths) > 1:
-        raise WorkloadError(f"arrays of {name} must have one length, got lengths {sorted(lengths)}")
-    stacked = np.empty((lengths.pop(), len(values)), dtype=np.int64)
-    for i, value in enumerate(values):
-        stacked[:, i] = value
-    return stacked
-
-
-def _as_float(column: IntArray) -> npt.NDArray[np.float64]:
-    return column.astype(np.float64)
 
 
 def _total(rows: npt.NDArray[Any]) -> Any:

@@ -201,6 +201,8 @@ def roofline(workload: Workload, *, peak_tops: float, bandwidth_gb_s: float, wid
     for index, (name, x) in enumerate(points):
         letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index % 26]
         row, column = place(x)
+        while canvas[row][column].isalpha() and column < width - 1:
+            column += 1
         canvas[row][column] = letter
         legend.append(f"  {letter}  {name}: {x:.2f} MAC/byte, at most {_count(min(peak, x * bandwidth_gb_s * 1e9))}MAC/s")
     axis = f"  +{'-' * width}"

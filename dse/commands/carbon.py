@@ -69,6 +69,8 @@ def _grids(actions: Any) -> None:
     parser.add_argument("--role", choices=("use", "fab"), default="use", help="role of --code (fab: ACT 2022 answers first)")
     parser.add_argument("--import", dest="import_file", metavar="FILE", help="Electricity Maps, WattTime or EIA-930 file")
     parser.add_argument("--zone", help="zone of a file with several")
+    parser.add_argument("--trace", metavar="NAME", help="packaged 12x24 profile of a US balancing authority (CISO, ERCO, ...)")
+    parser.add_argument("--best-hours", type=int, metavar="N", help="with --import or --trace: bound for N hours a day")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_grids)
 
@@ -162,14 +164,33 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def run_grids(args: argparse.Namespace) -> int:
     """List grids, look one up, or check a file."""
-    from carbon import grid, importers, report
+    from carbon import grid, importers, report, traces
     from carbon.errors import CarbonError
 
+    trace = None
     if args.import_file is not None:
         read = importers.read(args.import_file, zone=args.zone)
         for warning in read.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        listed = [read.trace.factor()]
+        trace = read.trace
+    elif args.trace is not None:
+        trace = traces.eia2022(args.trace)
+    if args.best_hours is not None:
+        if trace is None:
+            raise CarbonError("--best-hours needs hours to choose from: give --import FILE or --trace NAME")
+        best = traces.best_hours(trace, args.best_hours)
+        data = {"trace": trace.name, "kind": str(trace.kind), "source": trace.source, "hours_a_day": args.best_hours}
+        data |= {"flat_gco2e_per_kwh": best.flat_gco2e_per_kwh, "best_gco2e_per_kwh": best.best_gco2e_per_kwh}
+        if args.json:
+            _print_json({**data, "saving": best.saving})
+        else:
+            print(
+                f"{trace.name}: {best.flat_gco2e_per_kwh:.1f} g/kWh all day, {best.best_gco2e_per_kwh:.1f} in the best ", end=""
+            )
+            print(f"{args.best_hours} hours in a row of each day ({100 * best.saving:.1f} % less; perfect foresight, a bound)")
+        return 0
+    if trace is not None:
+        listed = [trace.factor()]
     elif args.code is not None:
         listed = [grid.lookup(args.code, role=args.role)]
     else:

@@ -55,9 +55,10 @@ def _known(topic: str) -> dict[str, str]:
 
         return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
     if topic == "templates":
-        from hw_models import templates
+        from hw_models import devices, templates
 
-        return {name: templates.load(name).title for name in templates.names()}
+        spaces = {name: templates.load(name).title for name in templates.names()}
+        return spaces | {name: f"a single device: {devices.load(name).title}" for name in devices.names()}
     if topic == "regions":
         import carbon.grid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -61,7 +62,7 @@ def run_show(args: argparse.Namespace) -> int:
         if not 0 < value < 1e9:
             raise WorkloadError(f"--{option.replace('_', '-')} is {value}, must be a number above 0")
     family = library.load(args.name, bind=_pairs(args.bind, "--bind", whole=True), strict=args.strict)
-    workload = family.build(**_pairs(args.knobs, "--set", whole=False))
+    workload = family.build(**_pairs(args.knobs, "--set"))
     if args.csv:
         print(summary.as_csv(workload), end="")
     elif args.json:
@@ -76,11 +77,11 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(texts: list[str], option: str, *, whole: bool) -> dict[str, object]:
+def _pairs(texts: list[str], option: str, *, whole: bool = False) -> dict[str, Any]:
     """``NAME=VALUE`` texts as a mapping: whole numbers, numbers, true and false, or names."""
     from workloads.errors import WorkloadError
 
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
@@ -91,7 +92,7 @@ def _pairs(texts: list[str], option: str, *, whole: bool) -> dict[str, object]:
     return result
 
 
-def _value(text: str) -> object:
+def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

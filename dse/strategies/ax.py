@@ -132,7 +132,7 @@ class _BotorchAcquisition(Acquisition):
         logs = [name in self.models and self.models[name].log for name in self._names]
         signs = [o.sign for o in task.objectives]
 
-        def units(samples: Any, X: Any = None) -> Any:  # noqa: N803 - BoTorch's name
+        def units(samples: Any, X: Any = None) -> Any:
             columns = [torch.exp(samples[..., j]) if logs[j] else samples[..., j] for j in range(len(signs))]
             return torch.stack([-sign * column for sign, column in zip(signs, columns, strict=True)], dim=-1)
 
@@ -150,7 +150,7 @@ class _BotorchAcquisition(Acquisition):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with torch.no_grad():
-                posterior = self._model.posterior(baseline)
+                posterior: Any = self._model.posterior(baseline)
             self._function = qLogNoisyExpectedHypervolumeImprovement(
                 model=self._model,
                 ref_point=[float(-value) for value in self.reference],
@@ -225,13 +225,14 @@ def client(task: Task, trials: Sequence[Trial], *, name: str = "dse", seed: int 
         if _by_exponent(parameter):
             exponents = np.log2(parameter.column.astype(np.float64)).astype(int)
             parameters.append(
-                RangeParameterConfig(name=f"log2_{parameter.name}", parameter_type="int",
-                                     bounds=(int(exponents[0]), int(exponents[-1])))  # fmt: skip
+                RangeParameterConfig(
+                    name=f"log2_{parameter.name}", parameter_type="int", bounds=(int(exponents[0]), int(exponents[-1]))
+                )
             )
             continue
         kind: Any = "str" if not parameter.numeric else "int" if all(isinstance(v, int) for v in parameter.values) else "float"
         parameters.append(
-            ChoiceParameterConfig(name=parameter.name, values=list(parameter.values), parameter_type=kind, is_ordered=True)
+            ChoiceParameterConfig(name=parameter.name, values=_any(list(parameter.values)), parameter_type=kind, is_ordered=True)
         )
     made = Client(random_seed=seed)
     made.configure_experiment(parameters=parameters, name=name)
@@ -265,3 +266,8 @@ def _ax_values(task: Task, trial: Trial) -> dict[str, Any]:
         else:
             found[parameter.name] = value
     return found
+
+
+def _any(values: Any) -> Any:
+    """Ax wants a list of one type, which the parameter's check has made sure of."""
+    return values

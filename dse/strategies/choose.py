@@ -21,7 +21,10 @@ def choose(*, learnt: int, models: int, hardware: int, separable: bool = True) -
     if not learnt and total <= SWEEP_LIMIT:
         return "exhaustive", f"nothing is learnt and {total:,} designs can be swept whole, which is exact"
     if not learnt:
-        return "amoo", f"nothing is learnt and {total:,} designs are too many to sweep: descent on the cost model, then exact polish"
+        return (
+            "amoo",
+            f"nothing is learnt and {total:,} designs are too many to sweep: descent on the cost model, then exact polish",
+        )
     if learnt == 1 and separable and hardware <= INNER_LIMIT and models <= MODEL_LIMIT:
         return "nested", (
             f"quality is evaluated and the {hardware:,} hardware points of each of {models:,} models are solved exactly, so "

@@ -49,9 +49,7 @@ class Nsga2Search:
         found = self._near(task, row, rng, taken)
         return None if found is None else proposal_of(task, found, generation=generation)
 
-    def _near(
-        self, task: Task, row: IntArray, rng: np.random.Generator, taken: set[tuple[int, ...]]
-    ) -> IntArray | None:
+    def _near(self, task: Task, row: IntArray, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> IntArray | None:
         for rows in (row[None, :], neighbours(task, row), perturbed(task, row, rng, 64)):
             found = fresh(task, rows, taken)
             if len(found):
@@ -77,7 +75,7 @@ class Nsga2Search:
         if asked is None or not len(asked):
             # pymoo found no new offspring; the near designs of the last generation serve.
             return np.array([task.space.index(trial.parameters) for trial in past[-self.population :]])
-        return np.clip(np.rint(asked.get("X").astype(np.float64)).astype(np.int64), 0, np.array(task.space.shape) - 1)
+        return np.asarray(np.clip(np.rint(asked.get("X").astype(np.float64)).astype(np.int64), 0, np.array(task.space.shape) - 1))
 
     def _algorithm(self, task: Task, seed: int) -> Any:
         try:

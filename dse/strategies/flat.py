@@ -1,10 +1,10 @@
 """Flat Bayesian search over whole designs, for problems whose quality and hardware cannot be taken apart.
 
 One Gaussian process a learnt metric: costs by their logarithm, everything else as it is; what is known is taken as known.
-A metric of quality is modelled over the parameters that enter it (roles model and shared) where the roles say so. The
-first d + 1 trials are the middle of the space and a Sobol sequence. The acquisition is the exact expected hypervolume improvement of independent beliefs times the probability that the learnt
-constraints hold; it is maximised over a pool of designs that may be proposed (random ones, neighbours and perturbations of
-the front), followed by local search from the best.
+A metric of quality is modelled over the parameters that enter it (roles model and shared) where the roles say so. The first
+d + 1 trials are the middle of the space and a Sobol sequence. The acquisition is the exact expected hypervolume improvement
+of independent beliefs times the probability that the learnt constraints hold; it is maximised over a pool of designs that
+may be proposed (random ones, neighbours and perturbations of the front), followed by local search from the best.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def perturbed(task: Task, row: IntArray, rng: np.random.Generator, count: int) -
     fresh_rows = rng.integers(0, shape, size=(count, len(row)))
     change = rng.random((count, len(row))) < 2.0 / len(row)
     change[np.arange(count), rng.integers(0, len(row), count)] = True
-    return np.where(change, fresh_rows, row[None, :])
+    return np.asarray(np.where(change, fresh_rows, row[None, :]))
 
 
 def fresh(task: Task, rows: IntArray, taken: set[tuple[int, ...]]) -> IntArray:

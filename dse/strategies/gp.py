@@ -54,7 +54,7 @@ class GaussianProcess:
         inputs = np.asarray(inputs, dtype=np.float64)
         dims = self.inputs.shape[1]
         mixing = _mixing(self.groups, self.theta, dims)[0][:, 0]
-        cross = _kernel(_squared(inputs, self.inputs, self.theta[:dims]), self.theta[dims])[0] + _trend(inputs, self.inputs)
+        cross = _kernel(_squared(inputs, self.inputs, self.theta[:dims]), np.float64(self.theta[dims]))[0] + _trend(inputs, self.inputs)
         cross *= mixing[self.groups][None, :]
         mean = cross @ self._alpha
         solved = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
@@ -117,7 +117,7 @@ def _squared(a: FloatArray, b: FloatArray, log_lengths: FloatArray) -> FloatArra
     return np.maximum(squared, 0.0)
 
 
-def _kernel(squared: FloatArray, log_scale: float) -> tuple[FloatArray, FloatArray]:
+def _kernel(squared: FloatArray, log_scale: np.float64) -> tuple[FloatArray, FloatArray]:
     """Matern-5/2 and its derivative with respect to the squared distance, times -2."""
     distance = _SQRT5 * np.sqrt(squared)
     decay = np.exp(log_scale - distance)
@@ -125,7 +125,7 @@ def _kernel(squared: FloatArray, log_scale: float) -> tuple[FloatArray, FloatArr
 
 
 def _trend(a: FloatArray, b: FloatArray) -> FloatArray:
-    return _TREND_VARIANCE * (1.0 + (2.0 * a - 1.0) @ (2.0 * b - 1.0).T)
+    return np.asarray(_TREND_VARIANCE * (1.0 + (2.0 * a - 1.0) @ (2.0 * b - 1.0).T))
 
 
 def _mixing(groups: IntArray, theta: FloatArray, dims: int) -> tuple[FloatArray, FloatArray]:
@@ -151,7 +151,7 @@ class _Posterior:
     def _covariance(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
         inverse = np.exp(-2.0 * theta[: self.dims])
         squared = np.tensordot(inverse, self.squares, axes=1)
-        stationary, slope = _kernel(squared, theta[self.dims])
+        stationary, slope = _kernel(squared, np.float64(theta[self.dims]))
         mixing, weights = _mixing(self.groups, theta, self.dims)
         mixed = mixing[np.ix_(self.groups, self.groups)]
         return stationary, slope, mixed, weights, inverse

@@ -10,7 +10,7 @@ all of them, whatever quality turns out to be), far from the ones before it in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +48,10 @@ class NestedSearch:
 
     name = "nested"
 
-    def __init__(self, *, initial: int | None = None, prior: Prior | None = None, say: Callable[[str], None] | None = None) -> None:
-        self.initial, self.prior, self.say = initial, prior, say
+    def __init__(
+        self, *, initial: int | None = None, prior: Prior | None = None
+    ) -> None:
+        self.initial, self.prior = initial, prior
         self._cells: tuple[int, CostCells, FloatArray] | None = None
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
@@ -104,9 +106,7 @@ class NestedSearch:
             mean, sd = self._fit(task, coded[at], value, noise, sign).predict(coded)
         return Prediction(mean, sd, at, level)
 
-    def _fit(
-        self, task: Task, inputs: FloatArray, value: FloatArray, noise: FloatArray, sign: float
-    ) -> gp.GaussianProcess:
+    def _fit(self, task: Task, inputs: FloatArray, value: FloatArray, noise: FloatArray, sign: float) -> gp.GaussianProcess:
         if self.prior is None:
             return gp.fit(inputs, value, noise)
         more, theirs, their_noise, groups = self.prior.observations(task.space, sign)

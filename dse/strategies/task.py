@@ -32,7 +32,10 @@ LIST_LIMIT = 250_000
 class Evaluator(Protocol):
     """A dear evaluation of one design: metric -> mean and standard error. Must travel to worker processes."""
 
-    metrics: tuple[str, ...]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what it gives."""
+        ...
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]: ...
 
@@ -81,7 +84,8 @@ class Task:
         for objective in self.objectives:
             if objective.metric not in given:
                 raise UsageError(
-                    f"objective {objective} of task {self.name} is neither known nor learnt; there are {', '.join(sorted(given))}"
+                    f"objective {objective} of task {self.name} is neither known nor learnt; there are "
+                    f"{', '.join(sorted(given))}"
                 )
         if self.inner is not None and len(self.inner.fronts) != len(self._listed):
             raise DseError(f"task {self.name} has {len(self.inner.fronts)} inner fronts for {len(self._listed)} listed designs")

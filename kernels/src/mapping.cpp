@@ -70,7 +70,8 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
     }
 
     nb::gil_scoped_release release;
-    const mapping::Plan plan = mapping::make_plan(std::move(hardware), static_cast<int>(level_count), criterion);
+    mapping::Plan plan = mapping::make_plan(std::move(hardware), static_cast<int>(level_count), criterion);
+    plan.want_words = want_words;
     std::atomic<size_t> next{0};
     const auto work = [&] {
         const auto searcher = mapping::make_searcher(plan);

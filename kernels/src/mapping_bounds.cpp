@@ -51,50 +51,113 @@ Floor floor_of(const Geometry &g, int levels) {
             }
         }
     }
+    for (int d = 0; d < 3 && levels > 1; ++d) out.joint_pj[d] = joint_floor(g, levels, d);
     return out;
 }
 
-Terms terms_of(const Shape &shape, const Share &s, const Spatial &sp, const Triple &tiles, const Hardware &hw, int levels) {
-    const Memory &m = hw.memory;
-    Terms t{};
-    const Inner inner = inner_of(shape, s, sp, hw);
-    t.compute = inner.compute;
-    t.macs = s.macs;
-    double f[3], passes[3];
-    for (int d = 0; d < 3; ++d) {
-        f[d] = d == sp.stationary ? 1.0 : static_cast<double>(tiles[d]);
-        passes[d] = static_cast<double>(ceil_div(s.core[d], sp.unroll[d]));
+double joint_floor(const Geometry &g, int levels, int resting) {
+    const Memory &m = g.hw->memory;
+    const Share &s = *g.share;
+    Outer o;
+    set_outer(s, *g.hw, levels, o);
+    // One more fetch over boundary 0: read from the innermost memory, written to one array unit at least; outputs also go back.
+    double again = 0.0;
+    if (m.registers_keep[resting] != 0.0) {
+        const double level = m.per_core[0] != 0.0 ? s.total[resting] * s.copies[resting] : s.total[resting];
+        const double expansion = resting == 1 ? g.shape->input_expansion : 1.0;
+        again = level * expansion * (m.read_pj[0] + (resting == 2 ? m.write_pj[0] : 0.0));
     }
-    const bool per_core = m.per_core[0] != 0.0, refills = m.refills != 0.0;
-    double busy[3];
-    for (int d = 0; d < 3; ++d) {
-        const double expansion = d == 1 ? shape.input_expansion : 1.0;
-        const double all = per_core ? s.total[d] * s.copies[d] : s.total[d], at_array = s.total[d] * s.copies[d] * expansion;
-        busy[d] = per_core && m.pooled_bandwidth[0] == 0.0 ? s.core_words[d] : all;
-        const double lanes = static_cast<double>(std::min(sp.unroll[d], ceil_div(s.core[d], sp.registers[d])));
-        if (m.registers_keep[d] != 0.0) {
-            const double fills = d == 2 ? f[d] - 1.0 : f[d];
-            t.read_words += all * expansion * fills;
-            t.register_writes += at_array * lanes * fills;
-            t.register_reads += s.macs;
-            if (d == 2) {
-                t.write_words += all * f[d];
-                t.register_writes += s.macs;
-                if (refills) t.register_reads += at_array * f[d];
+    const Triple &core = s.core;
+    double fine[3];
+    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, 1);
+    double best = kInfinity;
+    const auto value = [&](const double (&f)[3], double pieces) {
+        return o.e[1][0] * f[0] + o.e[1][1] * f[1] + o.e[1][2] * (f[2] - 1.0) + o.e[1][3] * f[2] + again * (pieces - 1.0);
+    };
+    // Walk over cuts along x (and y); the cut along `resting` is then the coarsest that fits.
+    const auto finish = [&](const double (&e)[3], double (&f)[3], bool inner_too) {
+        const int64_t most = g.most_tiles(0, resting, e, core[resting], 1);
+        if (most == 0) return;
+        const double pieces = static_cast<double>(ceil_div(core[resting], most));
+        f[resting] = inner_too ? 1.0 : pieces;
+        best = std::min(best, value(f, pieces));
+    };
+    for (int next = 0; next < 3; ++next) {
+        const int x = next == resting ? (resting + 1) % 3 : 3 - next - resting, y = 3 - x - resting;
+        double e[3] = {fine[0], fine[1], fine[2]}, f[3] = {1.0, 1.0, 1.0};
+        for (int64_t most = g.most_tiles(0, x, e, core[x], 1); most > 0;) {
+            const int64_t cut = ceil_div(core[x], most), piece = ceil_div(core[x], cut);
+            f[x] = static_cast<double>(cut);
+            f[y] = f[resting] = 1.0;
+            if (value(f, 1.0) >= best) break;
+            e[x] = g.extent(0, x, piece);
+            if (next != resting) {
+                finish(e, f, false);
+            } else {
+                e[y] = fine[y];
+                for (int64_t most_y = g.most_tiles(0, y, e, core[y], 1); most_y > 0;) {
+                    const int64_t cut_y = ceil_div(core[y], most_y), piece_y = ceil_div(core[y], cut_y);
+                    f[y] = static_cast<double>(cut_y);
+                    f[resting] = 1.0;
+                    if (value(f, 1.0) >= best) break;
+                    e[y] = g.extent(0, y, piece_y);
+                    finish(e, f, true);
+                    e[y] = fine[y];
+                    most_y = piece_y - 1;
+                }
             }
-        } else if (d == 2) {
-            t.write_words += all * passes[d];
-            t.read_words += all * (passes[d] - 1.0);
-        } else {
-            t.read_words += all * expansion * passes[d];
+            e[x] = fine[x];
+            most = piece - 1;
         }
     }
-    t.reads = busy[0] * f[0] + busy[1] * (f[1] * shape.input_expansion) + busy[2] * (f[2] - 1.0);
-    t.writes = busy[2] * f[2];
-    if (levels > 1 && refills) {
-        t.reads += busy[2];
-        t.writes += busy[0] + busy[1];
+    return best;
+}
+
+BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, const Block &block, const Hardware &hw, int levels) {
+    const Memory &m = hw.memory;
+    const bool per_core = m.per_core[0] != 0.0, refills = levels > 1 && m.refills != 0.0;
+    BlockTerms b{};
+    b.share = &s;
+    b.unroll = block.unroll;
+    b.stationary = block.stationary;
+    b.expansion = shape.input_expansion;
+    b.compute = inner_of(shape, s, {split, block.unroll, {1, 1, 1}, block.stationary}, hw).compute;
+    for (int d = 0; d < 3; ++d) {
+        const double expansion = d == 1 ? b.expansion : 1.0, words = per_core ? s.total[d] * s.copies[d] : s.total[d];
+        b.keep[d] = m.registers_keep[d];
+        b.all[d] = words * expansion;
+        b.array[d] = s.total[d] * s.copies[d] * expansion;
+        b.busy[d] = per_core && m.pooled_bandwidth[0] == 0.0 ? s.core_words[d] : words;
+        if (b.keep[d] != 0.0) {
+            b.register_reads += s.macs;
+            if (d == 2) b.register_writes += s.macs;
+            continue;
+        }
+        const double passes = static_cast<double>(ceil_div(s.core[d], block.unroll[d]));
+        b.read_words += b.all[d] * (d == 2 ? passes - 1.0 : passes);
+        if (d == 2) b.write_words += b.all[d] * passes;
     }
+    if (refills) {
+        b.refill_reads = b.busy[2];
+        b.refill_writes = b.busy[0] + b.busy[1];
+    }
+    return b;
+}
+
+Terms BlockTerms::with(const Triple &registers, const Triple &tiles) const {
+    Terms t{compute, 0.0, 0.0, read_words, write_words, register_reads, register_writes};
+    double f[3];
+    for (int d = 0; d < 3; ++d) {
+        f[d] = d == stationary ? 1.0 : static_cast<double>(tiles[d]);
+        if (keep[d] == 0.0) continue;
+        const double fills = d == 2 ? f[d] - 1.0 : f[d];
+        t.read_words += all[d] * fills;
+        if (d == 2) t.write_words += all[d] * f[d];
+        const int64_t lanes = unroll[d] == 1 ? 1 : std::min(unroll[d], ceil_div(share->core[d], registers[d]));
+        t.register_writes += array[d] * static_cast<double>(lanes) * fills;
+    }
+    t.reads = busy[0] * f[0] + busy[1] * (f[1] * expansion) + busy[2] * (f[2] - 1.0) + refill_reads;
+    t.writes = busy[2] * f[2] + refill_writes;
     return t;
 }
 

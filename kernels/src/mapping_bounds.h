@@ -31,14 +31,30 @@ struct Geometry {
 // Least energy and words across the boundaries outside the innermost memory, whatever happens inside.
 struct Floor {
     double pj[kMaxLevels], reads[kMaxLevels], writes[kMaxLevels];
+    double joint_pj[3];  // see joint_floor
 };
 Floor floor_of(const Geometry &geometry, int levels);
+
+// Least energy of boundary 1 together with what operand `resting`, which rests in the array, fetches over boundary 0 beyond once:
+// large tiles along its loop leave less room for the others.
+double joint_floor(const Geometry &geometry, int levels, int resting);
 
 // One choice inside the innermost memory with everything outside crossing once: cycles, words, and what energies multiply.
 struct Terms {
     double compute, reads, writes;
-    double macs, read_words, write_words, register_reads, register_writes;
+    double read_words, write_words, register_reads, register_writes;
 };
-Terms terms_of(const Shape &shape, const Share &share, const Spatial &spatial, const Triple &tiles, const Hardware &hw, int levels);
+
+// What the choices of one block (same split, unroll and resting operand) have in common.
+struct BlockTerms {
+    const Share *share;
+    Triple unroll;
+    int64_t stationary;
+    double compute, expansion, refill_reads, refill_writes;
+    double keep[3], all[3], array[3], busy[3];  // kept in registers; words per fetch: charged, at the array, in the busiest instance
+    double read_words, write_words, register_reads, register_writes;  // whatever the register tile
+    Terms with(const Triple &registers, const Triple &tiles) const;
+};
+BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw, int levels);
 
 }  // namespace mapping

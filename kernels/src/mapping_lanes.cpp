@@ -15,35 +15,38 @@ namespace {
 // are computed by the same operations as those of costs, in the same order, and need no margin.
 constexpr double kMargin = 1.0 - 1e-9;
 
-inline double larger(double a, double b) { return a > b ? a : b; }
+typedef double Vector __attribute__((vector_size(kChunk * sizeof(double))));
+typedef int64_t Mask __attribute__((vector_size(kChunk * sizeof(int64_t))));
+
+#define LOAD(array) (*reinterpret_cast<const Vector *>((array) + at))
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
 }  // namespace
 
-MAPPING_CLONES int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const Candidate &c) {
-    int64_t total = 0;
-    const double latency = criterion == kLatency ? 1.0 : 0.0, energy_only = criterion == kEnergy ? 1.0 : 0.0;
+MAPPING_CLONES int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const double *floor_pj, const Candidate &c) {
+    Mask total = {};
     for (int at = 0; at < lanes.padded; at += kChunk) {
-        double first[kChunk], second[kChunk];
-        for (int i = 0; i < kChunk; ++i) {
-            const int j = at + i;
-            const double b1 = split.e[0][j] * c.fetches[0] + split.e[1][j] * c.fetches[1] + split.e[2][j] * c.fetches[2] + split.e[3][j] * c.fetches[3];
-            const double energy = (c.pj + larger(b1, split.floor_pj[j]) + split.rest_pj[j]) * kMargin;
-            double cycles = larger(c.compute, split.cycles[j]);
-            cycles = larger(cycles, larger(c.reads[0] * lanes.read_cycles[0][j], c.writes[0] * lanes.write_cycles[0][j]));
-            cycles = larger(cycles, larger(c.reads[1] * lanes.read_cycles[1][j], c.writes[1] * lanes.write_cycles[1][j]));
-            const double product = cycles * energy;
-            first[i] = latency != 0.0 ? cycles : energy_only != 0.0 ? energy : product;
-            second[i] = latency != 0.0 ? energy : 0.0;
-        }
-        for (int i = 0; i < kChunk; ++i) {
-            const int j = at + i;
-            const int64_t worse = first[i] > lanes.best_first[j], tied = first[i] == lanes.best_first[j], later = second[i] > lanes.best_second[j];
-            const int64_t ok = 1 - (worse | (tied & later));
-            lanes.alive[j] = ok;
-            total += ok;
-        }
+        const Vector b1 = LOAD(split.e[0]) * c.fetches[0] + LOAD(split.e[1]) * c.fetches[1] + LOAD(split.e[2]) * c.fetches[2] +
+                          LOAD(split.e[3]) * c.fetches[3];
+        const Vector floor = LOAD(floor_pj);
+        const Vector energy = (c.pj + LARGER(b1, floor) + LOAD(split.rest_pj)) * kMargin;
+        const Vector reads0 = c.reads[0] * LOAD(lanes.read_cycles[0]), writes0 = c.writes[0] * LOAD(lanes.write_cycles[0]);
+        const Vector reads1 = c.reads[1] * LOAD(lanes.read_cycles[1]), writes1 = c.writes[1] * LOAD(lanes.write_cycles[1]);
+        const Vector least = LOAD(split.cycles), compute = Vector{} + c.compute;
+        const Vector a = LARGER(reads0, writes0), b = LARGER(reads1, writes1), d = LARGER(least, compute);
+        const Vector e = LARGER(a, b), cycles = LARGER(e, d);
+        const Vector best = LOAD(lanes.best_first);
+        Mask ok;
+        if (criterion == kLatency)
+            ok = (cycles < best) | ((cycles == best) & (energy <= LOAD(lanes.best_second)));
+        else
+            ok = (criterion == kEnergy ? energy : cycles * energy) <= best;
+        *reinterpret_cast<Mask *>(lanes.alive + at) = ok;
+        total -= ok;
     }
-    return total;
+    int64_t sum = 0;
+    for (int i = 0; i < kChunk; ++i) sum += total[i];
+    return sum;
 }
 
 }  // namespace mapping

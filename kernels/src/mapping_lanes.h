@@ -20,6 +20,7 @@ struct Lanes {
 struct SplitLanes {
     alignas(64) double e[4][kLanes];      // energy of boundary 1, as in Outer
     alignas(64) double floor_pj[kLanes];  // at least, for boundary 1
+    alignas(64) double joint_pj[3][kLanes];  // at least, for boundary 1 and what operand d fetches over boundary 0 beyond once
     alignas(64) double rest_pj[kLanes];   // at least, for the boundaries further out
     alignas(64) double cycles[kLanes];    // at least, from the levels 1 and up
 };
@@ -32,7 +33,8 @@ struct Candidate {
     double fetches[4];         // of boundary 1: F0, F1, F2 - 1, F2
 };
 
-// Number of lanes for which the candidate's bound does not exceed the best cost so far; lanes.alive says which.
-int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const Candidate &candidate);
+// Number of lanes for which the candidate's bound does not exceed the best cost so far; lanes.alive says which. `floor_pj` is one of
+// the arrays of `split`.
+int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const double *floor_pj, const Candidate &candidate);
 
 }  // namespace mapping

@@ -166,17 +166,13 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
     return out;
 }
 
-RegisterTiles register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block) {
-    RegisterTiles out;
+std::vector<RegisterTile> register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block) {
+    std::vector<RegisterTile> out;
     const Split &split = splits[block.split];
     Triple passes;
     for (int d = 0; d < 3; ++d) passes[d] = ceil_div(ceil_div(shape.dim[d], split[d]), block.unroll[d]);
-    const auto add = [&](const Triple &r) {
-        out.registers.push_back(r);
-        out.tiles.push_back({ceil_div(passes[0], r[0]), ceil_div(passes[1], r[1]), ceil_div(passes[2], r[2])});
-    };
     if (core.kind != kDotProduct) {
-        add({1, 1, 1});
+        out.push_back({{1, 1, 1}, passes});
         return out;
     }
     if (core.factors_first && exact_unroll(core, shape, block.unroll)) {
@@ -184,19 +180,27 @@ RegisterTiles register_tiles(const Core &core, const Shape &shape, const std::ve
             const Triple unit{r[0] * block.unroll[0], r[1] * block.unroll[1], r[2] * block.unroll[2]};
             bool some = false;
             for (const Split &other : splits) some |= exact_split(shape, other, unit);
-            if (!some || exact_split(shape, split, unit)) add(r);
+            if (!some || exact_split(shape, split, unit))
+                out.push_back({r, {ceil_div(passes[0], r[0]), ceil_div(passes[1], r[1]), ceil_div(passes[2], r[2])}});
         }
         return out;
     }
     const int x = static_cast<int>((block.stationary + 1) % 3), y = static_cast<int>((block.stationary + 2) % 3);
-    for (int64_t a : register_ladder(passes[x], core.register_words))
-        for (int64_t b : register_ladder(passes[y], core.register_words)) {
-            Triple r{1, 1, 1};
-            r[x] = a;
-            r[y] = b;
-            if (!registers_hold(core, r)) break;
-            add(r);
+    const std::vector<int64_t> along_x = register_ladder(passes[x], block.largest_registers[x]);
+    const std::vector<int64_t> along_y = register_ladder(passes[y], block.largest_registers[y]);
+    out.reserve(along_x.size() * along_y.size());
+    for (int64_t a : along_x) {
+        const int64_t tiles = ceil_div(passes[x], a);
+        for (int64_t b : along_y) {
+            RegisterTile t{{1, 1, 1}, passes};
+            t.registers[x] = a;
+            t.registers[y] = b;
+            if (!registers_hold(core, t.registers)) break;
+            t.tiles[x] = tiles;
+            t.tiles[y] = ceil_div(passes[y], b);
+            out.push_back(t);
         }
+    }
     return out;
 }
 

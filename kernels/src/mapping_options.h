@@ -19,10 +19,10 @@ struct Block {
 
 std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits);
 
-// The register tiles of a block, each with the number of array tiles of a core's share along m, n, k.
-struct RegisterTiles {
-    std::vector<Triple> registers, tiles;
+// A register tile of a block and the number of array tiles of a core's share along m, n, k that it gives.
+struct RegisterTile {
+    Triple registers, tiles;
 };
-RegisterTiles register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block);
+std::vector<RegisterTile> register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block);
 
 }  // namespace mapping

@@ -23,6 +23,7 @@ struct Lane {
     const Hardware *hw = nullptr;
     int point = 0;
     std::vector<Outer> outer;  // by split
+    std::vector<std::array<double, 3>> joint_pj;
     Cost best_cost;
     Mapping best;
     bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
@@ -40,17 +41,20 @@ class Search final : public Searcher {
         std::vector<Split> splits;
         std::vector<Share> shares;
         std::vector<Block> blocks;
-        std::vector<Terms> terms;          // bounds of each block
-        std::vector<RegisterTiles> tiles;  // of each block, listed when first needed
+        std::vector<BlockTerms> common;
+        std::vector<Terms> terms;                      // bounds of each block
+        std::vector<std::vector<RegisterTile>> tiles;  // of each block, listed when first needed
         std::vector<std::vector<Terms>> tile_terms;
     };
     using Todo = std::vector<std::pair<double, int>>;  // promise and index
 
-    void prepare(CoreClass &c, const Hardware &hw) const;
+    void prepare(CoreClass &c, const Hardware &hw);
     void open(CoreClass &c, const std::vector<int> &points);
     void bundle(CoreClass &c);
     void block(CoreClass &c, int index);
-    double promise(const Candidate &candidate, int split) const;
+    double promise(const Candidate &candidate, const Block &b) const;
+    bool could_be_best(const Candidate &candidate, const Block &b);
+    bool tighten(Candidate &candidate, const Geometry &g, const Block &b, const RegisterTile &t);
     Candidate candidate_of(const Terms &terms, int split) const;
     void note_best(int lane);
     const std::vector<Floor> &floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class);
@@ -60,7 +64,7 @@ class Search final : public Searcher {
     void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
     bool any_alive(const Triple &outer, int next, double compute);
 
-    Cost level_search(int level, const Triple &count, const Triple &tile);
+    Cost level_search(int level, const Triple &count, const Triple &tile, const Cost &least);
     Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
     Cost bound_at(int level, const Triple &outer, int next);
     void offer(const Cost &cost);
@@ -69,6 +73,7 @@ class Search final : public Searcher {
     const Plan &plan_;
     const int criterion_;
     const Shape *shape_ = nullptr;
+    double macs_ = 0.0;
     std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
 
     // the bundle at hand
@@ -139,7 +144,7 @@ Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple 
         if (level + 2 == L)
             offer(got);
         else
-            got = level_search(level + 1, outer, trial_.tile[level]);
+            got = level_search(level + 1, outer, trial_.tile[level], bound);
         if (got.better_than(found)) found = got;
         if (piece == 1 || level + 2 == L || (got.first == bound.first && got.second == bound.second)) break;
         outer[d] = ceil_div(count[d], piece - 1);
@@ -148,9 +153,9 @@ Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple 
 }
 
 // Best choice of the tiles of memory `level` and of everything outside it for one lane, given the tiles inside: their number along
-// each dimension of a core's share and their elements.
+// each dimension of a core's share, their elements, and a bound of the cost.
 template <int L>
-Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile) {
+Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile, const Cost &least) {
     const int inside = static_cast<int>(trial_.stationary[level]);
     const Geometry g(geometry_, *lane_->hw);
     Cost found;
@@ -158,6 +163,7 @@ Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile)
         if (c.better_than(found)) found = c;
     };
     for (int next = 0; next < 3; ++next) {
+        if (found.first == least.first && found.second == least.second) break;  // nothing can be better than the bound
         double e[3];
         for (int d = 0; d < 3; ++d) e[d] = g.extent(level, d, tile[d]);
         Triple outer = count;
@@ -215,7 +221,7 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     c.fetches[1] = f_[1][1];
     c.fetches[2] = f_[1][2] - 1.0;
     c.fetches[3] = f_[1][2];
-    return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], c) > 0;
+    return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], split_lanes_[split_index_].floor_pj, c) > 0;
 }
 
 template <int L>
@@ -254,7 +260,7 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
             if constexpr (L == 2)
                 offer(got);
             else
-                got = level_search(1, outer, trial_.tile[0]);
+                got = level_search(1, outer, trial_.tile[0], bound);
             note_best(i);
             done[i] = !pipelined && (L == 2 || (got.first == bound.first && got.second == bound.second));
             more += !done[i];
@@ -352,7 +358,7 @@ Candidate Search<L>::candidate_of(const Terms &t, int split) const {
     Candidate c;
     c.compute = t.compute;
     c.pj = t.read_words * m.read_pj[0] + t.write_words * m.write_pj[0] + t.register_writes * m.register_write_pj +
-           t.register_reads * m.register_read_pj + t.macs * m.mac_pj;
+           t.register_reads * m.register_read_pj + macs_ * m.mac_pj;
     c.reads[0] = t.reads;
     c.writes[0] = t.writes;
     c.reads[1] = L > 1 ? o.words[1][0] + o.words[1][1] : 0.0;
@@ -363,16 +369,20 @@ Candidate Search<L>::candidate_of(const Terms &t, int split) const {
 }
 
 template <int L>
-void Search<L>::prepare(CoreClass &c, const Hardware &hw) const {
+void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
     c.splits = splits_of(hw.core, *shape_);
     c.shares.clear();
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
+    macs_ = c.shares[0].macs;
     c.blocks = blocks_of(hw.core, *shape_, c.splits);
-    c.tiles.assign(c.blocks.size(), RegisterTiles());
+    c.tiles.assign(c.blocks.size(), {});
     c.tile_terms.assign(c.blocks.size(), {});
+    c.common.clear();
     c.terms.clear();
-    for (const Block &b : c.blocks)
-        c.terms.push_back(terms_of(*shape_, c.shares[b.split], {c.splits[b.split], b.unroll, b.largest_registers, b.stationary}, b.least_tiles, hw, L));
+    for (const Block &b : c.blocks) {
+        c.common.push_back(block_terms(*shape_, c.shares[b.split], c.splits[b.split], b, hw, L));
+        c.terms.push_back(c.common.back().with(b.largest_registers, b.least_tiles));
+    }
 }
 
 template <int L>
@@ -429,9 +439,11 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
             lane.best_cost = Cost();
             lane.owned = false;
             lane.outer.resize(splits);
+            lane.joint_pj.resize(splits);
             for (size_t s = 0; s < splits; ++s) {
                 Outer &o = lane.outer[s];
                 set_outer(c.shares[s], hw, L, o);
+                std::copy_n(floor[s].joint_pj, 3, lane.joint_pj[s].begin());
                 for (int l = 1; l < L; ++l) {
                     o.floor_pj[l] = floor[s].pj[l];
                     o.cycles = std::max(o.cycles, std::max(floor[s].reads[l] * hw.read_cycles[l], floor[s].writes[l] * hw.write_cycles[l]));
@@ -447,6 +459,7 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
             SplitLanes &v = split_lanes_[s];
             for (int d = 0; d < 4; ++d) v.e[d][i] = L > 1 ? o.e[1][d] : 0.0;
             v.floor_pj[i] = L > 1 ? o.floor_pj[1] : 0.0;
+            for (int d = 0; d < 3; ++d) v.joint_pj[d][i] = L > 1 ? lane.joint_pj[s][d] : 0.0;
             v.rest_pj[i] = 0.0;
             for (int l = 2; l < L; ++l) v.rest_pj[i] += o.floor_pj[l];
             v.cycles[i] = o.cycles;
@@ -464,32 +477,70 @@ template <int L>
 void Search<L>::block(CoreClass &c, int index) {
     const Block &b = c.blocks[index];
     std::vector<Terms> &terms = c.tile_terms[index];
-    RegisterTiles &tiles = c.tiles[index];
-    const SplitLanes &split = split_lanes_[b.split];
+    std::vector<RegisterTile> &tiles = c.tiles[index];
     if (terms.empty()) {
         tiles = register_tiles(lanes_[0].hw->core, *shape_, c.splits, b);
-        for (size_t j = 0; j < tiles.tiles.size(); ++j)
-            terms.push_back(terms_of(*shape_, c.shares[b.split], {c.splits[b.split], b.unroll, tiles.registers[j], b.stationary},
-                                     tiles.tiles[j], *lanes_[0].hw, L));
+        terms.reserve(tiles.size());
+        for (const RegisterTile &t : tiles) terms.push_back(c.common[index].with(t.registers, t.tiles));
     }
     options_.clear();
+    const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), *lanes_[0].hw);
     for (size_t j = 0; j < terms.size(); ++j) {
-        const Candidate candidate = candidate_of(terms[j], b.split);
-        if (alive_lanes(criterion_, bounds_, split, candidate)) options_.push_back({promise(candidate, b.split), static_cast<int>(j)});
+        Candidate candidate = candidate_of(terms[j], b.split);
+        if (!could_be_best(candidate, b)) continue;
+        if (L > 1 && !tighten(candidate, g, b, tiles[j])) continue;
+        options_.push_back({promise(candidate, b), static_cast<int>(j)});
     }
     std::sort(options_.begin(), options_.end());
     for (size_t i = 0; i < options_.size(); ++i) {
         const int j = options_[i].second;
-        if (i == 0 || alive_lanes(criterion_, bounds_, split, candidate_of(terms[j], b.split)))
-            option(c, b, tiles.registers[j], tiles.tiles[j]);
+        if (i == 0 || could_be_best(candidate_of(terms[j], b.split), b)) option(c, b, tiles[j].registers, tiles[j].tiles);
     }
 }
 
+// Charge the resting operand for the cuts along its loop that the innermost memory forces even when the other two dimensions are cut
+// as finely as can be. False if not even that fits, or is hopeless.
 template <int L>
-double Search<L>::promise(const Candidate &c, int split) const {
-    const double cycles = std::max(std::max(c.compute, split_lanes_[split].cycles[0]),
+bool Search<L>::tighten(Candidate &candidate, const Geometry &g, const Block &b, const RegisterTile &t) {
+    const int st = static_cast<int>(b.stationary);
+    double fine[3];
+    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, b.unroll[d] * t.registers[d]);
+    const int64_t most = g.most_tiles(0, st, fine, t.tiles[st], b.unroll[st] * t.registers[st]);
+    if (most == 0) return false;
+    const double more = static_cast<double>(ceil_div(t.tiles[st], most) - 1);
+    if (more == 0.0) return true;
+    const Outer &o = lanes_[0].outer[b.split];
+    const double *w = o.words[0];
+    candidate.reads[0] += w[st] * more * (st == 1 ? shape_->input_expansion : 1.0);
+    if (st == 2) candidate.writes[0] += w[2] * more;
+    Candidate with_energy = candidate;  // the joint floor has it already
+    const Memory &m = lanes_[0].hw->memory;
+    if (m.registers_keep[st] != 0.0) {
+        const Share &s = *g.share;
+        const double words = (m.per_core[0] != 0.0 ? s.total[st] * s.copies[st] : s.total[st]) * (st == 1 ? shape_->input_expansion : 1.0);
+        with_energy.pj += words * more * (m.read_pj[0] + (st == 2 ? m.write_pj[0] : 0.0));
+    }
+    // Sums in another order than those of costs: leave a margin on the words too.
+    for (double *v : {&candidate.reads[0], &candidate.writes[0]}) *v *= 1.0 - 1e-12;
+    with_energy.reads[0] = candidate.reads[0];
+    with_energy.writes[0] = candidate.writes[0];
+    if (!could_be_best(candidate, b)) return false;
+    const SplitLanes &split = split_lanes_[b.split];
+    return alive_lanes(criterion_, bounds_, split, split.floor_pj, with_energy) > 0;
+}
+
+template <int L>
+bool Search<L>::could_be_best(const Candidate &candidate, const Block &b) {
+    const SplitLanes &split = split_lanes_[b.split];
+    return alive_lanes(criterion_, bounds_, split, split.joint_pj[b.stationary], candidate) > 0;
+}
+
+template <int L>
+double Search<L>::promise(const Candidate &c, const Block &b) const {
+    const SplitLanes &split = split_lanes_[b.split];
+    const double cycles = std::max(std::max(c.compute, split.cycles[0]),
                                    std::max(c.reads[0] * bounds_.read_cycles[0][0], c.writes[0] * bounds_.write_cycles[0][0]));
-    const double energy = c.pj + split_lanes_[split].floor_pj[0] + split_lanes_[split].rest_pj[0];
+    const double energy = c.pj + split.joint_pj[b.stationary][0] + split.rest_pj[0];
     return criterion_ == kEnergy ? energy : cycles * energy;
 }
 
@@ -498,14 +549,13 @@ template <int L>
 void Search<L>::bundle(CoreClass &c) {
     todo_.clear();
     for (size_t i = 0; i < c.blocks.size(); ++i) {
-        const int split = c.blocks[i].split;
-        const Candidate candidate = candidate_of(c.terms[i], split);
-        if (alive_lanes(criterion_, bounds_, split_lanes_[split], candidate)) todo_.push_back({promise(candidate, split), static_cast<int>(i)});
+        const Candidate candidate = candidate_of(c.terms[i], c.blocks[i].split);
+        if (could_be_best(candidate, c.blocks[i])) todo_.push_back({promise(candidate, c.blocks[i]), static_cast<int>(i)});
     }
     std::sort(todo_.begin(), todo_.end());
     for (size_t t = 0; t < todo_.size(); ++t) {
-        const int i = todo_[t].second, split = c.blocks[i].split;
-        if (t == 0 || alive_lanes(criterion_, bounds_, split_lanes_[split], candidate_of(c.terms[i], split))) block(c, i);
+        const int i = todo_[t].second;
+        if (t == 0 || could_be_best(candidate_of(c.terms[i], c.blocks[i].split), c.blocks[i])) block(c, i);
     }
 }
 
@@ -513,7 +563,7 @@ template <int L>
 void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
     shape_ = &shape;
     floors_.assign(static_cast<size_t>(plan_.cores_classes) * plan_.memory_classes, {});
-    found.assign(plan_.points.size(), Found());
+    found.resize(plan_.points.size());
     lanes_.clear();
     CoreClass c;
     int current = -1;
@@ -527,9 +577,12 @@ void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
         for (const Lane &lane : lanes_) {
             Found &f = found[lane.point];
             f.feasible = lane.owned;
+            f.cost = Cost();
             if (!lane.owned) continue;
             f.mapping = lane.best;
-            f.cost = cost_of(c, lane, lane.best);
+            f.cost = lane.best_cost;
+            if (!plan_.want_words) continue;
+            cost_of(c, lane, lane.best);  // sets the fetches
             const size_t s = std::find(c.splits.begin(), c.splits.end(), lane.best.spatial.split) - c.splits.begin();
             traffic(c.shares[s], lane.hw->memory, shape.input_expansion, L, f_, f.read, f.write);
         }

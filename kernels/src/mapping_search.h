@@ -17,6 +17,7 @@ struct Plan {
     std::vector<std::vector<int>> bundles;  // of points; those of a core class follow each other
     int core_classes = 0, memory_classes = 0, cores_classes = 0;
     int levels = 0, criterion = kEnergyDelay;
+    bool want_words = false;
 };
 Plan make_plan(std::vector<Hardware> points, int levels, int criterion);
 

@@ -80,6 +80,29 @@ def test_reticle_and_wafer_are_flagged_not_hidden():
     assert math.isinf(found.embodied_kgco2e[2])
 
 
+@pytest.mark.parametrize("package", packaging.KINDS)
+def test_nothing_is_ever_nan(package):
+    """Dies and carriers beyond the wafer, perfect bonds, no defects: finite or infinite, without a warning."""
+    found = device.device_embodied(
+        "default",
+        area_mm2=np.array([1e-6, 100.0, 30000.0, 80000.0]),
+        node_nm=7,
+        dies=3,
+        package=package,
+        d0_per_cm2=0.0,
+        memory_type="hbm3",
+        memory_gb=np.array([0.0, 0.0, 80.0, 80.0]),
+        memory_stacks=2.0,
+        memory_stack_area_mm2=110.0,
+        test_yield=0.9,
+        overrides={"packaging.eco_bonding_yield": 1.0} if package not in ("monolithic", "mcm") else {},
+    )
+    for part in (*found.parts.values(), found.embodied_kgco2e):
+        assert not np.isnan(part).any()
+    assert np.isfinite(found.embodied_kgco2e).tolist()[:2] == [True, True]
+    assert np.isinf(found.embodied_kgco2e[3])
+
+
 @given(areas=st.lists(st.floats(1.0, 800.0), min_size=1, max_size=5), package=st.sampled_from(packaging.KINDS[:4]))
 @settings(max_examples=40)
 def test_arrays_are_scalars_side_by_side(areas, package):

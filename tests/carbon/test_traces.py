@@ -37,7 +37,8 @@ EXPECTED = {
 def test_the_year(measured, name):
     mean, saving = EXPECTED[name]
     assert measured[name].mean() == pytest.approx(mean, abs=0.011)  # interpolated hours are whole grams in the file
-    assert -100.0 * traces.best_hours(measured[name], 4).saving == pytest.approx(saving, abs=0.011)
+    # the file holds whole grams, of which one is 2 % of BPAT's mean
+    assert -100.0 * traces.best_hours(measured[name], 4).saving == pytest.approx(saving, abs=0.02)
 
 
 @pytest.mark.parametrize("name", traces.balancing_authorities())
@@ -65,7 +66,8 @@ def test_the_bound_is_a_bound(values, hours):
     free = traces.best_hours(trace(values), hours, contiguous=False)
     slack = 1e-9 * (1.0 + whole.flat_gco2e_per_kwh)  # sums of 24 numbers in another order
     assert free.best_gco2e_per_kwh <= whole.best_gco2e_per_kwh + slack
-    assert whole.best_gco2e_per_kwh <= whole.flat_gco2e_per_kwh + slack
+    # a contiguous run may have to take a dirty hour in the middle of the day, free hours never do
+    assert free.best_gco2e_per_kwh <= free.flat_gco2e_per_kwh + slack
     assert traces.best_hours(trace(values), 24).saving == pytest.approx(0.0, abs=1e-12)
 
 

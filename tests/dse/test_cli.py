@@ -46,7 +46,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         (["search", *BERT, "--objective", "carbom"], 2, "did you mean 'carbon'"),
         (["search", *BERT, "--grid", "tawan"], 1, "taiwan"),
         (["search", *BERT, "--fab-grid", "nowhere-at-all"], 1, "nowhere-at-all"),
-        (["search", *BERT, "--hw", "edge23"], 1, "edge22"),
+        (["search", *BERT, "--hw", "edge23"], 2, "did you mean 'edge22'"),
         (["search", *BERT, "--hw", "missing.toml"], 1, "missing.toml"),
         (["search", *BERT, "--set", "width=48"], 2, "nearest is 32"),
         (["search", *BERT, "--set", "widht=64"], 2, "did you mean 'width'"),

@@ -4,10 +4,11 @@ import pytest
 
 from dse.errors import UsageError
 from dse.objectives import (
-    DEFAULT_CONSTRAINTS,
+    EDGE_CONSTRAINTS,
     PRESETS,
     SERVICE_CONSTRAINT,
     Constraint,
+    default_constraints,
     merge_constraints,
     parse_constraint,
     parse_objectives,
@@ -64,19 +65,24 @@ def test_bad_constraints(text: str, words: str) -> None:
 
 
 def test_a_given_bound_replaces_the_default_of_its_side_only() -> None:
-    merged = merge_constraints([parse_constraint("latency_s<=0.2")], defaults=True, removed=["tops"])
+    merged = merge_constraints([parse_constraint("latency_s<=0.2")], defaults=EDGE_CONSTRAINTS, removed=["tops"])
     assert Constraint("latency_s", "<=", 0.2) in merged
     assert Constraint("latency_s", "<=", 0.05) not in merged
     assert not any(c.metric == "tops" for c in merged)
     assert SERVICE_CONSTRAINT in merged
-    merged = merge_constraints([parse_constraint("latency_s>=0.001")], defaults=True, removed=[])
-    assert set(DEFAULT_CONSTRAINTS) <= set(merged)
+    merged = merge_constraints([parse_constraint("latency_s>=0.001")], defaults=EDGE_CONSTRAINTS, removed=[])
+    assert set(EDGE_CONSTRAINTS) <= set(merged)
 
 
 def test_contradictions_and_more_than_full_service_are_errors() -> None:
     with pytest.raises(UsageError, match="contradict"):
-        merge_constraints([parse_constraint("latency_s>=0.1")], defaults=True, removed=[])
+        merge_constraints([parse_constraint("latency_s>=0.1")], defaults=EDGE_CONSTRAINTS, removed=[])
     with pytest.raises(UsageError, match="at most 1"):
-        merge_constraints([parse_constraint("utilisation<=1.5")], defaults=True, removed=[])
+        merge_constraints([parse_constraint("utilisation<=1.5")], defaults=EDGE_CONSTRAINTS, removed=[])
     with pytest.raises(UsageError, match="did you mean 'tops'"):
-        merge_constraints([], defaults=True, removed=["top"])
+        merge_constraints([], defaults=EDGE_CONSTRAINTS, removed=["top"])
+
+
+def test_the_edge_limits_are_defaults_of_the_edge_template_only() -> None:
+    assert default_constraints("edge22") == EDGE_CONSTRAINTS
+    assert [str(c) for c in default_constraints("a100")] == ["dram_fill<=1.0"]

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from hw_models import devices, gpu
 from hw_models.calibration import GemmOverheads, VectorOverheads
+from hw_models.cost import unit_costs
 from hw_models.errors import HardwareError
 from hw_models.validation_devices import shipped_overheads
+from workloads.ops import Kind, Operation, OperationTable
 
 NAMES = ("a100", "eyeriss", "gemmini", "h100", "tpu-v1", "tpu-v4i")
 
@@ -55,6 +57,15 @@ def test_peak_rates_are_those_of_the_data_sheet(name, tops, gb_per_s, mm2, capac
     assert batch.dram_bytes_per_s[0] == pytest.approx(gb_per_s * 1e9, rel=0.01)
     assert batch.area_mm2[0] == device.die_mm2 == mm2
     assert batch.dram_bytes[0] == capacity_gib * 2**30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_devices_are_costed_like_any_accelerator(name: str) -> None:
+    product = Operation("qkv", Kind.GEMM, m=512, n=768, k=768, second_is_weight=True)
+    batch = devices.load(name).accelerator.batch()
+    costs = unit_costs(OperationTable.from_rows([product]), batch, threads=1)
+    assert costs.latency_s[0, 0] >= 2 * 512 * 768 * 768 / (batch.tops[0] * 1e12) * (1 - 1e-12)
+    assert costs.energy_j[0, 0] > 0
 
 
 def test_gpu_view_of_the_a100() -> None:

@@ -74,7 +74,10 @@ def vqa_score(yes_logit: float, no_logit: float) -> float:
 
 
 def score_records(records: Iterable[Mapping[str, Any]], where: str) -> CameraBenchScores:
-    """Return the scores of parsed JSON lines ``{"label": "pan left", "score": 0.83, "positive": true}``; ``where`` names the file."""
+    """Return the scores of parsed JSON lines; ``where`` names the file in errors.
+
+    A line is ``{"label": "pan left", "score": 0.83, "positive": true}``.
+    """
     scores: dict[str, list[float]] = {}
     truth: dict[str, list[bool]] = {}
     count = 0

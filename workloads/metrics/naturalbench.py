@@ -84,8 +84,8 @@ def score(groups: Iterable[Sequence[int]]) -> NaturalBenchScores:
 def score_records(records: Iterable[Mapping[str, Any]], where: str) -> NaturalBenchScores:
     """Return the scores of parsed JSON lines; ``where`` names the file in errors.
 
-    A record is a group: ``{"q0_i0": "Yes", "q0_i1": "No.", "q1_i0": ..., "q1_i1": ..., "type": "yes_no"}`` (``type`` may be left
-    out), or one answer of a group: ``{"group": 7, "question": 0, "image": 1, "answer": "No", "type": "yes_no"}``.
+    A record is a group: ``{"q0_i0": "Yes", "q0_i1": "No.", "q1_i0": ..., "q1_i1": ..., "type": "yes_no"}`` (``type`` may be
+    left out), or one answer of a group: ``{"group": 7, "question": 0, "image": 1, "answer": "No", "type": "yes_no"}``.
     """
     whole: list[list[int]] = []
     loose: dict[str, dict[tuple[int, int], int]] = {}

@@ -94,17 +94,18 @@ function pin(position) {
   tell("pins");
 }
 
-// A tap reaches a chart twice: Plotly makes a click of the touch, and the browser makes one after it.
-const ECHO_MS = 500;
-const lastClick = { position: null, time: -Infinity };
+// A tap reaches a chart twice: Plotly answers the touch, and then the mouse events that the browser makes of it, by then often with
+// the design that lay under the finger before. Times are those of the input, so that a busy page does not confuse them.
+const ECHO_MS = 1000;
+let lastTouch = -Infinity;
 
-/** Pin the design that was clicked in a chart, once a click. */
-function pinClicked(position) {
+/** Pin the design that was clicked or tapped in a Plotly chart. */
+function pinClicked(event) {
+  const position = event.points[0].customdata, cause = event.event;
   if (position === undefined) return;
-  const now = performance.now();
-  const echo = lastClick.position === position && now - lastClick.time < ECHO_MS;
-  Object.assign(lastClick, { position, time: now });
-  if (!echo) pin(position);
+  if (cause && cause.type.startsWith("touch")) lastTouch = cause.timeStamp;
+  else if (cause && cause.timeStamp - lastTouch < ECHO_MS) return;
+  pin(position);
 }
 
 function unpinAll() {

@@ -18,7 +18,7 @@ function startCosts() {
   drawCarbon();
   listen("theme", drawCarbon);
   listen("pins", drawCarbon);
-  byId("carbon-plot").on("plotly_click", (event) => pinClicked(event.points[0].customdata));
+  byId("carbon-plot").on("plotly_click", pinClicked);
 }
 
 function breakdownOf(position) {
@@ -91,7 +91,7 @@ function drawComponents(node, position, largest) {
     showlegend: costs.measure === "latency_s",
     margin: { l: 8, r: 12, t: 30, b: 44 },
     xaxis: axis(DATA.metrics[costs.measure] ? axisLabel(costs.measure) : costs.measure, { range: [0, largest * 1.04], fixedrange: true }),
-    yaxis: axis("", { type: "category", autorange: "reversed", showgrid: false, ticks: "", fixedrange: true }),
+    yaxis: axis("", { type: "category", autorange: "reversed", showgrid: false, ticks: "", fixedrange: true, automargin: true }),
   }));
 }
 
@@ -161,6 +161,7 @@ function drawCarbon() {
   draw(byId("carbon-plot"), traces, layout({
     height: narrow.matches ? 340 : 380,
     barmode: "stack",
+    margin: { l: 68, r: 16, t: narrow.matches ? 64 : 40, b: 68 },
     bargap: shown.length > 30 ? 0.12 : shown.length > 5 ? 0.25 : 0.7,
     hovermode: "closest",
     xaxis: axis("Designs, by " + lowered(SHOWN[carbon.order].label), { type: "category", showgrid: false, ticks: "", fixedrange: true, tickangle: shown.length > 24 ? -90 : 0 }),

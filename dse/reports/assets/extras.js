@@ -52,5 +52,5 @@ function drawImportance() {
     const found = new Map(rows.filter((row) => row.metric === metric).map((row) => [row.knob, row.share]));
     return { type: "bar", orientation: "h", name: plotText(SHOWN[metric] ? SHOWN[metric].label : metric), y: knobs.map(plotText), x: knobs.map((knob) => 100 * (found.get(knob) || 0)), hoverinfo: "name+x", marker: { color: theme.series[k % theme.series.length] } };
   });
-  draw(byId("importance-plot"), traces, layout({ height: 120 + knobs.length * (14 + 12 * metrics.length), barmode: "group", xaxis: axis("Share of the variation [%]", { rangemode: "tozero" }), yaxis: axis("", { type: "category", autorange: "reversed", showgrid: false }) }));
+  draw(byId("importance-plot"), traces, layout({ height: 120 + knobs.length * (14 + 12 * metrics.length), barmode: "group", xaxis: axis("Share of the variation [%]", { rangemode: "tozero" }), yaxis: axis("", { type: "category", autorange: "reversed", showgrid: false, automargin: true }) }));
 }

@@ -25,7 +25,7 @@ function startFront() {
   const node = byId("front-plot");
   node.on("plotly_hover", (event) => showTip(event.points[0].customdata, event.event));
   node.on("plotly_unhover", hideTip);
-  node.on("plotly_click", (event) => pinClicked(event.points[0].customdata));
+  node.on("plotly_click", pinClicked);
   listen("pins", drawFront);
   listen("kept", drawFront);
   listen("theme", drawFront);
@@ -149,6 +149,7 @@ function drawFront() {
     uirevision: front.x + front.y + front.xlog + front.ylog,
     hovermode: "closest",
     hoverdistance: 24,
+    margin: { l: narrow.matches ? 56 : 68, r: colors ? 96 : 16, t: narrow.matches ? 64 : 40, b: 56 },
     shapes: bounds.map((bound) => bound.shape),
     annotations: bounds.map((bound) => bound.annotation),
     xaxis: front.xlog ? logAxis(axisTitle(front.x, ["→", "←"]), x.values) : axis(axisTitle(front.x, ["→", "←"])),
@@ -199,10 +200,12 @@ function showTip(position, event) {
     el("p", { class: "tip-title" }, designName(position), COLUMNS.support[position] ? el("span", { class: "badge" }, "quality " + COLUMNS.support[position]) : null),
     el("dl", {}, OBJECTIVES.filter((name) => SHOWN[name]).map((name) => row(SHOWN[name].label, metricText(name, position), true))),
     el("dl", { class: "two" }, KNOBS.map((name) => row(name, knobText(COLUMNS.knobs[name][position])))),
-    el("dl", {}, others.map((name) => row(SHOWN[name].label, metricText(name, position)))),
+    // Under a finger the tip lies at the foot of the screen and leaves the rest to the pinned table.
+    coarse.matches ? null : el("dl", {}, others.map((name) => row(SHOWN[name].label, metricText(name, position)))),
   );
   tip.hidden = false;
-  if (!event || event.clientX === undefined) return;
+  tip.classList.toggle("docked", coarse.matches);
+  if (coarse.matches || !event || event.clientX === undefined) return;
   const box = tip.getBoundingClientRect(), gap = 16;
   const left = event.clientX + gap + box.width > window.innerWidth ? event.clientX - gap - box.width : event.clientX + gap;
   const top = Math.min(event.clientY + gap, window.innerHeight - box.height - 8);

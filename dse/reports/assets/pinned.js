@@ -48,7 +48,7 @@ function showPinned() {
 
 function plainRow(name, cells) {
   const differ = cells.length === 2 && cells[0] !== cells[1];
-  return el("tr", { class: differ ? "differs" : null }, el("th", { scope: "row" }, name), cells.map((cell) => el("td", { class: "num" }, cell)),
+  return el("tr", { class: differ ? "differs" : null }, el("th", { scope: "row" }, breakable(name)), cells.map((cell) => el("td", { class: "num" }, cell)),
     cells.length === 2 ? el("td", { class: "num" }, differ ? changeText(cells) : "same") : null);
 }
 

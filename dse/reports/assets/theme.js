@@ -45,7 +45,8 @@ function axis(title, extra) {
     ticklen: 4,
     tickcolor: theme.line,
     tickfont: { size: 12, color: theme.muted },
-    automargin: true,
+    // Margins stand fixed where the labels are numbers: finding them makes Plotly draw thousands of points twice.
+    automargin: false,
     exponentformat: "power",
     ...extra,
   };
@@ -63,7 +64,7 @@ function layout(extra) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: theme.font, size: 13, color: theme.ink },
-    margin: { l: 56, r: 16, t: 12, b: 48 },
+    margin: { l: 68, r: 16, t: 40, b: 52 },
     hoverlabel: { bgcolor: theme.panel, bordercolor: theme.line, font: { family: theme.font, size: 13, color: theme.ink } },
     legend: { traceorder: "normal", orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12, color: theme.ink } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: theme.muted, activecolor: theme.accent },

@@ -1,0 +1,100 @@
+"""One operation: its kind and its fields, with units and meaning of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+IntLike = int | IntArray
+"""A dimension: one number, or an array of shape (models,)."""
+
+
+class Kind(IntEnum):
+    """What an operation is; the hardware model chooses the unit and the formula by it."""
+
+    GEMM = 0
+    ATTENTION_PREFILL = 1
+    ATTENTION_DECODE = 2
+    CONV = 3
+    NORM = 4
+    SOFTMAX = 5
+    ACTIVATION = 6
+    ELEMENTWISE = 7
+    EMBEDDING = 8
+    GATHER = 9
+    TOPK = 10
+    SPARSE_BEAM = 11
+    SCAN = 12
+    COLLECTIVE = 13
+    OPTIMIZER_STEP = 14
+
+
+PRODUCTS = (Kind.GEMM, Kind.CONV)
+ATTENTION = (Kind.ATTENTION_PREFILL, Kind.ATTENTION_DECODE)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One row of a table; a dimension may be an array of shape (models,).
+
+    Attributes:
+        name, component, function: what the row is (``ffn_up``), the group it belongs to in a breakdown (``ffn``) and
+            the function a vector unit evaluates (``gelu``; empty for products).
+        kind: a :class:`Kind`.
+        m, n, k, batch: sizes. GEMM and CONV (as its im2col product, per group): see the module. Vector kinds: ``m`` rows
+            of ``n`` elements, ``batch`` times, ``k`` = 0. EMBEDDING, GATHER: ``m`` rows of ``n`` elements are read from a
+            table. TOPK: ``k`` of ``n`` candidates in each of ``m`` rows. OPTIMIZER_STEP: ``n`` parameters, ``operands``
+            tensors of that size read and ``k`` written. ATTENTION (fused): ``batch`` query heads of
+            ``m`` queries against ``n`` keys of size ``k`` and values of size ``v_dim``; ``kv_share`` query heads use one
+            KV head; the queries are the last ``m`` of the ``n`` positions. SCAN: ``m`` steps of ``n`` channels with ``k``
+            states.
+        groups: independent products side by side, each with weights of its own (depthwise convolution: the channels).
+        repeat: how often the row runs in its phase (layers).
+        second_is_weight: the second operand is a parameter, shared by the batch, or else an activation, different for
+            each batch entry.
+        second_is_cache: that activation is read from a KV cache in memory.
+        writes_cache: the output is written to the KV cache.
+        input_bits, weight_bits, output_bits: precision of the first operand, the second operand and the result.
+        parameters: parameters of one instance (weights and biases).
+        weight_id: name of the parameter tensor; rows that share it, in any phase, count its parameters once.
+        copies: how many instances of the tensor exist (0: as many as ``repeat``; 1 for weights shared by all layers;
+            experts x layers for a mixture of experts that does not use all of them).
+        operands: number of inputs of a vector operation (2 for a residual addition).
+        input_elements: elements of the first operand where they do not follow from the sizes (CONV: the feature map
+            itself, not its im2col copy), else 0.
+        held_elements: activation elements that must stay in memory while the row runs beside its own operands.
+        v_dim, kv_share, causal, window: attention fields (window 0: none).
+        values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
+    """
+
+    name: str
+    kind: Kind
+    m: IntLike
+    n: IntLike
+    k: IntLike = 0
+    batch: IntLike = 1
+    groups: IntLike = 1
+    repeat: IntLike = 1
+    component: str = ""
+    function: str = ""
+    second_is_weight: bool = False
+    second_is_cache: bool = False
+    writes_cache: bool = False
+    input_bits: IntLike = 8
+    weight_bits: IntLike = 8
+    output_bits: IntLike = 8
+    parameters: IntLike = 0
+    weight_id: str = ""
+    copies: IntLike = 0
+    operands: IntLike = 1
+    input_elements: IntLike = 0
+    held_elements: IntLike = 0
+    v_dim: IntLike = 0
+    kv_share: IntLike = 1
+    causal: bool = False
+    window: IntLike = 0
+    values_in_keys: bool = False
