@@ -67,7 +67,9 @@ def why(run: Run, number: int) -> Why:
     for columns in (space.models, space.hardware):
         steps += _steps(columns, {name: knobs[name] for name in columns if name in knobs})
     own = _metrics(problem, knobs)
-    found = tuple(_neighbour(problem, knobs, own, *step) for step in steps)
+    # Knobs that move together lead to the same design; it is told once, under the first of them.
+    distinct = {tuple(sorted(point.items())): (knob, value, point) for knob, value, point in reversed(steps)}
+    found = tuple(_neighbour(problem, knobs, own, *step) for step in reversed(distinct.values()))
     return Why(number, knobs, own, found)
 
 
