@@ -18,95 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from carbon import device, embodied, factors, grid, llm, memory, operational, recipes, water
+from carbon.batch_columns import COLUMNS, REQUIRED, RESULTS
 from carbon.errors import CarbonError, unknown
 from carbon.recipes import Profile
 from carbon.values import Values
 
 FloatArray = npt.NDArray[np.float64]
 KINDS = ("die", "memory", "operation", "pcb", "llm")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """An input column: its spellings, its bounds, whether it is text."""
-
-    names: tuple[str, ...]
-    low: float | None = None
-    high: float | None = None
-    open_low: bool = False
-    whole: bool = False
-    text: bool = False
-    scale: Mapping[str, float] | None = None  # spelling -> factor to the unit of the first name
-
-
-_POSITIVE: dict[str, Any] = {"low": 0.0, "open_low": True}
-_SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0, "open_low": True}
-_COLUMNS: dict[str, dict[str, Column]] = {
-    "die": {
-        "node": Column(("node", "node_nm"), text=True),
-        "area_mm2": Column(("area_mm2",), **_POSITIVE),
-        "fab_grid": Column(("fab_ci", "fab_grid"), text=True),
-        "ci_g_per_kwh": Column(("fab_ci_g_per_kwh", "ci_g_per_kwh"), low=0.0),
-        "abatement_pct": Column(("gpa_abatement_pct", "abatement_pct"), low=0.0, high=100.0),
-        "fab_yield": Column(("fab_yield",), **_SHARE),
-        "n_ics": Column(("n_ics",), low=0.0),
-        "wafer_mm": Column(("wafer_mm",), **_POSITIVE),
-        "d0_per_cm2": Column(("d0_per_cm2", "d0_per_mm2"), low=0.0, scale={"d0_per_mm2": 100.0}),
-        "alpha": Column(("alpha",), **_POSITIVE),
-        "dies": Column(("dies",), low=1.0),
-        "package": Column(("package",), text=True),
-        "yield_model": Column(("yield_model",), text=True),
-    },
-    "memory": {
-        "kind": Column(("kind",), text=True),
-        "process": Column(("process", "memory_type", "type"), text=True),
-        "capacity_gb": Column(("capacity_gb", "memory_gb", "gb"), low=0.0),
-        "fab_yield": Column(("fab_yield",), **_SHARE),
-        "n_ics": Column(("n_ics",), low=0.0),
-        "modules": Column(("modules", "drives"), low=0.0),
-        "year": Column(("year",), low=1990.0, high=2100.0, whole=True),
-    },
-    "operation": {
-        "kind": Column(("kind",), text=True),
-        "power_w": Column(("op_power_w", "power_w"), low=0.0),
-        "duty_cycle": Column(("duty_cycle",), low=0.0, high=1.0),
-        "lifetime_years": Column(("lifetime_year", "lifetime_years"), low=0.0),
-        "grid": Column(("op_ci", "grid"), text=True),
-        "ci_g_per_kwh": Column(("ci_g_per_kwh",), low=0.0),
-        "pue": Column(("pue",), low=1.0),
-        "idle_w": Column(("idle_w",), low=0.0),
-    },
-    "pcb": {
-        "kind": Column(("kind",), text=True),
-        "area_cm2": Column(("area_cm2",), low=0.0),
-        "layers": Column(("layers",), low=1.0, whole=True),
-    },
-    "llm": {
-        "active_b": Column(("active_b",), **_POSITIVE),
-        "total_b": Column(("total_b",), **_POSITIVE),
-        "out_tokens": Column(("out_tokens",), low=0.0),
-        "zone": Column(("zone",), text=True),
-        "mix_gwp_kg_kwh": Column(("mix_gwp_kg_kwh",), low=0.0),
-        "mix_wue": Column(("mix_wue",), low=0.0),
-        "pue": Column(("pue",), low=1.0),
-        "dc_wue": Column(("dc_wue",), low=0.0),
-        "batch": Column(("batch",), low=1.0),
-        "bits": Column(("bits",), low=1.0),
-    },
-}
-_REQUIRED = {
-    "die": ("node", "area_mm2"),
-    "memory": ("process", "capacity_gb"),
-    "operation": ("power_w", "lifetime_years"),
-    "pcb": ("area_cm2", "layers"),
-    "llm": ("active_b", "total_b", "out_tokens"),
-}
-#: What the peers' tables hold as results: passed through.
-_RESULTS = (
-    *("cpa_kg_per_cm2", "fab_kgco2", "packaging_kgco2", "total_kgco2", "cpg_kg_per_gb", "yield_", "yield_negbin", "dpw"),
-    *("dies_per_wafer", "waste_g_per_die", "die_g", "die_with_waste_g", "package_g", "total_g", "cpa_g_per_mm2"),
-    *("energy_kwh", "gwp_total_kg", "gwp_use_kg", "gwp_embodied_kg", "water_l"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +64,7 @@ def run(path: str | Path, kind: str, profile: str) -> Table:
         if name in header:
             raise CarbonError(f"column {name!r} is in {str(path)!r} already, but it would be added")
     inputs = {header[at] for at in used.values()}
-    left = [name for name in header if name not in inputs and name not in _RESULTS]
+    left = [name for name in header if name not in inputs and name not in RESULTS]
     return Table(header, rows, {name: [_shown(value) for value in values] for name, values in added.items()}, left)
 
 
@@ -181,7 +99,7 @@ def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
 
 def _match(header: Sequence[str], kind: str) -> dict[str, int]:
     """Input name -> column index; refuses two spellings of one input, missing inputs, and near misses."""
-    columns = _COLUMNS[kind]
+    columns = COLUMNS[kind]
     found: dict[str, int] = {}
     for name, column in columns.items():
         present = [spelling for spelling in column.names if spelling in header]
@@ -192,14 +110,14 @@ def _match(header: Sequence[str], kind: str) -> dict[str, int]:
     spellings = [spelling for column in columns.values() for spelling in column.names]
     used = {header[at] for at in found.values()}
     for name in header:
-        if name in used or name in _RESULTS:
+        if name in used or name in RESULTS:
             continue
         near = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.8)
         if near and near[0] not in used:
             raise CarbonError(f"column {name!r} is unknown; nearest known: {near[0]}")
-    for name in _REQUIRED[kind]:
+    for name in REQUIRED[kind]:
         if name not in found:
-            spare = [each for each in header if each not in used and each not in _RESULTS]
+            spare = [each for each in header if each not in used and each not in RESULTS]
             close = difflib.get_close_matches(columns[name].names[0], spare, n=1, cutoff=0.5)
             hint = f"; nearest in the table: {close[0]!r}" if close else ""
             raise CarbonError(f"column {columns[name].names[0]!r} is missing, but kind {kind!r} needs it{hint}")
@@ -210,7 +128,7 @@ class _Cells:
     """One column: text or checked numbers, with errors that name row and column."""
 
     def __init__(self, kind: str, name: str, spelling: str, texts: list[str]) -> None:
-        self.column = _COLUMNS[kind][name]
+        self.column = COLUMNS[kind][name]
         self.spelling = spelling
         self.texts = [text.strip() for text in texts]
         for row, text in enumerate(self.texts, 1):

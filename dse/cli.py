@@ -15,7 +15,10 @@ from typing import NoReturn
 from dse import __version__
 
 # Modules of dse.commands, in the order in which `dse --help` shows them.
-COMMANDS = ("search", "evaluate", "resume", "report", "list_known", "carbon", "validate", "calibrate")
+COMMANDS = (
+    *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw"),
+    *("validate", "calibrate"),
+)
 
 EPILOG = """\
 examples:

@@ -163,7 +163,7 @@ class Evaluation:
         return Block(self, first, last)
 
     def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
-        """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most time."""
+        """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most."""
         latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
         energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
         dram_bytes = self.weight[model] * self.unit.dram_bytes[self.index[model], hardware]

@@ -119,6 +119,8 @@ def test_renders_hovers_and_pins(factories: ModuleType, open_report: Any) -> Non
     page.wait_for_selector(".pin-b")
     assert "B against A" in page.locator("#pinned-table").inner_text()
     assert page.locator("#pinned-plots figure").count() == 2
+    # Both stand in the chart of carbon by part, however few of the designs it has room for.
+    assert {"A", "B"} <= set(page.locator("#carbon-plot .annotation-text").all_text_contents())
     page.get_by_role("button", name="Unpin").click()
     assert page.locator(".pin-a").count() == 0
     opened.quiet()

@@ -140,8 +140,9 @@ function carbonSeries() {
 function drawCarbon() {
   const sorted = [...Array(COUNT).keys()].sort((a, b) => SHOWN[carbon.order].values[a] - SHOWN[carbon.order].values[b] || a - b);
   const limit = narrow.matches || theme.printing ? CARBON_BARS / 2 : CARBON_BARS;
-  const step = sorted.length > limit ? (sorted.length - 1) / (limit - 1) : 1;
-  const shown = sorted.length > limit ? [...Array(limit).keys()].map((i) => sorted[Math.round(i * step)]) : sorted;
+  const step = (sorted.length - 1) / (limit - 1);
+  const chosen = new Set([...Array(limit).keys()].map((i) => sorted[Math.round(i * step)]).concat(state.pins));
+  const shown = sorted.length > limit ? sorted.filter((i) => chosen.has(i)) : sorted;
   const series = carbonSeries();
   const totals = shown.map((i) => series.reduce((sum, part) => sum + (part.values[i] || 0), 0));
   const unit = DATA.metrics.total_kgco2e ? "total_kgco2e" : "embodied_kgco2e";
@@ -172,6 +173,6 @@ function drawCarbon() {
     })),
   }));
   replace(byId("carbon-note"), document.createTextNode(
-    (shown.length < COUNT ? shown.length + " of " + COUNT.toLocaleString("en-GB") + " designs, evenly spaced. " : "") +
+    (shown.length < COUNT ? shown.length + " of " + COUNT.toLocaleString("en-GB") + " designs, evenly spaced" + (state.pins.length ? ", and the pinned ones. " : ". ") : "") +
     "Embodied carbon is that of making the device; operational carbon is that of its electricity over the lifetime at the same request rate for all."));
 }
