@@ -249,7 +249,7 @@ def boavizta_check(folder: Path) -> Check:
         if f"{found:.4g}" != f"{float(row['gwp_embedded_kg']):.4g}":
             wrong.append(f"{row['case']}: {found:.4g} for {row['gwp_embedded_kg']}")
     text = "all equal to 4 digits" if not wrong else "; ".join(wrong)
-    return Check("boaviztapi components (GPUs by its effective areas)", count, text, "4 significant digits", not wrong)
+    return Check("boaviztapi components (without its GPUs)", count, text, "4 significant digits", not wrong)
 
 
 def crossover(defect_densities: Any, *, package: str = "rdl", chiplets: int = 4, area_mm2: float = 814.0) -> tuple[Any, Any]:

@@ -18,16 +18,18 @@ from typing import Any
 from dse import __version__, robustness
 from dse.deployment import Deployment
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import Evaluation, build_space, load_hardware
+from dse.evaluation import Evaluation, build_space, file_sha256, load_family, load_hardware
 from dse.metrics import METRICS
-from dse.objectives import Constraint, merge_constraints, parse_constraint, parse_objectives
+from dse.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.objectives import default_constraints as constraints_by_default
 from dse.problem import DEFAULT_SPACE, Problem
+from dse.quality import for_workload as surrogate_for
 from dse.run import Run, describe_front, load, support_name, write_files
 from dse.study import FILE_NAME, Study
 from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.sweep import run as run_sweep
 from workloads import library
+from workloads.family import Family
 
 __all__ = ["evaluate", "load", "make_problem", "resume", "search"]
 
@@ -52,6 +54,8 @@ def make_problem(
     allow_unsupported: bool = False,
     criterion: str = "edp",
     deployment: Deployment | None = None,
+    bind: Mapping[str, int] | None = None,
+    strict: bool = False,
 ) -> Problem:
     """A problem from the words of a command line; see :func:`search` for their meaning."""
     given = [objective] if isinstance(objective, str) else list(objective)
@@ -62,11 +66,17 @@ def make_problem(
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
     defaults = constraints_by_default(hw) if default_constraints else ()
-    known_spaces = library.load(workload).spaces
+    file_hash = file_sha256(workload)
+    family = library.load(workload, bind=bind or None, strict=strict)
+    objectives = _without_quality(objectives, preset, family)
+    known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
     return Problem(
-        workload=workload,
+        workload=str(Path(workload).absolute()) if file_hash else workload,
+        workload_sha256=file_hash,
+        bind=dict(bind or {}),
+        strict=strict,
         hardware=hw if hardware_toml is None else path.name,
         hardware_toml=hardware_toml,
         hardware_profile=hardware_profile,
@@ -81,6 +91,15 @@ def make_problem(
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
     )
+
+
+def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family) -> tuple[Objective, ...]:
+    """A preset's objectives, less quality where the workload is one model: it is the same for every design then."""
+    own = family.model_grid(DEFAULT_SPACE)
+    single = len(next(iter(own.values()), (0,))) == 1
+    if preset is None or not single or surrogate_for(family.name) is not None:
+        return objectives
+    return tuple(objective for objective in objectives if objective.metric != "quality")
 
 
 def search(
@@ -143,6 +162,8 @@ def evaluate(
     criterion: str = "edp",
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
+    bind: Mapping[str, int] | None = None,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
@@ -158,6 +179,8 @@ def evaluate(
         allow_unsupported=True,
         criterion=criterion,
         deployment=deployment,
+        bind=bind,
+        strict=strict,
     )
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
@@ -280,7 +303,7 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_size(problem: Problem) -> tuple[int, int]:
-    space = build_space(problem, library.load(problem.workload), load_hardware(problem))
+    space = build_space(problem, load_family(problem), load_hardware(problem))
     if space.size > EXHAUSTIVE_LIMIT:
         raise UsageError(
             f"space of {space.size:,} designs is more than the {EXHAUSTIVE_LIMIT:,} that the exhaustive strategy takes; "
@@ -295,7 +318,7 @@ def _new_folder(out: str | Path | None, problem: Problem) -> Path:
         if (folder / FILE_NAME).exists():
             raise DseError(f"out {folder} holds a study already; `dse resume {folder}` finishes it, or choose another")
     else:
-        base = Path("runs") / f"{problem.workload}-{problem.preset or 'custom'}"
+        base = Path("runs") / f"{Path(problem.workload).stem}-{problem.preset or 'custom'}"
         folder, number = base, 1
         while folder.exists():
             number += 1

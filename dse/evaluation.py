@@ -10,8 +10,10 @@ computation), and every operation reads its operands from DRAM and writes its re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -49,8 +51,8 @@ class Space:
 
     @property
     def model_count(self) -> int:
-        """Number of models."""
-        return len(next(iter(self.models.values())))
+        """Number of models; a workload without knobs is one model."""
+        return len(next(iter(self.models.values()), (0,)))
 
     @property
     def hardware_count(self) -> int:
@@ -82,6 +84,19 @@ def device_inputs(batch: AcceleratorBatch, deployment: Deployment) -> dict[str, 
     }
 
 
+def load_family(problem: Problem) -> Family:
+    """The workload of a problem; a file that is no longer what the study was begun with is an error."""
+    if problem.workload_sha256 is not None and file_sha256(problem.workload) != problem.workload_sha256:
+        raise UsageError(f"workload {problem.workload} has changed since the study was begun; search again")
+    return library.load(problem.workload, bind=problem.bind or None, strict=problem.strict)
+
+
+def file_sha256(name: str) -> str | None:
+    """The hash of a workload file, None for a name or a folder."""
+    path = Path(name)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 def load_hardware(problem: Problem) -> hardware.HardwareSpace:
     """The hardware of a problem: a built-in template, or the user's own file as the study keeps it."""
     if problem.hardware_toml is not None:
@@ -97,17 +112,22 @@ def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | N
 class Evaluation:
     """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
 
-    ``progress(done, total)`` is told of the unit costs, the dear part of the preparation.
+    ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear part of the preparation.
     """
 
     def __init__(
-        self, problem: Problem, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        problem: Problem,
+        *,
+        space: Space | None = None,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.problem = problem
         self.deployment: Deployment = problem.deployment
-        self.family = library.load(problem.workload)
+        self.family = load_family(problem)
         self.hardware_space = load_hardware(problem)
-        self.space = build_space(problem, self.family, self.hardware_space)
+        self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
         self.hardware = self.hardware_space.batch(self.space.hardware)
         self._prepare_models()
@@ -310,7 +330,7 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}
         left_out = 0
     else:
-        models = fix_knobs(grid, problem.fixed)
+        models = fix_knobs(grid, problem.fixed) if grid else {}
         models, left_out = _keep_supported(problem, family, models)
     return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings)
 

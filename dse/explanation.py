@@ -194,7 +194,9 @@ def make_segments(
         *(tuple(sorted(set(map(float, axis)))) for axis in axes.values()),
     )
     if segments.size * len(candidates) > MAX_CELLS * 500:
-        raise UsageError(f"{segments.size:,} segments x {len(candidates):,} designs are more than are compared here; give fewer values")
+        raise UsageError(
+            f"{segments.size:,} segments x {len(candidates):,} designs are more than are compared here; give fewer values"
+        )
     return segments
 
 
@@ -232,7 +234,9 @@ def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> Fl
     return np.where(serves, total, np.inf)
 
 
-def explain(run: Run, *, depth: int = 3, min_quality: float | None = None, segments: Segments | None = None, **axes: Any) -> Explanation:
+def explain(
+    run: Run, *, depth: int = 3, min_quality: float | None = None, segments: Segments | None = None, **axes: Any
+) -> Explanation:
     """Assign the designs of a run to deployment segments.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,12 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
     return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
+
+
+def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
+    """A template or device by name, or the user's file where ``hw`` is one."""
+    path = Path(hw)
+    if path.suffix == ".toml" or path.is_file():
+        source = templates.load_file(path, profile=profile)
+        return HardwareSpace(source)
+    return load(hw, profile=profile)

@@ -28,7 +28,8 @@ class Problem:
 
     ``fixed`` holds knobs of the model or the hardware that the user has set; ``fixed_model`` keeps the model at the
     workload's own dimensions. ``hardware_toml`` is the text of a user's hardware file, kept so that a study needs no
-    file but its own.
+    file but its own. ``workload`` is a name, or the path of a file (then ``workload_sha256`` holds it to what it was, and
+    ``bind`` and ``strict`` say how it is read).
     """
 
     workload: str
@@ -39,6 +40,9 @@ class Problem:
     space: str = DEFAULT_SPACE
     hardware_toml: str | None = None
     hardware_profile: str | None = None  # None: the default, or what a user's file says
+    bind: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
+    workload_sha256: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
     fixed_model: bool = False
     allow_unsupported: bool = False
@@ -59,6 +63,9 @@ class Problem:
             "hardware": self.hardware,
             "hardware_toml": self.hardware_toml,
             "hardware_profile": self.hardware_profile,
+            "bind": dict(self.bind),
+            "strict": self.strict,
+            "workload_sha256": self.workload_sha256,
             "fixed": dict(self.fixed),
             "fixed_model": self.fixed_model,
             "objectives": [str(objective) for objective in self.objectives],
@@ -78,6 +85,9 @@ class Problem:
             hardware=values["hardware"],
             hardware_toml=values["hardware_toml"],
             hardware_profile=values["hardware_profile"],
+            bind=dict(values["bind"]),
+            strict=values["strict"],
+            workload_sha256=values["workload_sha256"],
             fixed=dict(values["fixed"]),
             fixed_model=values["fixed_model"],
             objectives=tuple(parse_objective(text) for text in values["objectives"]),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError
-from hw_models.profiles import profile as find_profile
+from hw_models.memory import is_sunstone, mapping_hardware
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -27,39 +27,6 @@ IntArray = npt.NDArray[np.int64]
 # small
 # and that progress is seen.
 _CHUNK = 64
-
-
-def mapping_hardware(batch: AcceleratorBatch) -> MappingHardware:
-    """The designs as the mapping search wants them, by the rules of their profile."""
-    from dse_kernels import mapping
-
-    sunstone = find_profile(batch.profile).mapper == "sunstone"
-    words = np.floor(batch.level_bytes * 8.0 / batch.word_bits[:, None])
-    usable = np.floor(words / np.where(batch.level_double_buffered, 2.0, 1.0))
-    return mapping.MappingHardware(
-        cores=batch.cores,
-        array_rows=batch.array_rows,
-        array_columns=batch.array_columns,
-        array_kind=batch.array_kind,
-        dataflow=batch.dataflow,
-        mac_pj=batch.mac_pj,
-        level_words=usable,
-        level_read_words_per_cycle=batch.level_read_words_per_cycle,
-        level_write_words_per_cycle=batch.level_write_words_per_cycle,
-        level_read_pj_per_word=batch.level_read_pj_per_word,
-        level_write_pj_per_word=batch.level_write_pj_per_word,
-        level_shared=np.array(batch.level_shared),
-        level_per_core=np.array(batch.level_per_core),
-        register_words=batch.register_bytes * 8 // batch.word_bits,
-        register_read_pj_per_word=batch.register_read_pj_per_word,
-        register_write_pj_per_word=batch.register_write_pj_per_word,
-        register_keeps=mapping.KEEP_WEIGHTS if sunstone else mapping.KEEP_ALL,
-        split_axes=sunstone,
-        split_k_over_cores=sunstone,
-        pooled_bandwidth=sunstone,
-        count_refills=not sunstone,
-        word_bits=batch.word_bits,
-    )
 
 
 def product_shapes(table: OperationTable) -> tuple[IntArray, npt.NDArray[np.bool_], FloatArray, FloatArray]:
@@ -133,6 +100,8 @@ def search_products(
     """
     from dse_kernels import mapping
 
+    if is_sunstone(hardware):  # the tool counts a batch as rows, whatever the second operand
+        shared = np.ones(len(sizes), dtype=np.bool_)
     found = mapping.search(
         sizes,
         shared,

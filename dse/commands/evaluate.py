@@ -17,11 +17,25 @@ def register(commands: Any) -> None:
         allow_abbrev=False,
     )
     options.add_problem_options(parser)
+    lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
+    lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
+    lists.add_argument("--gemms", metavar="IN.csv", help="matrix products: columns batch, m, n, k and any knob of the hardware")
+    lists.add_argument("--out", metavar="OUT.csv", help="where the costed rows go (needed with --designs and --gemms)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print."""
+    """Evaluate and print, or cost the rows of a file."""
+    from dse.errors import UsageError
+
+    if args.designs and args.gemms:
+        raise UsageError("designs and gemms are both given; cost one file at a time")
+    if args.designs or args.gemms:
+        if not args.out:
+            raise UsageError("out is missing; name the CSV file for the costed rows")
+        return _gemms(args) if args.gemms else _designs(args)
+    if args.out:
+        raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse import api, show
 
     answer = api.evaluate(
@@ -32,6 +46,45 @@ def run(args: argparse.Namespace) -> int:
         criterion=args.criterion,
         hardware_profile=args.profile,
         allow_unsupported=args.allow_unsupported,
+        bind=options.bind_of(args),
+        strict=args.strict,
     )
     show.show_design(answer, as_json=args.json)
     return 0
+
+
+def _gemms(args: argparse.Namespace) -> int:
+    from dse.hardware import load_path_or_name
+    from hw_models.batch_files import evaluate_gemms
+
+    defaults = {**load_path_or_name(args.hw, profile=args.profile).defaults, **options.knobs_of(args)}
+    rows = evaluate_gemms(args.gemms, args.hw, args.profile, args.out, defaults=defaults, criterion=args.criterion)
+    _told(args, rows)
+    return 0
+
+
+def _designs(args: argparse.Namespace) -> int:
+    from dse import api
+    from dse.design_list import evaluate_designs
+
+    problem = api.make_problem(
+        options.workload_of(args),
+        "hardware",
+        hw=args.hw,
+        hardware_profile=args.profile,
+        fixed=options.knobs_of(args),
+        allow_unsupported=True,
+        criterion=args.criterion,
+        deployment=options.deployment_of(args),
+        bind=options.bind_of(args),
+        strict=args.strict,
+    )
+    rows = evaluate_designs(problem, args.designs, args.out, allow_unsupported=args.allow_unsupported)
+    _told(args, rows)
+    return 0
+
+
+def _told(args: argparse.Namespace, rows: int) -> None:
+    import json
+
+    print(json.dumps({"rows": rows, "out": args.out}) if args.json else f"{rows} rows written to {args.out}")

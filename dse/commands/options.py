@@ -8,7 +8,9 @@ from typing import Any
 
 def add_problem_options(parser: argparse.ArgumentParser) -> None:
     """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
-    parser.add_argument("--workload", metavar="NAME", help="what runs: a name of `dse list` (required)")
+    parser.add_argument(
+        "--workload", metavar="NAME", help="what runs: a name of `dse list`, or a file: model.onnx, config.json, workload.toml"
+    )
     parser.add_argument("--hw", default="edge22", metavar="NAME|FILE.toml", help="hardware template, or a TOML file with an "
                         "accelerator or a space of your own (default edge22)")  # fmt: skip
     parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
@@ -19,6 +21,11 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
+    parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",
+                        help="size of a dynamic axis of an ONNX workload (repeatable)")  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true", help="operations of an imported graph that are not understood are an error"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
     deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
@@ -54,19 +61,28 @@ def deployment_of(args: argparse.Namespace) -> Any:
 
 def knobs_of(args: argparse.Namespace) -> dict[str, int]:
     """The knobs fixed with --set."""
+    return _assignments("set", args.knobs)
+
+
+def bind_of(args: argparse.Namespace) -> dict[str, int]:
+    """The axes bound with --bind."""
+    return _assignments("bind", args.bind)
+
+
+def _assignments(option: str, texts: list[str]) -> dict[str, int]:
     from dse.errors import UsageError
 
     fixed: dict[str, int] = {}
-    for text in args.knobs:
+    for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
-            raise UsageError(f"set {text!r} is not of the form KNOB=VALUE")
+            raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         try:
             number = int(value)
         except ValueError:
-            raise UsageError(f"set {text!r} has the value {value!r}; a whole number is needed") from None
+            raise UsageError(f"{option} {text!r} has the value {value!r}; a whole number is needed") from None
         name = name.strip()
         if fixed.get(name, number) != number:
-            raise UsageError(f"set {name} is given twice, as {fixed[name]} and as {number}")
+            raise UsageError(f"{option} {name} is given twice, as {fixed[name]} and as {number}")
         fixed[name] = number
     return fixed

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         allow_unsupported=args.allow_unsupported,
         criterion=args.criterion,
         deployment=options.deployment_of(args),
+        bind=options.bind_of(args),
+        strict=args.strict,
     )
     show.say_problem(problem)
     with terminal.ProgressReporter() as progress:

@@ -50,7 +50,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         (["search", *BERT, "--hw", "missing.toml"], 1, "missing.toml"),
         (["search", *BERT, "--set", "width=48"], 2, "nearest is 32"),
         (["search", *BERT, "--set", "widht=64"], 2, "did you mean 'width'"),
-        (["search", *BERT, "--set", "width"], 2, "KNOB=VALUE"),
+        (["search", *BERT, "--set", "width"], 2, "NAME=VALUE"),
         (["search", *BERT, "--set", "width=64", "--set", "width=32"], 2, "given twice"),
         (["search", *BERT, "--constraint", "latency_s<=0.01", "--constraint", "latency_s>=0.02"], 2, "contradict"),
         (["search", *BERT, "--constraint", "latency<=0.01"], 2, "did you mean 'latency_s'"),

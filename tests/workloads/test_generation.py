@@ -54,7 +54,7 @@ def test_generation_equals_the_sum_of_its_steps(prompt: int, new: int, name: str
 
 
 def test_prefill_and_generation_equal_the_closed_form() -> None:
-    """Llama-3-8B, batch 1: weights for every token, attention over all earlier tokens, logits once after the prompt and per step."""
+    """Llama-3-8B: weights for every token, attention over all earlier ones, logits after the prompt and at every step."""
     L, H, A, KV, F, V = 32, 4096, 4096, 1024, 14336, 128256
     for prompt, new in ((1, 1), (100, 7), (777, 256)):
         workload = workloads.load("llama3-8b").build(sequence=prompt, new_tokens=new, fused_attention=True)

@@ -1,0 +1,79 @@
+"""A list of whole designs, a row each, costed with every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError, unknown_name
+from dse.evaluation import Evaluation, Space, load_family, load_hardware
+from dse.metrics import METRICS
+from dse.problem import Problem
+from dse.quality import EXTRAPOLATED, SUPPORT
+from hw_models.batch_files import Table, read_csv, write_csv
+
+IntArray = npt.NDArray[np.int64]
+
+# Columns of our own tables that are not knobs: a front can be fed back as it is.
+_PASSED_ON = ("design", "name", "id", "quality_support", "quality_reason", "feasible", "bound", *METRICS)
+
+
+def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_unsupported: bool) -> int:
+    """Cost the designs of a CSV file and write them with all metrics to ``path_out``; returns the number of rows.
+
+    Columns in: knobs of the workload and of the hardware; knobs without a column take ``problem.fixed``, else the
+    workload's own value and the middle of the hardware's. Quality that no published figure supports is left empty, with
+    the reason beside it, unless ``allow_unsupported``. Distinct models meet distinct hardware once.
+
+    Raises UsageError naming file, line and column.
+    """
+    table = read_csv(path_in)
+    family, hardware = load_family(problem), load_hardware(problem)
+    model_names = [*family.model_grid(), *(name for name in table.columns if name in family.knobs)]
+    model_names = list(dict.fromkeys(model_names))
+    for column in table.columns:
+        if column not in family.knobs and column not in hardware.knobs and column not in _PASSED_ON:
+            known = [*model_names, *(n for n in family.knobs if n not in model_names), *hardware.knobs]
+            raise unknown_name(f"{table.path}: column", column, known)
+    own = {**family.values(), **hardware.defaults, **problem.fixed}
+    models, model_of = _distinct(table, model_names, own)
+    points, point_of = _distinct(table, list(hardware.knobs), own)
+    settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in model_names}
+    evaluation = Evaluation(problem, space=Space(models, points, 0, settings), threads=None)
+
+    names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
+    columns: dict[str, list[Any]] = {name: [0.0] * len(table.rows) for name in names}
+    for model in range(evaluation.space.model_count):
+        rows = np.flatnonzero(model_of == model)
+        block = evaluation.block(model, model + 1)
+        for name in names:
+            values = np.broadcast_to(block.metric(name), block.shape)[0]
+            for row in rows:
+                columns[name][row] = float(values[point_of[row]])
+    added: dict[str, Sequence[object]] = dict(columns)
+    if evaluation.quality is not None and evaluation.surrogate is not None:
+        support = evaluation.quality.support[model_of]
+        unsupported = (support == EXTRAPOLATED) & (not allow_unsupported)
+        for name in ("quality", "quality_se"):
+            added[name] = [None if hidden else value for hidden, value in zip(unsupported, columns[name], strict=True)]
+        added["quality_support"] = [SUPPORT[int(code)] for code in support]
+    write_csv(path_out, table, added)
+    return len(table.rows)
+
+
+def _distinct(table: Table, names: list[str], own: dict[str, Any]) -> tuple[dict[str, IntArray], IntArray]:
+    """Distinct combinations of the named columns (columns the file lacks take ``own``), and which one each row is."""
+    if not names:
+        return {}, np.zeros(len(table.rows), dtype=np.int64)
+    values = np.empty((len(table.rows), len(names)), dtype=np.int64)
+    for j, name in enumerate(names):
+        for row in range(len(table.rows)):
+            value = table.number(row, name) if name in table.columns else own[name]
+            if not isinstance(value, (int, np.integer)):
+                raise UsageError(f"{table.path}, line {row + 2}: {name} is {value!r}; a whole number is needed")
+            values[row, j] = value
+    unique, inverse = np.unique(values, axis=0, return_inverse=True)
+    return {name: np.ascontiguousarray(unique[:, j]) for j, name in enumerate(names)}, inverse.reshape(-1)

@@ -1,0 +1,53 @@
+"""The evaluator of single designs gives the bits of the one for many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import workloads
+from hw_models import templates
+from hw_models.cost import evaluate
+from hw_models.errors import HardwareError
+from hw_models.evaluator import DesignCost, Evaluator
+
+
+@pytest.mark.parametrize("profile", ["default", "catransformers22"])
+@pytest.mark.parametrize("knobs", [{}, {"fused_attention": True}, {"weight_bits": 4}])
+def test_same_bits_as_many_designs(profile: str, knobs: dict[str, object]) -> None:
+    template = templates.load("edge22", profile=profile)
+    batch = template.batch(**template.grid()).take(np.arange(11, 3240, 499))
+    workload = workloads.load("bert").build(layers=3, hidden=192, heads=3, sequence=80, **knobs)
+    if profile != "default" and "fused_attention" in knobs:
+        with pytest.raises(HardwareError, match="no fused attention"):
+            Evaluator(workload, batch)(0)
+        return
+    together = evaluate(batch, workload)
+    evaluator = Evaluator(workload, batch)
+    assert len(evaluator) == len(batch)
+    for point in range(len(batch)):
+        one = evaluator(point)
+        for name in DesignCost._fields:
+            assert getattr(one, name) == getattr(together, name)[point], name
+
+
+def test_phases_and_precision() -> None:
+    template = templates.load("edge22")
+    batch = template.batch(
+        cores=4, width=64, depth=16, l2_kib=256, l2_words_per_cycle=64, glb_mib=4, weight_bits=[0, 4, 4], kv_bits=[0, 0, 4]
+    )
+    workload = workloads.load("gpt2").build(prompt=32, generated=8, layers=2)
+    assert len(workload.phases) > 1
+    together = evaluate(batch, workload)
+    evaluator = Evaluator(workload, batch)
+    for point in range(3):
+        assert evaluator(point).energy_j == together.energy_j[point]
+        assert evaluator(point).latency_s == together.latency_s[point]
+
+
+def test_many_models_are_refused() -> None:
+    template = templates.load("edge22")
+    batch = template.batch(**template.grid()).take([0])
+    model = workloads.load("bert").build(layers=np.array([2, 3]), hidden=128, heads=2, sequence=16)
+    with pytest.raises(HardwareError, match="costs one model"):
+        Evaluator(model, batch)
