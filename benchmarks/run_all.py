@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # What a default `make bench` runs; benchmarks of learnt strategies and of peer tools need their extras and are run by name.
-SCRIPTS = ("sweep.py", "peers.py")
+SCRIPTS = ("sweep.py", "evaluation.py", "peers.py")
 
 
 def main() -> int:

@@ -34,6 +34,16 @@ class Robustness:
     objective: str
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Designs that one call of the carbon model costs: their indices, inputs of :class:`carbon.device.Device` (one value a
+    design of the group, or shared), and the grid of operation, whose range scales operational carbon."""
+
+    members: npt.NDArray[np.int64]
+    devices: Mapping[str, Any]
+    use_grid: GridFactor
+
+
 def front(
     profile: str,
     devices: Mapping[str, Any],
@@ -44,13 +54,29 @@ def front(
     draws: int = 1000,
     seed: int = 0,
 ) -> Robustness:
+    """Return how the order of designs holds when factors are drawn; all designs in one group, see :func:`front_of_groups`."""
+    count = len(np.atleast_1d(np.asarray(next(iter(metrics.values()), ()))))
+    group = Group(np.arange(count), devices, use_grid)
+    return front_of_groups(profile, [group], metrics, objectives, draws=draws, seed=seed)
+
+
+def front_of_groups(
+    profile: str,
+    groups: Sequence[Group],
+    metrics: Mapping[str, Any],
+    objectives: Sequence[tuple[str, float]],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Robustness:
     """Return how the order of designs holds when factors are drawn from their ranges.
 
     Args:
-        profile: carbon profile of the study. devices: inputs of :class:`carbon.device.Device`, one value a design or shared.
+        profile: carbon profile of the study. groups: the designs, each in one group.
         metrics: name -> one value a design; needs ``embodied_kgco2e`` and ``operational_kgco2e``, and the objectives.
         objectives: (metric, sign), sign -1 for those to maximise; at least one of :data:`CARBON_METRICS`.
-        use_grid: the grid of operation, whose range scales operational carbon.
+
+    A factor that several groups share is drawn once: the draws depend on its name and the seed alone.
 
     Raises:
         CarbonError: no carbon objective, missing metrics, or embodied carbon that these devices do not have.
@@ -64,19 +90,13 @@ def front(
             raise CarbonError(f"metric {name!r} is missing, but robustness needs it for every design")
     given = {name: np.asarray(value, dtype=np.float64) for name, value in metrics.items() if name in needed}
     embodied, operation = given["embodied_kgco2e"], given["operational_kgco2e"]
-    recipe, inputs = recipes.get(profile), device.Device(**devices)
-    values = Values()
-    ours = np.asarray(device.evaluate(recipe, inputs, values).embodied_kgco2e, dtype=np.float64)
-    # the study's figure and ours come from the same formulas; a difference means another device or another version
-    if np.abs(ours - embodied).max() > 1e-6 * np.abs(embodied).max():
-        raise CarbonError("embodied carbon of the study differs from that of its devices; it was made by another version")
-    ranges = estimate.default_ranges(values.keyed(), values.inputs())
-    ranges["use.grid"] = estimate.grid_range(use_grid, fab=False)
-    drawn = {key: column[:, None] for key, column in uncertainty.draws(ranges, draws, seed).items()}
-    intensity = drawn.pop("use.grid") / use_grid.gco2e_per_kwh
-    made = device.evaluate(recipe, inputs, Values(drawn)).embodied_kgco2e
-    made = np.broadcast_to(np.asarray(made, dtype=np.float64), (draws, embodied.size))
-    used = operation * intensity
+    made, used = np.empty((draws, embodied.size)), np.empty((draws, embodied.size))
+    ranges: dict[str, Range] = {}
+    for group in groups:
+        here = group.members
+        found, made[:, here], scale = _drawn(profile, group, embodied[here], draws, seed)
+        used[:, here] = operation[here] * scale
+        ranges |= found
     requests = _requests(metrics, embodied, operation)
     base, moved = _carbon(embodied, operation, requests), _carbon(made, used, requests)
     ordered = sorted(objectives, key=lambda item: item[0] not in CARBON_METRICS)  # stable: the carbon objective first
@@ -87,6 +107,24 @@ def front(
         np.stack(first, axis=-1), np.stack([np.broadcast_to(each, shape) for each in sample], axis=-1)
     )
     return Robustness(stability, uncertainty.spread(made + used), ranges, ordered[0][0])
+
+
+def _drawn(
+    profile: str, group: Group, embodied: FloatArray, draws: int, seed: int
+) -> tuple[dict[str, Range], FloatArray, FloatArray]:
+    """Ranges of a group's factors, its embodied carbon (draws, designs), and the factor on its operation (draws, 1)."""
+    recipe, inputs = recipes.get(profile), device.Device(**group.devices)
+    values = Values()
+    ours = np.asarray(device.evaluate(recipe, inputs, values).embodied_kgco2e, dtype=np.float64)
+    # the study's figure and ours come from the same formulas; a difference means another device or another version
+    if np.abs(ours - embodied).max() > 1e-6 * np.abs(embodied).max():
+        raise CarbonError("embodied carbon of the study differs from that of its devices; it was made by another version")
+    ranges = dict(estimate.default_ranges(values.keyed(), values.inputs()))
+    ranges["use.grid"] = estimate.grid_range(group.use_grid, fab=False)
+    drawn = {key: column[:, None] for key, column in uncertainty.draws(ranges, draws, seed).items()}
+    intensity = drawn.pop("use.grid") / group.use_grid.gco2e_per_kwh
+    made = device.evaluate(recipe, inputs, Values(drawn)).embodied_kgco2e
+    return ranges, np.broadcast_to(np.asarray(made, dtype=np.float64), (draws, embodied.size)), intensity
 
 
 def _requests(metrics: Mapping[str, Any], embodied: FloatArray, operation: FloatArray) -> FloatArray:

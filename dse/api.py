@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dse import __version__, robustness
-from dse.deployment import Deployment
+from dse.deployment import VARIABLE, Deployment
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, build_space, file_sha256, load_family, load_hardware
 from dse.metrics import METRICS
@@ -51,6 +51,7 @@ def make_problem(
     no_constraint: Iterable[str] = (),
     default_constraints: bool = True,
     fixed: Mapping[str, int] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
     deployment: Deployment | None = None,
@@ -67,6 +68,7 @@ def make_problem(
         hardware_toml = _read_text("hw", path)
     defaults = constraints_by_default(hw) if default_constraints else ()
     file_hash = file_sha256(workload)
+    _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
     objectives = _without_quality(objectives, preset, family)
     known_spaces = family.spaces
@@ -86,11 +88,23 @@ def make_problem(
         deployment=deployment or Deployment(),
         space=space,
         fixed=dict(fixed or {}),
+        vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
         fixed_model=bool(preset and preset.fixed_model),
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
     )
+
+
+def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
+    """Values of deployment knobs must be of their kind and make sense one by one."""
+    for name, chosen in vary.items():
+        kind = VARIABLE.get(name)
+        for value in chosen:
+            if kind is float and (isinstance(value, str) or not value > 0):
+                raise UsageError(f"vary {name} has the value {value!r}; a positive number is needed")
+        if len(set(chosen)) != len(chosen):
+            raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
 
 
 def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family) -> tuple[Objective, ...]:
@@ -242,7 +256,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
 
 def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
-    factors = [asdict(factor) for factor in (*evaluation.embodied.sources, evaluation.grid)]
+    factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
     return [*json.loads(json.dumps(factors, default=str)), hardware_source]
 
@@ -297,8 +311,7 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
     # Blocks of two versions in one front would be a front of neither.
     if provenance["version"] != __version__:
         raise DseError(
-            f"run {folder} was made by dse {provenance['version']} and this is {__version__}; "
-            "finish it with that version or search again"
+            f"run {folder} was made by dse {provenance['version']} and this is {__version__}; finish it with that version or search again"
         )
 
 

@@ -71,8 +71,7 @@ def build_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(
         prog="dse",
-        description="Find the model and the accelerator that together give the most quality for the least carbon, latency, "
-        "energy or area.",
+        description="Find the model and the accelerator that together give the most quality for the least carbon, latency, energy or area.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

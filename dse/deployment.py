@@ -8,6 +8,9 @@ from typing import Any
 
 from dse.errors import UsageError
 
+# What a search may vary besides the hardware; the type of a value.
+VARIABLE: dict[str, type] = {"grid": str, "fab_grid": str, "package": str, "lifetime_years": float, "rate_per_s": float}
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -19,6 +22,7 @@ class Deployment:
     fab_grid: str = "taiwan"
     pue: float = 1.0
     carbon_profile: str = "act2"
+    package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
         _positive("rate", self.rate_per_s)

@@ -20,17 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from dse_kernels.sums import weighted_sums
 
-import carbon
-import carbon.grid
 import carbon.operational
-import carbon.profiles
 import hw_models.cost
 from dse import hardware, quality
-from dse.deployment import Deployment
+from dse.deployment import VARIABLE, Deployment
 from dse.errors import UsageError, unknown_name
 from dse.metrics import METRICS
+from dse.points import make_points
 from dse.problem import Problem, check_knob_names, fix_knobs
-from hw_models.accelerator import AcceleratorBatch
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
@@ -45,7 +42,7 @@ class Space:
     """The joint space: models and hardware points, each a table of knob columns; every model meets every point."""
 
     models: dict[str, IntArray]
-    hardware: dict[str, IntArray]
+    hardware: dict[str, npt.NDArray[Any]]
     models_left_out: int  # models of the grid that nothing published supports
     settings: dict[str, int]  # knobs of the workload that are set for every model (sequence, batch, bits)
 
@@ -64,24 +61,11 @@ class Space:
         """Number of designs."""
         return self.model_count * self.hardware_count
 
-    def design(self, model: int, hardware: int) -> dict[str, int]:
+    def design(self, model: int, hardware: int) -> dict[str, Any]:
         """Knob values of one design."""
-        chosen = {name: int(values[model]) for name, values in self.models.items()}
-        chosen.update({name: int(values[hardware]) for name, values in self.hardware.items()})
+        chosen = {name: values[model].item() for name, values in self.models.items()}
+        chosen.update({name: values[hardware].item() for name, values in self.hardware.items()})
         return chosen
-
-
-def device_inputs(batch: AcceleratorBatch, deployment: Deployment) -> dict[str, Any]:
-    """What the carbon model is told of hardware points: one value a point, or shared."""
-    # Some profiles fix the carbon of a wafer themselves and refuse a grid of the fab.
-    chooses_grid = carbon.profiles.get(deployment.carbon_profile).fab_grid is not None
-    return {
-        "area_mm2": batch.area_mm2,
-        "node_nm": batch.node_nm,
-        "memory_type": batch.level_kinds[-1],
-        "memory_gb": batch.dram_bytes / 2**30,
-        **({"fab_grid": deployment.fab_grid} if chooses_grid else {}),
-    }
 
 
 def load_family(problem: Problem) -> Family:
@@ -98,10 +82,13 @@ def file_sha256(name: str) -> str | None:
 
 
 def load_hardware(problem: Problem) -> hardware.HardwareSpace:
-    """The hardware of a problem: a built-in template, or the user's own file as the study keeps it."""
+    """The hardware of a problem: a built-in template or device, or the user's own file as the study keeps it."""
     if problem.hardware_toml is not None:
-        return hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
-    return hardware.load(problem.hardware, profile=problem.hardware_profile)
+        space = hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
+    else:
+        space = hardware.load(problem.hardware, profile=problem.hardware_profile)
+    space = space.with_settings({name: value for name, value in problem.fixed.items() if name in space.settings})
+    return space.with_knobs({name: chosen for name, chosen in problem.vary.items() if name not in VARIABLE})
 
 
 def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | None:
@@ -129,12 +116,10 @@ class Evaluation:
         self.hardware_space = load_hardware(problem)
         self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
-        self.hardware = self.hardware_space.batch(self.space.hardware)
+        self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
         self._prepare_models()
-        self._prepare_hardware()
-        self.unit = hw_models.cost.unit_costs(
+        self.unit = self.points.unit_costs(
             self.shapes,
-            self.hardware,
             criterion=cast(hw_models.cost.Criterion, problem.criterion),
             threads=threads,
             progress=progress,
@@ -160,30 +145,13 @@ class Evaluation:
     def _per_model(self, value: Any) -> FloatArray:
         return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.space.model_count,))
 
-    def _prepare_hardware(self) -> None:
-        deployment = self.deployment
-        self.grid = carbon.grid.lookup(deployment.grid)
-        try:
-            self.embodied = carbon.profiles.device_embodied(
-                deployment.carbon_profile, **device_inputs(self.hardware, deployment)
-            )
-        except carbon.CarbonError as error:
-            # Peers' profiles know few memories; the way out is another profile, so the error says so.
-            if deployment.carbon_profile == "default" or not str(error).startswith("memory_type"):
-                raise
-            raise UsageError(
-                f"carbon profile {deployment.carbon_profile} cannot cost {self.hardware_space.name}: {error}; "
-                "--carbon-profile default knows more memories"
-            ) from error
-        count = len(self.hardware)
-        self.embodied_kgco2e = np.broadcast_to(np.asarray(self.embodied.embodied_kgco2e, dtype=np.float64), (count,))
-
     def block(self, first: int, last: int) -> Block:
         """Models first..last-1 on every hardware point."""
         return Block(self, first, last)
 
     def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
         """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most."""
+        hardware = int(self.points.design[hardware])
         latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
         energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
         dram_bytes = self.weight[model] * self.unit.dram_bytes[self.index[model], hardware]
@@ -223,8 +191,7 @@ class Evaluation:
 
     def carbon_parts(self, hardware: int) -> dict[str, float]:
         """Embodied carbon of one hardware point by part."""
-        count = self.space.hardware_count
-        return {name: float(np.broadcast_to(part, (count,))[hardware]) for name, part in self.embodied.parts.items()}
+        return {name: float(part[hardware]) for name, part in self.points.parts.items()}
 
 
 class Block:
@@ -240,6 +207,10 @@ class Block:
         """Whether every operation of the model has a mapping on the point."""
         return np.isfinite(self.metric("latency_s"))
 
+    def makeable(self) -> BoolArray:
+        """Whether the device of the point can be made (its die fits a reticle and a wafer)."""
+        return self._evaluation.points.makeable[None, :]
+
     def metric(self, name: str) -> FloatArray:
         """One metric, with a shape that broadcasts to (models, points)."""
         if name not in self._known:
@@ -250,21 +221,22 @@ class Block:
 
     def _sum(self, unit: FloatArray) -> FloatArray:
         e = self._evaluation
-        return weighted_sums(e.index[self._models], e.weight[self._models], unit)
+        designs = weighted_sums(e.index[self._models], e.weight[self._models], unit)
+        return designs if e.points.one_deployment else designs[:, e.points.design]
 
     def _operation(self) -> carbon.operational.Operation:
         if "operation" not in self._known:
-            e, deployment = self._evaluation, self._evaluation.deployment
+            e = self._evaluation
             latency = self.metric("latency_s")
             known = np.isfinite(latency)
             self._known["operation"] = carbon.operational.equal_service(
                 np.where(known, self.metric("energy_j"), 0.0),
                 np.where(known, latency, 0.0),
-                idle_w=e.hardware.leakage_w,
-                rate_per_s=deployment.rate_per_s,
-                lifetime_years=deployment.lifetime_years,
-                pue=deployment.pue,
-                gco2e_per_kwh=e.grid.gco2e_per_kwh,
+                idle_w=e.points.leakage_w,
+                rate_per_s=e.points.rate_per_s,
+                lifetime_years=e.points.lifetime_years,
+                pue=e.points.pue,
+                gco2e_per_kwh=e.points.gco2e_per_kwh,
             )
         return self._known["operation"]  # type: ignore[no-any-return]
 
@@ -273,29 +245,27 @@ class Block:
 
     def _energy(self) -> FloatArray:
         dynamic = self._sum(self._evaluation.unit.energy_j)
-        return np.asarray(dynamic + self._evaluation.hardware.leakage_w * self.metric("latency_s"))
+        return np.asarray(dynamic + self._evaluation.points.leakage_w * self.metric("latency_s"))
 
     def _peak_power(self) -> FloatArray:
         e = self._evaluation
         # The compatibility profile knows operations that take no time; they have no power.
         busy = e.unit.latency_s > 0
         power = np.divide(e.unit.energy_j, e.unit.latency_s, out=np.zeros_like(e.unit.energy_j), where=busy)
-        peak = np.zeros(self.shape)
+        peak = np.zeros((self.shape[0], power.shape[1]))
         for row in range(e.index.shape[1]):
             np.maximum(peak, power[e.index[self._models, row]], out=peak)
-        return peak + e.hardware.leakage_w
+        return peak[:, e.points.design] + e.points.leakage_w
 
     def _power(self) -> FloatArray:
-        rate = self._evaluation.deployment.rate_per_s
-        idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.hardware.leakage_w
+        rate = self._evaluation.points.rate_per_s
+        idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.points.leakage_w
         return np.asarray(rate * self.metric("energy_j") + idle)
 
     def _quality(self, part: str) -> FloatArray:
         e = self._evaluation
         if e.quality is None:
-            raise UsageError(
-                f"workload {e.problem.workload!r} has no quality surrogate; metrics quality and quality_se need one"
-            )
+            raise UsageError(f"workload {e.problem.workload!r} has no quality surrogate; metrics quality and quality_se need one")
         return np.asarray(getattr(e.quality, part)[self._models, None])
 
 
@@ -304,26 +274,26 @@ _COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
     "quality_se": lambda b: b._quality("standard_error"),
     "latency_s": lambda b: b._latency(),
     "energy_j": lambda b: b._energy(),
-    "area_mm2": lambda b: b._evaluation.hardware.area_mm2[None, :],
-    "tops": lambda b: b._evaluation.hardware.tops[None, :],
+    "area_mm2": lambda b: b._evaluation.points.area_mm2[None, :],
+    "tops": lambda b: b._evaluation.points.tops[None, :],
     "power_w": lambda b: b._power(),
     "peak_power_w": lambda b: b._peak_power(),
-    "utilisation": lambda b: b.metric("latency_s") * b._evaluation.deployment.rate_per_s,
-    "embodied_kgco2e": lambda b: b._evaluation.embodied_kgco2e[None, :],
+    "utilisation": lambda b: b.metric("latency_s") * b._evaluation.points.rate_per_s,
+    "embodied_kgco2e": lambda b: b._evaluation.points.embodied_kgco2e[None, :],
     "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
     "total_kgco2e": lambda b: b.metric("embodied_kgco2e") + b.metric("operational_kgco2e"),
     "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
-    "dram_fill": lambda b: b._evaluation.memory_bytes[b._models, None] / b._evaluation.hardware.dram_bytes[None, :],
+    "dram_fill": lambda b: b._evaluation.memory_bytes[b._models, None] / b._evaluation.points.dram_bytes[None, :],
 }
 
 
 def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
     """The joint space of a problem; models without support are left out unless the problem allows them."""
     grid = family.model_grid(problem.space)
-    points = hardware_space.grid()
-    check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions])
+    points = _with_deployments(hardware_space.grid(), problem)
+    check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
@@ -333,6 +303,18 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
         models = fix_knobs(grid, problem.fixed) if grid else {}
         models, left_out = _keep_supported(problem, family, models)
     return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings)
+
+
+def _with_deployments(grid: dict[str, npt.NDArray[Any]], problem: Problem) -> dict[str, npt.NDArray[Any]]:
+    """Every hardware point in every deployment that the problem varies; deployments vary fastest."""
+    columns = dict(grid)
+    for name, chosen in problem.vary.items():
+        if name not in VARIABLE:
+            continue
+        count = len(next(iter(columns.values()), (0,)))
+        columns = {known: np.repeat(column, len(chosen)) for known, column in columns.items()}
+        columns[name] = np.tile(np.array([VARIABLE[name](value) for value in chosen]), count)
+    return columns
 
 
 def _keep_supported(problem: Problem, family: Family, models: dict[str, IntArray]) -> tuple[dict[str, IntArray], int]:

@@ -245,9 +245,7 @@ def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Me
         try:
             mean, se = (float(part) for part in value)
         except (TypeError, ValueError):
-            raise DseError(
-                f"{where} returned {name} = {result[name]!r}; a number or [mean, standard error] is needed"
-            ) from None
+            raise DseError(f"{where} returned {name} = {result[name]!r}; a number or [mean, standard error] is needed") from None
         if not (math.isfinite(mean) and math.isfinite(se) and se >= 0):
             raise DseError(f"{where} returned {name} = {mean} with standard error {se}; finite numbers are needed")
         found[name] = Measured(mean, se)
@@ -262,9 +260,7 @@ class FunctionEvaluator:
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        return _measured(
-            self.call(dict(parameters), fidelity, seed), self.metrics, getattr(self.call, "__name__", "the function")
-        )
+        return _measured(self.call(dict(parameters), fidelity, seed), self.metrics, getattr(self.call, "__name__", "the function"))
 
     @cached_property
     def name(self) -> str:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dse import policy_tree
-from dse.errors import DseError, UsageError
+from dse.errors import DseError, UsageError, unknown_name
 from dse.policy_tree import Leaf, Split, Tree
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ DEFAULT_LOADS = (0.001, 0.01, 0.1, 0.4, 0.9)
 # Designs are compared at like quality: those within this many standard errors of the best.
 DEFAULT_QUALITY_ERRORS = 2.0
 MAX_CELLS = 200_000
+WEIGHTS = ("kg", "share")
 FEATURES = ("grid [gCO2e/kWh]", "lifetime [years]", "rate [1/s]", "latency budget [s]")
 
 
@@ -83,12 +84,19 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Policy:
-    """A tree and what it costs over the segments that any design can serve: mean kgCO2e of those that it serves."""
+    """A tree and what it costs over the segments that any design can serve.
+
+    Attributes:
+        unserved: segments whose design cannot serve them although another could.
+        mean_kgco2e: mean total carbon of the segments that it serves. mean_excess: mean of their carbon over the oracle's, less 1.
+        recovered: share of the oracle's saving over the best single design; NaN where there is none to make.
+    """
 
     tree: Tree
     unserved: int
     mean_kgco2e: float
-    recovered: float  # share of the oracle's saving over the best single design; NaN where there is none to make
+    mean_excess: float
+    recovered: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Explanation:
     Attributes:
         segments, candidates: rows and columns. quality_floor: designs below it were left out (None: none were).
         total_kgco2e: (grid, lifetime, rate, budget, designs); infinite where the design cannot serve.
+        weigh: what the trees minimise: the sum of ``kg``, or of the ``share`` of each segment's least carbon, so that all count alike.
         impossible: segments that no design can serve; they count nowhere.
         oracle: index of the cheapest design of each segment, -1 where impossible. oracle_mean_kgco2e: mean of its costs.
         single: index of the best single design. policies: best tree of each depth, 0 (the single design) first.
@@ -112,7 +121,7 @@ class Explanation:
     oracle_mean_kgco2e: float
     single: int
     policies: tuple[Policy, ...]
-    notes: tuple[str, ...] = field(default=())
+    weigh: str = "kg"
 
     @property
     def possible(self) -> BoolArray:
@@ -194,9 +203,7 @@ def make_segments(
         *(tuple(sorted(set(map(float, axis)))) for axis in axes.values()),
     )
     if segments.size * len(candidates) > MAX_CELLS * 500:
-        raise UsageError(
-            f"{segments.size:,} segments x {len(candidates):,} designs are more than are compared here; give fewer values"
-        )
+        raise UsageError(f"{segments.size:,} segments x {len(candidates):,} designs are more than are compared here; give fewer values")
     return segments
 
 
@@ -217,8 +224,7 @@ def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> Fl
     from carbon.operational import equal_service
 
     grids, years, rates, budgets = (
-        np.array(axis, dtype=np.float64).reshape([-1 if i == j else 1 for j in range(4)] + [1])
-        for i, axis in enumerate(segments.axes)
+        np.array(axis, dtype=np.float64).reshape([-1 if i == j else 1 for j in range(4)] + [1]) for i, axis in enumerate(segments.axes)
     )
     operation = equal_service(
         candidates.energy_j,
@@ -235,12 +241,19 @@ def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> Fl
 
 
 def explain(
-    run: Run, *, depth: int = 3, min_quality: float | None = None, segments: Segments | None = None, **axes: Any
+    run: Run,
+    *,
+    depth: int = 3,
+    min_quality: float | None = None,
+    weigh: str = "kg",
+    segments: Segments | None = None,
+    **axes: Any,
 ) -> Explanation:
     """Assign the designs of a run to deployment segments.
 
     Args:
         depth: most questions of a tree, 0 to 4.
+        weigh: what trees minimise: ``kg`` or ``share`` (see :class:`Explanation`).
         min_quality: designs of lower quality are left out (default: within two standard errors of the best).
         segments: the segments, or ``axes`` of :func:`make_segments` (regions, lifetimes, rates, budgets_s).
 
@@ -250,13 +263,21 @@ def explain(
         raise UsageError(f"depth is {depth}; it must be from 0 to {policy_tree.MAX_DEPTH}")
     candidates, floor = candidates_of(run, min_quality)
     grid = segments if segments is not None else make_segments(candidates, **axes)
-    return assign(candidates, grid, pue=run.problem.deployment.pue, depth=depth, quality_floor=floor)
+    return assign(candidates, grid, pue=run.problem.deployment.pue, depth=depth, quality_floor=floor, weigh=weigh)
 
 
 def assign(
-    candidates: Candidates, segments: Segments, *, pue: float = 1.0, depth: int = 3, quality_floor: float | None = None
+    candidates: Candidates,
+    segments: Segments,
+    *,
+    pue: float = 1.0,
+    depth: int = 3,
+    quality_floor: float | None = None,
+    weigh: str = "kg",
 ) -> Explanation:
     """The oracle, the best single design and the best trees of designs over segments."""
+    if weigh not in WEIGHTS:
+        raise unknown_name("weigh", weigh, WEIGHTS)
     total = total_costs(candidates, segments, pue=pue)
     served = np.isfinite(total)
     possible = served.any(axis=-1)
@@ -268,12 +289,13 @@ def assign(
     oracle = np.where(possible, np.argmin(total, axis=-1), -1)
     best = np.where(possible, np.min(np.where(served, total, np.inf), axis=-1), 0.0)
     # Segments that nobody can serve cost nothing and ask nothing: they are no reason for a question.
-    cost = np.where(served, total, 0.0)
+    unit = np.where(possible, best, 1.0) if weigh == "share" else np.ones_like(best)
+    cost = np.where(served, total, 0.0) / unit[..., None]
     answerable = served | ~possible[..., None]
     trees = [policy_tree.fit(cost, answerable, d) for d in range(depth + 1)]
     assert isinstance(trees[0], Leaf)
     single = trees[0].choice
-    policies = tuple(_policy(tree, total, possible, best, single) for tree in trees)
+    policies = tuple(_policy(tree, total, possible, best, unit, single) for tree in trees)
     return Explanation(
         segments=segments,
         candidates=candidates,
@@ -284,23 +306,25 @@ def assign(
         oracle_mean_kgco2e=float(best[possible].mean()),
         single=single,
         policies=policies,
+        weigh=weigh,
     )
 
 
-def _policy(tree: Tree, total: FloatArray, possible: BoolArray, best: FloatArray, single: int) -> Policy:
+def _policy(tree: Tree, total: FloatArray, possible: BoolArray, best: FloatArray, unit: FloatArray, single: int) -> Policy:
     chosen = policy_tree.assignment(tree, possible.shape)
     cost = np.take_along_axis(total, chosen[..., None], axis=-1)[..., 0]
     served = possible & np.isfinite(cost)
     alone = total[..., single]
     # Savings are compared where the single design serves too; segments that only the tree serves are its gain beside.
     both = served & np.isfinite(alone)
-    room = float((alone[both] - best[both]).sum())
-    saved = float((alone[both] - cost[both]).sum())
+    room = float(((alone[both] - best[both]) / unit[both]).sum())
+    saved = float(((alone[both] - cost[both]) / unit[both]).sum())
     return Policy(
         tree=tree,
         unserved=int(np.count_nonzero(possible & ~served)),
         mean_kgco2e=float(cost[served].mean()) if served.any() else math.nan,
-        recovered=saved / room if room > 1e-12 * float(alone[both].sum()) else math.nan,
+        mean_excess=float((cost[served] / best[served]).mean() - 1.0) if served.any() else math.nan,
+        recovered=saved / room if room > 1e-12 * float((alone[both] / unit[both]).sum()) else math.nan,
     )
 
 

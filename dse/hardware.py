@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,25 @@ class HardwareSpace:
     def defaults(self) -> dict[str, Any]:
         """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
         return {name: values[len(values) // 2] for name, values in self.knobs.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else a user may set or vary, with its value."""
+        return {} if isinstance(self._source, Accelerator) else dict(self._source.settings)
+
+    def with_knobs(self, values: Mapping[str, Sequence[Any]]) -> HardwareSpace:
+        """The same space with other values of some knobs, or with settings made knobs (node_nm, frequency_hz, dram_type)."""
+        if not values:
+            return self
+        if isinstance(self._source, Accelerator):
+            raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
+        return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}))
+
+    def with_settings(self, values: Mapping[str, Any]) -> HardwareSpace:
+        """The same space with other values of settings."""
+        if not values or isinstance(self._source, Accelerator):
+            return self
+        return HardwareSpace(self._source.with_settings(**values))
 
     def grid(self) -> dict[str, IntArray]:
         """All points: {knob: array (points,)}; empty for a single design."""

@@ -50,18 +50,15 @@ class Why:
 
 def why(run: Run, number: int) -> Why:
     """The neighbours of design ``number`` of a run's front, evaluated exactly as the run evaluated its designs."""
-    from dse.evaluation import build_space, load_hardware
-    from workloads import library
+    from dse.evaluation import build_space, load_family, load_hardware
 
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem
     # Knobs that the user fixed for the search are free here: what they cost is part of the answer.
-    open_problem = replace(
-        problem, fixed={k: v for k, v in problem.fixed.items() if k not in entry["knobs"]}, fixed_model=False
-    )
-    space = build_space(open_problem, library.load(problem.workload), load_hardware(problem))
+    open_problem = replace(problem, fixed={k: v for k, v in problem.fixed.items() if k not in entry["knobs"]}, fixed_model=False)
+    space = build_space(open_problem, load_family(problem), load_hardware(problem))
     knobs = {name: int(value) for name, value in entry["knobs"].items()}
     steps: list[tuple[str, int, dict[str, int]]] = []
     for columns in (space.models, space.hardware):

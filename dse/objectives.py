@@ -61,8 +61,7 @@ def parse_objective(text: str) -> Objective:
     direction, separator, name = text.partition(":")
     if not separator:
         raise UsageError(
-            f"objective {text!r} is neither a preset ({', '.join(PRESETS)}) nor of the form min:METRIC or max:METRIC"
-            + _hint(text)
+            f"objective {text!r} is neither a preset ({', '.join(PRESETS)}) nor of the form min:METRIC or max:METRIC" + _hint(text)
         )
     if direction not in ("min", "max"):
         raise UsageError(f"objective {text!r} has direction {direction!r}; allowed are min and max")
@@ -126,9 +125,7 @@ def default_constraints(hardware: str) -> tuple[Constraint, ...]:
 SERVICE_CONSTRAINT = Constraint("utilisation", "<=", 1.0)
 
 
-def merge_constraints(
-    given: Iterable[Constraint], *, defaults: Sequence[Constraint], removed: Iterable[str]
-) -> tuple[Constraint, ...]:
+def merge_constraints(given: Iterable[Constraint], *, defaults: Sequence[Constraint], removed: Iterable[str]) -> tuple[Constraint, ...]:
     """Defaults, less those of ``removed`` metrics and those that a given bound of the same side replaces, plus given.
 
     The service constraint (utilisation <= 1) always holds. Contradictory bounds are an error.

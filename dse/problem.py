@@ -26,7 +26,8 @@ CRITERIA = ("edp", "latency", "energy")
 class Problem:
     """Everything that decides the result of a search.
 
-    ``fixed`` holds knobs of the model or the hardware that the user has set; ``fixed_model`` keeps the model at the
+    ``fixed`` holds knobs of the model or the hardware that the user has set, ``vary`` further knobs that are searched:
+    settings of the hardware (node_nm, ...) and of the deployment (grid, fab_grid, package, lifetime_years); ``fixed_model`` keeps the model at the
     workload's own dimensions. ``hardware_toml`` is the text of a user's hardware file, kept so that a study needs no
     file but its own. ``workload`` is a name, or the path of a file (then ``workload_sha256`` holds it to what it was, and
     ``bind`` and ``strict`` say how it is read).
@@ -44,6 +45,7 @@ class Problem:
     strict: bool = False
     workload_sha256: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
+    vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixed_model: bool = False
     allow_unsupported: bool = False
     criterion: str = "edp"
@@ -67,6 +69,7 @@ class Problem:
             "strict": self.strict,
             "workload_sha256": self.workload_sha256,
             "fixed": dict(self.fixed),
+            "vary": {name: list(chosen) for name, chosen in self.vary.items()},
             "fixed_model": self.fixed_model,
             "objectives": [str(objective) for objective in self.objectives],
             "preset": self.preset,
@@ -89,6 +92,7 @@ class Problem:
             strict=values["strict"],
             workload_sha256=values["workload_sha256"],
             fixed=dict(values["fixed"]),
+            vary={name: tuple(chosen) for name, chosen in values["vary"].items()},
             fixed_model=values["fixed_model"],
             objectives=tuple(parse_objective(text) for text in values["objectives"]),
             preset=values["preset"],

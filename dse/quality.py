@@ -100,8 +100,7 @@ class BertMnliSurrogate:
         """Why a model has no supported quality, in one sentence."""
         if heads * _HEAD_DIM != hidden:
             return (
-                f"heads={heads} gives head dimension {hidden / heads:g} and every published point has {_HEAD_DIM}, "
-                "so no figure supports it"
+                f"heads={heads} gives head dimension {hidden / heads:g} and every published point has {_HEAD_DIM}, so no figure supports it"
             )
         if ffn != _FFN_RATIO * hidden:
             return (

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-import carbon.grid
 import carbon.robustness
+from dse.deployment import VARIABLE
 from dse.errors import DseError
-from dse.evaluation import device_inputs, load_hardware
+from dse.evaluation import load_hardware
+from dse.points import make_points
 from dse.problem import Problem
 
 DRAWS = 1000
@@ -18,29 +19,24 @@ DRAWS = 1000
 MAX_ORDERED = 500
 
 
-def analyse(
-    problem: Problem, designs: Sequence[dict[str, Any]], *, draws: int = DRAWS, seed: int = 0
-) -> carbon.robustness.Robustness:
-    """Draw the carbon factors of designs of a front from their ranges; see :func:`carbon.robustness.front`.
+def analyse(problem: Problem, designs: Sequence[dict[str, Any]], *, draws: int = DRAWS, seed: int = 0) -> carbon.robustness.Robustness:
+    """Draw the carbon factors of designs of a front from their ranges; see :func:`carbon.robustness.front_of_groups`.
 
     Designs are entries of ``Run.designs``. Where no objective is carbon, designs are ordered by total carbon alone.
     """
     if not designs:
         raise DseError("a front without designs has no order to test")
     space = load_hardware(problem)
-    grid = space.grid()
-    hardware = space.batch({name: np.array([d["knobs"][name] for d in designs]) for name in grid})
-    deployment = problem.deployment
-    devices = device_inputs(hardware, deployment)
+    names = [*space.knobs, *(name for name in problem.vary if name in VARIABLE)]
+    points = make_points(space, {name: np.array([d["knobs"][name] for d in designs]) for name in names}, problem.deployment)
     objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
     if not any(name in carbon.robustness.CARBON_METRICS for name, _ in objectives):
         objectives = [("total_kgco2e", 1.0)]
-    return carbon.robustness.front(
-        deployment.carbon_profile,
-        devices,
+    return carbon.robustness.front_of_groups(
+        problem.deployment.carbon_profile,
+        points.groups,
         {name: np.array([d["metrics"][name] for d in designs]) for name in designs[0]["metrics"]},
         objectives,
-        use_grid=carbon.grid.lookup(deployment.grid),
         draws=draws,
         seed=seed,
     )

@@ -92,7 +92,7 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
             "quality_support": support_name(evaluation, model),
             "metrics": {name: float(values[model][name][hardware]) for name in names},
             "embodied_parts_kgco2e": evaluation.carbon_parts(hardware),
-            "dram_bytes_per_s": float(evaluation.hardware.dram_bytes_per_s[hardware]),
+            "dram_bytes_per_s": float(evaluation.points.dram_bytes_per_s[hardware]),
         }
         if rank in detailed:
             entry["components"] = evaluation.breakdown(model, hardware)
@@ -140,7 +140,7 @@ def design_toml(run: Run, design: dict[str, Any], evaluation: Evaluation) -> str
     """One design as a TOML file: metrics and model as tables, the accelerator in the form that ``--hw`` reads."""
     knobs = design["knobs"]
     model = {name: knobs[name] for name in evaluation.space.models}
-    accelerator = evaluation.hardware_space.accelerator({name: knobs[name] for name in evaluation.space.hardware})
+    accelerator = evaluation.hardware_space.accelerator({name: knobs[name] for name in evaluation.hardware_space.knobs})
     lines = [
         f"# Design {design['design']} of the front of: {json.dumps(run.provenance.get('command', ''))}",
         f"# dse {run.provenance.get('version', '')}",

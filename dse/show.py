@@ -24,8 +24,8 @@ def say_problem(problem: Problem) -> None:
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
-        f"strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
-        f"{problem.criterion}",
+        *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
+        f"strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by {problem.criterion}",
     ]
     if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
@@ -105,6 +105,4 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"]
-        print(
-            f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}"
-        )
+        print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")

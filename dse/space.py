@@ -151,9 +151,7 @@ class Space:
                 if name not in self._by_name:
                     raise unknown_name(f"parameter in constraint {constraint.text!r}", name, self._by_name)
                 if not self.parameter(name).numeric:
-                    raise UsageError(
-                        f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed"
-                    )
+                    raise UsageError(f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed")
 
     # -- shape ---------------------------------------------------------------------------------------------------
     @property
@@ -250,9 +248,9 @@ class Space:
     def nearest(self, coded: FloatArray) -> IntArray:
         """The designs whose codes are nearest to ``coded`` (n, d), each parameter by itself."""
         coded = np.atleast_2d(coded)
-        return np.stack(
-            [np.abs(coded[:, j, None] - p.code[None, :]).argmin(1) for j, p in enumerate(self.parameters)], axis=1
-        ).astype(np.int64)
+        return np.stack([np.abs(coded[:, j, None] - p.code[None, :]).argmin(1) for j, p in enumerate(self.parameters)], axis=1).astype(
+            np.int64
+        )
 
     def feasible(self, indices: IntArray) -> BoolArray:
         """Which designs meet all constraints, exactly."""
@@ -372,9 +370,7 @@ def _parameter(name: str, table: Any, where: str) -> Parameter:
         values = table["values"]
         if not isinstance(values, list):
             raise UsageError(f"space {where}: parameters.{name}.values is {values!r}; a list is needed")
-        return Parameter(
-            name, tuple(values), role, str(table.get("coding") or (guess_coding(values, role) if values else "linear"))
-        )
+        return Parameter(name, tuple(values), role, str(table.get("coding") or (guess_coding(values, role) if values else "linear")))
     bounds = [table.get(key) for key in ("from", "to", "steps")]
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) for b in bounds):
         raise UsageError(f"space {where}: parameters.{name} needs values, or from, to and steps, as numbers")

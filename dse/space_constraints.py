@@ -21,9 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _RELATION = re.compile(r"<=|>=|==")
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>[-+*^]))"
-)
+_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>[-+*^]))")
 _DIVISIBLE = re.compile(r"^\s*([A-Za-z_]\w*)\s*%\s*([A-Za-z_]\w*|\d+)\s*==\s*0\s*$")
 # Relative slack of a comparison: the bound itself, computed in another order of operations, still counts as met.
 _SLACK = 1e-12

@@ -85,7 +85,11 @@ def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> tuple[npt.ND
     reasons: dict[str, int] = {}
     if unmapped := int(feasible.size - feasible.sum()):
         reasons["no mapping fits the buffers"] = unmapped
+    makeable = np.broadcast_to(block.makeable(), block.shape)
+    if unmade := int(makeable.size - makeable.sum()):
+        reasons["the device cannot be made (die, reticle or wafer)"] = unmade
     mapped = feasible.copy()
+    feasible &= makeable
     for constraint in constraints:
         value = block.metric(constraint.metric)
         met = value <= constraint.bound if constraint.relation == "<=" else value >= constraint.bound

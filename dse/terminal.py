@@ -26,9 +26,7 @@ _DEFAULT_WIDTH = 100
 _GAP = "  "
 # Metrics shown after objectives and knobs, as far as the width allows.
 _EXTRA_METRICS = ("quality", "total_kgco2e", "latency_s", "energy_j", "area_mm2")
-_ASCII = str.maketrans(
-    {"₂": "2", "µ": "u", "²": "2", "±": "+-", "–": "-", "─": "-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
-)
+_ASCII = str.maketrans({"₂": "2", "µ": "u", "²": "2", "±": "+-", "–": "-", "─": "-", "×": "x", "…": "...", "≤": "<=", "≥": ">="})
 _STAGES = {"mappings": "Mappings", "designs": "Designs"}
 
 

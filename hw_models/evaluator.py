@@ -24,6 +24,7 @@ from workloads.ops import ATTENTION, PRODUCTS, OperationTable
 
 if TYPE_CHECKING:
     from dse_kernels.mapping import MappingHardware
+
     from hw_models.accelerator import AcceleratorBatch
     from hw_models.formulas import LevelRates, VectorWork
     from workloads.records import Workload
@@ -59,7 +60,7 @@ class _Packed:
 
     @property
     def levels(self) -> int:
-        return self.level_columns.shape[1]
+        return int(self.level_columns.shape[1])
 
     def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
         return self.integers, self.reals, self.level_columns
@@ -92,7 +93,7 @@ class Evaluator:
     def __init__(
         self, operations: OperationTable | Workload, hardware: AcceleratorBatch, *, criterion: Criterion = "edp"
     ) -> None:
-        from hw_models.gemm import mapping_hardware
+        from hw_models.memory import mapping_hardware
 
         check_criterion(criterion)
         if operations.models is not None:
@@ -232,6 +233,7 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
     from hw_models import vector
     from hw_models.formulas import VectorWork
     from hw_models.gemm import product_shapes
+    from hw_models.memory import is_sunstone
     from hw_models.technology import dram
 
     shapes, index = table.distinct()
@@ -246,6 +248,8 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
     place[order] = np.arange(len(order))
     rows = tuple(zip(place[index].tolist(), table.column("repeat").astype(np.float64).tolist(), strict=True))
     sizes, shared, bits, expansion = product_shapes(shapes.take(np.flatnonzero(products)))
+    if is_sunstone(hardware):  # as in `gemm.search_products`
+        shared = np.ones(len(sizes), dtype=np.bool_)
     work = None
     if vectors.any():
         listed = shapes.take(np.flatnonzero(vectors))

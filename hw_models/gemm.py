@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-# Shapes given to the search at once: enough to keep the threads busy, few enough that the words of every level stay
-# small
-# and that progress is seen.
+# Shapes given to the search at once: enough to keep the threads busy, few enough that the words of every level stay small and
+# that progress is seen.
 _CHUNK = 64
 
 

@@ -1,7 +1,8 @@
 """The memory hierarchy as the mapping search sees it, and the mappings that it finds as records.
 
-The search itself is `dse_kernels.mapping`; docs/models/mapping.md has the cost model, formula by formula. This module turns designs
-into its arrays by the rules of their technology profile, and what it found into a loop nest with names, for exports and reports.
+The search itself is `dse_kernels.mapping`; docs/models/mapping.md has the cost model, formula by formula. This module
+turns designs into its arrays by the rules of their technology profile, and what it found into a loop nest with names, for
+exports and reports.
 """
 
 from __future__ import annotations
@@ -123,10 +124,8 @@ class LoopNest:
         found = [("", "batch", -(-self.batch // self.cores[3]))]
         for at in range(len(self.levels) - 1, -1, -1):
             here = self.levels[at]
-            if at:
-                inside = self.levels[at - 1].tile
-            else:
-                inside = (self.unroll[0] * self.registers[0], self.unroll[1] * self.registers[1], self.unroll[2] * self.registers[2])
+            array = [units * held for units, held in zip(self.unroll, self.registers, strict=True)]
+            inside = self.levels[at - 1].tile if at else array
             trips = [-(-here.tile[d] // min(inside[d], here.tile[d])) for d in range(3)]
             last = DIMENSIONS.index(here.innermost_loop)
             order = [d for d in range(3) if d != last] + [last]

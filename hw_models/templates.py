@@ -11,7 +11,7 @@ value: both are keywords of `batch` and `accelerator`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from itertools import product
@@ -36,7 +36,8 @@ class Template:
 
     Attributes:
         name, title, source: what it is and where its numbers come from.
-        knobs: values of each knob in ascending order; the order of the names is the canonical order of `grid`.
+        knobs: values of each knob; the order of the names is the canonical order of `grid`. A design may also lie between the
+            values of a knob, not beyond them.
         settings: values of everything else that `batch` accepts.
         profile: technology profile of the designs it builds.
         not_modelled: what the numbers leave out, to be said to users.
@@ -50,8 +51,6 @@ class Template:
     builder: Builder = field(repr=False)
     profile: str = "default"
     not_modelled: tuple[str, ...] = ()
-    exact_knobs: bool = False
-    """Only the listed values are designs (True), or everything between the smallest and the largest (False)."""
 
     @property
     def size(self) -> int:
@@ -65,29 +64,23 @@ class Template:
 
     def with_profile(self, profile: str) -> Template:
         """The same space under another technology profile."""
-        from dataclasses import replace
-
         return replace(self, profile=find_profile(profile).name)
 
     def with_knobs(self, **values: tuple[Value, ...] | list[Value]) -> Template:
-        """The same space with fewer or other values of some knobs, or with settings made knobs."""
-        from dataclasses import replace
-
+        """The same space with other values of some knobs, within the shipped ones or beyond, or with settings made knobs."""
         self._check_names(values)
         knobs = dict(self.knobs)
         for name, chosen in values.items():
             if len(chosen) == 0:
                 raise HardwareError(f"knob {name} of template {self.name} needs at least one value, got none")
             unique = dict.fromkeys(chosen)
-            self._check_values(name, np.array(list(unique)))
+            self._check_values(name, np.array(list(unique)), within_knobs=False)
             knobs[name] = tuple(unique)
         settings = {k: v for k, v in self.settings.items() if k not in knobs}
         return replace(self, knobs=knobs, settings=settings)
 
     def with_settings(self, **values: Value) -> Template:
         """The same space with other values of settings (`frequency_hz`, `word_bits`, ...)."""
-        from dataclasses import replace
-
         self._check_names(values)
         for name, value in values.items():
             if name in self.knobs:
@@ -141,7 +134,7 @@ class Template:
             columns[name] = array
         return columns
 
-    def _check_values(self, name: str, values: npt.NDArray[Any]) -> None:
+    def _check_values(self, name: str, values: npt.NDArray[Any], *, within_knobs: bool = True) -> None:
         from hw_models.accelerator_files import NUMBERS, Rule
 
         where = f"template {self.name}"
@@ -156,18 +149,14 @@ class Template:
             uneven = values[values != np.floor(values)]
             if uneven.size or not np.isfinite(values).all():
                 raise bad_value(name, float((uneven if uneven.size else values)[0]), "a whole number", where=where)
-        if name in self.knobs:
+        if name in self.knobs and within_knobs:
             allowed = np.array(self.knobs[name], dtype=np.float64)
             listed = ", ".join(f"{v:g}" for v in allowed)
-            inside = np.isin(values, allowed) if self.exact_knobs else (values >= allowed.min()) & (values <= allowed.max())
+            inside = (values >= allowed.min()) & (values <= allowed.max())
             if not inside.all():
                 value = values[~inside][0]
                 closest = f"{allowed[np.argmin(np.abs(allowed - value))]:g}"
-                rule = (
-                    f"one of {listed}"
-                    if self.exact_knobs
-                    else f"between {allowed.min():g} and {allowed.max():g} (grid: {listed})"
-                )
+                rule = f"between {allowed.min():g} and {allowed.max():g} (grid: {listed})"
                 raise bad_value(name, value.item(), rule, closest=closest, where=where)
         else:
             limits = NUMBERS[name] if name in NUMBERS else Rule(isinstance(default, int), 1e-9, 2.0**50, "")

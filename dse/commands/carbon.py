@@ -184,9 +184,7 @@ def run_grids(args: argparse.Namespace) -> int:
         if args.json:
             _print_json({**data, "saving": best.saving})
         else:
-            print(
-                f"{trace.name}: {best.flat_gco2e_per_kwh:.1f} g/kWh all day, {best.best_gco2e_per_kwh:.1f} in the best ", end=""
-            )
+            print(f"{trace.name}: {best.flat_gco2e_per_kwh:.1f} g/kWh all day, {best.best_gco2e_per_kwh:.1f} in the best ", end="")
             print(f"{args.best_hours} hours in a row of each day ({100 * best.saving:.1f} % less; perfect foresight, a bound)")
         return 0
     if trace is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dse.errors import DseError, UsageError, unknown_name
 
-LISTS = ("objective", "constraint", "no_constraint", "knobs")
+LISTS = ("objective", "constraint", "no_constraint", "knobs", "vary", "bind")
 
 
 def apply_config(args: argparse.Namespace) -> None:

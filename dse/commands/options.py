@@ -23,9 +23,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",
                         help="size of a dynamic axis of an ONNX workload (repeatable)")  # fmt: skip
-    parser.add_argument(
-        "--strict", action="store_true", help="operations of an imported graph that are not understood are an error"
-    )
+    parser.add_argument("--strict", action="store_true", help="operations of an imported graph that are not understood are an error")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
     deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
@@ -33,6 +31,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--grid", default="world", metavar="REGION", help="grid of use (default world)")
     deployment.add_argument("--fab-grid", default="taiwan", metavar="REGION", help="grid of the fab (default taiwan)")
     deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
+    deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
     deployment.add_argument("--carbon-profile", default="act2", metavar="NAME", help="embodied carbon model (default act2)")
 
 
@@ -56,12 +55,37 @@ def deployment_of(args: argparse.Namespace) -> Any:
         fab_grid=args.fab_grid,
         pue=args.pue,
         carbon_profile=args.carbon_profile,
+        package=args.package,
     )
 
 
 def knobs_of(args: argparse.Namespace) -> dict[str, int]:
     """The knobs fixed with --set."""
     return _assignments("set", args.knobs)
+
+
+def vary_of(args: argparse.Namespace) -> dict[str, list[int | float | str]]:
+    """The further knobs of --vary, with their values."""
+    from dse.errors import UsageError
+
+    chosen: dict[str, list[int | float | str]] = {}
+    for text in args.vary:
+        name, separator, values = text.partition("=")
+        if not separator or not name.strip() or not values.strip():
+            raise UsageError(f"vary {text!r} is not of the form NAME=VALUE,VALUE,...")
+        if name.strip() in chosen:
+            raise UsageError(f"vary {name.strip()} is given twice; list all values at once")
+        chosen[name.strip()] = [_number_or_name(value.strip()) for value in values.split(",")]
+    return chosen
+
+
+def _number_or_name(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def bind_of(args: argparse.Namespace) -> dict[str, int]:

@@ -23,9 +23,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:  # type: ignore[ty
         "camerabench": (run_camerabench, 'lines {"label": "pan left", "score": 0.83, "positive": true}'),
     }
     for name, (run, form) in forms.items():
-        suite = suites.add_parser(
-            name, help=form, description=f"Each line of the file is a JSON object: {form}.", allow_abbrev=False
-        )
+        suite = suites.add_parser(name, help=form, description=f"Each line of the file is a JSON object: {form}.", allow_abbrev=False)
         suite.add_argument("answers", metavar="ANSWERS.jsonl", help="the answers, one JSON object a line")
         suite.add_argument("--json", action="store_true", help="print JSON on stdout")
         suite.set_defaults(run=run)

@@ -24,15 +24,16 @@ def register(commands: Any) -> None:
                         help="a bound on a metric (repeatable); replaces the default of its metric and side")  # fmt: skip
     parser.add_argument("--no-constraint", action="append", default=[], metavar="METRIC", help="drop a default constraint")
     parser.add_argument("--no-default-constraints", action="store_true", help="drop all default constraints")
+    parser.add_argument("--vary", action="append", default=[], metavar="NAME=V,V,...",
+                        help="search further knobs: settings of the hardware (node_nm, frequency_hz, dram_type, ...) or the "
+                        "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME", help="model space of the workload (default: the models "
                         "that published quality supports)")  # fmt: skip
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="auto (default) or exhaustive")
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
     parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
-    parser.add_argument(
-        "--block-points", type=int, metavar="N", help="designs evaluated at a time; changes memory, not results"
-    )
+    parser.add_argument("--block-points", type=int, metavar="N", help="designs evaluated at a time; changes memory, not results")
     parser.add_argument("--config", metavar="FILE.toml", help="options from a TOML file; the command line wins")
     parser.set_defaults(run=run, parser=parser)
 
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
+        vary=options.vary_of(args),
         allow_unsupported=args.allow_unsupported,
         criterion=args.criterion,
         deployment=options.deployment_of(args),

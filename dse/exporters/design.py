@@ -121,14 +121,13 @@ class ExportDesign:
 
 def load_design(run: Run, number: int) -> ExportDesign:
     """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
-    from dse.evaluation import build_space, load_hardware
-    from workloads import library
+    from dse.evaluation import build_space, load_family, load_hardware
 
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem
-    family, hardware = library.load(problem.workload), load_hardware(problem)
+    family, hardware = load_family(problem), load_hardware(problem)
     space = build_space(problem, family, hardware)
     knobs = entry["knobs"]
     missing = [name for name in (*space.models, *hardware.knobs) if name not in knobs]

@@ -145,6 +145,8 @@ def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
     values = dict(run.context.get("deployment") or run.problem.deployment.to_dict())
     rows = []
     for name, value in values.items():
+        if value is None or value == "":
+            continue
         label, unit = _DEPLOYMENT.get(name, (name, ""))
         number = number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
         rows.append((name, label, f"{number} {unit}".strip()))

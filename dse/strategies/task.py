@@ -66,6 +66,7 @@ class Task:
         table: (n, d) index rows to which the space is limited (models that exist), or None for all.
         inner: exact hardware fronts (nested view), one a row of the listed space.
         reference: point (objectives,) that bounds the hypervolume, minimised; None: inferred from what is found.
+        relaxed: ``known`` as a differentiable function of continuous values (torch tensors in and out), for amoo.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task:
     table: IntArray | None = None
     inner: Inner | None = None
     reference: FloatArray | None = None
+    relaxed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         given = set(self.known_metrics) | set(self.learnt) | set(self.inner.objectives if self.inner else ())

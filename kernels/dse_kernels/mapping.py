@@ -33,31 +33,36 @@ STATIONARY_OPERAND = {"m": "weights", "n": "inputs", "k": "outputs"}
 
 @dataclass(frozen=True, eq=False)
 class MappingHardware:
-    """Hardware points for `search`: arrays of shape (points,), per level of memory (points, levels), innermost first, DRAM last.
+    """Hardware points for `search`: arrays of shape (points,), per level of memory (points, levels).
 
-    Sizes are in words; a word is what one access of a memory moves for one element of an operand (8 bits in the templates).
-    Fields with a default may be left out; every field may be given as a scalar or in any shape that broadcasts.
+    Levels run from the innermost to the DRAM. Sizes are in words; a word is what one access of a memory moves for one
+    element of an operand (8 bits in the templates). Fields with a default may be left out; every field may be given as a
+    scalar or in any shape that broadcasts.
 
     Attributes:
         cores: cores, each with one array of ``array_rows`` x ``array_columns`` multiply-accumulate units.
-        array_kind: 0 systolic (fill and drain at every fold), 1 systolic_pipelined (the next fold loads during this one), 2 dot_product.
-        dataflow: what rests in a systolic array: 0 outputs, 1 weights, 2 inputs, 3 whatever is best. Ignored for dot_product.
+        array_kind: 0 systolic (fill and drain at every fold), 1 systolic_pipelined (the next fold loads during this
+            one), 2 dot_product (no fill or drain).
+        dataflow: what rests in a systolic array: 0 outputs, 1 weights, 2 inputs, 3 whatever is best. Not used by
+            dot_product.
         mac_pj: energy of a multiply-accumulate [pJ].
-        level_words: usable capacity [words] of one instance of each level (already halved where it is double buffered; inf for DRAM).
+        level_words: usable capacity [words] of one instance of each level: already halved where it is double buffered.
+            That of the DRAM is not used.
         level_shared: one capacity for the three operands together (True), or ``level_words`` for each of them (False).
         level_per_core: every core has its own instance; such levels come first.
         level_read_words_per_cycle, level_write_words_per_cycle: bandwidth of one instance.
         level_read_pj_per_word, level_write_pj_per_word: energy of moving a word [pJ].
         register_words: words that one array unit holds; 0: no tile in the registers, only the operand that rests there.
         register_read_pj_per_word, register_write_pj_per_word: energy of the registers [pJ].
-        register_keeps: bit mask (KEEP_*) of the operands that live in the registers; the others are read from the first level at
-            every multiply-accumulate (shared by the units that multicast), which costs energy there.
+        register_keeps: bit mask (KEEP_*) of the operands that live in the registers. The others are read from the first
+            level at every multiply-accumulate, shared by the units that multicast, and cost energy there.
+        word_bits: bits of a word; an operand of b bits takes b / word_bits words an element.
         split_axes: dot_product: an axis of the array may carry several dimensions at once (factors of its size).
         split_k_over_cores: cores may share one reduction; partial sums are added on their way out.
-        factors_first: only register tiles to which no further array pass can be added are considered (a rule of Sunstone's search).
-        pooled_bandwidth: bandwidth of per-core levels is that of all cores together.
-        count_refills: what a level exchanges with the level outside it takes its bandwidth (and the drains their energy) too.
-        word_bits: bits of a word; an operand of b bits takes b / word_bits words an element.
+        factors_first: imitate the order in which Sunstone searches (docs/models/mapping.md, section 7); where such a
+            search finds nothing, the whole space is searched.
+        pooled_bandwidth: the bandwidth of per-core levels is that of all cores together.
+        count_refills: what a level exchanges with the level outside it takes its bandwidth too, and drains cost energy.
     """
 
     cores: IntArray
@@ -77,12 +82,12 @@ class MappingHardware:
     register_read_pj_per_word: FloatArray | float = 0.0
     register_write_pj_per_word: FloatArray | float = 0.0
     register_keeps: IntArray | int = KEEP_ALL
+    word_bits: IntArray | int = 8
     split_axes: BoolArray | bool = False
     split_k_over_cores: BoolArray | bool = False
     factors_first: BoolArray | bool = False
     pooled_bandwidth: BoolArray | bool = False
     count_refills: BoolArray | bool = True
-    word_bits: IntArray | int = 8
 
     def __len__(self) -> int:
         return int(np.shape(self.cores)[0])
@@ -93,7 +98,7 @@ class MappingHardware:
         return int(np.shape(self.level_words)[-1])
 
     def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        """Integer columns (points, .), real columns (points, .) and level columns (points, levels, .) of the kernel; checked."""
+        """The kernel's integer (points, .), real (points, .) and level columns (points, levels, .); checked."""
         points, levels = len(self), self.levels
         if not 1 <= levels <= MAX_LEVELS:
             raise ValueError(f"level_words has {levels} levels: allowed are 1 to {MAX_LEVELS}, DRAM included")
@@ -124,20 +129,45 @@ class MappingHardware:
         per_core = level("level_per_core")
         pooled = per_core * point("pooled_bandwidth")[:, None]
         integers = np.column_stack(
-            [point(name) for name in (
-                "cores", "array_rows", "array_columns", "array_kind", "dataflow", "register_words", "register_keeps", "split_axes",
-                "split_k_over_cores", "factors_first", "count_refills",
-            )]
+            [
+                point(name)
+                for name in (
+                    "cores",
+                    "array_rows",
+                    "array_columns",
+                    "array_kind",
+                    "dataflow",
+                    "register_words",
+                    "register_keeps",
+                    "split_axes",
+                    "split_k_over_cores",
+                    "factors_first",
+                    "count_refills",
+                )
+            ]
         ).astype(np.int64)
         reals = np.column_stack(
-            [point(name) for name in (
-                "mac_pj", "register_read_pj_per_word", "register_write_pj_per_word", "word_bits",
-            )]
+            [
+                point(name)
+                for name in (
+                    "mac_pj",
+                    "register_read_pj_per_word",
+                    "register_write_pj_per_word",
+                    "word_bits",
+                )
+            ]
         )
         columns = [
-            each, each, each, together,
-            level("level_read_words_per_cycle"), level("level_write_words_per_cycle"),
-            level("level_read_pj_per_word"), level("level_write_pj_per_word"), per_core, pooled,
+            each,
+            each,
+            each,
+            together,
+            level("level_read_words_per_cycle"),
+            level("level_write_words_per_cycle"),
+            level("level_read_pj_per_word"),
+            level("level_write_pj_per_word"),
+            per_core,
+            pooled,
         ]
         return np.ascontiguousarray(integers), np.ascontiguousarray(reals), np.ascontiguousarray(np.stack(columns, axis=-1))
 
@@ -150,8 +180,9 @@ class MappingColumns:
         split: cores along m, n, k and batch, (..., 4).
         unroll: array units along m, n, k, (..., 3).
         register_tile: elements that one array unit holds along m, n, k, (..., 3).
-        stationary: for every level of memory the dimension (0 m, 1 n, 2 k) of its innermost loop, (..., levels).
-        tile: elements of the tile along m, n, k that one core has in each level below DRAM, before clipping, (..., levels - 1, 3).
+        stationary: for every level the dimension (0 m, 1 n, 2 k) of its innermost loop, (..., levels).
+        tile: elements along m, n, k of the tile that one core has in each level below the DRAM, before clipping,
+            (..., levels - 1, 3).
         count: number of such tiles along m, n, k in the share of one core, (..., levels - 1, 3).
     """
 
@@ -168,10 +199,12 @@ class MappingResult:
     """Costs of the best mappings, arrays of shape (shapes, points); inf where nothing fits.
 
     Attributes:
-        cycles: cycles of the product. compute_cycles: of the array alone.
+        cycles: cycles of the product.
+        compute_cycles: cycles of the array alone.
         energy_pj: dynamic energy [pJ].
         feasible: some tile fits every level.
-        read_words, write_words: words read from and written to each level, all instances, (shapes, points, levels); None unless asked for.
+        read_words, write_words: words read from and written to each level, all instances together,
+            (shapes, points, levels); None unless asked for.
         mapping: the mappings; None unless asked for.
     """
 
@@ -191,7 +224,8 @@ def check_shapes(shapes: npt.ArrayLike, weights_shared: npt.ArrayLike) -> IntArr
         raise ValueError(f"shapes must have the columns batch, m, n, k, got an array of shape {rows.shape}")
     if (rows < 1).any():
         bad = np.argwhere(rows < 1)[0]
-        raise ValueError(f"shapes[{bad[0]}] has {('batch', 'm', 'n', 'k')[bad[1]]} = {rows[tuple(bad)]}: every dimension must be at least 1")
+        name = ("batch", "m", "n", "k")[bad[1]]
+        raise ValueError(f"shapes[{bad[0]}] has {name} = {rows[tuple(bad)]}: every dimension must be at least 1")
     shared = np.broadcast_to(np.asarray(weights_shared, dtype=bool), (len(rows),))
     rows[:, 1] = np.where(shared, rows[:, 0] * rows[:, 1], rows[:, 1])
     rows[:, 0] = np.where(shared, 1, rows[:, 0])
@@ -212,12 +246,21 @@ def search(
 ) -> MappingResult:
     """Best mapping of every shape (batch, m, n, k) on every hardware point.
 
-    ``weights_shared`` (shapes,): the second operand is one matrix for all batch entries; the batch then counts as rows.
-    ``operand_bits`` (shapes, 3): bits of inputs, weights, outputs. ``input_expansion`` (shapes,): input elements that the array consumes
-    per element stored, at least 1 (a convolution as its im2col product); it weighs on the array's side of the first level only. The result is
-    the same to the last bit for any number of threads and for any selection or order of shapes and points. Ties in the criterion go
-    to fewer cycles (lower energy where the criterion is latency), further ties to the first mapping in the order of docs/models/mapping.md.
-    Raises ValueError on a dimension below 1, an absurd hardware field or an unknown criterion.
+    Args:
+        shapes: (shapes, 4) integers.
+        weights_shared: (shapes,): the second operand is one matrix for all batch entries; the batch then counts as rows.
+        hardware: the points.
+        operand_bits: (shapes, 3) bits of inputs, weights and outputs.
+        input_expansion: (shapes,) input elements that the array consumes per element stored, at least 1 (a convolution
+            as its im2col product); it weighs on the array's side of the first level only.
+        criterion: what the mapping minimises: energy-delay product, latency or energy. Ties go to fewer cycles (to less
+            energy where the criterion is latency), further ties to the first mapping in the order of
+            docs/models/mapping.md.
+        threads: the result is the same to the last bit for any number, selection or order of shapes and points.
+        return_words, return_mapping: fill these fields of the result.
+
+    Raises:
+        ValueError: a dimension below 1, an absurd hardware field, or an unknown criterion.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion {criterion!r} is unknown: allowed are {', '.join(CRITERIA)}")
@@ -234,13 +277,15 @@ def search(
     columns = 4 + 3 + 3 + depth + 6 * (depth - 1)
     found = np.empty((count if return_mapping else 0, points, columns), dtype=np.int64)
     if count and points:
-        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found)
+        _kernels.mapping_search(
+            rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found
+        )
     mapping = None
     if return_mapping:
-        at = np.cumsum([0, 4, 3, 3, depth, 3 * (depth - 1), 3 * (depth - 1)])
-        part = [found[..., a:b] for a, b in zip(at[:-1], at[1:], strict=True)]
+        at = np.cumsum([4, 3, 3, depth, 3 * (depth - 1)])
+        split, unroll, registers, stationary, tile, tiles = np.split(found, at, axis=-1)
         inner = (count, points, depth - 1, 3)
-        mapping = MappingColumns(*part[:4], part[4].reshape(inner), part[5].reshape(inner))
+        mapping = MappingColumns(split, unroll, registers, stationary, tile.reshape(inner), tiles.reshape(inner))
     return MappingResult(
         cycles=results[..., 0],
         compute_cycles=results[..., 1],

@@ -1,8 +1,8 @@
 """The mapping model in plain Python and numpy, and its search by brute force: the reference of `dse_kernels.mapping`.
 
-Nothing here is shared with the kernel. `cost` evaluates one mapping by the formulas of docs/models/mapping.md; `search` tries every
-integer register tile, every integer tile of every level, every loop order and every split of a product, with no pruning, so it is
-for products of a few units a side.
+Nothing here is shared with the kernel. `cost` evaluates one mapping by the formulas of docs/models/mapping.md; `search`
+tries every integer register tile, every integer tile of every level, every loop order and every split of a product, with
+no pruning, so it is for products of a few units a side.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ def cost(
         again = fetches[0][x] - (x == "out")  # outputs start as zeros
         if keep[x]:
             energy = energy + macs * hw.register_read_pj_per_word
-            energy = energy + again * (
-                here * hw.level_read_pj_per_word[0] + array * lanes[x] * hw.register_write_pj_per_word
-            )
+            energy = energy + again * (here * hw.level_read_pj_per_word[0] + array * lanes[x] * hw.register_write_pj_per_word)
             if x == "out":
                 energy = energy + macs * hw.register_write_pj_per_word
                 energy = energy + fetches[0][x] * here * hw.level_write_pj_per_word[0]
@@ -202,7 +200,7 @@ def cost(
 
 
 def spatial_choices(shape: tuple[int, int, int, int], hw: Point) -> Iterator[tuple[Any, Any, Any, int]]:
-    """Every (split, unroll, register tile, resting dimension): all ordered factorisations, all integer register tiles that fit."""
+    """Every (split, unroll, register tile, resting dimension): all factorisations, all integer register tiles that fit."""
     batch, *dims = shape
     cores, rows, columns = int(hw.cores), int(hw.array_rows), int(hw.array_columns)
 
@@ -221,8 +219,8 @@ def spatial_choices(shape: tuple[int, int, int, int], hw: Point) -> Iterator[tup
             if int(hw.array_kind) != 2:
                 if int(hw.dataflow) not in (3, DATAFLOW_OF[resting]):
                     continue
-                unroll = {K: (rows, columns, 1), M: (1, columns, rows), N: (columns, 1, rows)}[resting]
-                yield split, unroll, (1, 1, 1), resting
+                array = {K: (rows, columns, 1), M: (1, columns, rows), N: (columns, 1, rows)}[resting]
+                yield split, array, (1, 1, 1), resting
                 continue
             unrolls = {tuple(a[d] * b[d] for d in (M, N, K)) for a in along(rows) for b in along(columns)}
             for unroll in sorted(unrolls):
@@ -258,7 +256,7 @@ def search(
     operand_bits: tuple[float, float, float] = (8, 8, 8),
     input_expansion: float = 1.0,
 ) -> tuple[float, float]:
-    """Least criterion and, among mappings that reach it, least tie-break value, over every mapping of the space; inf if none fits."""
+    """Least criterion over every mapping, and least tie-break value among those that reach it; inf if none fits."""
     best = (np.inf, np.inf)
     inner_levels = hw.levels - 1
     memo: dict[tuple[int, ...], list[list[IntArray]]] = {}

@@ -10,6 +10,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "mapping_factors_first.h"
 #include "mapping_search.h"
 
 namespace nb = nanobind;
@@ -45,6 +46,7 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
         std::memset(static_cast<void *>(&hw), 0, sizeof hw);  // records are compared byte by byte
         const int64_t *i = integers.data() + h * kIntColumns;
         const double *r = reals.data() + h * kRealColumns;
+        hw.inner_limit = kInfinity;
         hw.core = {i[kCores], i[kRows], i[kColumns], i[kRegisterWords], i[kKind], i[kFlow], i[kSplitAxes], i[kSplitK], i[kFactorsFirst]};
         mapping::Memory &m = hw.memory;
         const int64_t keep[3] = {kKeepWeights, kKeepInputs, kKeepOutputs};
@@ -70,8 +72,20 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
     }
 
     nb::gil_scoped_release release;
-    mapping::Plan plan = mapping::make_plan(std::move(hardware), static_cast<int>(level_count), criterion);
+    const int levels_used = static_cast<int>(level_count);
+    std::vector<Hardware> plain = hardware;
+    for (Hardware &hw : plain) hw.core.factors_first = 0;
+    mapping::Plan plan = mapping::make_plan(plain, levels_used, criterion);
     plan.want_words = want_words;
+    // The points that imitate Sunstone's search need more than one pass; see factors_first.
+    std::vector<Hardware> imitated;
+    std::vector<size_t> imitated_at;
+    for (size_t h = 0; h < points; ++h)
+        if (hardware[h].core.factors_first) {
+            imitated.push_back(hardware[h]);
+            imitated_at.push_back(h);
+        }
+    const mapping::FactorsFirst imitation(imitated, levels_used, criterion, want_words);
     std::atomic<size_t> next{0};
     const auto work = [&] {
         const auto searcher = mapping::make_searcher(plan);
@@ -82,6 +96,7 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
             const mapping::Shape shape{{row[1], row[2], row[3]}, row[0],
                                        {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]}, operand[kExpansion]};
             searcher->run(shape, found);
+            if (!imitated.empty()) imitation.run(shape, imitated_at, found);
             for (size_t h = 0; h < points; ++h) {
                 const mapping::Found &f = found[h];
                 double *out = results.data() + (s * points + h) * 3;

@@ -161,4 +161,19 @@ Terms BlockTerms::with(const Triple &registers, const Triple &tiles) const {
     return t;
 }
 
+double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw) {
+    const Share s = share_of(shape, {1, 1, 1, 1}, hw.memory.word_bits);
+    double best = kInfinity;
+    for (int64_t stationary = 0; stationary < 3; ++stationary) {
+        const Inner inner = inner_of(shape, s, {{1, 1, 1, 1}, unroll, registers, stationary}, hw);
+        double f[3];
+        for (int d = 0; d < 3; ++d) f[d] = d == stationary ? 1.0 : static_cast<double>(ceil_div(s.core[d], unroll[d] * registers[d]));
+        const double energy = inner.base_pj + inner.e[0] * f[0] + inner.e[1] * f[1] + inner.e[2] * (f[2] - 1.0) + inner.e[3] * f[2];
+        const double reads = s.total[0] * f[0] + s.total[1] * f[1] * inner.expansion + s.total[2] * (f[2] - 1.0);
+        const double cycles = std::max(inner.compute, std::max(reads * hw.read_cycles[0], s.total[2] * f[2] * hw.write_cycles[0]));
+        best = std::min(best, energy * cycles);
+    }
+    return best;
+}
+
 }  // namespace mapping

@@ -57,4 +57,7 @@ struct BlockTerms {
 };
 BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw, int levels);
 
+// Energy-delay product of the array and the innermost memory alone, one core doing all of the work, the best operand resting.
+double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw);
+
 }  // namespace mapping

@@ -59,6 +59,7 @@ struct Hardware {
     Core core;
     Memory memory;
     double read_cycles[kMaxLevels], write_cycles[kMaxLevels];  // cycles a word, the inverse of the bandwidth
+    double inner_limit;  // factors_first: choices inside the innermost memory with a larger energy-delay product are dropped
 };
 
 using Split = std::array<int64_t, 4>;  // cores along m, n, k, batch

@@ -46,6 +46,7 @@ Plan make_plan(std::vector<Hardware> points, int levels, int criterion) {
         append(innermost, m.capacity[0], 4);
         for (double v : {m.read_pj[0], m.write_pj[0], m.register_read_pj, m.register_write_pj, m.mac_pj}) innermost.push_back(v);
         key.insert(key.end(), innermost.begin(), innermost.end());
+        key.push_back(hw.inner_limit);
         bundle.push_back(key);
         for (int l = 1; l < levels; ++l) {
             append(innermost, m.capacity[l], 4);

@@ -484,11 +484,13 @@ void Search<L>::block(CoreClass &c, int index) {
         for (const RegisterTile &t : tiles) terms.push_back(c.common[index].with(t.registers, t.tiles));
     }
     options_.clear();
-    const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), *lanes_[0].hw);
+    const Hardware &hw = *lanes_[0].hw;
+    const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), hw);
     for (size_t j = 0; j < terms.size(); ++j) {
         Candidate candidate = candidate_of(terms[j], b.split);
         if (!could_be_best(candidate, b)) continue;
         if (L > 1 && !tighten(candidate, g, b, tiles[j])) continue;
+        if (hw.inner_limit < kInfinity && inner_product(*shape_, b.unroll, tiles[j].registers, hw) > hw.inner_limit) continue;
         options_.push_back({promise(candidate, b), static_cast<int>(j)});
     }
     std::sort(options_.begin(), options_.end());

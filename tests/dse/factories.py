@@ -157,9 +157,7 @@ def make_problem(preset: str = "carbon", **changes: Any) -> Problem:
         "workload": "bert",
         "hardware": "edge22",
         "objectives": PRESETS[preset].objectives,
-        "constraints": tuple(
-            map(parse_constraint, ("latency_s<=0.05", "area_mm2<=31.990347", "tops<=20.48", "utilisation<=1"))
-        ),
+        "constraints": tuple(map(parse_constraint, ("latency_s<=0.05", "area_mm2<=31.990347", "tops<=20.48", "utilisation<=1"))),
         "preset": preset,
     }
     return Problem(**(values | changes))

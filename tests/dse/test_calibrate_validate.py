@@ -68,9 +68,7 @@ def test_validate_prints_a_table_json_and_the_page(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.startswith("# Validation of the hardware models")
 
 
-def test_validate_leaves_with_one_when_a_figure_is_worse(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_validate_leaves_with_one_when_a_figure_is_worse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from hw_models import validation
 
     worse = validation.Comparison("x", "r", 3, 5.2, "%", 5.0, None, "", "nothing")

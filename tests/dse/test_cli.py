@@ -14,9 +14,7 @@ BERT = ["--workload", "bert"]
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dse", *words], capture_output=True, text=True, timeout=300, check=False, cwd=cwd
-    )
+    return subprocess.run([sys.executable, "-m", "dse", *words], capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
@@ -69,9 +67,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         (["list", "workload"], 2, "did you mean 'workloads'"),
     ],
 )
-def test_bad_input_is_one_sentence_and_the_right_code(
-    words: list[str], code: int, says: str, capsys, monkeypatch, tmp_path
-) -> None:
+def test_bad_input_is_one_sentence_and_the_right_code(words: list[str], code: int, says: str, capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     try:
         found = cli.main(words)
@@ -145,9 +141,7 @@ def test_quality_without_support_is_null_with_the_reason_and_costs_are_given() -
     assert "head dimension 80" in answer["quality_reason"]
     assert answer["latency_s"] > 0
     allowed = json.loads(
-        run(
-            "evaluate", *BERT, "--set", "heads=6", "--set", "hidden=480", "--set", "ffn=1920", "--json", "--allow-unsupported"
-        ).stdout
+        run("evaluate", *BERT, "--set", "heads=6", "--set", "hidden=480", "--set", "ffn=1920", "--json", "--allow-unsupported").stdout
     )
     assert allowed["quality"] is not None
     assert allowed["quality_support"] == "extrapolated"
@@ -155,9 +149,7 @@ def test_quality_without_support_is_null_with_the_reason_and_costs_are_given() -
 
 def test_config_file_fills_what_the_command_line_leaves(tmp_path: Path) -> None:
     config = tmp_path / "search.toml"
-    config.write_text(
-        'workload = "bert"\nobjective = ["carbon"]\nrate = 2.5\n[set]\ncores = 1\ndepth = 16\nglb_mib = 2\nl2_kib = 64\n'
-    )
+    config.write_text('workload = "bert"\nobjective = ["carbon"]\nrate = 2.5\n[set]\ncores = 1\ndepth = 16\nglb_mib = 2\nl2_kib = 64\n')
     done = run("search", "--config", str(config), "--rate", "1.5", "--json", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

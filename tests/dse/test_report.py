@@ -188,9 +188,7 @@ def test_sections_of_later_stages_appear_with_their_data(factories: ModuleType, 
 @pytest.mark.parametrize("preset", ["carbon", "latency", "energy", "all", "hardware"])
 def test_every_preset_has_a_report(factories: ModuleType, preset: str) -> None:
     shown = Page(report_html(factories.make_run(7, preset=preset)))
-    assert [o["metric"] for o in shown.data["objectives"]] == [
-        o.metric for o in factories.make_run(1, preset=preset).problem.objectives
-    ]
+    assert [o["metric"] for o in shown.data["objectives"]] == [o.metric for o in factories.make_run(1, preset=preset).problem.objectives]
 
 
 def test_a_run_that_says_little_has_a_report(factories: ModuleType) -> None:

@@ -236,9 +236,7 @@ def test_colours_follow_the_reader_and_turn_light_on_paper(factories: ModuleType
 
 
 def test_fits_a_phone(factories: ModuleType, open_report: Any) -> None:
-    opened = open_report(
-        report_html(factories.make_run(40)), viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True
-    )
+    opened = open_report(report_html(factories.make_run(40)), viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     opened.finish()
     # Wide tables scroll inside themselves; the page does not scroll sideways.
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -105,17 +105,13 @@ def test_front_equals_an_independent_brute_force(objective: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("threads", "block_points"), [(1, 1), (2, 40), (2, 1 << 18), (3, 100)])
-def test_chunks_and_threads_do_not_change_a_byte(
-    reference_run: api.Run, tmp_path: Path, threads: int, block_points: int
-) -> None:
+def test_chunks_and_threads_do_not_change_a_byte(reference_run: api.Run, tmp_path: Path, threads: int, block_points: int) -> None:
     run = api.search(small_problem(), out=tmp_path / "run", threads=threads, block_points=block_points)
     assert (run.path / "pareto.csv").read_bytes() == (reference_run.path / "pareto.csv").read_bytes()
     assert run.summary == reference_run.summary
 
 
-def test_blocks_in_any_order_give_the_same_front(
-    reference_run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_in_any_order_give_the_same_front(reference_run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dse.sweep
 
     bounds = dse.sweep.block_bounds
@@ -211,3 +207,36 @@ def _blocks(out: Path) -> int:
         return 0
     finally:
         connection.close()
+
+
+def test_varied_deployments_equal_searches_of_each(tmp_path: Path) -> None:
+    """A search over grids and nodes holds, for each, exactly the designs that a search with that one finds."""
+    both = api.search(
+        small_problem(["min:total_kgco2e", "max:quality"], vary={"node_nm": (22, 14), "grid": ("france", "india")}), out=tmp_path / "both"
+    )
+    assert both.summary.points == 4 * 38 * 20
+    merged = []
+    for node in (22, 14):
+        for grid in ("france", "india"):
+            deployment = api.Deployment(grid=grid)
+            problem = small_problem(["min:total_kgco2e", "max:quality"], vary={"node_nm": (node,)}, deployment=deployment)
+            run = api.search(problem, out=tmp_path / f"{node}-{grid}")
+            merged += [(d["metrics"]["total_kgco2e"], -d["metrics"]["quality"], node, grid) for d in run.designs]
+    expected = sorted({p for p in merged if not any(q[0] <= p[0] and q[1] <= p[1] and q[:2] != p[:2] for q in merged)})
+    found = sorted(
+        {(d["metrics"]["total_kgco2e"], -d["metrics"]["quality"], int(d["knobs"]["node_nm"]), d["knobs"]["grid"]) for d in both.designs}
+    )
+    assert found == expected
+
+
+def test_list_of_designs_equals_evaluate(tmp_path: Path, reference_run: api.Run) -> None:
+    from dse.design_list import evaluate_designs
+
+    out = tmp_path / "out.csv"
+    problem = api.make_problem("bert", "hardware", allow_unsupported=True)
+    assert evaluate_designs(problem, str(reference_run.path / "pareto.csv"), str(out), allow_unsupported=False) == len(reference_run)
+    import pandas as pd
+
+    frame = pd.read_csv(out)
+    for name in ("latency_s", "energy_j", "total_kgco2e", "quality"):
+        assert frame[name].tolist() == [design["metrics"][name] for design in reference_run.designs]

@@ -155,12 +155,9 @@ def test_catransformers_bert_with_its_constants() -> None:
     ours, theirs = np.array(latency).T
     assert np.array_equal(np.argsort(ours), np.argsort(theirs))  # rank correlation 1
     signed = ours / theirs - 1
-    # One design is left out of the bar: there that tool's mapper stops at a mapping 2.6 times as slow as the best it allows.
-    outlier = np.array([row["width"] == "256" and row["depth"] == "64" for row in rows])
-    assert np.all(np.abs(signed[~outlier]) <= 0.05)
-    assert np.all(signed[outlier] <= 0)
+    assert np.all(np.abs(signed) <= 0.05)  # the goal is 10 %
     ours, theirs = np.array(energy).T
-    assert np.all(np.abs(ours / theirs - 1) <= 0.02)
+    assert np.all(np.abs(ours / theirs - 1) <= 0.02)  # the goal is 15 %
 
 
 @settings(max_examples=40, deadline=None)

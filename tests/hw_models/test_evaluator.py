@@ -36,7 +36,7 @@ def test_phases_and_precision() -> None:
     batch = template.batch(
         cores=4, width=64, depth=16, l2_kib=256, l2_words_per_cycle=64, glb_mib=4, weight_bits=[0, 4, 4], kv_bits=[0, 0, 4]
     )
-    workload = workloads.load("gpt2").build(prompt=32, generated=8, layers=2)
+    workload = workloads.load("gpt2").build(sequence=32, new_tokens=8, layers=2)
     assert len(workload.phases) > 1
     together = evaluate(batch, workload)
     evaluator = Evaluator(workload, batch)

@@ -107,6 +107,20 @@ def test_settings_are_knobs_too() -> None:
     assert "frequency_hz" not in wide.settings
 
 
+def test_a_space_may_go_beyond_the_shipped_values() -> None:
+    template = templates.load("edge22").with_knobs(width=[64, 512], array_kind=["systolic", "dot_product"])
+    batch = template.batch(**template.grid())
+    assert len(batch) == template.size == 3 * 2 * 6 * 5 * 3 * 3 * 2
+    assert set(batch.array_columns.tolist()) == {64, 512}
+    assert set(batch.array_kind.tolist()) == {0, 2}
+    with pytest.raises(HardwareError, match="width = -1"):
+        template.with_knobs(width=[64, -1])
+    with pytest.raises(HardwareError, match="at least one value"):
+        template.with_knobs(width=[])
+    with pytest.raises(HardwareError, match="is a knob"):
+        template.with_settings(width=64)
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [

@@ -214,6 +214,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
 }
+# The families that the room promises; the others are checked by `make test-all`.
+PROMISED = (
+    *("bert-base", "roberta-base", "vit-b16", "clip-vit-b32", "gpt2", "opt-125m", "llama3-8b", "mistral-7b", "mixtral-8x7b"),
+    *("qwen2.5-7b", "qwen3-4b", "deepseek-v3", "t5-small", "whisper-tiny"),
+)
 # Buffers of transformers that published counts include: the router's correction terms, one per expert and mixture layer.
 BUFFERS = {"deepseek-v3": 256 * 2}
 
@@ -224,7 +229,7 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name if name in PROMISED else pytest.param(name, marks=pytest.mark.slow) for name in CASES])
 def test_built_in_equals_exported(name: str, tmp_path: Path) -> None:
     knobs, config = CASES[name]
     sequence = int(knobs.get("sequence", 128))
@@ -242,7 +247,8 @@ def test_a_difference_is_named() -> None:
     family = workloads.load("bert")
     one, other = family.build(sequence=128).phases[0].table, family.build(sequence=128, ffn=3000).phases[0].table
     lines = differences(one, other)
-    assert any("ffn_up" in line and "36864 expected, 36000 found" in line for line in lines)
+    # Query, key, value and output have the same input as the up projection: 12 x (4 x 768 + 3072) columns.
+    assert any("ffn_up" in line and "73728 expected, 72864 found" in line for line in lines)
     assert any("ffn_down" in line for line in lines)
     assert differences(one, one) == []
 
@@ -297,7 +303,8 @@ def test_llama_3_8b_within_20_s_and_2_gib(tmp_path: Path) -> None:
     script = (
         "import resource, sys, time, workloads\n"
         "workload = workloads.load(sys.argv[1]).build(sequence=128)\n"
-        "print(workload.macs(), workload.parameter_count(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(workload.macs(), workload.parameter_count(), time.process_time(), peak)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(config)], check=True, timeout=300, capture_output=True, text=True)
     macs, parameters, seconds, kib = done.stdout.split()[-4:]
@@ -413,7 +420,7 @@ def test_a_module_that_cannot_be_exported() -> None:
         def forward(self, x: Any) -> Any:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(workloads.WorkloadError, match="Asks cannot be exported by torch.export") as caught:
+    with pytest.raises(workloads.WorkloadError, match=r"Asks cannot be exported by torch\.export") as caught:
         import_module(Asks(), (torch.zeros(3, device="meta"),))
     assert "\n" not in str(caught.value)
 

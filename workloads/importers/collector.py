@@ -96,16 +96,18 @@ class Collector:
         for root, at in last.items():
             ends.setdefault(at, []).append(root)
         live: dict[int, int] = {}
+        total = 0
         result = []
         for at, event in enumerate(self._events):
             own = {root for root, _ in (*event.reads, *event.writes)}
-            waiting = sum(size for root, size in live.items() if root not in own)
+            waiting = total - sum(live.get(root, 0) for root in own)
             for row, names in event.rows:
                 result.append((replace(row, held_elements=waiting + int(row.held_elements)), names, event.times, at))
             for root, size in event.writes:
+                total += max(0, size - live.get(root, 0))
                 live[root] = max(size, live.get(root, 0))
             for root in ends.get(at, ()):
-                live.pop(root, None)
+                total -= live.pop(root, 0)
         return result
 
     def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]]) -> list[Operation]:

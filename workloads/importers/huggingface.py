@@ -151,7 +151,8 @@ def import_config(
         raise WorkloadError(
             f"{file} needs torch and transformers to be imported, which are not installed: pip install 'dse-toolkit[hf]'"
         ) from error
-    del torch, transformers
+    del torch
+    transformers.logging.set_verbosity_error()
     options: dict[str, Any] = {
         "name": file,
         "weight_bits": weight_bits,

@@ -29,7 +29,7 @@ from workloads.importers.onnx_wire import (
 )
 from workloads.records import Phase, Workload
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 200_000
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
 _VIEWS = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Expand Cast CastLike Slice Split Dropout StopGradient")
 _SHAPE_ONLY = frozenset(

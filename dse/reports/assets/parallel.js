@@ -130,7 +130,7 @@ function axisGroup(drawing, entry, place) {
 
 /** A label on at most four lines that fit between the axes. */
 function wrapLabel(label) {
-  const room = Math.max(8, Math.floor((axisX(1) - axisX(0)) / 7));
+  const room = Math.max(8, Math.floor((axisX(1) - axisX(0)) / 7.2));
   const lines = [];
   for (const word of label.replace(", surrogate", " (surrogate)").split(/\s+|(?<=[-_])/)) {
     const last = lines[lines.length - 1];
