@@ -121,9 +121,7 @@ def norm(
 ) -> Operation:
     """``layernorm`` (scale and shift) or ``rmsnorm`` (scale) over ``n`` elements."""
     parameters = 2 * n if function == "layernorm" else n
-    return vector(
-        name, Kind.NORM, function, m, n, bits=bits, repeat=repeat, component=component, parameters=parameters, held=held
-    )
+    return vector(name, Kind.NORM, function, m, n, bits=bits, repeat=repeat, component=component, parameters=parameters, held=held)
 
 
 def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, component: str) -> Operation:
@@ -131,9 +129,7 @@ def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, 
     return vector(name, Kind.ELEMENTWISE, "add", m, n, bits=bits, repeat=repeat, component=component, operands=2)
 
 
-def embedding(
-    name: str, m: IntLike, n: IntLike, entries: IntLike, *, bits: Bits, weight_id: str = "", held: IntLike = 0
-) -> Operation:
+def embedding(name: str, m: IntLike, n: IntLike, entries: IntLike, *, bits: Bits, weight_id: str = "", held: IntLike = 0) -> Operation:
     """``m`` rows of ``n`` elements read from a table of ``entries`` rows (read at the precision of the weights)."""
     return Operation(
         name,
@@ -289,9 +285,7 @@ def self_attention(
     front = [
         linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=held, **common),
         linear(f"{prefix}k_proj", tokens, narrow, hidden, bias=bias_qkv[1], held=held + tokens * wide, **cache, **common),
-        linear(
-            f"{prefix}v_proj", tokens, narrow, hidden, bias=bias_qkv[2], held=held + tokens * (wide + narrow), **cache, **common
-        ),
+        linear(f"{prefix}v_proj", tokens, narrow, hidden, bias=bias_qkv[2], held=held + tokens * (wide + narrow), **cache, **common),
     ]
     if qk_norm:
         others = stream + tokens * (wide + 2 * narrow)
@@ -333,10 +327,7 @@ def self_attention(
             sinks=sinks,
         )
         if sinks:
-            rows = [
-                replace(row, weight_id=f"{prefix}sinks", copies=repeat) if row.weight_id.endswith("sinks") else row
-                for row in rows
-            ]
+            rows = [replace(row, weight_id=f"{prefix}sinks", copies=repeat) if row.weight_id.endswith("sinks") else row for row in rows]
         if softcap and not fused:
             cap = vector(
                 f"{name}softcap",

@@ -36,9 +36,7 @@ def stack(name: str, values: Sequence[IntLike]) -> IntArray:
             continue
         array = np.asarray(value)
         if array.dtype.kind not in "iu" or array.ndim > 1:
-            raise WorkloadError(
-                f"{name} must be a whole number or a one-dimensional array of them, got {shorten(value)!r} ({array.dtype})"
-            )
+            raise WorkloadError(f"{name} must be a whole number or a one-dimensional array of them, got {shorten(value)!r} ({array.dtype})")
     lengths = {len(value) for value in values if isinstance(value, np.ndarray) and value.ndim == 1}
     if not lengths:
         return np.array([int(value) for value in values], dtype=np.int64)

@@ -42,8 +42,7 @@ def differences(expected: OperationTable, found: OperationTable) -> list[str]:
             names = sorted({*_names(expected, key), *_names(found, key)})
             operand = "weight" if weight else "activation"
             lines.append(
-                f"{kind} batch {batch} groups {groups} m {m} k {k} ({operand}): columns {a} expected, {b} found; "
-                f"rows {', '.join(names)}"
+                f"{kind} batch {batch} groups {groups} m {m} k {k} ({operand}): columns {a} expected, {b} found; rows {', '.join(names)}"
             )
     return lines
 

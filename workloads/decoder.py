@@ -115,15 +115,11 @@ def decoder_rows(d: Mapping[str, Any], way: Pass) -> list[Operation]:
     if d["position"] == "learned":
         entries = d["positions"] + d["position_offset"]
         rows.append(embedding("position_embedding", tokens, hidden, entries, bits=bits, held=stream))
-        rows.append(
-            vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=2)
-        )
+        rows.append(vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=2))
     layers = _layer_rows(d, way)
     final: list[Operation] = []
     if d["final_norm"]:
-        final.append(
-            norm("final_norm", tokens, hidden, function=d["norm"], bits=bits, component="head" if d["head"] else "norm")
-        )
+        final.append(norm("final_norm", tokens, hidden, function=d["norm"], bits=bits, component="head" if d["head"] else "norm"))
     return [*times(rows, way.steps), *layers, *times([*final, *_head_rows(d, way.logits)], way.steps)]
 
 

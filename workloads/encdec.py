@@ -154,9 +154,7 @@ def decoder_side_rows(
     tokens = batch * q_len
     front = [embedding("token_embedding", tokens, hidden, d["vocabulary"], bits=bits)]
     if d["target_positions"]:
-        front.append(
-            embedding("decoder.position_embedding", tokens, hidden, d["target_positions"], bits=bits, held=tokens * hidden)
-        )
+        front.append(embedding("decoder.position_embedding", tokens, hidden, d["target_positions"], bits=bits, held=tokens * hidden))
         front.append(
             vector(
                 "decoder.embedding_add",

@@ -22,9 +22,7 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> WorkloadErr
     """Build the error for a name that is not one of ``known``."""
     names = sorted(known)
     shown = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)} in all)"
-    return WorkloadError(
-        f"{field} is {shorten(value)!r}, must be one of {shown}; nearest is {nearest_name(str(value), names)!r}"
-    )
+    return WorkloadError(f"{field} is {shorten(value)!r}, must be one of {shown}; nearest is {nearest_name(str(value), names)!r}")
 
 
 def shorten(value: Any, limit: int = 80) -> Any:

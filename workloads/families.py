@@ -90,9 +90,7 @@ def _bert_catransformers_grid(values: Mapping[str, Any]) -> Grid:
     # hidden/heads (facebookresearch/CATransformers@ad8c859). The grid is given in physical values.
     sixteenths = np.arange(1, 17)
     axes = np.meshgrid(np.arange(6, 13), 48 * sixteenths, 192 * sixteenths, np.array([4, 6, 8, 12]), indexing="ij")
-    return {
-        name: axis.reshape(-1).astype(np.int64) for name, axis in zip(("layers", "hidden", "ffn", "heads"), axes, strict=True)
-    }
+    return {name: axis.reshape(-1).astype(np.int64) for name, axis in zip(("layers", "hidden", "ffn", "heads"), axes, strict=True)}
 
 
 ENCODER = Builder(

@@ -41,8 +41,7 @@ _SAME_STEPS = {
     "div": "true_divide floor_divide divide reciprocal addcdiv softsign angle atan2",
     "sqrt": "rsqrt",
     "exp": (
-        "exp2 expm1 log log2 log1p pow float_power sin cos tan asin acos atan sinh cosh asinh acosh atanh elu "
-        "selu celu logit xlogy erfinv"
+        "exp2 expm1 log log2 log1p pow float_power sin cos tan asin acos atan sinh cosh asinh acosh atanh elu selu celu logit xlogy erfinv"
     ),
     "silu": "swish hardswish glu",
     "sigmoid": "hardsigmoid special_expit",
@@ -52,9 +51,7 @@ _SAME_STEPS = {
     "rmsnorm": "l2norm",
     "add": "cumsum cumprod sum_of cummax cummin",
 }
-_CANONICAL = {name: name for name in VOCABULARY} | {
-    name: function for function, names in _SAME_STEPS.items() for name in names.split()
-}
+_CANONICAL = {name: name for name in VOCABULARY} | {name: function for function, names in _SAME_STEPS.items() for name in names.split()}
 
 
 def canonical(function: str) -> str:

@@ -44,8 +44,7 @@ def _stepwise(prompt: IntLike, steps: IntLike, window: IntLike) -> Parts:
         raise WorkloadError("kv_growth is 'stepwise', which takes one model at a time; nearest for arrays is 'summed'")
     if steps > STEPWISE_LIMIT:
         raise WorkloadError(
-            f"new_tokens is {steps}, must be at most {STEPWISE_LIMIT} where kv_growth is 'stepwise'; "
-            f"nearest is {STEPWISE_LIMIT}"
+            f"new_tokens is {steps}, must be at most {STEPWISE_LIMIT} where kv_growth is 'stepwise'; nearest is {STEPWISE_LIMIT}"
         )
     keys = np.arange(prompt + 1, prompt + steps + 1, dtype=np.int64)
     if _positive(window):

@@ -45,9 +45,7 @@ class Knob:
         kinds = "iuf" if self.real else "iu"
         if array.dtype.kind not in kinds or array.ndim > 1 or array.size == 0:
             what = "a number" if self.real else "a whole number"
-            raise WorkloadError(
-                f"{self.name} of {model} is {shorten(value)!r}, must be {what} from {self._range()} or an array of them"
-            )
+            raise WorkloadError(f"{self.name} of {model} is {shorten(value)!r}, must be {what} from {self._range()} or an array of them")
         low, high = float(array.min()), float(array.max())
         if not (low >= self.minimum and high <= self.maximum):
             bad, near = (low, self.minimum) if not low >= self.minimum else (high, self.maximum)

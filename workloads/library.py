@@ -119,11 +119,7 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
         for name, value in record["dimensions"].items()
         if _known(name, [*chosen.knobs, *chosen.defaults], f"{where}: field of dimensions")
     }
-    given = {
-        name: value
-        for name, value in record.get("defaults", {}).items()
-        if _known(name, settings, f"{where}: field of defaults")
-    }
+    given = {name: value for name, value in record.get("defaults", {}).items() if _known(name, settings, f"{where}: field of defaults")}
     for name in (*dimensions, *given):
         if name in chosen.knobs and not _absent(value := {**dimensions, **given}[name], name, chosen.defaults):
             chosen.knobs[name].check(value, where)

@@ -112,17 +112,13 @@ class OperationTable:
             low = 1 if name in _POSITIVE else 0
             if column.size and int(column.min()) < low:
                 bad = int(np.argwhere(column < low)[0][-1])
-                raise WorkloadError(
-                    f"{name} of operation {rows[bad].name!r} is {int(column[..., bad].min())}, must be at least {low}"
-                )
+                raise WorkloadError(f"{name} of operation {rows[bad].name!r} is {int(column[..., bad].min())}, must be at least {low}")
         products = np.isin(self.kind, [int(kind) for kind in (*PRODUCTS, *ATTENTION)])
         if products.any() and int(self.k[..., products].min()) < 1:
             bad = int(np.flatnonzero(products & (self.k.reshape(-1, len(self)).min(axis=0) < 1))[0])
             raise WorkloadError(f"k of product {rows[bad].name!r} is 0, must be at least 1")
         # Sums stay in int64: refuse sizes whose products would not.
-        estimate = (
-            self.batch.astype(np.float64) * self.groups * self.m * self.n * np.maximum(self.k + self.v_dim, 1) * self.repeat
-        )
+        estimate = self.batch.astype(np.float64) * self.groups * self.m * self.n * np.maximum(self.k + self.v_dim, 1) * self.repeat
         if float(np.max(estimate)) * len(self) >= 2.0**62:
             bad = int(np.unravel_index(int(np.argmax(estimate)), estimate.shape)[-1])
             raise WorkloadError(f"operation {rows[bad].name!r} is too large to count exactly: its products exceed 2^62")
@@ -177,9 +173,7 @@ class OperationTable:
 
     def same_as(self, other: OperationTable) -> bool:
         """Whether every column holds the same values."""
-        return self.shape == other.shape and all(
-            np.array_equal(self.column(item.name), other.column(item.name)) for item in fields(self)
-        )
+        return self.shape == other.shape and all(np.array_equal(self.column(item.name), other.column(item.name)) for item in fields(self))
 
     # ---- counts, per row: arrays of shape (rows,) or (models, rows), repeats included where the name says total ----
 
@@ -343,11 +337,7 @@ class OperationTable:
         _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
         row = first % len(self)
         columns: dict[str, Any] = {
-            item.name: (
-                column[row]
-                if (column := getattr(self, item.name)).ndim == 1
-                else np.ascontiguousarray(column).reshape(-1)[first]
-            )
+            item.name: (column[row] if (column := getattr(self, item.name)).ndim == 1 else np.ascontiguousarray(column).reshape(-1)[first])
             for item in fields(self)
         }
         columns["repeat"] = np.ones(len(first), dtype=np.int64)

@@ -147,9 +147,7 @@ def _phase_lines(phase: Phase, ridge: float) -> list[str]:
             f"  {name:<12}{_count(part['macs']):>10}{part['macs'] / total:>8.1%}{_count(part['minimum_bytes']):>10}"
             f"{part['macs_per_byte']:>10.2f}  {bound}"
         )
-    lines.append(
-        f"  {'all':<12}{_count(info['macs']):>10}{1:>8.0%}{_count(info['minimum_bytes']):>10}{info['macs_per_byte']:>10.2f}"
-    )
+    lines.append(f"  {'all':<12}{_count(info['macs']):>10}{1:>8.0%}{_count(info['minimum_bytes']):>10}{info['macs_per_byte']:>10.2f}")
     lines += ["", f"  {'operation':<34}{'kind':<18}{'m x n x k':<24}{'batch':>7}{'times':>7}{'MAC':>10}{'bytes':>10}"]
     table = phase.table
     macs, moved = table.row_macs(), table.row_bytes()

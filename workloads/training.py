@@ -82,9 +82,7 @@ def backward_rows(row: Operation, *, frozen: bool) -> list[Operation]:
     if row.kind in ATTENTION:
         return [replace(row, name=f"{row.name}.backward", k=3 * row.k, v_dim=2 * row.v_dim, parameters=0, weight_id="")]
     if row.kind is Kind.EMBEDDING:
-        scatter = replace(
-            row, name=f"{row.name}.backward", kind=Kind.GATHER, function="scatter_add", parameters=0, weight_id=""
-        )
+        scatter = replace(row, name=f"{row.name}.backward", kind=Kind.GATHER, function="scatter_add", parameters=0, weight_id="")
         return [] if frozen else [scatter]
     return [replace(row, name=f"{row.name}.backward", operands=row.operands + 1, parameters=0, weight_id="")]
 

@@ -35,9 +35,7 @@ def encoder_rows(d: Mapping[str, Any]) -> list[Operation]:
     if d["token_types"]:
         tables = 3
         rows.append(embedding("type_embedding", tokens, hidden, d["token_types"], bits=bits, held=2 * tokens * hidden))
-    rows.append(
-        vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=tables)
-    )
+    rows.append(vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=tables))
     rows.append(norm("embedding_norm", tokens, hidden, function="layernorm", bits=bits, component="embedding"))
     rows += self_attention(
         hidden=hidden,

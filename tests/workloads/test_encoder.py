@@ -83,9 +83,7 @@ def test_model_spaces() -> None:
     family = workloads.load("bert")
     assert family.spaces == ("default", "catransformers")
     grid = family.model_grid("catransformers")
-    assert {name: column.dtype for name, column in grid.items()} == dict.fromkeys(
-        ("layers", "hidden", "ffn", "heads"), np.int64
-    )
+    assert {name: column.dtype for name, column in grid.items()} == dict.fromkeys(("layers", "hidden", "ffn", "heads"), np.int64)
     assert len(set(zip(*grid.values(), strict=True))) == 7168
     assert (grid["hidden"] % grid["heads"] == 0).all()
     assert sorted(set(grid["hidden"].tolist())) == [48 * i for i in range(1, 17)]

@@ -84,9 +84,7 @@ def test_decode_reads_every_weight_and_the_cache_once() -> None:
     family = workloads.load("llama3-8b")
     table = family.build(phase="decode", context=2048, sequence=2048, kv_bits=16).phases[0].table
     weights = table.parameter_count() - 128256 * 4096  # all but the input embedding, of which one row is read
-    assert (
-        int(table.row_second_elements()[table.second_is_weight] @ table.repeat[table.second_is_weight]) + 65 * 4096 == weights
-    )
+    assert int(table.row_second_elements()[table.second_is_weight] @ table.repeat[table.second_is_weight]) + 65 * 4096 == weights
     assert table.kv_read_bytes() == 2048 * 131072
     assert 0.9 < table.macs() / table.minimum_bytes() < 1.2  # memory-bound: about one MAC a byte
 
@@ -166,13 +164,9 @@ def test_encoder_decoder_generation() -> None:
 
 
 def test_positions_bound_prompt_and_answer() -> None:
-    with pytest.raises(
-        workloads.WorkloadError, match=r"sequence \+ new_tokens of gpt2 is 1100, must be at most positions = 1024"
-    ):
+    with pytest.raises(workloads.WorkloadError, match=r"sequence \+ new_tokens of gpt2 is 1100, must be at most positions = 1024"):
         workloads.load("gpt2").build(sequence=1000, new_tokens=100)
     with pytest.raises(workloads.WorkloadError, match="at most 16384 where kv_growth is 'stepwise'"):
         workloads.load("llama3.2-1b").build(sequence=10, new_tokens=20000, kv_growth="stepwise")
-    with pytest.raises(
-        workloads.WorkloadError, match="new_tokens of whisper-tiny is 500, must be at most target_positions = 448"
-    ):
+    with pytest.raises(workloads.WorkloadError, match="new_tokens of whisper-tiny is 500, must be at most target_positions = 448"):
         workloads.load("whisper-tiny").build(new_tokens=500)

@@ -128,18 +128,12 @@ def test_knobs_of_an_imported_configuration(tmp_path: Path) -> None:
         build(tmp_path, BERT, sequense=4)
 
 
-VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 40), st.floats(), st.text(max_size=4), st.lists(st.integers(0, 3), max_size=3)
-)
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(-5, 40), st.floats(), st.text(max_size=4), st.lists(st.integers(0, 3), max_size=3))
 
 
 @third_party
 @pytest.mark.usefixtures("libraries")
-@given(
-    st.dictionaries(
-        st.sampled_from([*BERT, "hidden_act", "type_vocab_size", "layer_norm_eps", "is_decoder"]), VALUES, max_size=3
-    )
-)
+@given(st.dictionaries(st.sampled_from([*BERT, "hidden_act", "type_vocab_size", "layer_norm_eps", "is_decoder"]), VALUES, max_size=3))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fuzzed_fields(tmp_path: Path, change: dict[str, Any]) -> None:
     before = {path.name for path in tmp_path.iterdir()}

@@ -425,6 +425,17 @@ def test_a_module_that_cannot_be_exported() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_every_operator_has_a_function_that_hardware_knows() -> None:
+    from workloads.functions import VOCABULARY, canonical
+    from workloads.importers import torch_graph
+
+    for name in torch_graph.ELEMENTWISE - {"pow"}:
+        assert canonical(name) in VOCABULARY
+    for name in (*torch_graph.NORMS.values(), *torch_graph.ACTIVATIONS.values(), *torch_graph._ACTIVATION_CLASSES.values()):
+        assert canonical(name) in VOCABULARY
+    assert {canonical(torch_graph._reduction(name)) for name in torch_graph.REDUCTIONS} == {"max", "mean", "sum", "add"}
+
+
 def test_peak_activations_follow_the_graph() -> None:
     """Three branches that wait for one another: liveness is that of the graph."""
     from workloads.importers.module import import_module

@@ -67,9 +67,7 @@ def test_models_in_one_table_equal_single_models(models: list[list[int]], fixed:
 
 def test_distinct_falls_back_to_ranks_where_a_mixed_radix_would_overflow() -> None:
     rows = [
-        Operation(
-            "x", Kind.NORM, 2**e, 2 ** (20 - e), operands=e + 1, input_elements=3**e * 10**6, held_elements=e, window=7**e
-        )
+        Operation("x", Kind.NORM, 2**e, 2 ** (20 - e), operands=e + 1, input_elements=3**e * 10**6, held_elements=e, window=7**e)
         for e in range(20)
     ] * 2
     shapes, index = OperationTable.from_rows(rows).distinct()
@@ -105,9 +103,7 @@ def test_counts_of_each_kind() -> None:
         Operation("scores", Kind.GEMM, 3, 5, 7, batch=2),
         Operation("conv", Kind.CONV, 6, 5, 9, groups=2, second_is_weight=True, input_elements=50),
         Operation("fused", Kind.ATTENTION_PREFILL, 4, 4, 8, batch=6, kv_share=3, v_dim=2, causal=True),
-        Operation(
-            "latent", Kind.ATTENTION_DECODE, 1, 9, 8, batch=6, kv_share=6, v_dim=6, values_in_keys=True, second_is_cache=True
-        ),
+        Operation("latent", Kind.ATTENTION_DECODE, 1, 9, 8, batch=6, kv_share=6, v_dim=6, values_in_keys=True, second_is_cache=True),
         Operation("add", Kind.ELEMENTWISE, 3, 5, operands=2, function="add"),
         Operation("mean", Kind.ELEMENTWISE, 3, 5, function="mean"),
         Operation("top", Kind.TOPK, 3, 50, 2, function="topk"),
@@ -123,9 +119,7 @@ def test_counts_of_each_kind() -> None:
 
 def test_shared_weights_count_once_in_a_table_and_over_phases() -> None:
     def row(name: str, parameters: int, weight: str, repeat: int, copies: int = 0) -> Operation:
-        return Operation(
-            name, Kind.GEMM, 1, 1, 1, parameters=parameters, weight_id=weight, repeat=repeat, copies=copies, weight_bits=4
-        )
+        return Operation(name, Kind.GEMM, 1, 1, 1, parameters=parameters, weight_id=weight, repeat=repeat, copies=copies, weight_bits=4)
 
     tied = OperationTable.from_rows([row("embed", 90, "table", 1), row("head", 90, "table", 1), row("own", 5, "", 3)])
     assert tied.parameter_count() == 90 + 15

@@ -14,9 +14,7 @@ def test_a_step_is_three_forward_passes(name: str) -> None:
     family = workloads.load(name)
     small = {"encoder_layers": 2, "decoder_layers": 2} if name == "t5-small" else {"layers": 2}
     step = family.build(phase="train", sequence=64, batch=2, **small)
-    forward = {"decoder": {"phase": "prefill", "all_logits": True}, "encoder-decoder": {"phase": "forward"}}.get(
-        family.family, {}
-    )
+    forward = {"decoder": {"phase": "prefill", "all_logits": True}, "encoder-decoder": {"phase": "forward"}}.get(family.family, {})
     once = family.build(sequence=64, batch=2, **small, **forward)
     assert step.macs() == 3 * once.macs()
     assert step.parameter_count() == once.parameter_count()

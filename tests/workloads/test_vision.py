@@ -97,9 +97,7 @@ def test_clip_compares_every_text_with_every_picture() -> None:
 
 
 def test_pictures_that_do_not_fit() -> None:
-    with pytest.raises(
-        workloads.WorkloadError, match=r"image of vit-b16 is 230, must be a multiple of patch = 16; nearest is image = 224"
-    ):
+    with pytest.raises(workloads.WorkloadError, match=r"image of vit-b16 is 230, must be a multiple of patch = 16; nearest is image = 224"):
         workloads.load("vit-b16").build(image=230)
     with pytest.raises(workloads.WorkloadError, match="must be at most 1280 tokens"):
         workloads.load("qwen2.5-vl-7b").build(image_height=4000, image_width=4000)

@@ -143,12 +143,12 @@ class Collector:
                 )
             )  # fmt: skip
         rest = {name: size for name, size in self.parameters.items() if name not in owner}
-        if rest:
+        if rest or not result:
             result.append(self._unused(rest))
         return result
 
     def _unused(self, rest: Mapping[str, int]) -> Operation:
-        """A row that never runs, for the parameters that no operation reads."""
+        """A row that never runs, for the parameters that no operation reads (and for a graph without any operation)."""
         total = sum(size * self.copies.get(name, 1) for name, size in rest.items())
         return Operation(
             "unused_parameters", Kind.ELEMENTWISE, 1, 1, repeat=0, copies=1, parameters=total, component="other",
@@ -194,9 +194,7 @@ class Collector:
             return [self.product(name, m, n, k, first, second, batch=batch // batch_b, groups=batch_b)]
         return self.matrix(name, m, n, k, first, second, batch)
 
-    def vector(
-        self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0
-    ) -> Operation:
+    def vector(self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0) -> Operation:
         """A vector row of ``m`` rows of ``n`` elements; what only copies them is a gather."""
         if function == "copy":
             kind, function = Kind.GATHER, "gather"
@@ -208,9 +206,7 @@ class Collector:
             output_bits=self.activation_bits, operands=operands,
         )  # fmt: skip
 
-    def elementwise(
-        self, name: str, function: str, shape: Sequence[int], operands: int, kind: Kind = Kind.ELEMENTWISE
-    ) -> Operation:
+    def elementwise(self, name: str, function: str, shape: Sequence[int], operands: int, kind: Kind = Kind.ELEMENTWISE) -> Operation:
         """A vector row over all elements of a tensor."""
         n = shape[-1] if shape else 1
         total = 1
@@ -231,9 +227,7 @@ class Collector:
             causal=causal, fused=self.fused_attention,
         )  # fmt: skip
 
-    def experts(
-        self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value
-    ) -> list[Operation]:
+    def experts(self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value) -> list[Operation]:
         """Products of ``rows`` = tokens x top_k vectors with ``experts`` weights at their expected load."""
         from workloads.moe import expert_loads
 

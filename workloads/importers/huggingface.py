@@ -200,9 +200,7 @@ def build_model(config: Mapping[str, Any], file: str) -> tuple[Any, Any]:
             warnings.simplefilter("ignore")
             settings = CONFIG_MAPPING[kind].from_dict(known)
     except Exception as error:  # validation of transformers raises many kinds
-        raise WorkloadError(
-            f"{file} is not a valid configuration of model type {kind!r}: {shorten(str(error), 300)}"
-        ) from error
+        raise WorkloadError(f"{file} is not a valid configuration of model type {kind!r}: {shorten(str(error), 300)}") from error
     cls = _model_class(config, settings, file)
     problem: Exception | None = None
     for implementation in ("sdpa", "eager"):
@@ -229,9 +227,7 @@ def _model_class(config: Mapping[str, Any], settings: Any, file: str) -> Any:
             return cls
         raise WorkloadError(f"{file}: field 'architectures' is {shorten(name)!r}, which is no model class of transformers")
     if type(settings) not in MODEL_MAPPING:
-        raise WorkloadError(
-            f"{file}: field 'architectures' is missing, and model type {settings.model_type!r} has no base model"
-        )
+        raise WorkloadError(f"{file}: field 'architectures' is missing, and model type {settings.model_type!r} has no base model")
     cls = MODEL_MAPPING[type(settings)]
     return cls[0] if isinstance(cls, (list, tuple)) else cls
 
@@ -288,9 +284,7 @@ def leave_out_equal_layers(model: Any, settings: Any) -> tuple[dict[str, int], d
     import torch
 
     times: dict[str, int] = {}
-    stacks = [
-        (path, module) for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 2
-    ]
+    stacks = [(path, module) for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 2]
     done: list[str] = []
     for path, stack in stacks:
         if any(path.startswith(f"{other}.") for other in done):

@@ -48,9 +48,7 @@ def import_module(
     parameters = {key: int(value.numel()) for key, value in module.named_parameters()}
     first_name = {id(value): key for key, value in module.named_parameters()}
     aliases = {key: first_name[id(value)] for key, value in module.named_parameters(remove_duplicate=False)}
-    collector = Collector(
-        parameters, weight_bits, activation_bits, fused_attention, copies=MappingProxyType(dict(copies or {}))
-    )
+    collector = Collector(parameters, weight_bits, activation_bits, fused_attention, copies=MappingProxyType(dict(copies or {})))
     GraphWalk(collector, layer_times, aliases).run(program)
     title = name or type(module).__name__
     check_understood(collector.not_understood, title, strict)
@@ -67,6 +65,4 @@ def check_understood(unknown: Mapping[str, int], title: str, strict: bool) -> No
     """Raise WorkloadError under ``strict`` if an operation was not understood."""
     if strict and unknown:
         listed = ", ".join(f"{operation} ({count})" for operation, count in sorted(unknown.items()))
-        raise WorkloadError(
-            f"{title} has operations that are not understood: {listed}; without strict they are listed and left out"
-        )
+        raise WorkloadError(f"{title} has operations that are not understood: {listed}; without strict they are listed and left out")

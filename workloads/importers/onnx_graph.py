@@ -32,9 +32,7 @@ from workloads.records import Phase, Workload
 MAX_STEPS = 200_000
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
 _VIEWS = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Expand Cast CastLike Slice Split Dropout StopGradient")
-_SHAPE_ONLY = frozenset(
-    ("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Range")
-)
+_SHAPE_ONLY = frozenset(("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Range"))
 
 
 def import_onnx(
@@ -94,9 +92,7 @@ def _axis_name(info: ValueInfo, axis: int) -> str:
 class _Walk:
     """Walks the nodes of a model in order and fills a collector."""
 
-    def __init__(
-        self, model: Model, file: Path, bind: Mapping[str, int], weight_bits: int, activation_bits: int, fused: bool
-    ) -> None:
+    def __init__(self, model: Model, file: Path, bind: Mapping[str, int], weight_bits: int, activation_bits: int, fused: bool) -> None:
         self.model, self.file = model, file
         self.bound = self._bindings(bind)
         self.sizes: dict[str, int] = {}
@@ -126,9 +122,7 @@ class _Walk:
         return {name: int(size) for name, size in bind.items()}
 
     def _collect_parameters(self, graph: Graph) -> None:
-        helpers = {
-            name for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.inputs[1:]
-        }
+        helpers = {name for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.inputs[1:]}
         for tensor in graph.initializers:
             self._check_location(tensor)
             floating = tensor.data_type in FLOATING and tensor.elements > 1 and tensor.name not in helpers
@@ -253,16 +247,12 @@ class _Walk:
             inputs = [name if name in inner else "" for name in step.inputs]
             missing = [name for name in step.inputs if name and name not in inner and name not in function.inputs]
             if missing:
-                raise WorkloadError(
-                    f"{self.file}: function {function.name!r} reads tensor {shorten(missing[0])!r}, which nothing makes"
-                )
+                raise WorkloadError(f"{self.file}: function {function.name!r} reads tensor {shorten(missing[0])!r}, which nothing makes")
             self._node(replace(step, name=title, inputs=inputs, attributes=attributes), inner, {}, depth + 1)
         for outside, inside in zip(node.outputs, function.outputs, strict=False):
             scope[outside] = inner[inside]
 
-    def _if(
-        self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info], depth: int
-    ) -> None:
+    def _if(self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info], depth: int) -> None:
         condition = entries[0].info.value if entries and entries[0] is not None else None
         if condition is None:
             self._unknown(node, "If", entries, scope, known)
@@ -318,9 +308,7 @@ class _Walk:
         for name, info in zip(node.outputs, outputs, strict=False):
             scope[name] = Entry(info, Value(info.shape or (), self._new_root(), True, names))
 
-    def _finish(
-        self, node: Node, entries: Sequence[Entry | None], outputs: Sequence[Info], rows: Rows, scope: dict[str, Entry]
-    ) -> None:
+    def _finish(self, node: Node, entries: Sequence[Entry | None], outputs: Sequence[Info], rows: Rows, scope: dict[str, Entry]) -> None:
         root = self._new_root()
         results = [Value(info.shape or (), root) for info in outputs]
         for name, info, value in zip(node.outputs, outputs, results, strict=False):
@@ -345,9 +333,7 @@ class _Walk:
             row = self.collector.elementwise(title_of(node, names), function, value.shape, 1)
             self.collector.add([(row, names)], [first.value], [value])
 
-    def _unknown(
-        self, node: Node, label: str, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info]
-    ) -> None:
+    def _unknown(self, node: Node, label: str, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info]) -> None:
         domain = f"{node.domain}." if node.domain not in STANDARD else ""
         self.collector.not_understood[shorten(f"{domain}{label}")] += 1
         self._finish(node, entries, [known.get(name, Info(None)) for name in node.outputs], [], scope)

@@ -148,8 +148,7 @@ def _split(node: Node, inputs: Inputs) -> list[Info]:
     if first.value is not None:
         values = np.split(first.value, np.cumsum(sizes)[:-1], axis=axis)
     return [
-        Info(sound((*shape[:axis], size, *shape[axis + 1 :])), first.data_type, value)
-        for size, value in zip(sizes, values, strict=True)
+        Info(sound((*shape[:axis], size, *shape[axis + 1 :])), first.data_type, value) for size, value in zip(sizes, values, strict=True)
     ]
 
 

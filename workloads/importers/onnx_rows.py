@@ -37,9 +37,7 @@ _REDUCTIONS = words(
     "ReduceSumSquare ArgMax ArgMin CumSum MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool"
 )
 _GATHERS = frozenset(("Gather", "GatherElements", "GatherND"))
-_COPIES = words(
-    "Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample OneHot ReverseSequence"
-)
+_COPIES = words("Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample OneHot ReverseSequence")
 
 Rows = list[tuple[Operation, Sequence[str]]]
 
@@ -84,9 +82,7 @@ class OnnxRows:
             row = make(title, "copy", result, 1)
         elif op == "TopK":
             n = first[-1] if first else 1
-            row = self.collector.vector(
-                title, Kind.TOPK, "topk", math.prod(first) // max(n, 1), n, k=result[-1] if result else 1
-            )
+            row = self.collector.vector(title, Kind.TOPK, "topk", math.prod(first) // max(n, 1), n, k=result[-1] if result else 1)
         else:
             row = make(title, _power(present) if op == "Pow" else _ELEMENTWISE.get(op, op.lower()), result, operands)
         return [(row, names)]
@@ -121,9 +117,7 @@ class OnnxRows:
             m, n, k = math.prod(outputs[0].known()[2:]), weight.shape[0] // groups, weight.shape[1] * taps
         if not m * n * k * x.shape[0]:
             return []
-        row = self.collector.product(
-            title, m, n, k, x, weight, batch=x.shape[0], groups=groups, kind=Kind.CONV, input_elements=x.elements
-        )
+        row = self.collector.product(title, m, n, k, x, weight, batch=x.shape[0], groups=groups, kind=Kind.CONV, input_elements=x.elements)
         return [row]
 
     def _einsum(self, node: Node, title: str, entries: Sequence[Entry | None], outputs: Sequence[Info]) -> list[Operation]:
@@ -163,9 +157,7 @@ class OnnxRows:
         outputs = [Info(result), Info((*cache, qk)), Info((*cache, width)), Info((batch, heads, q_len, kv_len))]
         return rows, outputs[: max(1, len(node.outputs))]
 
-    def _core(
-        self, node: Node, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk: int, width: int, causal: bool
-    ) -> Rows:
+    def _core(self, node: Node, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk: int, width: int, causal: bool) -> Rows:
         if min(batch, heads, kv_heads, q_len, kv_len, qk, width) < 1 or heads % kv_heads:
             raise ValueError(f"{heads} query heads, {kv_heads} KV heads and lengths {q_len}, {kv_len} do not fit")
         rows = self.collector.attention(
@@ -272,7 +264,7 @@ def _function(node: Node) -> str:
     return _FUNCTIONS.get(node.op_type, node.op_type.lower())
 
 
-_ELEMENTWISE = {"Sum": "add", "Mean": "add", "Min": "minimum", "Max": "maximum"}
+_ELEMENTWISE = {"DynamicQuantizeLinear": "quantize", "Sum": "add", "Mean": "add", "Min": "minimum", "Max": "maximum"}
 
 
 def _reduction(op: str) -> str:

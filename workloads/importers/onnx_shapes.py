@@ -282,9 +282,7 @@ _SAME = words(
     "RandomNormalLike RandomUniformLike ReverseSequence Bernoulli"
 )
 
-_REDUCTIONS = words(
-    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
-)
+_REDUCTIONS = words("ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare")
 
 
 def _fold(function: Callable[..., Any], items: Sequence[Any]) -> Any:

@@ -49,8 +49,7 @@ def _conv_transpose(node: Node, inputs: Inputs) -> list[Info]:
         pads = [int(item) for item in node.attributes.get("pads") or [0] * (2 * rank)]
         extra = [int(item) for item in node.attributes.get("output_padding") or [0] * rank]
         spatial = [
-            strides[i] * (x[2 + i] - 1) + extra[i] + dilations[i] * (weight[2 + i] - 1) + 1 - pads[i] - pads[i + rank]
-            for i in range(rank)
+            strides[i] * (x[2 + i] - 1) + extra[i] + dilations[i] * (weight[2 + i] - 1) + 1 - pads[i] - pads[i + rank] for i in range(rank)
         ]
     groups = int(node.attributes.get("group", 1))
     return [Info(sound((x[0], weight[1] * groups, *spatial)), need(inputs, 0).data_type)]

@@ -44,9 +44,7 @@ def average_precision(scores: npt.ArrayLike, positives: npt.ArrayLike) -> float:
     """
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positives, dtype=bool)
     if values.shape != truth.shape or values.ndim != 1 or not truth.any():
-        raise WorkloadError(
-            f"average precision needs scores and answers of one length with at least one positive, got {values.shape}"
-        )
+        raise WorkloadError(f"average precision needs scores and answers of one length with at least one positive, got {values.shape}")
     if not np.isfinite(values).all():
         raise WorkloadError("average precision needs finite scores")
     order = np.argsort(-values, kind="stable")

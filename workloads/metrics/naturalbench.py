@@ -76,9 +76,7 @@ def score(groups: Iterable[Sequence[int]]) -> NaturalBenchScores:
         count += 1
     if not count:
         raise WorkloadError("answers hold no group, at least one group of four answers is needed")
-    return NaturalBenchScores(
-        single / (4 * count), question / (2 * count), image / (2 * count), whole / count, count, unreadable
-    )
+    return NaturalBenchScores(single / (4 * count), question / (2 * count), image / (2 * count), whole / count, count, unreadable)
 
 
 def score_records(records: Iterable[Mapping[str, Any]], where: str) -> NaturalBenchScores:
