@@ -143,9 +143,7 @@ def check(a: Accelerator, where: str = "") -> None:
             raise bad_value(f"levels.{inner.name}.kind", inner.kind, "sram: only the last level is a DRAM", where=where)
     for inner, outer in zip(a.levels, a.levels[1:], strict=False):
         if outer.per_core and not inner.per_core:
-            raise HardwareError(
-                f"{where}: level {outer.name} is per core but lies outside level {inner.name}, which all cores share"
-            )
+            raise HardwareError(f"{where}: level {outer.name} is per core but lies outside level {inner.name}, which all cores share")
         if inner.bytes > outer.bytes:
             raise bad_value(
                 f"levels.{inner.name}.bytes",
@@ -254,9 +252,7 @@ def _flatten(document: Mapping[str, Any], where: str) -> tuple[dict[str, Any], l
             raise unknown_name("field", key, (*allowed, *sections, "levels"), where=where)
     levels = document.get("levels")
     if not isinstance(levels, list) or not levels:
-        raise HardwareError(
-            f"{where}: levels is missing: give one [[levels]] table a memory level, innermost first, the DRAM last"
-        )
+        raise HardwareError(f"{where}: levels is missing: give one [[levels]] table a memory level, innermost first, the DRAM last")
     return flat, [_level_fields(i, level, where) for i, level in enumerate(levels)]
 
 
@@ -279,9 +275,7 @@ def _level_fields(i: int, level: Mapping[str, Any], where: str) -> dict[str, Any
         fields["bytes"] = sizes if isinstance(raw, list) else sizes[0]
     if "words_per_cycle" in fields:
         if "read_words_per_cycle" in fields or "write_words_per_cycle" in fields:
-            raise HardwareError(
-                f"{where}: {label} gives words_per_cycle and also a read or write bandwidth: give one or the other"
-            )
+            raise HardwareError(f"{where}: {label} gives words_per_cycle and also a read or write bandwidth: give one or the other")
         if not isinstance(fields["words_per_cycle"], list):
             both = fields.pop("words_per_cycle")
             fields["read_words_per_cycle"] = fields["write_words_per_cycle"] = both

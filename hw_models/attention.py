@@ -112,9 +112,7 @@ def attention_costs(
         copies = hardware.cores[None, :] if hardware.level_per_core[level] else 1
         times.append(cycles / copies * per_cycle)
         energy_pj = (
-            energy_pj
-            + read * hardware.level_read_pj_per_word[None, :, level]
-            + write * hardware.level_write_pj_per_word[None, :, level]
+            energy_pj + read * hardware.level_read_pj_per_word[None, :, level] + write * hardware.level_write_pj_per_word[None, :, level]
         )
         if level == last:
             dram_bytes = (read + write) * word / 8.0

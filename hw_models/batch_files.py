@@ -113,9 +113,7 @@ def load_hardware(hw: str | Path, profile: str | None) -> templates.Template | A
 class _Designs:
     """The distinct designs that the rows of a table name, and the design of each row."""
 
-    def __init__(
-        self, table: Table, hardware: templates.Template | Accelerator, defaults: Mapping[str, Any], other: Sequence[str]
-    ) -> None:
+    def __init__(self, table: Table, hardware: templates.Template | Accelerator, defaults: Mapping[str, Any], other: Sequence[str]) -> None:
         own = () if isinstance(hardware, Accelerator) else (*hardware.knobs, *hardware.settings)
         for name in table.columns:
             if name not in own and name not in other:
@@ -241,9 +239,7 @@ def evaluate_gemms(
 def _dimension(table: Table, row: int, name: str) -> int:
     value = table.number(row, name)
     if not isinstance(value, int) or value < 1:
-        raise HardwareError(
-            f"{table.path}, line {row + 2}: {name} = {value} is not valid: a dimension is a whole number from 1"
-        )
+        raise HardwareError(f"{table.path}, line {row + 2}: {name} = {value} is not valid: a dimension is a whole number from 1")
     return value
 
 

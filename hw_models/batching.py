@@ -184,8 +184,7 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
         ):
             if value != expected:
                 raise HardwareError(
-                    f"designs of one batch must agree in their {what}: {other.name!r} has {value}, "
-                    f"{first.name!r} has {expected}"
+                    f"designs of one batch must agree in their {what}: {other.name!r} has {value}, {first.name!r} has {expected}"
                 )
 
     def ints(name: str) -> IntArray:
@@ -268,9 +267,7 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
             shared=batch.level_shared[i],
             double_buffered=batch.level_double_buffered[i],
             access_bytes=batch.level_access_bytes[i],
-            area_bytes=None
-            if batch.level_area_bytes[index, i] == batch.level_bytes[index, i]
-            else int(batch.level_area_bytes[index, i]),
+            area_bytes=None if batch.level_area_bytes[index, i] == batch.level_bytes[index, i] else int(batch.level_area_bytes[index, i]),
         )
         for i in range(batch.levels)
     )

@@ -99,8 +99,7 @@ def unit_costs(
     check_criterion(criterion)
     if shapes.models is not None:
         raise HardwareError(
-            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: "
-            "give table.distinct().table for a table of models"
+            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: give table.distinct().table for a table of models"
         )
     if len(hardware) == 0:
         raise HardwareError("unit_costs needs at least one design, got none")
@@ -173,9 +172,7 @@ def slowest(times: Sequence[FloatArray]) -> tuple[FloatArray, npt.NDArray[np.int
     return latency, which
 
 
-def table_sums(
-    table: OperationTable, index: IntArray, unit: UnitCosts, names: Sequence[str] = ADDITIVE
-) -> dict[str, FloatArray]:
+def table_sums(table: OperationTable, index: IntArray, unit: UnitCosts, names: Sequence[str] = ADDITIVE) -> dict[str, FloatArray]:
     """Additive costs of each model of a table on each design: {name: (models, points)}; one model counts as one.
 
     ``index`` (rows,) or (models, rows) says which shape of ``unit`` each row is.
@@ -287,9 +284,7 @@ class Cost:
             raise HardwareError("a breakdown is kept for one model at a time: evaluate the model by itself (table.model(i))")
         if point is None:
             if rows.latency_s.shape[1] != 1:
-                raise HardwareError(
-                    f"a breakdown needs the number of a design from 0 to {rows.latency_s.shape[1] - 1}, got none"
-                )
+                raise HardwareError(f"a breakdown needs the number of a design from 0 to {rows.latency_s.shape[1] - 1}, got none")
             point = 0
         return [
             {
@@ -322,11 +317,7 @@ def evaluate(
     """
     batch = accelerators if isinstance(accelerators, AcceleratorBatch) else accelerators.batch()
     one_design = isinstance(accelerators, Accelerator)
-    phases = (
-        [("", operations, 1.0)]
-        if isinstance(operations, OperationTable)
-        else [(p.name, p.table, p.runs) for p in operations.phases]
-    )
+    phases = [("", operations, 1.0)] if isinstance(operations, OperationTable) else [(p.name, p.table, p.runs) for p in operations.phases]
     one_model = operations.models is None
     required = required_bytes(operations, batch)
     macs = np.asarray(operations.macs(), dtype=np.float64)

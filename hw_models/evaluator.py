@@ -90,9 +90,7 @@ class _Phase:
 class Evaluator:
     """Costs of one model (``operations``) on any of the designs of ``hardware``, one call a design."""
 
-    def __init__(
-        self, operations: OperationTable | Workload, hardware: AcceleratorBatch, *, criterion: Criterion = "edp"
-    ) -> None:
+    def __init__(self, operations: OperationTable | Workload, hardware: AcceleratorBatch, *, criterion: Criterion = "edp") -> None:
         from hw_models.memory import mapping_hardware
 
         check_criterion(criterion)
@@ -199,9 +197,7 @@ class Evaluator:
     def _vectors(self, work: VectorWork, point: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         from hw_models.formulas import NUMPY, vector_unit
 
-        found = vector_unit(
-            NUMPY, work, levels=self._levels[point], **{name: column[point] for name, column in self._vector.items()}
-        )
+        found = vector_unit(NUMPY, work, levels=self._levels[point], **{name: column[point] for name, column in self._vector.items()})
         longest = found.lanes_s
         for time in found.level_s:
             longest = np.maximum(longest, time)
@@ -214,18 +210,11 @@ def _level_columns(hardware: AcceleratorBatch) -> list[list[LevelRates]]:
     from hw_models.vector import level_rates
 
     columns = [{name: column[0].tolist() for name, column in vars(level).items()} for level in level_rates(hardware)]
-    return [
-        [LevelRates(**{name: values[point] for name, values in level.items()}) for level in columns]
-        for point in range(len(hardware))
-    ]
+    return [[LevelRates(**{name: values[point] for name, values in level.items()}) for level in columns] for point in range(len(hardware))]
 
 
 def _phases(operations: OperationTable | Workload, widths: precision.Widths, hardware: AcceleratorBatch) -> list[_Phase]:
-    tables = (
-        [(operations, 1.0)]
-        if isinstance(operations, OperationTable)
-        else [(phase.table, phase.runs) for phase in operations.phases]
-    )
+    tables = [(operations, 1.0)] if isinstance(operations, OperationTable) else [(phase.table, phase.runs) for phase in operations.phases]
     return [_prepared(precision.at_widths(table, widths), float(runs), hardware) for table, runs in tables]
 
 

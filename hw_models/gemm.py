@@ -177,16 +177,13 @@ def _fill(costs: UnitCosts, rows: IntArray, found: Products, shape: int) -> None
     costs.bound[rows] = found.bounds(shape)
 
 
-def _no_mapping(
-    sizes: IntArray, labels: Sequence[str], hardware: AcceleratorBatch, feasible: npt.NDArray[np.bool_]
-) -> HardwareError:
+def _no_mapping(sizes: IntArray, labels: Sequence[str], hardware: AcceleratorBatch, feasible: npt.NDArray[np.bool_]) -> HardwareError:
     shape, point = (int(v) for v in np.argwhere(~feasible)[0])
     batch, m, n, k = (int(v) for v in sizes[shape])
     name = f"operation {labels[shape]!r} " if labels else "the product "
     label = hardware.names[point] if hardware.names else f"design {point}"
     held = ", ".join(
-        f"{level} {int(size)} bytes"
-        for level, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
+        f"{level} {int(size)} bytes" for level, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
     )
     return HardwareError(
         f"no tile of {name}(batch {batch}, m {m}, n {n}, k {k}) fits the memories of {label} ({held}): "

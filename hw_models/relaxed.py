@@ -112,9 +112,7 @@ def edge_cost(
             _sram(xp, "read_pj", l2) / 4,
             _sram(xp, "write_pj", l2) / 4,
         ),
-        LevelRates(
-            glb * 8, glb_words_per_cycle, glb_words_per_cycle, _sram(xp, "read_pj", glb) / 4, _sram(xp, "write_pj", glb) / 4
-        ),
+        LevelRates(glb * 8, glb_words_per_cycle, glb_words_per_cycle, _sram(xp, "read_pj", glb) / 4, _sram(xp, "write_pj", glb) / 4),
         LevelRates(xp.asarray(np.inf), dram_words_per_cycle, dram_words_per_cycle, dram_pj, dram_pj),
     ]
     latency, energy = xp.asarray(0.0), xp.asarray(0.0)

@@ -153,9 +153,7 @@ def sram(quantity: Quantity, size_bytes: npt.ArrayLike, node_nm: npt.ArrayLike =
     bad = (size != 0) & ~((size >= low) & (size <= high))
     if np.any(bad):
         value = float(np.extract(bad, size)[0])
-        raise bad_value(
-            "SRAM size in bytes", value, f"0 or between {low:g} and {high:g}", closest=f"{min(max(value, low), high):g}"
-        )
+        raise bad_value("SRAM size in bytes", value, f"0 or between {low:g} and {high:g}", closest=f"{min(max(value, low), high):g}")
     found = cacti(quantity, np.where(present, size, KIB), node_nm, access_bytes)
     if quantity == "read_pj":
         found = found / 2 + ADDRESS_READ_PJ * logic_energy(node_nm)
@@ -225,9 +223,7 @@ def _voltage(voltage_v: npt.ArrayLike) -> FloatArray:
     if np.any(bad):
         value = float(np.extract(bad, voltage)[0])
         closest = f"{min(max(value, low), high):g}"
-        raise bad_value(
-            "voltage_v", value, f"between {low:g} and {high:g} V, where the scaling of logic holds", closest=closest
-        )
+        raise bad_value("voltage_v", value, f"between {low:g} and {high:g} V, where the scaling of logic holds", closest=closest)
     return voltage
 
 

@@ -96,9 +96,7 @@ def _elementwise(
     return (_ceil(elements, lanes) * c).astype(np.float64), energy, 2.0 * tiles
 
 
-def _softmax(
-    elements: int, n: int, m: int, size: float, hardware: AcceleratorBatch
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _softmax(elements: int, n: int, m: int, size: float, hardware: AcceleratorBatch) -> tuple[FloatArray, FloatArray, FloatArray]:
     lanes = hardware.vector_lanes
     mac, register, table = logic("mac").energy_pj, logic("vector_register"), logic("lookup_table").energy_pj
     per_tile = _ceil(size, hardware.vector_buffer_bytes * hardware.cores)

@@ -21,13 +21,13 @@ VOCABULARY = (
 
 _SAME_STEPS = {
     "sub": (
-        "rsub eq ne equal not_equal lt le gt ge less less_equal lessorequal greater greater_equal greaterorequal "
+        "rsub subtract eq ne equal not_equal lt le gt ge less less_equal lessorequal greater greater_equal greaterorequal "
         "sgn sign remainder fmod mod isnan isinf isfinite bitshift"
     ),
     "mul": (
-        "where masked_fill logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
+        "where bernoulli masked_fill logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not "
         "bitwise_xor __and__ __or__ __xor__ and or xor not bitwiseand bitwiseor bitwisexor bitwisenot square "
-        "outer polar complex tril triu lerp addcmul multiply"
+        "outer polar complex tril triu trilu lerp addcmul multiply"
     ),
     "relu": (
         "clamp clamp_min clamp_max clip maximum minimum min abs relu6 leaky_relu leakyrelu prelu hardtanh "
@@ -49,6 +49,8 @@ _SAME_STEPS = {
     "erf": "special_erf",
     "layernorm": "groupnorm instancenorm",
     "rmsnorm": "l2norm",
+    "softmax": "hardmax",
+    "rope": "rotaryembedding",
     "add": "cumsum cumprod sum_of cummax cummin",
 }
 _CANONICAL = {name: name for name in VOCABULARY} | {name: function for function, names in _SAME_STEPS.items() for name in names.split()}

@@ -64,12 +64,22 @@ def _is_path(name: str) -> bool:
 
 
 def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
-    if not path.exists():
-        raise WorkloadError(f"workload file {str(path)!r} does not exist; a workload is a name, an .onnx, .json or .toml file")
+    try:
+        state = path.stat()
+    except OSError:
+        raise WorkloadError(
+            f"workload file {str(path)!r} does not exist; a workload is a name, an .onnx, .json or .toml file"
+        ) from None
+    return _load_file_once(path, state.st_mtime_ns, state.st_size, tuple(sorted(bind.items())), strict)
+
+
+@functools.lru_cache(maxsize=16)
+def _load_file_once(path: Path, changed: int, size: int, bind: tuple[tuple[str, int], ...], strict: bool) -> Family:
+    """Load a file; the same file, unchanged, is loaded (and, as a graph, walked) once."""
     if path.suffix == ".onnx":
         from workloads.importers.onnx_family import family_from_onnx
 
-        return family_from_onnx(path, bind, strict=strict)
+        return family_from_onnx(path, dict(bind), strict=strict)
     if bind:
         raise WorkloadError(f"bind is given for {str(path)!r}, must be left out except for an ONNX file")
     if path.suffix == ".toml":

@@ -161,6 +161,11 @@ def describe(
     version: str = "",
 ) -> ExportDesign:
     """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
+    from hw_models import precision
+
+    workload = precision.workload_at_widths(
+        workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits)
+    )
     if workload.models is not None:
         raise UsageError(f"workload {workload.name!r} describes {workload.models} models; an export takes one")
     products, others, notes = _collect(accelerator, workload, criterion)
@@ -271,7 +276,7 @@ def product_mappings(design: ExportDesign) -> dict[str, ChosenMapping]:
     """The best mapping of each product on the accelerator by the design's criterion: {name: mapping}."""
     from dse_kernels import mapping
 
-    from hw_models.gemm import mapping_hardware
+    from hw_models.memory import mapping_hardware
 
     products = design.products
     found = mapping.search(

@@ -83,9 +83,7 @@ def column(values: Sequence[Any]) -> Any:
     return {"values": [value for _, value in codes], "index": index}
 
 
-def report_data(
-    run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, max_breakdowns: int = MAX_BREAKDOWNS
-) -> dict[str, Any]:
+def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, max_breakdowns: int = MAX_BREAKDOWNS) -> dict[str, Any]:
     """Everything that the page's script needs of the designs ``keep``, JSON-ready and the same for the same run."""
     designs = [run.designs[index] for index in keep]
     place = {index: position for position, index in enumerate(keep)}
@@ -97,9 +95,7 @@ def report_data(
         "total": len(run.designs),
         "suggested": None if nearest is None else place[nearest],
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in run.problem.objectives],
-        "constraints": [
-            {"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints
-        ],
+        "constraints": [{"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints],
         "metrics": {
             name: {
                 "label": units[name].label,
@@ -116,9 +112,7 @@ def report_data(
             "support": column(supports),
             "metrics": {name: column([design["metrics"].get(name) for design in designs]) for name in metric_names(designs)},
             "knobs": {name: column([design["knobs"].get(name) for design in designs]) for name in knob_names(designs)},
-            "parts": {
-                name: column([(design.get("embodied_parts_kgco2e") or {}).get(name) for design in designs]) for name in parts
-            },
+            "parts": {name: column([(design.get("embodied_parts_kgco2e") or {}).get(name) for design in designs]) for name in parts},
             "dram_bytes_per_s": column([design.get("dram_bytes_per_s") for design in designs]),
         },
         "breakdowns": _breakdowns(designs, max_breakdowns),
@@ -208,7 +202,6 @@ def _extras(run: Any, keep: list[int]) -> dict[str, Any]:
         rows = [row for row in importance if isinstance(row, Mapping) and finite(row.get("share")) is not None]
         if rows:
             extras["importance"] = [
-                {"knob": str(row.get("knob")), "metric": str(row.get("metric")), "share": rounded(float(row["share"]))}
-                for row in rows
+                {"knob": str(row.get("knob")), "metric": str(row.get("metric")), "share": rounded(float(row["share"]))} for row in rows
             ]
     return extras

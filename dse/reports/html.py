@@ -113,7 +113,9 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
         tag("title", f"{text.title(run)} · dse report"),
         raw_element("style", asset("report.css")),
     ]
-    return "<!doctype html>\n" + tag("html", tag("head", head), tag("body", body), lang="en") + "\n"
+    page = "<!doctype html>\n" + tag("html", tag("head", head), tag("body", body), lang="en") + "\n"
+    # A command line with bytes that are no UTF-8 reaches here as lone surrogates, which no file can hold.
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _joined_script() -> str:
@@ -210,8 +212,7 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
             "Trade-offs across the front",
             tag(
                 "p",
-                "Drag along an axis to keep a range; the front above and the table below follow. "
-                "Click a line to pin its design.",
+                "Drag along an axis to keep a range; the front above and the table below follow. Click a line to pin its design.",
                 class_="note screen",
             ),
             tag("div", id="parallel-controls", class_="controls"),

@@ -13,9 +13,7 @@ from dse.reports.units import DisplayUnit, error_text, finite, number_text
 
 def section(name: str, title: str, *children: Any, **attributes: Any) -> Markup:
     """A section with its heading; ``name`` is its anchor."""
-    return tag(
-        "section", tag("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title", **attributes
-    )
+    return tag("section", tag("h2", title, id=f"{name}-title"), *children, id=name, aria_labelledby=f"{name}-title", **attributes)
 
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str, numeric: Iterable[int] = ()) -> Markup:
@@ -79,9 +77,7 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
         tag("h1", text.headline(run, units)),
         tag("p", " ".join(text.summary_sentences(run)), class_="lead"),
         tag("ul", cards, class_="cards") if cards else None,
-        tag("aside", tag("ul", [tag("li", line) for line in cautions]), class_="caution", aria_label="Cautions")
-        if cautions
-        else None,
+        tag("aside", tag("ul", [tag("li", line) for line in cautions]), class_="caution", aria_label="Cautions") if cautions else None,
     )
 
 
@@ -120,12 +116,8 @@ def infeasible(run: Any) -> Markup:
 
 def setting(run: Any) -> Markup:
     """Objectives, constraints and the deployment that they are judged in."""
-    objectives = [
-        tag("li", "Maximise " if o.direction == "max" else "Minimise ", tag("code", o.metric)) for o in run.problem.objectives
-    ]
-    constraints = [tag("li", text.constraint_text(c), " ", tag("code", str(c))) for c in run.problem.constraints] or [
-        tag("li", "none")
-    ]
+    objectives = [tag("li", "Maximise " if o.direction == "max" else "Minimise ", tag("code", o.metric)) for o in run.problem.objectives]
+    constraints = [tag("li", text.constraint_text(c), " ", tag("code", str(c))) for c in run.problem.constraints] or [tag("li", "none")]
     rows = [tag("div", tag("dt", label), tag("dd", value, title=name)) for name, label, value in text.deployment_rows(run)]
     return section(
         "setting",
@@ -139,8 +131,7 @@ def setting(run: Any) -> Markup:
                 tag("dl", rows, class_="facts"),
                 tag(
                     "p",
-                    "Designs are compared at equal service: each serves the same requests over its lifetime and idles "
-                    "in between.",
+                    "Designs are compared at equal service: each serves the same requests over its lifetime and idles in between.",
                     class_="note",
                 ),
             ),
@@ -300,9 +291,5 @@ def hypervolume(run: Any) -> Markup | None:
     if value is None:
         return None
     reference = known.get("reference") if isinstance(known, Mapping) else None
-    origin = (
-        f", measured from {text.knobs_text({k: _cell(v) for k, v in reference.items()})}"
-        if isinstance(reference, Mapping)
-        else ""
-    )
+    origin = f", measured from {text.knobs_text({k: _cell(v) for k, v in reference.items()})}" if isinstance(reference, Mapping) else ""
     return tag("p", f"Hypervolume of the front: {number_text(value)}{origin}.", class_="note")

@@ -76,8 +76,7 @@ def summary_sentences(run: Any) -> list[str]:
     criterion = str(context.get("criterion") or run.problem.criterion)
     if context.get("strategy", "exhaustive") == "exhaustive":
         sentences.append(
-            "The whole space was enumerated, so the front is exact for mappings chosen by "
-            f"{CRITERIA.get(criterion, criterion)}."
+            f"The whole space was enumerated, so the front is exact for mappings chosen by {CRITERIA.get(criterion, criterion)}."
         )
     return sentences
 
@@ -89,14 +88,11 @@ def cautions(run: Any) -> list[str]:
     if any("quality" in design["metrics"] for design in run.designs):
         errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
         size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
-        found.append(
-            f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."
-        )
+        found.append(f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less.")
     extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
     if extrapolated:
         found.append(
-            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: "
-            "nothing published supports it."
+            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: nothing published supports it."
         )
     free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
     varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]

@@ -133,7 +133,8 @@ def cost(
             compute = folds * (length + pieces * fill)
         else:
             rest = length - (pieces - 1) * piece
-            compute = folds * ((pieces - 1) * np.maximum(piece, hw.array_rows) + np.maximum(rest, hw.array_rows)) + fill
+            last = np.maximum(rest, hw.array_rows)
+            compute = folds * ((pieces - 1) * np.maximum(piece, hw.array_rows) + last) - (last - rest) + fill
 
     def at(level: int, x: str) -> Any:  # words that leave a level for one fetch
         return words[x] * (copies[x] if hw.level_per_core[level] else 1)

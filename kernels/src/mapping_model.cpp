@@ -84,9 +84,7 @@ Inner inner_of(const Shape &shape, const Share &s, const Spatial &sp, const Hard
     // Outputs that rest are drained in rows + columns - 2 cycles after the last product; weights or inputs are loaded first.
     const double fill_drain = static_cast<double>((d == 2 ? core.rows : 2 * core.rows) + core.columns - 2);
     in.extra = core.kind == kSystolic ? in.folds * fill_drain : fill_drain;
-    const double length = static_cast<double>(s.core[d]);
-    in.compute = core.kind == kSystolic ? in.folds * length + in.extra
-                                        : in.folds * std::max(length, static_cast<double>(core.rows)) + in.extra;
+    in.compute = compute_cycles(in, core, s.core[d], 1, s.core[d]);
     return in;
 }
 

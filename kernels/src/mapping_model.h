@@ -155,9 +155,9 @@ Inner inner_of(const Shape &shape, const Share &share, const Spatial &spatial, c
 inline double compute_cycles(const Inner &inner, const Core &core, int64_t length, int64_t tiles, int64_t tile) {
     if (core.kind == kDotProduct) return inner.compute;
     if (core.kind == kSystolic) return inner.folds * static_cast<double>(length) + inner.extra * static_cast<double>(tiles);
-    // The next resting tile is loaded during this fold, one row a cycle: a fold lasts at least as many cycles as there are rows.
-    const int64_t rest = length - (tiles - 1) * tile;
-    return inner.folds * static_cast<double>((tiles - 1) * std::max(tile, core.rows) + std::max(rest, core.rows)) + inner.extra;
+    // The next resting tile is loaded during this fold, one row a cycle: but for the last, a fold lasts at least `rows` cycles.
+    const int64_t rest = length - (tiles - 1) * tile, last = std::max(rest, core.rows);
+    return inner.folds * static_cast<double>((tiles - 1) * std::max(tile, core.rows) + last) - static_cast<double>(last - rest) + inner.extra;
 }
 
 // Words read from and written to each level, all instances together, for the report.

@@ -15,12 +15,7 @@ from hw_models.errors import HardwareError
 from workloads.ops import Kind, Operation, OperationTable
 
 HEADER = "cores,width,depth,l2_kib,l2_words_per_cycle,glb_mib,batch,m,n,k\n"
-ROWS = (
-    "4,64,16,256,64,4,1,512,768,768\n"
-    "4,64,16,256,64,4,12,512,512,64\n"
-    "1,128,32,64,128,2,12,197,197,64\n"
-    "1,128,32,64,128,2,1,1,1000,768\n"
-)
+ROWS = "4,64,16,256,64,4,1,512,768,768\n4,64,16,256,64,4,12,512,512,64\n1,128,32,64,128,2,12,197,197,64\n1,128,32,64,128,2,1,1,1000,768\n"
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

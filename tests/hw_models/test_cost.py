@@ -164,9 +164,7 @@ def test_catransformers_bert_with_its_constants() -> None:
 @given(
     sizes=st.tuples(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300)),
     batch=st.sampled_from([1, 3, 12]),
-    knob=st.sampled_from(
-        ["l2_words_per_cycle", "l2_kib", "glb_mib", "glb_words_per_cycle", "dram_words_per_cycle", "frequency_hz"]
-    ),
+    knob=st.sampled_from(["l2_words_per_cycle", "l2_kib", "glb_mib", "glb_words_per_cycle", "dram_words_per_cycle", "frequency_hz"]),
 )
 def test_more_bandwidth_buffer_or_frequency_is_never_slower(sizes: tuple[int, int, int], batch: int, knob: str) -> None:
     base = {"l2_words_per_cycle": 32, "l2_kib": 64, "glb_mib": 2, "glb_words_per_cycle": 512, "dram_words_per_cycle": 32}

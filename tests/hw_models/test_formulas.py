@@ -38,9 +38,7 @@ def test_torch_runs_the_same_lines_to_the_same_numbers() -> None:
         lane_pj=tensor(lane_pj(batch)[None, :]),
         word_bits=tensor(batch.word_bits[None, :]),
         frequency_hz=tensor(batch.frequency_hz[None, :]),
-        levels=[
-            formulas.LevelRates(**{name: tensor(value) for name, value in vars(level).items()}) for level in level_rates(batch)
-        ],
+        levels=[formulas.LevelRates(**{name: tensor(value) for name, value in vars(level).items()}) for level in level_rates(batch)],
     )
     assert np.array_equal(found.lanes_s.numpy(), exact.lanes_s)
     assert np.array_equal(found.energy_j.numpy(), exact.energy_j)

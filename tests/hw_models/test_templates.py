@@ -55,8 +55,7 @@ def test_area_equals_the_closed_form_everywhere(profile: str) -> None:
     grid = template.grid()
     area = template.batch(**grid).area_mm2
     expected = [
-        area_by_hand(*row)
-        for row in zip(*(grid[k].tolist() for k in ("cores", "width", "depth", "l2_kib", "glb_mib")), strict=True)
+        area_by_hand(*row) for row in zip(*(grid[k].tolist() for k in ("cores", "width", "depth", "l2_kib", "glb_mib")), strict=True)
     ]
     np.testing.assert_allclose(area, expected, rtol=1e-9)
     assert len(np.unique(np.round(area, 9))) == 1080

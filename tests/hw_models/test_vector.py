@@ -80,8 +80,7 @@ def test_a_row_that_fits_no_buffer_is_read_again() -> None:
 
 def test_wider_numbers_take_more_passes_of_a_lane() -> None:
     narrow, wide = (
-        OperationTable.from_rows([Operation("a", Kind.ACTIVATION, 64, 64, function="gelu", input_bits=b, output_bits=b)])
-        for b in (8, 16)
+        OperationTable.from_rows([Operation("a", Kind.ACTIVATION, 64, 64, function="gelu", input_bits=b, output_bits=b)]) for b in (8, 16)
     )
     assert vector.physical(wide, batch()).lanes_s == 2 * vector.physical(narrow, batch()).lanes_s
 

@@ -1,8 +1,9 @@
 """``amoo``: descent on the relaxed cost model, rounding, and an exact Pareto polish, for spaces too large to enumerate.
 
-A round: random starts, each with a leading group of aligned objectives and its own bounds on the others; descent; rounding to
-the space; then neighbours of the exact front are evaluated with the exact model until none improves it or the round's share
-of evaluations is spent. Only exact values are ever reported. A round depends on (seed, its number) alone.
+A round: starts, each with a leading group of aligned objectives and its own bounds on the others; descent; rounding to the
+space; then neighbours of the exact front are evaluated with the exact model until none improves it or the round's share of
+evaluations is spent. The first round starts from random designs with bounds spread over the range; later ones from the least
+crowded designs of the front, improving one group while the others stay as good as they are. Only exact values are reported.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _STARTS = 24
-_STEPS = 40
-_POLISH = 40_000
-_EXPAND = 64
-_ROUNDS_WITHOUT_NEWS = 3
+_STEPS = 20
+_POLISH = 20_000
+_EXPAND = 32
+_WORKING = 400
+_SLACK = 0.01
+_ROUNDS_WITHOUT_NEWS = 4
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,37 @@ class ExactFront:
     rows: IntArray
     values: FloatArray
 
+    @classmethod
+    def empty(cls, task: Task) -> ExactFront:
+        """No design."""
+        return cls(np.zeros((0, len(task.space.names)), dtype=np.int64), np.zeros((0, len(task.objectives))))
+
     def merged(self, rows: IntArray, values: FloatArray) -> ExactFront:
         """The front of the union; of equal designs one stays."""
         rows, values = np.concatenate([self.rows, rows]), np.concatenate([self.values, values])
-        _, first = np.unique(rows, axis=0, return_index=True)
-        rows, values = rows[np.sort(first)], values[np.sort(first)]
         index = np.arange(len(rows), dtype=np.int64)
         front = Front.of(index, index, values)
-        return ExactFront(rows[front.models], front.values)
+        kept = front.models
+        _, first = np.unique(rows[kept], axis=0, return_index=True)
+        first = np.sort(first)
+        return ExactFront(rows[kept][first], front.values[first])
+
+    def take(self, chosen: IntArray) -> ExactFront:
+        """Some of the designs."""
+        return ExactFront(self.rows[chosen], self.values[chosen])
+
+
+def crowding(values: FloatArray) -> FloatArray:
+    """Crowding distance (n,) of Deb and others (NSGA-II, 2002), on logarithms where all values are positive; ends infinite."""
+    values = np.log(values) if len(values) and (values > 0).all() else values
+    total = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        spread = max(float(np.ptp(column)), 1e-300)
+        gaps = np.full(len(values), np.inf)
+        gaps[1:-1] = (column[order][2:] - column[order][:-2]) / spread
+        total[order] += gaps
+    return total
 
 
 def evaluate(task: Task, rows: IntArray) -> tuple[IntArray, FloatArray]:
@@ -65,29 +91,44 @@ def evaluate(task: Task, rows: IntArray) -> tuple[IntArray, FloatArray]:
     return rows[keep], values[keep]
 
 
-def polish(task: Task, front: ExactFront, *, evaluations: int, expand: int = _EXPAND) -> tuple[ExactFront, int]:
-    """Evaluate the neighbours of the front until none improves it or the evaluations are spent; the front and the count.
+def polish(
+    task: Task, front: ExactFront, *, evaluations: int, rng: np.random.Generator, expand: int = _EXPAND, working: int = _WORKING
+) -> ExactFront:
+    """Evaluate neighbours of the front until none improves it or the evaluations are spent: a Pareto local search.
 
-    Neighbours are one value away in one parameter; in parameters with many values also 4 and 16 away, so that a front in a
-    fine space moves fast.
+    Neighbours are 1, 4 and 16 values away in one parameter (as far as it has so many), and as many again a random step away
+    in two: a clock that needs its voltage moves along with it. The least crowded designs go first. Of a front of more than
+    ``working`` designs the least crowded are worked on; the rest is kept and rejoins at the end.
     """
-    expanded: set[tuple[int, ...]] = set()
-    spent = 0
     shape = np.array(task.space.shape)
-    identity = np.eye(len(shape), dtype=np.int64)
-    steps = np.concatenate([sign * width * identity[shape > 2 * width] for width in (1, 4, 16) for sign in (1, -1)])
+    steps = _single_steps(shape)
+    expanded: set[tuple[int, ...]] = set()
+    aside: list[ExactFront] = []
+    current, spent = front, 0
     while spent < evaluations:
-        fresh = [i for i, row in enumerate(front.rows.tolist()) if tuple(row) not in expanded]
-        if not fresh:
+        if len(current.rows) > 2 * working:
+            aside.append(current)
+            current = current.take(np.sort(np.argsort(-crowding(current.values), kind="stable")[:working]))
+        fresh = np.array([i for i, row in enumerate(current.rows.tolist()) if tuple(row) not in expanded], dtype=np.int64)
+        if not len(fresh):
             break
-        # Spread over the front (it is sorted): the first of many would be one corner.
-        chosen = [fresh[i] for i in np.unique(np.linspace(0, len(fresh) - 1, min(expand, len(fresh))).astype(int))]
-        expanded.update(tuple(row) for row in front.rows[chosen].tolist())
-        near = (front.rows[chosen][:, None, :] + steps[None, :, :]).reshape(-1, len(shape))
-        near = np.unique(near[((near >= 0) & (near < shape)).all(1)], axis=0)
+        chosen = fresh[np.argsort(-crowding(current.values)[fresh], kind="stable")[:expand]]
+        expanded.update(tuple(row) for row in current.rows[chosen].tolist())
+        pairs = steps[rng.integers(len(steps), size=(len(chosen), len(steps)))]
+        pairs = pairs + steps[rng.integers(len(steps), size=(len(chosen), len(steps)))]
+        near = current.rows[chosen][:, None, :] + np.concatenate([np.broadcast_to(steps, pairs.shape), pairs], axis=1)
+        near = near.reshape(-1, len(shape))
+        near = near[((near >= 0) & (near < shape)).all(1)]
         spent += len(near)
-        front = front.merged(*evaluate(task, near))
-    return front, spent
+        current = current.merged(*evaluate(task, near))
+    for part in aside:
+        current = current.merged(part.rows, part.values)
+    return current
+
+
+def _single_steps(shape: IntArray) -> IntArray:
+    identity = np.eye(len(shape), dtype=np.int64)
+    return np.concatenate([sign * width * identity[shape > 2 * width] for width in (1, 4, 16) for sign in (1, -1)])
 
 
 class AmooSearch:
@@ -101,28 +142,21 @@ class AmooSearch:
         if starts < 1:
             raise UsageError(f"amoo starts is {starts}; at least 1 is needed")
         self.rule, self.starts, self.steps, self.polish_evaluations = rule, starts, steps, polish_evaluations
-        self._rounds: dict[tuple[int, int, int], ExactFront] = {}
+        self._rounds: dict[tuple[int, int], list[ExactFront]] = {}
         self._prepared: tuple[tuple[int, int], Relaxed, Alignment] | None = None
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`: the designs of the rounds' fronts, spread first."""
-        if task.learnt:
-            raise UsageError(f"strategy amoo needs every metric known and task {task.name} learns {', '.join(task.learnt)}")
+        """See :class:`dse.strategies.base.Strategy`: the designs of the front after round 0, 1, ..., spread first."""
+        _check(task)
         taken = taken_rows(task, history)
         if task.listable and not len(left_over(task, taken)):
             return None
-        number_of_round, idle = 0, 0
-        while idle < _ROUNDS_WITHOUT_NEWS:
-            front = self.round(task, number_of_round, seed)
-            new = [i for i, row in enumerate(front.rows.tolist()) if tuple(row) not in taken]
-            if new:
-                # From the ends inwards by halves, so that a few proposals already span the front.
-                best = min(new, key=lambda i: _halving(i, len(front.rows)))
-                return proposal_of(task, front.rows[best], round=number_of_round)
-            idle = idle + 1 if not len(front.rows) else 0
-            number_of_round += 1
-            if number_of_round > number + _ROUNDS_WITHOUT_NEWS:
-                break
+        for rounds in range(1, number + _ROUNDS_WITHOUT_NEWS):
+            front = self.front(task, seed, rounds)
+            new = np.array([i for i, row in enumerate(front.rows.tolist()) if tuple(row) not in taken], dtype=np.int64)
+            if len(new):
+                best = int(new[np.argmax(crowding(front.values)[new])])
+                return proposal_of(task, front.rows[best], round=rounds - 1)
         row = draw(task, rng_of(seed, number), taken)
         return None if row is None else proposal_of(task, row, origin="random")
 
@@ -134,31 +168,50 @@ class AmooSearch:
             self._prepared = (key, relaxed, alignment(task, seed=seed, relaxed=relaxed))
         return self._prepared[1], self._prepared[2]
 
-    def round(self, task: Task, number: int, seed: int) -> ExactFront:
-        """The exact front of one round."""
-        key = (id(task), number, seed)
-        if key not in self._rounds:
-            self._rounds[key] = self._round(task, number, seed)
-        return self._rounds[key]
+    def front(self, task: Task, seed: int, rounds: int, start: ExactFront | None = None) -> ExactFront:
+        """The exact front after a number of rounds, continued from ``start`` where one is given.
 
-    def _round(self, task: Task, number: int, seed: int) -> ExactFront:
+        A round depends on the seed, its number and the front before it, so the same call gives the same front; rounds that
+        were computed are remembered.
+        """
+        key = (id(task), seed)
+        known = self._rounds.setdefault(key, [])
+        for number in range(len(known), rounds):
+            before = known[-1] if known else (start or ExactFront.empty(task))
+            known.append(self._round(task, before, number, seed))
+        return known[rounds - 1]
+
+    def _round(self, task: Task, front: ExactFront, number: int, seed: int) -> ExactFront:
         relaxed, found = self.prepare(task, seed)
         rng = rng_of(seed, number, stream=3)
-        rows = draw_many(task, rng, 16 * self.starts)
-        rows, values = evaluate(task, rows)
-        if not len(rows):
-            return ExactFront(rows, values)
-        front = ExactFront(rows[:0], values[:0]).merged(rows, values)
-        starts = rows[rng.permutation(len(rows))[: self.starts]]
-        lead, bounds = self._bounds(relaxed, found, front, len(starts), number)
-        x = task.space.coded(starts)
-        ends = descend(relaxed, x, lead, found.groups, bounds, rule=self.rule, steps=self.steps)
-        rounded = np.unique(np.concatenate([task.space.nearest(ends), starts]), axis=0)
-        front = front.merged(*evaluate(task, rounded))
-        return polish(task, front, evaluations=self.polish_evaluations)[0]
+        rows, values = evaluate(task, draw_many(task, rng, 16 * self.starts))
+        fresh = len(front.rows) < self.starts
+        front = front.merged(rows, values)
+        if not len(front.rows):
+            return front
+        chosen = np.argsort(-crowding(front.values), kind="stable")[: self.starts]
+        if fresh:
+            starts = rows[: self.starts]
+            lead, bounds = self._spread_bounds(relaxed, found, front, len(starts), number)
+        else:
+            # Improve one group of each front design while the others stay as good as they are.
+            starts = front.rows[chosen]
+            own = relaxed.transform(front.values[chosen])
+            lead = (np.arange(len(chosen), dtype=np.int64) + number) % len(found.groups)
+            bounds = np.where(self._leading(found, lead, own.shape[1]), np.inf, own + _SLACK)
+        ends = descend(
+            relaxed, task.space.coded(starts), lead, found.groups, bounds, rule=self.rule, steps=self.steps
+        )
+        front = front.merged(*evaluate(task, task.space.nearest(ends)))
+        return polish(task, front, evaluations=self.polish_evaluations, rng=rng)
 
-    def _bounds(
-        self, relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int
+    @staticmethod
+    def _leading(found: Alignment, lead: IntArray, count: int) -> npt.NDArray[np.bool_]:
+        return np.array([[j in found.groups[g] for j in range(count)] for g in lead.tolist()], dtype=bool)
+
+    @staticmethod
+    def _spread_bounds(
+        relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int
     ) -> tuple[IntArray, FloatArray]:
         """Leading group of each start, and its bounds on the other groups' objectives, spread between the front's ends."""
         values = relaxed.transform(front.values)
@@ -170,9 +223,13 @@ class AmooSearch:
             share = _van_der_corput(number * count + i + 1) * 1.5 - 0.5
             for g, group in enumerate(found.groups):
                 if g != lead[i]:
-                    for j in group:
-                        bounds[i, j] = low[j] + share * (high[j] - low[j])
+                    bounds[i, list(group)] = (low + share * (high - low))[list(group)]
         return lead, bounds
+
+
+def _check(task: Task) -> None:
+    if task.learnt:
+        raise UsageError(f"strategy amoo needs every metric known and task {task.name} learns {', '.join(task.learnt)}")
 
 
 def _van_der_corput(n: int) -> float:
@@ -182,10 +239,3 @@ def _van_der_corput(n: int) -> float:
         n >>= 1
         base *= 0.5
     return value
-
-
-def _halving(i: int, count: int) -> tuple[int, int]:
-    """Order of visit: ends first, then by powers of two."""
-    if i in (0, count - 1):
-        return (0, i)
-    return (64 - (i & -i).bit_length(), i)
