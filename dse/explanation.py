@@ -280,7 +280,7 @@ def assign(
         raise unknown_name("weigh", weigh, WEIGHTS)
     total = total_costs(candidates, segments, pue=pue)
     served = np.isfinite(total)
-    possible = served.any(axis=-1)
+    possible: BoolArray = np.asarray(served.any(axis=-1))
     if not possible.any():
         raise DseError(
             f"no design can serve any of the {segments.size} segments; lower the rates or widen the latency budgets "

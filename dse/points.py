@@ -76,7 +76,10 @@ class Points:
         progress: Callable[[int, int], None] | None,
     ) -> cost.UnitCosts:
         """Unit costs of shapes on the distinct designs, (shapes, designs)."""
-        parts = [cost.unit_costs(shapes, batch, criterion=criterion, threads=threads, progress=progress) for batch in self.batches]
+        parts = [
+            cost.unit_costs(shapes, batch, criterion=criterion, threads=threads, progress=progress, unmapped="infinite")
+            for batch in self.batches
+        ]
         if len(parts) == 1:
             return parts[0]
         arrays = [f.name for f in fields(parts[0]) if isinstance(getattr(parts[0], f.name), np.ndarray)]

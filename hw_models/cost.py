@@ -29,6 +29,7 @@ IntArray = npt.NDArray[np.int64]
 Criterion = Literal["edp", "latency", "energy"]
 CRITERIA: tuple[Criterion, ...] = ("edp", "latency", "energy")
 Progress = Callable[[int, int], None]
+Unmapped = Literal["error", "infinite"]
 ADDITIVE = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s", "dram_bytes")
 """Quantities of `UnitCosts` that add over operations."""
 
@@ -82,6 +83,7 @@ def unit_costs(
     criterion: Criterion = "edp",
     threads: int | None = None,
     progress: Progress | None = None,
+    unmapped: Unmapped = "error",
 ) -> UnitCosts:
     """Cost of one run of each shape on each design.
 
@@ -92,6 +94,8 @@ def unit_costs(
         criterion: what the mapping of a product minimises: energy-delay product, latency or energy.
         threads: threads of the mapping search (None: one a core of the machine); the result does not depend on it.
         progress: called with (shapes done, shapes) while the search runs.
+        unmapped: what a product is that fits no buffer of a design: an error, or infinite latency and energy there (a
+            sweep goes on and counts the design as infeasible).
 
     Raises:
         HardwareError: unknown criterion, an operation that no model costs, or a product that no mapping fits.
@@ -105,10 +109,10 @@ def unit_costs(
         raise HardwareError("unit_costs needs at least one design, got none")
     parts = precision.groups(hardware)
     if len(parts) == 1:
-        return _at_widths(shapes, hardware, parts[0][0], criterion, threads, progress)
+        return _at_widths(shapes, hardware, parts[0][0], criterion, threads, progress, unmapped)
     costs = empty_costs(len(shapes), hardware)
     for widths, points in parts:
-        found = _at_widths(shapes, hardware.take(points), widths, criterion, threads, progress)
+        found = _at_widths(shapes, hardware.take(points), widths, criterion, threads, progress, unmapped)
         for name in (*ADDITIVE, "bound"):
             getattr(costs, name)[:, points] = getattr(found, name)
     return costs
@@ -121,6 +125,7 @@ def _at_widths(
     criterion: Criterion,
     threads: int | None,
     progress: Progress | None,
+    unmapped: Unmapped,
 ) -> UnitCosts:
     """`unit_costs` of designs that impose the same precision."""
     shapes = precision.at_widths(shapes, widths)
@@ -134,7 +139,7 @@ def _at_widths(
     if products.any():
         from hw_models.gemm import product_costs
 
-        product_costs(shapes, hardware, np.flatnonzero(products), costs, criterion, threads, progress)
+        product_costs(shapes, hardware, np.flatnonzero(products), costs, criterion, threads, progress, unmapped)
     if attention.any():
         from hw_models.attention import attention_costs
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dse_kernels.mapping import MappingColumns, MappingHardware
 
     from hw_models.accelerator import AcceleratorBatch
-    from hw_models.cost import Criterion, Progress, UnitCosts
+    from hw_models.cost import Criterion, Progress, UnitCosts, Unmapped
     from workloads.ops import OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,8 +90,9 @@ def search_products(
     labels: Sequence[str] = (),
     target: MappingHardware | None = None,
     with_mapping: bool = True,
+    unmapped: Unmapped = "error",
 ) -> Products:
-    """Best mappings of products (shapes, 4) as batch, m, n, k; a product that fits nowhere is an error.
+    """Best mappings of products (shapes, 4) as batch, m, n, k; a product that fits nowhere is an error, or takes for ever.
 
     ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result.
     ``labels`` name the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it
@@ -112,17 +113,18 @@ def search_products(
         return_words=True,
         return_mapping=with_mapping,
     )
-    if not found.feasible.all():
+    if not found.feasible.all() and unmapped == "error":
         raise _no_mapping(sizes, labels, hardware, found.feasible)
     assert found.read_words is not None
     assert found.write_words is not None
+    fits = found.feasible
     return Products(
         hardware,
-        found.cycles,
-        found.compute_cycles,
-        found.energy_pj,
-        found.read_words,
-        found.write_words,
+        np.where(fits, found.cycles, np.inf),
+        np.where(fits, found.compute_cycles, np.inf),
+        np.where(fits, found.energy_pj, np.inf),
+        np.where(fits[..., None], found.read_words, 0.0),
+        np.where(fits[..., None], found.write_words, 0.0),
         found.mapping,
     )
 
@@ -135,6 +137,7 @@ def product_costs(
     criterion: Criterion,
     threads: int | None,
     progress: Progress | None,
+    unmapped: Unmapped = "error",
 ) -> None:
     """Fill ``costs`` for the rows of matrix products (GEMM, CONV); the rows of one shape are searched once."""
     table = shapes.take(rows)
@@ -157,6 +160,7 @@ def product_costs(
             labels=[str(table.name[i]) for i in part],
             target=target,
             with_mapping=False,
+            unmapped=unmapped,
         )
         for i in range(len(part)):
             _fill(costs, rows[inverse == start + i], found, i)

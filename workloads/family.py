@@ -49,6 +49,7 @@ class Family:
         published: {parameters, source, status, ...} of the published parameter count.
         sources: where the dimensions come from; note: what to know about them.
         quality_metrics: names of the quality metrics that exist for it.
+        model_spaces: which of the builder's model spaces are spaces of this model.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Family:
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     quality_metrics: tuple[str, ...] = ()
     note: str = ""
+    model_spaces: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -73,7 +75,7 @@ class Family:
     @property
     def spaces(self) -> tuple[str, ...]:
         """Names of the model spaces of :meth:`model_grid`."""
-        return tuple(self.builder.grids) or ("default",)
+        return self.model_spaces or ("default",)
 
     def values(self, **knobs: Any) -> dict[str, Any]:
         """Return every dimension and setting, with ``knobs`` in place, derived ones completed and all checked.
@@ -112,17 +114,16 @@ class Family:
     def model_grid(self, space: str = "default", **choices: Sequence[int]) -> Grid:
         """Return the models of a named space, or of the product of ``choices``, as int64 columns of physical values.
 
-        ``model_grid("catransformers")`` gives that space; ``model_grid(hidden=[...], heads=[...])`` gives every combination
-        of the listed values that is a model that exists (the others are left out). The order is canonical: the first knob
-        varies slowest. Raises WorkloadError for an unknown space or knob, or if no combination is left.
+        ``default`` is the model itself where it has no space of its own. ``model_grid("catransformers")`` gives that space;
+        ``model_grid(hidden=[...], heads=[...])`` gives every combination of the listed values that is a model that exists (the
+        others are left out). The order is canonical: the first knob varies slowest. Raises WorkloadError for an unknown space or
+        knob, or if no combination is left.
         """
         if choices:
             return self._product(choices)
-        if not self.builder.grids and space == "default":
-            return self._own()
-        if space not in self.builder.grids:
+        if space not in self.spaces:
             raise unknown_name(f"model space of {self.name}", space, self.spaces)
-        return self.builder.grids[space](self.values())
+        return self.builder.grids[space](self.values()) if self.model_spaces else self._own()
 
     def _own(self) -> Grid:
         knobs = [name for name in ("layers", "hidden", "ffn", "heads") if isinstance(self.dimensions.get(name), int)]

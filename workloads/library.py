@@ -67,9 +67,7 @@ def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
     try:
         state = path.stat()
     except OSError:
-        raise WorkloadError(
-            f"workload file {str(path)!r} does not exist; a workload is a name, an .onnx, .json or .toml file"
-        ) from None
+        raise WorkloadError(f"workload file {str(path)!r} does not exist; a workload is a name, an .onnx, .json or .toml file") from None
     return _load_file_once(path, state.st_mtime_ns, state.st_size, tuple(sorted(bind.items())), strict)
 
 
@@ -118,7 +116,10 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
     for name, kind in required:
         if not isinstance(record.get(name), kind):
             raise WorkloadError(f"{where}: field {name!r} is {shorten(record.get(name))!r}, must be a {_kind_name(kind)}")
-    optional = (("defaults", dict), ("published", dict), ("sources", dict), ("quality_metrics", list), ("note", str))
+    optional: tuple[tuple[str, type], ...] = (
+        *(("defaults", dict), ("published", dict), ("sources", dict)),
+        *(("quality_metrics", list), ("model_spaces", list), ("note", str)),
+    )
     for name, kind in optional:
         if name in record and not isinstance(record[name], kind):
             raise WorkloadError(f"{where}: field {name!r} is {shorten(record[name])!r}, must be a {_kind_name(kind)}")
@@ -145,6 +146,9 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
         sources=MappingProxyType(record.get("sources", {})),
         quality_metrics=tuple(record.get("quality_metrics", ())),
         note=record.get("note", ""),
+        model_spaces=tuple(
+            space for space in record.get("model_spaces", ()) if _known(space, list(chosen.grids), f"{where}: entry of model_spaces")
+        ),
     )
 
 

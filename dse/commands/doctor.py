@@ -11,8 +11,8 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what is installed, what is missing, and how to get it",
-        description="Look at Python, the compiled kernels, the packages of every extra and the programs that some commands use. Leaves with "
-        "code 1 if a search could not run.",
+        description="Look at Python, the compiled kernels, the packages of every extra and the programs that some commands use. Leaves "
+        "with code 1 if a search could not run.",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")

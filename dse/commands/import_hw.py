@@ -11,8 +11,8 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "import-hw",
         help="read an accelerator file of another tool",
-        description="Read an accelerator file of SCALE-Sim (.cfg), ZigZag or Timeloop (YAML) and write it as a TOML file for --hw. What the "
-        "file does not say is assumed and noted, in the file and on stderr.",
+        description="Read an accelerator file of SCALE-Sim (.cfg), ZigZag or Timeloop (YAML) and write it as a TOML file for --hw. What "
+        "the file does not say is assumed and noted, in the file and on stderr.",
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="the other tool's file")

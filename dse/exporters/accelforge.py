@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dse.exporters.base import Export, script
-from dse.exporters.design import ExportDesign, Product, safe_name
+from dse.exporters.design import ExportDesign, Product
+from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, Plain, Tagged, dump
 from hw_models.accelerator import Accelerator, ArrayKind, Dataflow, MemoryLevel
 
@@ -61,7 +62,13 @@ def architecture(design: ExportDesign) -> dict[str, Any]:
     everything = Flow({"keep": Plain("All")})
     last = len(a.levels) - 1
     nodes: list[Tagged] = [
-        _level(design, last, safe_name(a.levels[last].name, taken), Flow({"keep": Plain("~Intermediates"), "may_keep": Plain("All")}), (0.0, 0.0))
+        _level(
+            design,
+            last,
+            safe_name(a.levels[last].name, taken),
+            Flow({"keep": Plain("~Intermediates"), "may_keep": Plain("All")}),
+            (0.0, 0.0),
+        )
     ]
     # The figures of the whole design stand at its outermost level of SRAM, divided where every core has one.
     figures = (float(b.leakage_w[0]), float(b.area_mm2[0]) * 1e-6)
@@ -132,9 +139,7 @@ def workload(p: Product) -> dict[str, Any]:
             # Plain text: single letters would be quoted otherwise ("n" is a boolean in YAML 1.1).
             "iteration_space_shape": {rank: f"0 <= {rank} < {size}" for rank, size in sizes.items()},
             "bits_per_value": Flow({"All": bits["I"]} if len(set(bits.values())) == 1 else bits),
-            "einsums": [
-                {"name": p.name, "tensor_accesses": accesses, "renames": Flow({"weight": "W", "input": "I", "output": "O"})}
-            ],
+            "einsums": [{"name": p.name, "tensor_accesses": accesses, "renames": Flow({"weight": "W", "input": "I", "output": "O"})}],
         }
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from dse.errors import DseError
 from dse.exporters.design import ExportDesign
+from dse.exporters.names import quoted
 
 NOTES_FILE = "EXPORT-NOTES.md"
 OPERATIONS_FILE = "operations.csv"
+MAPPINGS_FILE = "mappings.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
     """Write the files, the list of operations and the notes into ``folder`` (made if need be); returns what was written."""
     from dse.run import write_text
 
-    files = {**export.files, OPERATIONS_FILE: operations_csv(design), NOTES_FILE: notes_text(export, design)}
+    files = {
+        **export.files,
+        OPERATIONS_FILE: operations_csv(design),
+        MAPPINGS_FILE: mappings_json(design),
+        NOTES_FILE: notes_text(export, design),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,11 +99,17 @@ def operations_csv(design: ExportDesign) -> str:
             "runs_per_request": repr(p.runs),
             "dse_cycles": repr(p.latency_s * design.accelerator.frequency_hz),
             "dse_latency_s": repr(p.latency_s),
-            "dse_bound": p.bound,
+            "dse_bound": _word(p.bound),
         }
         for p in design.products
     ]
     return csv_text(rows)
+
+
+def mappings_json(design: ExportDesign) -> str:
+    """The mapping that the cost of each product stands for: cores, array, registers, and the tile of every level."""
+    found = {name: nest.as_dict() for name, nest in design.mappings.items()}
+    return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
 
 def _word(name: str) -> str:
@@ -111,21 +125,6 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def quoted(text: str) -> str:
-    """``text`` as it may stand in Markdown: one line, as code, whatever it holds."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    fence = "`" * (1 + _longest_run(line, "`"))
-    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
-
-
-def _longest_run(text: str, character: str) -> int:
-    longest = current = 0
-    for c in text:
-        current = current + 1 if c == character else 0
-        longest = max(longest, current)
-    return longest
 
 
 def notes_text(export: Export, design: ExportDesign) -> str:
@@ -159,7 +158,8 @@ def notes_text(export: Export, design: ExportDesign) -> str:
     lines += [
         "",
         f"`{OPERATIONS_FILE}` lists every product once: its name in these files, the operations of the model that it is, how often a "
-        "request runs it, and what it costs on this design by our own model.",
+        f"request runs it, and what it costs on this design by our own model. `{MAPPINGS_FILE}` has the mapping that this cost "
+        "stands for, for targets that cannot be told it.",
         "",
     ]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ keys and values, all layers) are listed once with how often a request runs them,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dse.errors import DseError, UsageError
+from dse.exporters.names import quoted, safe_name
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
     from dse.run import Run
     from hw_models.accelerator import Accelerator, AcceleratorBatch
+    from hw_models.memory import LoopNest
     from workloads.records import Workload
 
 
@@ -55,26 +56,6 @@ class Product:
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
         return self.batch * self.m * self.n * self.k
-
-
-@dataclass(frozen=True)
-class ChosenMapping:
-    """The mapping that the design's cost stands for.
-
-    Attributes:
-        split: cores along m, n, k and batch. unroll: array units along m, n, k.
-        tile: for each level below the DRAM, elements of one core's tile along m, n, k. stationary: for each level the dimension
-            (``m``, ``n``, ``k``) of its innermost loop.
-        cycles, compute_cycles: of the product.
-    """
-
-    split: tuple[int, int, int, int]
-    unroll: tuple[int, int, int]
-    register_tile: tuple[int, int, int]
-    tile: tuple[tuple[int, int, int], ...]
-    stationary: tuple[str, ...]
-    cycles: float
-    compute_cycles: float
 
 
 @dataclass(frozen=True)
@@ -114,9 +95,18 @@ class ExportDesign:
         return f"dse_design_{self.number:04d}"
 
     @cached_property
-    def mappings(self) -> dict[str, ChosenMapping]:
-        """The mapping of each product, by its name."""
+    def _mapped(self) -> tuple[dict[str, LoopNest], dict[str, float]]:
         return product_mappings(self)
+
+    @property
+    def mappings(self) -> dict[str, LoopNest]:
+        """The mapping that the cost of each product stands for, by its name."""
+        return self._mapped[0]
+
+    @property
+    def mapped_cycles(self) -> dict[str, float]:
+        """Cycles of each product in that mapping, by its name."""
+        return self._mapped[1]
 
 
 def load_design(run: Run, number: int) -> ExportDesign:
@@ -163,9 +153,7 @@ def describe(
     """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
     from hw_models import precision
 
-    workload = precision.workload_at_widths(
-        workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits)
-    )
+    workload = precision.workload_at_widths(workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits))
     if workload.models is not None:
         raise UsageError(f"workload {workload.name!r} describes {workload.models} models; an export takes one")
     products, others, notes = _collect(accelerator, workload, criterion)
@@ -185,20 +173,6 @@ def describe(
         others=others,
         notes=notes,
     )
-
-
-def safe_name(text: str, taken: set[str] | None = None) -> str:
-    """``text`` as an identifier that no format reads as anything else: letters, digits, underscores; a letter first; new."""
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", text)[:60].strip("_")
-    if not name or not name[0].isalpha():
-        name = f"op_{name}".rstrip("_")
-    if taken is not None:
-        base, number = name, 1
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-    return name
 
 
 def _collect(
@@ -231,11 +205,11 @@ def _collect(
                 continue
             if len(parts) > 1:
                 notes.append(
-                    f"fused attention {operation.name!r} is given as its two products (scores and context) without causal mask, "
+                    f"fused attention {quoted(operation.name)} is given as its two products (scores and context) without causal mask, "
                     "window or softmax; the latency beside them is that of both together"
                 )
             if operation.kind == Kind.CONV:
-                notes.append(f"convolution {operation.name!r} is given as its im2col product; the reuse of its windows is not")
+                notes.append(f"convolution {quoted(operation.name)} is given as its im2col product; the reuse of its windows is not")
             for suffix, key in parts:
                 entry_ = found.setdefault(key, {"names": [], "runs": 0.0, "latency": float(latency[row]), "bound": bound[row]})
                 entry_["names"].append(f"{phase.name}.{operation.name}{suffix}" if len(workload.phases) > 1 else operation.name + suffix)
@@ -243,12 +217,19 @@ def _collect(
     taken: set[str] = set()
     products = tuple(
         Product(
-            safe_name(entry["names"][0], taken), tuple(entry["names"]), *key[:4], key[4], *key[5:], entry["runs"], entry["latency"],
-            entry["bound"],
+            name=safe_name(entry["names"][0], taken),
+            operations=tuple(entry["names"]),
+            **dict(zip(_SHAPE_FIELDS, key, strict=True)),
+            runs=entry["runs"],
+            latency_s=entry["latency"],
+            bound=entry["bound"],
         )
         for key, entry in found.items()
-    )  # fmt: skip
+    )
     return products, tuple(Other(name, *values) for name, values in other.items()), tuple(dict.fromkeys(notes))
+
+
+_SHAPE_FIELDS = ("batch", "m", "n", "k", "second_is_weight", "input_bits", "weight_bits", "output_bits")
 
 
 def _products_of(operation: Any) -> list[tuple[str, tuple[Any, ...]]]:
@@ -272,42 +253,30 @@ def _products_of(operation: Any) -> list[tuple[str, tuple[Any, ...]]]:
     return []
 
 
-def product_mappings(design: ExportDesign) -> dict[str, ChosenMapping]:
-    """The best mapping of each product on the accelerator by the design's criterion: {name: mapping}."""
+def product_mappings(design: ExportDesign) -> tuple[dict[str, LoopNest], dict[str, float]]:
+    """The best mapping of each product on the accelerator by the design's criterion, and its cycles: ({name: mapping}, {name: cycles})."""
     from dse_kernels import mapping
 
-    from hw_models.memory import mapping_hardware
+    from hw_models.memory import loop_nest, mapping_hardware
 
     products = design.products
+    sizes = [(p.batch, p.m, p.n, p.k) for p in products]
+    shared = [p.second_is_weight and p.batch == 1 for p in products]
     found = mapping.search(
-        [(p.batch, p.m, p.n, p.k) for p in products],
-        [p.second_is_weight and p.batch == 1 for p in products],
+        sizes,
+        shared,
         mapping_hardware(design.batch),
         operand_bits=np.array([(p.input_bits, p.weight_bits, p.output_bits) for p in products], dtype=np.float64),
         criterion=design.criterion,  # type: ignore[arg-type]
         return_mapping=True,
     )
-    chosen = found.mapping
-    assert chosen is not None  # asked for
-
-    def ints(values: Any) -> tuple[Any, ...]:
-        return tuple(int(v) for v in values)
-
-    return {
-        p.name: ChosenMapping(
-            split=ints(chosen.split[i, 0]),
-            unroll=ints(chosen.unroll[i, 0]),
-            register_tile=ints(chosen.register_tile[i, 0]),
-            tile=tuple(ints(level) for level in chosen.tile[i, 0]),
-            stationary=tuple(mapping.DIMENSIONS[int(d)] for d in chosen.stationary[i, 0]),
-            cycles=float(found.cycles[i, 0]),
-            compute_cycles=float(found.compute_cycles[i, 0]),
-        )
-        for i, p in enumerate(products)
-    }
+    assert found.mapping is not None  # asked for
+    names = design.batch.level_names
+    nests = {p.name: loop_nest(found.mapping, sizes[i], names, shape=i, weights_shared=shared[i]) for i, p in enumerate(products)}
+    return nests, {p.name: float(found.cycles[i, 0]) for i, p in enumerate(products)}
 
 
-def axis_dimensions(mapping: ChosenMapping, rows: int, columns: int) -> tuple[tuple[str, int], tuple[str, int]]:
+def axis_dimensions(mapping: LoopNest, rows: int, columns: int) -> tuple[tuple[str, int], tuple[str, int]]:
     """Which dimension the columns and the rows of the array carry, and how many units of it: ((columns), (rows)).
 
     The mapping says how many units work along m, n and k; each axis of the array carries one dimension, or both the same.
@@ -332,4 +301,3 @@ def axis_dimensions(mapping: ChosenMapping, rows: int, columns: int) -> tuple[tu
         (names[order[0]], min(mapping.unroll[order[0]], columns)),
         (names[order[1]], min(mapping.unroll[order[1]], rows)),
     )
-

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dse.errors import DseError
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
+from dse.exporters.names import quoted
 from hw_models.accelerator import Dataflow
 
 TOOL = "Gemmini (ucb-bar/gemmini, GemminiArrayConfig as in Configs.scala)"
@@ -56,7 +57,7 @@ def settings_of(design: ExportDesign) -> Array:
     broken = found.broken_rules() if macs >= 4 else ["the array must be a power of two from 2 on"]
     if broken:
         raise DseError(
-            f"accelerator {a.name!r} with {a.array_rows} x {a.array_columns} multipliers and {kib} KiB in level {local.name} has no "
+            f"accelerator {a.name!r} with {a.array_rows} x {a.array_columns} multipliers and {kib} KiB in level {local.name!r} has no "
             f"form in Gemmini: {broken[0]}"
         )
     return found
@@ -107,7 +108,7 @@ class {name} extends Config((site, here, up) => {{
         f"The shape of the array: Gemmini's is square, so {a.array_rows} x {a.array_columns} = {a.array_rows * a.array_columns} "
         f"multipliers became {s.dim} x {s.dim} = {s.dim**2}.",
         "Levels beyond the scratchpad and the accumulator ("
-        + ", ".join(v.name for v in a.levels[1:])
+        + ", ".join(quoted(v.name) for v in a.levels[1:])
         + "): they are the system's caches and memory.",
         "Workload and mapping: Gemmini runs compiled programs; `operations.csv` has the sizes for its tiled matrix products.",
         "Energy, area, voltage, frequency, node.",
@@ -121,7 +122,7 @@ class {name} extends Config((site, here, up) => {{
         files={f"{name}.scala": text},
         expressed=[
             f"`{name}.scala`: the array, its dataflow ({s.dataflow}), scratchpad ({s.scratchpad_kib} KiB) and accumulator "
-            f"({s.accumulator_kib} KiB) from level {a.levels[0].name}, the width of the bus."
+            f"({s.accumulator_kib} KiB) from level {quoted(a.levels[0].name)}, the width of the bus."
         ],
         assumed=[
             f"{SCRATCHPAD_BANKS} scratchpad and {ACCUMULATOR_BANKS} accumulator banks, sums of {ACCUMULATOR_BITS} bits; the memories "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import warnings
 from typing import Any
 
@@ -11,6 +11,9 @@ from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
 
 TOOL = "ONNX"
+FLOAT_BYTES = 4
+# A file of protocol buffers ends there.
+MAX_GRAPH_BYTES = 2**31 - 2**24
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript")
 
 
@@ -18,7 +21,8 @@ def export(design: ExportDesign) -> Export:
     """The graph of the design's model; DseError where a package is missing or the model is of a kind that is not built here."""
     _check_packages()
     config, kept = bert_settings(design)
-    graph = _graph(config, int(design.workload.dimensions["batch"]), int(design.workload.dimensions["sequence"]))
+    dimensions = design.workload.dimensions
+    graph = _graph(config, int(dimensions["batch"]), int(dimensions["sequence"]), int(design.workload.parameter_count()))
     return Export(
         tool=TOOL,
         files={"model.onnx": graph},
@@ -73,15 +77,23 @@ def bert_settings(design: ExportDesign) -> tuple[dict[str, Any], list[str]]:
     return settings, [f"{d[name]} {name}" for name in ("layers", "hidden", "heads", "ffn")]
 
 
-def _graph(settings: dict[str, Any], batch: int, sequence: int) -> bytes:
+def _graph(settings: dict[str, Any], batch: int, sequence: int, parameters: int) -> bytes:
     """The serialised ONNX model, weights inside."""
     import torch
     from transformers import BertConfig, BertModel
 
+    if parameters * FLOAT_BYTES > MAX_GRAPH_BYTES:
+        raise DseError(
+            f"the design's model has {parameters:,} parameters; a graph with its weights inside holds at most {MAX_GRAPH_BYTES // FLOAT_BYTES:,}"
+        )
+    # The exporter tells of packages that it would like and of deprecations of its own; neither is the user's.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")  # deprecations inside torch's exporter
+        warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        model = BertModel(BertConfig(**settings, attn_implementation="eager")).eval()
+        chosen: Any = {**settings, "attn_implementation": "eager"}
+        model: Any = BertModel(BertConfig(**chosen))
+        model.eval()
         tokens = torch.zeros((batch, sequence), dtype=torch.long)
         mask = torch.ones((batch, sequence), dtype=torch.long)
         program = torch.onnx.export(
@@ -92,6 +104,4 @@ def _graph(settings: dict[str, Any], batch: int, sequence: int) -> bytes:
             verbose=False,
         )
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
+    return bytes(program.model_proto.SerializeToString())

@@ -9,6 +9,7 @@ import numpy as np
 from dse.errors import DseError
 from dse.exporters.base import Export, csv_text, script
 from dse.exporters.design import ExportDesign
+from dse.exporters.names import quoted
 from hw_models.accelerator import ArrayKind, Dataflow
 from hw_models.systolic import SystolicCounts, gemm_counts
 
@@ -113,9 +114,9 @@ def export(design: ExportDesign) -> Export:
     # The parser drops the last field of a line, hence the comma at its end.
     topology = "Layer,M,N,K,\n" + "".join(f"{p.name},{p.m},{p.n},{p.k},\n" for p in design.products)
     assumed = [
-        f"The three buffers are the {s.level} level, a third each, in whole KiB of words; SCALE-Sim uses half of each at a time."
+        f"The three buffers are the {quoted(s.level)} level, a third each, in whole KiB of words; SCALE-Sim uses half of each at a time."
         if a.levels[[v.name for v in a.levels].index(s.level)].shared
-        else f"The three buffers are the {s.level} level, which has one for each operand.",
+        else f"The three buffers are the {quoted(s.level)} level, which has one for each operand.",
         "InterfaceBandwidth is CALC: memories are fast enough, and cycles are those of the array alone.",
     ]
     if a.dataflow == Dataflow.ANY:
@@ -126,7 +127,7 @@ def export(design: ExportDesign) -> Export:
         if a.array_kind != ArrayKind.SYSTOLIC
         else "Everything but the array and one level of buffers.",
         "One memory level: "
-        + (", ".join(v.name for v in a.levels if v.kind == "sram" and v.name != s.level) or "nothing")
+        + (", ".join(quoted(v.name) for v in a.levels if v.kind == "sram" and v.name != s.level) or "nothing")
         + " is left out; registers, energies and area have no place in the format.",
         "Widths of words: one byte a word.",
     ]

@@ -7,6 +7,7 @@ from typing import Any
 from dse.exporters import zigzag
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
+from dse.exporters.names import quoted
 from dse.exporters.yaml_text import Flow, dump
 from hw_models.accelerator import Accelerator
 
@@ -59,9 +60,7 @@ def hardware(design: ExportDesign) -> dict[str, Any]:
     shared = _shared_on_chip(a)
     # What lies between cores and DRAM bounds the bus: the narrower of shared buffer and DRAM.
     words = min([v.read_words_per_cycle for v in shared] + [a.levels[-1].read_words_per_cycle])
-    links: list[dict[str, Any]] = [
-        {"type": "bus", "cores": Flow([*range(a.cores), a.cores]), "bandwidth": float(words * a.word_bits)}
-    ]
+    links: list[dict[str, Any]] = [{"type": "bus", "cores": Flow([*range(a.cores), a.cores]), "bandwidth": float(words * a.word_bits)}]
     return {
         "name": design.label,
         "cores": cores,
@@ -94,7 +93,10 @@ def export(design: ExportDesign) -> Export:
     ]
     shared = _shared_on_chip(a)
     if shared:
-        lost.insert(0, f"The capacity of {', '.join(v.name for v in shared)}: cores reach the DRAM over one bus, which has its bandwidth only.")
+        lost.insert(
+            0,
+            f"The capacity of {', '.join(quoted(v.name) for v in shared)}: cores reach the DRAM over one bus, which has its bandwidth only.",
+        )
     return Export(
         tool=TOOL,
         files={

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dse.exporters.base import Export
-from dse.exporters.design import ExportDesign, Product, safe_name
+from dse.exporters.design import ExportDesign, Product
+from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, Tagged, dump
 from hw_models.accelerator import Accelerator, ArrayKind, MemoryLevel
 

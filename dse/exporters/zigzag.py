@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dse.exporters.base import Export, script
-from dse.exporters.design import ChosenMapping, ExportDesign, Product, axis_dimensions, safe_name
+from dse.exporters.design import ExportDesign, Product, axis_dimensions
+from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, dump
 from hw_models.accelerator import Accelerator, ArrayKind, MemoryLevel
+
+if TYPE_CHECKING:
+    from hw_models.memory import LoopNest
 
 TOOL = "ZigZag 3.9.1"
 # Names of the loops in the workload: m, n, k and the batch.
@@ -170,11 +174,11 @@ def workload_yaml(design: ExportDesign) -> str:
     return dump([layer(p, i) for i, p in enumerate(design.products)])
 
 
-def spatial(p: Product, mapping: ChosenMapping, a: Accelerator) -> dict[str, list[str]]:
+def spatial(p: Product, mapping: LoopNest, a: Accelerator) -> dict[str, list[str]]:
     """D1 (columns), D2 (rows) and D3 (cores) of a product: the loops that they carry."""
     sizes = {"m": p.m, "n": p.n, "k": p.k, "batch": p.batch}
     column, row = axis_dimensions(mapping, a.array_rows, a.array_columns)
-    cores = [(name, units) for name, units in zip(("m", "n", "k", "batch"), mapping.split, strict=True) if units > 1]
+    cores = [(name, units) for name, units in zip(("m", "n", "k", "batch"), mapping.cores, strict=True) if units > 1]
     used: dict[str, int] = {}
     axes: dict[str, list[str]] = {"D1": [], "D2": [], "D3": []}
     for axis, entries in (("D3", cores), ("D1", [column]), ("D2", [row])):

@@ -97,11 +97,11 @@ def read_text(path: Path) -> str:
 def read_yaml(path: Path) -> Any:
     """A YAML file as plain values; a tagged mapping (``!Component``) gets its tag under the key ``!``. Nothing is constructed."""
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
     except ImportError as failure:
         raise DseError("reading YAML needs pyyaml, which is not installed; pip install 'dse-toolkit[export]' brings it") from failure
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """The safe loader, with tags as plain keys."""
 
     def tagged(loader: Any, suffix: str, node: Any) -> Any:

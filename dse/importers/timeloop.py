@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import DseError
-from dse.exporters.design import safe_name
+from dse.exporters.names import safe_name
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_yaml
 from hw_models.accelerator import ArrayKind, Dataflow, MemoryLevel
 
@@ -39,7 +39,9 @@ def read(path: Path, options: Options) -> Imported:
     notes = Notes()
     document = read_yaml(path)
     if not isinstance(document, Mapping) or not isinstance(document.get("architecture"), Mapping):
-        raise missing(path, "architecture", "a mapping with nodes (0.4) or subtree (0.3)", map(str, document) if isinstance(document, Mapping) else ())
+        raise missing(
+            path, "architecture", "a mapping with nodes (0.4) or subtree (0.3)", map(str, document) if isinstance(document, Mapping) else ()
+        )
     architecture = document["architecture"]
     if isinstance(architecture.get("nodes"), list):
         parts = list(_nodes(path, architecture["nodes"], (), {}))
@@ -58,9 +60,7 @@ def _fanout(path: Path, where: str, spatial: Any) -> tuple[int, int]:
     return tuple(int(number(path, f"{where}.spatial.{axis}", spatial.get(axis, 1), whole=True)) for axis in ("meshX", "meshY"))  # type: ignore[return-value]
 
 
-def _nodes(
-    path: Path, nodes: list[Any], fanouts: tuple[tuple[int, int], ...], inherited: Mapping[str, Any]
-) -> Iterator[_Part]:
+def _nodes(path: Path, nodes: list[Any], fanouts: tuple[tuple[int, int], ...], inherited: Mapping[str, Any]) -> Iterator[_Part]:
     """Parts of format 0.4: a node lies inside everything that precedes it; a container's attributes hold for what follows."""
     for i, node in enumerate(nodes):
         if not isinstance(node, Mapping):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import DseError, nearest
-from dse.exporters.design import safe_name
+from dse.exporters.names import safe_name
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_yaml
 from hw_models.accelerator import ArrayKind, Dataflow, MemoryLevel
 
@@ -94,7 +94,9 @@ def _memory(path: Path, name: str, fields: Any, dimensions: list[str]) -> _Memor
         raise missing(path, f"{where}.served_dimensions", "a list of dimensions of the array", map(str, fields))
     for dimension in served:
         if dimension not in dimensions:
-            raise error(path, f"{where}.served_dimensions", dimension, f"among {', '.join(dimensions)}", nearest(str(dimension), dimensions))
+            raise error(
+                path, f"{where}.served_dimensions", dimension, f"among {', '.join(dimensions)}", nearest(str(dimension), dimensions)
+            )
     read, write = _bandwidths(path, where, fields)
     costs: list[float | None] = []
     for field, width in (("r_cost", read), ("w_cost", write)):
@@ -134,9 +136,7 @@ def _is_level(memory: _Memory, dimensions: list[str]) -> bool:
     return set(dimensions[:2]) <= memory.served
 
 
-def _register_bytes(
-    registers: list[_Memory], dimensions: list[str], sizes: list[int], word_bits: int, notes: Notes
-) -> int:
+def _register_bytes(registers: list[_Memory], dimensions: list[str], sizes: list[int], word_bits: int, notes: Notes) -> int:
     """Bytes of registers a multiplier: its own, and its share of those that a row or a column has together."""
     total = 0.0
     size = dict(zip(dimensions, sizes, strict=True))
@@ -162,9 +162,7 @@ def _levels(
             raise DseError(f"{path}: memories holds nothing outside the array for operand {op}; it must reach the DRAM")
     top = chains["I1"][-1]
     if any(chain[-1] is not top for chain in chains.values()):
-        raise error(
-            path, "memories", ", ".join(sorted({c[-1].name for c in chains.values()})), "one outermost memory for all operands"
-        )
+        raise error(path, "memories", ", ".join(sorted({c[-1].name for c in chains.values()})), "one outermost memory for all operands")
     ranks: dict[int, list[_Memory]] = {}
     for memory in outer[:-1] if outer[-1] is top else [m for m in outer if m is not top]:
         distance = min(len(chain) - 1 - chain.index(memory) for chain in chains.values() if memory in chain)

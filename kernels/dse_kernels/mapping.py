@@ -277,9 +277,7 @@ def search(
     columns = 4 + 3 + 3 + depth + 6 * (depth - 1)
     found = np.empty((count if return_mapping else 0, points, columns), dtype=np.int64)
     if count and points:
-        _kernels.mapping_search(
-            rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found
-        )
+        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found)
     mapping = None
     if return_mapping:
         at = np.cumsum([4, 3, 3, depth, 3 * (depth - 1)])

@@ -151,9 +151,7 @@ def cost(
                 energy = energy + fetches[0][x] * here * hw.level_write_pj_per_word[0]
                 energy = energy + fetches[0][x] * array * hw.register_read_pj_per_word * bool(hw.count_refills)
         elif x == "out":
-            energy = energy + here * (
-                passes[K] * hw.level_write_pj_per_word[0] + (passes[K] - 1) * hw.level_read_pj_per_word[0]
-            )
+            energy = energy + here * (passes[K] * hw.level_write_pj_per_word[0] + (passes[K] - 1) * hw.level_read_pj_per_word[0])
         else:
             energy = energy + here * passes[REUSE[x]] * hw.level_read_pj_per_word[0]
 
@@ -175,9 +173,7 @@ def cost(
             reads, writes = reads + busy * out, writes + busy * back
             all_reads, all_writes = all_reads + everywhere * out, all_writes + everywhere * back
             if level > 0:
-                energy = energy + everywhere * (
-                    out * hw.level_read_pj_per_word[level] + back * hw.level_write_pj_per_word[level]
-                )
+                energy = energy + everywhere * (out * hw.level_read_pj_per_word[level] + back * hw.level_write_pj_per_word[level])
             if level + 1 < hw.levels:  # traffic with the level outside
                 outside = fetches[level + 1][x]
                 fill, drain = (outside - 1, outside) if x == "out" else (outside, 0)

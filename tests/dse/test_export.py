@@ -16,13 +16,13 @@ import yaml
 from dse import api, exporters
 from dse.errors import DseError, UsageError
 from dse.exporters import accelforge, base, gemmini, genz, llmcompass, scalesim, stream, timeloop, yaml_text, zigzag
-from dse.exporters.design import axis_dimensions, describe, safe_name
+from dse.exporters.design import axis_dimensions, describe
+from dse.exporters.names import safe_name
 from hw_models import cost
 from hw_models.accelerator import Dataflow
 from hw_models.systolic import gemm_counts
 from workloads import library
 from workloads.ops import Kind, Operation
-
 
 
 def _beside(name: str) -> ModuleType:
@@ -104,7 +104,7 @@ def test_the_mapping_is_the_one_that_the_cost_stands_for() -> None:
     a = design.accelerator
     for p in design.products:
         mapping = design.mappings[p.name]
-        assert mapping.cycles == pytest.approx(p.latency_s * a.frequency_hz, rel=1e-12)
+        assert design.mapped_cycles[p.name] == pytest.approx(p.latency_s * a.frequency_hz, rel=1e-12)
         (column, units), (row, more) = axis_dimensions(mapping, a.array_rows, a.array_columns)
         assert units <= a.array_columns
         assert more <= a.array_rows
@@ -156,7 +156,9 @@ def test_scalesim_takes_the_dataflow_of_fewest_cycles_where_the_design_is_free()
     totals = {}
     for flow in ("os", "ws", "is"):
         totals[flow] = sum(
-            p.runs * p.batch * int(gemm_counts(p.m, p.n, p.k, rows=16, columns=64, dataflow=flow, ifmap_kib=9, filter_kib=9, ofmap_kib=9).cycles)
+            p.runs
+            * p.batch
+            * int(gemm_counts(p.m, p.n, p.k, rows=16, columns=64, dataflow=flow, ifmap_kib=9, filter_kib=9, ofmap_kib=9).cycles)
             for p in design.products
         )
     assert chosen.dataflow == min(totals, key=lambda flow: totals[flow])
@@ -284,7 +286,9 @@ def test_timeloop_problems_project_every_operand() -> None:
     files = timeloop.export(small_design()).files
     problem = load(files["problems/scores.yaml"])["problem"]
     assert problem["instance"] == {"B": 4, "M": 33, "N": 31, "K": 16}
-    spaces = {space["name"]: {d for part in space["projection"] for term in part for d in term} for space in problem["shape"]["data_spaces"]}
+    spaces = {
+        space["name"]: {d for part in space["projection"] for term in part for d in term} for space in problem["shape"]["data_spaces"]
+    }
     assert spaces == {"Inputs": {"B", "M", "K"}, "Weights": {"B", "K", "N"}, "Outputs": {"B", "M", "N"}}
     shared = load(files["problems/up.yaml"])["problem"]["shape"]["data_spaces"]
     assert next(space["projection"] for space in shared if space["name"] == "Weights") == [[["K"]], [["N"]]]
@@ -356,7 +360,10 @@ def test_other_hardware_exports_too(target: str, dataflow: Dataflow) -> None:
     for design in (
         describe(systolic(dataflow), SMALL),
         describe(accelerator(profile="catransformers22"), SMALL),
-        describe(accelerator(word_bits=16, mac_bits=16, register_bytes=0), products(gemm("a", 7, 9, 11, input_bits=16, weight_bits=16, output_bits=16))),
+        describe(
+            accelerator(word_bits=16, mac_bits=16, register_bytes=0),
+            products(gemm("a", 7, 9, 11, input_bits=16, weight_bits=16, output_bits=16)),
+        ),
     ):
         export = MODULES[target].export(design)
         for name, text in export.files.items():
@@ -364,7 +371,16 @@ def test_other_hardware_exports_too(target: str, dataflow: Dataflow) -> None:
                 assert load(text)
 
 
-HOSTILE = ['../../evil', '"; rm -rf / #', "<script>alert(1)</script>", "=cmd|' /C calc'!A0", "!!python/object:os.system", "a\nb: c", "n", ""]
+HOSTILE = [
+    "../../evil",
+    '"; rm -rf / #',
+    "<script>alert(1)</script>",
+    "=cmd|' /C calc'!A0",
+    "!!python/object:os.system",
+    "a\nb: c",
+    "n",
+    "",
+]
 
 
 @pytest.mark.parametrize("target", FILE_TARGETS)
@@ -420,7 +436,31 @@ def test_run_scripts_are_python() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -3, 1.5, 1e-7, 1e22, 8192.0, True, None, "yes", "n", "1e3", "0x1", "a b", "", "ü", "x: y", "- z", "#c", "'", '"', "\\n", "null", "~"],
+    [
+        0,
+        -3,
+        1.5,
+        1e-7,
+        1e22,
+        8192.0,
+        True,
+        None,
+        "yes",
+        "n",
+        "1e3",
+        "0x1",
+        "a b",
+        "",
+        "ü",
+        "x: y",
+        "- z",
+        "#c",
+        "'",
+        '"',
+        "\\n",
+        "null",
+        "~",
+    ],
 )
 def test_yaml_scalars_read_back_as_they_were(value: object) -> None:
     found = yaml.safe_load(yaml_text.dump({"key": value, "list": [value], "flow": yaml_text.Flow({"inner": [value]})}))

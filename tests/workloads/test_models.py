@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import workloads
@@ -126,6 +127,15 @@ def test_kv_bytes_per_token(row: dict[str, str]) -> None:
     assert prefill.table.kv_write_bytes() == 100 * int(row["bytes_per_token"])
     step = family.build(phase="decode", context=1000, sequence=1000, kv_bits=bits).phases[0]
     assert step.kv_cache_bytes == 1000 * int(row["bytes_per_token"])
+
+
+@pytest.mark.parametrize("row", ROWS[1::3], ids=[row["name"] for row in ROWS[1::3]])
+def test_a_model_as_an_array_of_one(row: dict[str, str]) -> None:
+    """A search gives every knob as an array: the same quantities come out."""
+    family = workloads.load(row["name"])
+    alone, together = family.build(), family.build(**family.model_grid())
+    for quantity in ("macs", "parameter_count", "weight_bytes", "activation_bytes", "kv_cache_bytes", "minimum_bytes"):
+        assert np.asarray(getattr(together, quantity)()).reshape(-1).tolist() == [getattr(alone, quantity)()], quantity
 
 
 def test_every_model_within_50_ms() -> None:

@@ -152,7 +152,8 @@ def import_config(
             f"{file} needs torch and transformers to be imported, which are not installed: pip install 'dse-toolkit[hf]'"
         ) from error
     del torch
-    transformers.logging.set_verbosity_error()
+    logs: Any = transformers.logging
+    logs.set_verbosity_error()
     options: dict[str, Any] = {
         "name": file,
         "weight_bits": weight_bits,
