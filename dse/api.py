@@ -19,6 +19,9 @@ from dse import __version__, robustness
 from dse.deployment import VARIABLE, Deployment
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, build_space, file_sha256, load_family, load_hardware
+from dse.learnt import LearntSettings
+from dse.learnt import check as check_learnt
+from dse.learnt import run as run_learnt
 from dse.metrics import METRICS
 from dse.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.objectives import default_constraints as constraints_by_default
@@ -122,6 +125,7 @@ def search(
     *,
     out: str | Path | None = None,
     seed: int = 0,
+    learnt: LearntSettings | None = None,
     threads: int | None = None,
     block_points: int = DEFAULT_BLOCK_POINTS,
     command: str | None = None,
@@ -136,13 +140,19 @@ def search(
     each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
     ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
 
+    With ``learnt`` (see :class:`dse.learnt.LearntSettings`) quality is measured by an evaluator, trial by trial, and searched by
+    a strategy; the hardware of every model stays exact.
+
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
     """
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
     evaluation_space = _check_size(problem)
+    if learnt is not None:
+        check_learnt(learnt, library.load(problem.workload, bind=problem.bind or None).name)
     folder = _new_folder(out, problem)
     description = {
+        "learnt": learnt.to_dict() if learnt else None,
         "problem": problem.to_dict(),
         "bounds": block_bounds(*evaluation_space, block_points),
         "provenance": {
@@ -275,11 +285,16 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
             say("designs", progress.points_done, progress.points, f"{progress.feasible:,} feasible")
 
     evaluation = Evaluation(problem, threads=workers, progress=mapped)
-    bounds = [(first, last) for first, last in description["bounds"]]
-    run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
-    front, summary = front_of(study.blocks(), len(problem.objectives))
-    if not len(front):
-        raise DseError(_no_feasible(summary.reasons, summary.points, study))
+    found: dict[str, Any] = {}
+    if description["learnt"] is not None:
+        settings = LearntSettings.from_dict(description["learnt"])
+        front, summary, found = run_learnt(study, evaluation, settings, seed=description["provenance"]["seed"], say=say)
+    else:
+        bounds = [(first, last) for first, last in description["bounds"]]
+        run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
+        front, summary = front_of(study.blocks(), len(problem.objectives))
+        if not len(front):
+            raise DseError(_no_feasible(summary.reasons, summary.points, study))
     designs = describe_front(evaluation, front)
     run = Run(
         path=folder,
@@ -293,6 +308,7 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
             "models_left_out": evaluation.space.models_left_out,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
+            **found,
             "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )

@@ -99,7 +99,8 @@ def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | N
 class Evaluation:
     """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
 
-    ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear part of the preparation.
+    ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear
+    part of the preparation.
     """
 
     def __init__(

@@ -219,7 +219,8 @@ def svg(run: Run, explanation: Explanation) -> str:
         _text(_MARGIN, 54, f"{e.segments.size} segments, {len(e.candidates)} designs{saved}"),
         _text(
             _MARGIN, 73,
-            f"mean kgCO2e: one design {e.policies[0].mean_kgco2e:.4g}, this tree {policy.mean_kgco2e:.4g}, oracle {e.oracle_mean_kgco2e:.4g}",
+            f"mean kgCO2e: one design {e.policies[0].mean_kgco2e:.4g}, this tree {policy.mean_kgco2e:.4g}, "
+            f"oracle {e.oracle_mean_kgco2e:.4g}",
             "small",
         ),
     ]  # fmt: skip
@@ -251,7 +252,8 @@ def _draw(
         words = _wrapped(knob_text(run, design), 27)
         lines = [f"{tree.cells} segments" + (f", {tree.unserved} not served" if tree.unserved else ""), *words][:_LINES_IN_LEAF]
         into.append(
-            f'<rect class="leaf" x="{x:.1f}" y="{y}" width="{_LEAF_WIDTH}" height="{34 + 15 * len(lines)}" rx="6" fill="{fills[tree.choice]}"/>'
+            f'<rect class="leaf" x="{x:.1f}" y="{y}" width="{_LEAF_WIDTH}" height="{34 + 15 * len(lines)}" rx="6" '
+            f'fill="{fills[tree.choice]}"/>'
         )
         into.append(_text(x + 10, y + 20, f"design {design}"))
         into += [_text(x + 10, y + 38 + 15 * i, line, "small") for i, line in enumerate(lines)]

@@ -26,10 +26,10 @@ CRITERIA = ("edp", "latency", "energy")
 class Problem:
     """Everything that decides the result of a search.
 
-    ``fixed`` holds knobs of the model or the hardware that the user has set, ``vary`` further knobs that are searched:
-    settings of the hardware (node_nm, ...) and of the deployment (grid, fab_grid, package, lifetime_years); ``fixed_model`` keeps the model at the
-    workload's own dimensions. ``hardware_toml`` is the text of a user's hardware file, kept so that a study needs no
-    file but its own. ``workload`` is a name, or the path of a file (then ``workload_sha256`` holds it to what it was, and
+    ``fixed`` holds knobs of the model or the hardware that the user has set, ``vary`` further knobs that are searched: settings
+    of the hardware (node_nm, ...) and of the deployment (grid, fab_grid, package, lifetime_years); ``fixed_model`` keeps the
+    model at the workload's own dimensions. ``hardware_toml`` is the text of a user's hardware file, kept so that a study needs
+    no file but its own. ``workload`` is a name, or the path of a file (then ``workload_sha256`` holds it to what it was, and
     ``bind`` and ``strict`` say how it is read).
     """
 

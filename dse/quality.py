@@ -30,8 +30,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Knobs of a model that a surrogate is asked with.
 KNOBS = ("layers", "hidden", "ffn", "heads")
-SUPPORT = ("published", "interpolated", "extrapolated")
-PUBLISHED, INTERPOLATED, EXTRAPOLATED = range(3)
+SUPPORT = ("published", "interpolated", "extrapolated", "measured")
+PUBLISHED, INTERPOLATED, EXTRAPOLATED, MEASURED = range(4)
 
 _HEAD_DIM = 64
 _FFN_RATIO = 4

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dse.learnt import LearntSettings
     from dse.problem import Problem
     from dse.run import Run
 
 
-def say_problem(problem: Problem) -> None:
+def say_problem(problem: Problem, learnt: LearntSettings | None = None) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
     from dse import quality
     from dse.objectives import default_constraints
@@ -25,12 +26,15 @@ def say_problem(problem: Problem) -> None:
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
-        f"strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by {problem.criterion}",
+        f"strategy    {learnt.strategy}, at most {learnt.budget} evaluations of {learnt.quality}; the hardware of a model is exact"
+        if learnt
+        else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
+        f"{problem.criterion}",
     ]
     if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
-    if surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
+    if learnt is None and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
         lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
         if problem.allow_unsupported:
             knobs = " and ".join(surrogate.unsupported_knobs)
@@ -56,6 +60,12 @@ def show_run(run: Run, *, as_json: bool) -> None:
 
     summary = run.summary
     print(terminal.front_table(run))
+    strategy = run.context.get("strategy")
+    if strategy:
+        print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
+        print(f"stopped: {strategy['stopped']}")
+        print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+        return
     print(
         f"{len(run)} designs on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
         f"{run.problem.criterion}"

@@ -37,6 +37,9 @@ def stack(name: str, values: Sequence[IntLike]) -> IntArray:
         array = np.asarray(value)
         if array.dtype.kind not in "iu" or array.ndim > 1:
             raise WorkloadError(f"{name} must be a whole number or a one-dimensional array of them, got {shorten(value)!r} ({array.dtype})")
+    for value in values:
+        if type(value) is int and not -(2**62) < value < 2**62:
+            raise WorkloadError(f"{name} of an operation is {value}, must be below 2^62 to be counted exactly")
     lengths = {len(value) for value in values if isinstance(value, np.ndarray) and value.ndim == 1}
     if not lengths:
         return np.array([int(value) for value in values], dtype=np.int64)

@@ -12,8 +12,8 @@ def register(commands: Any) -> None:
         "explain",
         help="say which design suits which deployment, and why a design won",
         description="Cost every design of a run exactly in a grid of deployments (region, lifetime, request rate, latency budget), fit a "
-        "tree of a few questions that assigns each deployment a design, and hold it against the best assignment and the best single design. "
-        "Then tell what one step of each knob would change of a design. Writes RUN/explanation.svg.",
+        "tree of a few questions that assigns each deployment a design, and hold it against the best assignment and the best single "
+        "design. Then tell what one step of each knob would change of a design. Writes RUN/explanation.svg.",
         allow_abbrev=False,
     )
     parser.add_argument("run_folder", metavar="RUN", help="run folder or study file")

@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workloads.family import Family
 
+STRATEGIES = {
+    "auto": "picks one and says why: exhaustive where every metric is cheap, nested where quality is measured",
+    "exhaustive": "every design of the joint space, exact front",
+    "nested": "Bayesian optimisation of measured quality over models, exact hardware front of each",
+    "flat": "Bayesian optimisation of whole designs, where model and hardware cannot be separated",
+    "ax": "whole designs through Ax/BoTorch (extra: search)",
+    "amoo": "gradient descent on the relaxed cost model by groups of aligned objectives, then exact polish",
+    "nsga2": "evolutionary baseline (pymoo, extra: search)",
+    "random": "random models with exact hardware: the baseline",
+    "sobol": "quasi-random models with exact hardware",
+}
 TOPICS = ("workloads", "templates", "regions", "strategies", "presets", "metrics", "profiles")
 
 
@@ -67,7 +78,7 @@ def _known(topic: str) -> dict[str, str]:
             for factor in carbon.grid.everything()
         }
     if topic == "strategies":
-        return {"exhaustive": "every design of the joint space, exact front (what auto takes: every metric is cheap)"}
+        return STRATEGIES
     if topic == "presets":
         from dse.objectives import PRESETS
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dse.commands import options
+
+if TYPE_CHECKING:
+    from dse.learnt import LearntSettings
 
 
 def register(commands: Any) -> None:
@@ -29,7 +32,19 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME", help="model space of the workload (default: the models "
                         "that published quality supports)")  # fmt: skip
-    parser.add_argument("--strategy", default="auto", metavar="NAME", help="auto (default) or exhaustive")
+    learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
+    learnt.add_argument("--quality", metavar="EVALUATOR",
+                        help="surrogate, table:FILE.csv, python:module:function or command:PROGRAM ARGS")  # fmt: skip
+    learnt.add_argument("--strategy", default="auto", metavar="NAME", help="auto (default) or a name of `dse list strategies`")
+    learnt.add_argument("--budget", type=int, default=50, metavar="N", help="quality evaluations (default 50)")
+    learnt.add_argument("--workers", type=int, default=1, metavar="N", help="evaluations at a time (default 1)")
+    learnt.add_argument("--executor", metavar="NAME", help="inline, processes or dask")
+    learnt.add_argument("--address", metavar="URL", help="scheduler of a Dask cluster")
+    learnt.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    learnt.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation (default 1)")
+    learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
+    learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
+    learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
     parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
@@ -48,11 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
         apply_config(args)
     from dse import api, show, terminal
-    from dse.errors import UsageError, unknown_name
+    from dse.errors import UsageError
     from dse.sweep import DEFAULT_BLOCK_POINTS
 
-    if args.strategy not in ("auto", "exhaustive"):
-        raise unknown_name("strategy", args.strategy, ("auto", "exhaustive"))
+    settings = _learnt(args)
     for name in ("threads", "block_points"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -68,18 +82,20 @@ def run(args: argparse.Namespace) -> int:
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
         vary=options.vary_of(args),
-        allow_unsupported=args.allow_unsupported,
+        # An evaluator measures any model that exists; only a surrogate needs published support.
+        allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,
     )
-    show.say_problem(problem)
+    show.say_problem(problem, settings)
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
             out=args.out,
             seed=args.seed,
+            learnt=settings,
             threads=args.threads,
             block_points=args.block_points or DEFAULT_BLOCK_POINTS,
             command=shlex.join(["dse", *sys.argv[1:]]),
@@ -87,3 +103,26 @@ def run(args: argparse.Namespace) -> int:
         )
     show.show_run(result, as_json=args.json)
     return 0
+
+
+def _learnt(args: argparse.Namespace) -> LearntSettings | None:
+    """Settings of a learnt search; None where every design is swept."""
+    from dse.learnt import LearntSettings
+    from dse.strategies.choose import check as check_strategy
+
+    check_strategy(args.strategy)
+    if args.quality is None and args.strategy in ("auto", "exhaustive"):
+        return None
+    return LearntSettings(
+        quality=args.quality or "surrogate",
+        strategy=args.strategy,
+        budget=args.budget,
+        workers=args.workers,
+        executor=args.executor,
+        address=args.address,
+        timeout_s=args.trial_timeout,
+        retries=args.retries,
+        confirm=args.confirm,
+        stop_early=not args.whole_budget,
+        warm_start=tuple(args.warm_start),
+    )

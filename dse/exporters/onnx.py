@@ -84,7 +84,8 @@ def _graph(settings: dict[str, Any], batch: int, sequence: int, parameters: int)
 
     if parameters * FLOAT_BYTES > MAX_GRAPH_BYTES:
         raise DseError(
-            f"the design's model has {parameters:,} parameters; a graph with its weights inside holds at most {MAX_GRAPH_BYTES // FLOAT_BYTES:,}"
+            f"the design's model has {parameters:,} parameters; a graph with its weights inside holds at most "
+            f"{MAX_GRAPH_BYTES // FLOAT_BYTES:,}"
         )
     # The exporter tells of packages that it would like and of deprecations of its own; neither is the user's.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -95,7 +95,8 @@ def export(design: ExportDesign) -> Export:
     if shared:
         lost.insert(
             0,
-            f"The capacity of {', '.join(quoted(v.name) for v in shared)}: cores reach the DRAM over one bus, which has its bandwidth only.",
+            f"The capacity of {', '.join(quoted(v.name) for v in shared)}: cores reach the DRAM over one bus, which has "
+            "its bandwidth only.",
         )
     return Export(
         tool=TOOL,

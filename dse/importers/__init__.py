@@ -21,8 +21,8 @@ SOURCES = {
 def read(path: str | Path, tool: str, options: Options | None = None) -> Imported:
     """Read a file of ``tool`` as an accelerator, with notes of what was assumed.
 
-    ``options`` gives what the file does not say (frequency, node, DRAM). Raises UsageError for an unknown tool, DseError with file and field for
-    a file that is not of that form.
+    ``options`` gives what the file does not say (frequency, node, DRAM). Raises UsageError for an unknown tool,
+    DseError with file and field for a file that is not of that form.
     """
     if tool not in SOURCES:
         raise unknown_name("from", tool, SOURCES)

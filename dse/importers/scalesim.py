@@ -114,7 +114,7 @@ def read_topology(path: str | Path) -> Workload:
     """
     place = Path(path)
     rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(place).splitlines())]
-    rows = [[cell for cell in row[:-1]] + ([row[-1]] if row[-1] else []) for row in rows if row and any(row)]
+    rows = [row if row[-1] else row[:-1] for row in rows if row and any(row)]
     if len(rows) < 2:
         raise DseError(f"{place} holds no layer; a topology has a line of titles and one line a layer")
     operations = [_layer(place, line, row) for line, row in enumerate(rows[1:], 2)]

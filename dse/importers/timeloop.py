@@ -17,6 +17,7 @@ from hw_models.accelerator import ArrayKind, Dataflow, MemoryLevel
 _NESTED = ("Parallel", "Hierarchical", "Pipelined", "Sequential")
 _COUNT = re.compile(r"^(?P<name>.*?)\s*\[(?P<first>\d+)\.\.(?P<last>\d+)\]$")
 _COMPUTE = re.compile(r"mac|compute|multiplier|alu", re.IGNORECASE)
+_STORAGE = re.compile(r"dram|sram|storage|buffer|regfile|register|_rf$", re.IGNORECASE)
 _UNIT_NM = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(?:nm)?\s*$")
 
 
@@ -160,7 +161,7 @@ def _accelerator(path: Path, parts: list[_Part], options: Options, notes: Notes)
     cycle = mac.attributes.get("global_cycle_seconds")
     return finish(
         path, "Timeloop", options, notes, name=path.stem, cores=inner, rows=rows, columns=columns, levels=levels, word_bits=word_bits,
-        kind=ArrayKind.DOT_PRODUCT, dataflow=Dataflow.ANY, register_bytes=max(max(1, word_bits // 8), int(total // 8)),
+        kind=ArrayKind.DOT_PRODUCT, dataflow=Dataflow.ANY, register_bytes=max(1, word_bits // 8, int(total // 8)),
         node_nm=float(match[1]) if match else None,
         frequency_hz=1 / number(path, "architecture: global_cycle_seconds", cycle) if cycle is not None else None,
     )  # fmt: skip
@@ -168,7 +169,7 @@ def _accelerator(path: Path, parts: list[_Part], options: Options, notes: Notes)
 
 def _is_storage(part: _Part) -> bool:
     a = part.attributes
-    return part.kind == "DRAM" or any(key in a for key in ("depth", "memory_depth", "entries", "sizeKB", "size"))
+    return _STORAGE.search(part.kind) is not None or any(key in a for key in ("depth", "memory_depth", "entries", "sizeKB", "size"))
 
 
 def _array(path: Path, mac: _Part, cores: int, notes: Notes) -> tuple[int, int]:

@@ -149,7 +149,7 @@ def _register_bytes(registers: list[_Memory], dimensions: list[str], sizes: list
         notes.add("registers of single operands are one capacity for all operands here")
     if not registers:
         notes.add("assumed: one word of registers a multiplier; the file describes none")
-    return max(max(1, word_bits // 8), int(total))
+    return max(1, word_bits // 8, int(total))
 
 
 def _levels(

@@ -93,6 +93,7 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
     supports = [design.get("quality_support") for design in designs]
     return {
         "total": len(run.designs),
+        "measured": "quality_evaluator" in run.context,
         "suggested": None if nearest is None else place[nearest],
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in run.problem.objectives],
         "constraints": [{"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints],

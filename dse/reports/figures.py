@@ -138,7 +138,7 @@ def _points(
         x=_values(designs, units, x),
         y=_values(designs, units, y),
         mode="markers",
-        name=f"quality {support} (surrogate)" if support else "designs",
+        name=_support_label(support),
         showlegend=support is not None,
         marker=marker,
         error_y={"type": "data", "array": errors, "width": 0, "thickness": 1, "color": "#c3ccd6"} if bars else None,
@@ -160,3 +160,10 @@ def _hover(design: dict[str, Any], units: dict[str, DisplayUnit]) -> str:
             shown += f" ± {error_text(error)}, {design.get('quality_support')}"
         lines.append(f"{_plain(unit.label)}: {_plain(shown)}")
     return "<br>".join(lines)
+
+
+def _support_label(support: str | None) -> str:
+    """The legend of the designs of one support."""
+    if not support:
+        return "designs"
+    return "quality measured" if support == "measured" else f"quality {support} (surrogate)"

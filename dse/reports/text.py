@@ -85,7 +85,7 @@ def cautions(run: Any) -> list[str]:
     """What a reader must know before trusting the front; empty where nothing speaks against it."""
     found = []
     surrogate = run.context.get("quality_surrogate") or {}
-    if any("quality" in design["metrics"] for design in run.designs):
+    if "quality_evaluator" not in run.context and any("quality" in design["metrics"] for design in run.designs):
         errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
         size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
         found.append(f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less.")

@@ -32,12 +32,18 @@ def model_space(evaluation: Evaluation) -> tuple[Space, IntArray]:
     return space, _rows(space, evaluation.space.models)
 
 
-def _plain(columns: Mapping[str, IntArray]) -> dict[str, list[Value]]:
+def _plain(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[Value]]:
     return {name: values.tolist() for name, values in columns.items()}
 
 
 def _rows(space: Space, columns: Mapping[str, npt.NDArray[Any]]) -> IntArray:
-    return np.stack([np.searchsorted(p.column, columns[p.name]) for p in space.parameters], axis=1).astype(np.int64)
+    found = []
+    for parameter in space.parameters:
+        if parameter.numeric:
+            found.append(np.searchsorted(parameter.column, columns[parameter.name]))
+        else:  # strings stand in the order in which they were given
+            found.append(np.array([parameter.values.index(value) for value in columns[parameter.name].tolist()]))
+    return np.stack(found, axis=1).astype(np.int64)
 
 
 def nested_task(
@@ -85,7 +91,7 @@ def nested_task(
 
 
 def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> npt.NDArray[np.bool_]:
-    feasible = np.array(np.broadcast_to(block.mappable(), block.shape))
+    feasible = np.array(np.broadcast_to(block.mappable(), block.shape)) & np.broadcast_to(block.makeable(), block.shape)
     for constraint in constraints:
         feasible &= np.broadcast_to(meets(constraint, block.metric(constraint.metric)), block.shape)
     return feasible
@@ -155,7 +161,7 @@ class DesignEvaluator:
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
         models = self.evaluation.space.models
-        model = self.positions[tuple(int(parameters[name]) for name in models)]
+        model = self.positions[tuple(parameters[name] for name in models)]
         hardware = self._hardware(parameters)
         block = self.evaluation.block(model, model + 1)
         if not block.mappable()[0, hardware]:

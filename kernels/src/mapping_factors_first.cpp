@@ -10,9 +10,15 @@ namespace {
 double best_inner_product(const Shape &shape, const Hardware &hw) {
     double best = kInfinity;
     const std::vector<Split> splits = splits_of(hw.core, shape);
-    for (const Block &b : blocks_of(hw.core, shape, splits))
-        for (const RegisterTile &t : register_tiles(hw.core, shape, splits, b))
-            best = std::min(best, inner_product(shape, b.unroll, t.registers, hw));
+    RegisterTiles tiles;
+    for (const Block &b : blocks_of(hw.core, shape, splits)) {
+        register_tiles(hw.core, shape, splits, b, tiles);
+        for (const RegisterTile &t : tiles.listed) best = std::min(best, inner_product(shape, b.unroll, t.registers, hw));
+        for (int64_t x : tiles.along_x)
+            for (int64_t y : tiles.along_y)
+                if (registers_hold(hw.core, x, y))
+                    best = std::min(best, inner_product(shape, b.unroll, tiles.pair(x, y).registers, hw));
+    }
     return best;
 }
 

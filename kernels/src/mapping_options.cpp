@@ -28,20 +28,19 @@ std::vector<Triple> unrolls_of(const Core &core) {
     return out;
 }
 
-bool registers_hold(const Core &core, const Triple &r) {
+bool triple_holds(const Core &core, const Triple &r) {
     return (r[0] == 1 && r[1] == 1 && r[2] == 1) || r[0] * r[2] + r[2] * r[1] + r[0] * r[1] <= core.register_words;
 }
 
 // Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of tiles.
-std::vector<int64_t> register_ladder(int64_t passes, int64_t limit) {
-    std::vector<int64_t> out;
+void register_ladder(int64_t passes, int64_t limit, std::vector<int64_t> &out) {
+    out.clear();
     for (int64_t r = 1; r == 1 || r <= limit;) {
         out.push_back(r);
         const int64_t tiles = ceil_div(passes, r);
         if (tiles == 1) break;
         r = ceil_div(passes, tiles - 1);
     }
-    return out;
 }
 
 // Unrolls that fill the array with exact divisors of the dimensions; of two at most: what Sunstone tries first (`factors_first`
@@ -98,7 +97,7 @@ std::vector<Triple> filled_registers(const Core &core, const Shape &shape, const
         };
         const auto grows = [&](const Triple &r, int d) {
             const Triple next = larger(r, d);
-            return next[d] > 0 && registers_hold(core, next);
+            return next[d] > 0 && triple_holds(core, next);
         };
         for (int64_t a = 1; a <= units[p] && a <= core.register_words; ++a)
             for (int64_t b = 1; units[p] % a == 0 && b <= units[q] && b <= core.register_words; ++b) {
@@ -106,7 +105,7 @@ std::vector<Triple> filled_registers(const Core &core, const Shape &shape, const
                 Triple r{1, 1, 1};
                 r[p] = a;
                 r[q] = b;
-                if (!registers_hold(core, r) || grows(r, p) || grows(r, q)) continue;
+                if (!triple_holds(core, r) || grows(r, p) || grows(r, q)) continue;
                 while (grows(r, third)) r = larger(r, third);
                 out.push_back(r);
             }
@@ -166,42 +165,35 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
     return out;
 }
 
-std::vector<RegisterTile> register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block) {
-    std::vector<RegisterTile> out;
+bool registers_hold(const Core &core, int64_t a, int64_t b) { return triple_holds(core, {a, b, 1}); }
+
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out) {
     const Split &split = splits[block.split];
-    Triple passes;
-    for (int d = 0; d < 3; ++d) passes[d] = ceil_div(ceil_div(shape.dim[d], split[d]), block.unroll[d]);
+    out.ready = true;
+    out.listed.clear();
+    out.along_x.clear();
+    out.along_y.clear();
+    for (int d = 0; d < 3; ++d) out.passes[d] = ceil_div(ceil_div(shape.dim[d], split[d]), block.unroll[d]);
     if (core.kind != kDotProduct) {
-        out.push_back({{1, 1, 1}, passes});
-        return out;
+        out.listed.push_back({{1, 1, 1}, out.passes});
+        return;
     }
     if (core.factors_first && exact_unroll(core, shape, block.unroll)) {
         for (const Triple &r : filled_registers(core, shape, block.unroll)) {
             const Triple unit{r[0] * block.unroll[0], r[1] * block.unroll[1], r[2] * block.unroll[2]};
             bool some = false;
             for (const Split &other : splits) some |= exact_split(shape, other, unit);
-            if (!some || exact_split(shape, split, unit))
-                out.push_back({r, {ceil_div(passes[0], r[0]), ceil_div(passes[1], r[1]), ceil_div(passes[2], r[2])}});
+            if (some && !exact_split(shape, split, unit)) continue;
+            RegisterTile t{r, {}};
+            for (int d = 0; d < 3; ++d) t.tiles[d] = ceil_div(out.passes[d], r[d]);
+            out.listed.push_back(t);
         }
-        return out;
+        return;
     }
-    const int x = static_cast<int>((block.stationary + 1) % 3), y = static_cast<int>((block.stationary + 2) % 3);
-    const std::vector<int64_t> along_x = register_ladder(passes[x], block.largest_registers[x]);
-    const std::vector<int64_t> along_y = register_ladder(passes[y], block.largest_registers[y]);
-    out.reserve(along_x.size() * along_y.size());
-    for (int64_t a : along_x) {
-        const int64_t tiles = ceil_div(passes[x], a);
-        for (int64_t b : along_y) {
-            RegisterTile t{{1, 1, 1}, passes};
-            t.registers[x] = a;
-            t.registers[y] = b;
-            if (!registers_hold(core, t.registers)) break;
-            t.tiles[x] = tiles;
-            t.tiles[y] = ceil_div(passes[y], b);
-            out.push_back(t);
-        }
-    }
-    return out;
+    out.x = static_cast<int>((block.stationary + 1) % 3);
+    out.y = static_cast<int>((block.stationary + 2) % 3);
+    register_ladder(out.passes[out.x], block.largest_registers[out.x], out.along_x);
+    register_ladder(out.passes[out.y], block.largest_registers[out.y], out.along_y);
 }
 
 }  // namespace mapping

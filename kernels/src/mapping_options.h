@@ -23,6 +23,25 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
 struct RegisterTile {
     Triple registers, tiles;
 };
-std::vector<RegisterTile> register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block);
+
+// The register tiles of a block: those of `listed`, or all pairs along dimensions x and y that fit together.
+struct RegisterTiles {
+    bool ready = false;
+    int x = 0, y = 0;
+    Triple passes;
+    std::vector<int64_t> along_x, along_y;  // elements of a unit, ascending
+    std::vector<RegisterTile> listed;
+
+    RegisterTile pair(int64_t a, int64_t b) const {
+        RegisterTile t{{1, 1, 1}, passes};
+        t.registers[x] = a;
+        t.registers[y] = b;
+        t.tiles[x] = ceil_div(passes[x], a);
+        t.tiles[y] = ceil_div(passes[y], b);
+        return t;
+    }
+};
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out);
+bool registers_hold(const Core &core, int64_t a, int64_t b);  // a x b elements of the resting operand
 
 }  // namespace mapping

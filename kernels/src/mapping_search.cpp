@@ -42,11 +42,13 @@ class Search final : public Searcher {
         std::vector<Share> shares;
         std::vector<Block> blocks;
         std::vector<BlockTerms> common;
-        std::vector<Terms> terms;                      // bounds of each block
-        std::vector<std::vector<RegisterTile>> tiles;  // of each block, listed when first needed
-        std::vector<std::vector<Terms>> tile_terms;
+        std::vector<Terms> terms;          // bounds of each block
+        std::vector<RegisterTiles> tiles;  // of each block, found when first needed
     };
-    using Todo = std::vector<std::pair<double, int>>;  // promise and index
+    struct Option {
+        double promise;
+        RegisterTile tile;
+    };
 
     void prepare(CoreClass &c, const Hardware &hw);
     void open(CoreClass &c, const std::vector<int> &points);
@@ -80,7 +82,8 @@ class Search final : public Searcher {
     std::vector<Lane> lanes_;
     Lanes bounds_;
     std::vector<SplitLanes> split_lanes_;
-    Todo todo_, options_;
+    std::vector<std::pair<double, int>> todo_;  // promise and index of blocks
+    std::vector<Option> options_;
     // the option at hand
     int split_index_ = 0;
     Geometry geometry_;
@@ -375,8 +378,8 @@ void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
     macs_ = c.shares[0].macs;
     c.blocks = blocks_of(hw.core, *shape_, c.splits);
-    c.tiles.assign(c.blocks.size(), {});
-    c.tile_terms.assign(c.blocks.size(), {});
+    c.tiles.resize(c.blocks.size());
+    for (RegisterTiles &t : c.tiles) t.ready = false;
     c.common.clear();
     c.terms.clear();
     for (const Block &b : c.blocks) {
@@ -476,28 +479,37 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
 template <int L>
 void Search<L>::block(CoreClass &c, int index) {
     const Block &b = c.blocks[index];
-    std::vector<Terms> &terms = c.tile_terms[index];
-    std::vector<RegisterTile> &tiles = c.tiles[index];
-    if (terms.empty()) {
-        tiles = register_tiles(lanes_[0].hw->core, *shape_, c.splits, b);
-        terms.reserve(tiles.size());
-        for (const RegisterTile &t : tiles) terms.push_back(c.common[index].with(t.registers, t.tiles));
-    }
-    options_.clear();
     const Hardware &hw = *lanes_[0].hw;
+    RegisterTiles &tiles = c.tiles[index];
+    if (!tiles.ready) register_tiles(hw.core, *shape_, c.splits, b, tiles);
+    options_.clear();
     const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), hw);
-    for (size_t j = 0; j < terms.size(); ++j) {
-        Candidate candidate = candidate_of(terms[j], b.split);
-        if (!could_be_best(candidate, b)) continue;
-        if (L > 1 && !tighten(candidate, g, b, tiles[j])) continue;
-        if (hw.inner_limit < kInfinity && inner_product(*shape_, b.unroll, tiles[j].registers, hw) > hw.inner_limit) continue;
-        options_.push_back({promise(candidate, b), static_cast<int>(j)});
-    }
-    std::sort(options_.begin(), options_.end());
+    const auto consider = [&](const RegisterTile &t) {
+        Candidate candidate = candidate_of(c.common[index].with(t.registers, t.tiles), b.split);
+        if (!could_be_best(candidate, b)) return false;
+        if (L > 1 && !tighten(candidate, g, b, t)) return true;
+        if (hw.inner_limit < kInfinity && inner_product(*shape_, b.unroll, t.registers, hw) > hw.inner_limit) return true;
+        options_.push_back({promise(candidate, b), t});
+        return true;
+    };
+    for (const RegisterTile &t : tiles.listed) consider(t);
+    // The more elements a unit holds along y, the lower the bound: go down until there is no hope.
+    for (int64_t a : tiles.along_x)
+        for (size_t j = tiles.along_y.size(); j-- > 0;)
+            if (registers_hold(hw.core, a, tiles.along_y[j]) && !consider(tiles.pair(a, tiles.along_y[j]))) break;
+    std::sort(options_.begin(), options_.end(), [](const Option &p, const Option &q) {
+        return p.promise != q.promise ? p.promise < q.promise : p.tile.registers < q.tile.registers;
+    });
     for (size_t i = 0; i < options_.size(); ++i) {
-        const int j = options_[i].second;
-        if (i == 0 || could_be_best(candidate_of(terms[j], b.split), b)) option(c, b, tiles[j].registers, tiles[j].tiles);
+        const RegisterTile &t = options_[i].tile;
+        if (i == 0 || could_be_best(candidate_of(c.common[index].with(t.registers, t.tiles), b.split), b)) option(c, b, t.registers, t.tiles);
     }
+}
+
+template <int L>
+bool Search<L>::could_be_best(const Candidate &candidate, const Block &b) {
+    const SplitLanes &split = split_lanes_[b.split];
+    return alive_lanes(criterion_, bounds_, split, split.joint_pj[b.stationary], candidate) > 0;
 }
 
 // Charge the resting operand for the cuts along its loop that the innermost memory forces even when the other two dimensions are cut
@@ -529,12 +541,6 @@ bool Search<L>::tighten(Candidate &candidate, const Geometry &g, const Block &b,
     if (!could_be_best(candidate, b)) return false;
     const SplitLanes &split = split_lanes_[b.split];
     return alive_lanes(criterion_, bounds_, split, split.floor_pj, with_energy) > 0;
-}
-
-template <int L>
-bool Search<L>::could_be_best(const Candidate &candidate, const Block &b) {
-    const SplitLanes &split = split_lanes_[b.split];
-    return alive_lanes(criterion_, bounds_, split, split.joint_pj[b.stationary], candidate) > 0;
 }
 
 template <int L>

@@ -49,3 +49,13 @@ def small_design(**changes: object) -> ExportDesign:
 def bert_design(**knobs: int) -> ExportDesign:
     """BERT on the edge accelerator."""
     return describe(accelerator(), library.load("bert").build(**knobs), number=1, workload_name="bert")
+
+
+def documented_design() -> ExportDesign:
+    """The design of the table in docs/exports.md: BERT-base, 512 tokens, on 2 cores of 16 x 128."""
+    knobs = {"cores": 2, "width": 128, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64, "glb_mib": 4}
+    edge = hw_models.templates.load("edge22").accelerator(**knobs)
+    return describe(edge, library.load("bert").build(), number=1, workload_name="bert")
+
+
+SMOOTH = products(gemm("smooth", 64, 128, 64), gemm("odd", 60, 96, 40), gemm("vector", 1, 64, 128))

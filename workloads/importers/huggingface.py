@@ -162,7 +162,12 @@ def import_config(
         "strict": strict,
     }
     model, settings = build_model(config, file)
-    inputs = example_inputs(model, settings, file, sequence=sequence, target=target, batch=batch)
+    try:
+        inputs = example_inputs(model, settings, file, sequence=sequence, target=target, batch=batch)
+    except (RuntimeError, TypeError, ValueError) as error:  # sizes of pictures or spectra that no tensor has
+        if isinstance(error, WorkloadError):
+            raise
+        raise WorkloadError(f"{file} describes inputs that cannot be made: {shorten(str(error), 200)}") from error
     if not whole:
         total = sum(value.numel() for value in model.parameters())
         times, copies = leave_out_equal_layers(model, settings)

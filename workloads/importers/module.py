@@ -52,10 +52,14 @@ def import_module(
     GraphWalk(collector, layer_times, aliases).run(program)
     title = name or type(module).__name__
     check_understood(collector.not_understood, title, strict)
+    try:
+        table = collector.table()
+    except WorkloadError as error:
+        raise WorkloadError(f"{title}: {error}") from error
     return Workload(
         name=title,
         family="imported",
-        phases=(Phase("forward", collector.table()),),
+        phases=(Phase("forward", table),),
         dimensions=MappingProxyType({"weight_bits": weight_bits, "activation_bits": activation_bits}),
         not_understood=MappingProxyType(dict(collector.not_understood)),
     )

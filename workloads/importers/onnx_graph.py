@@ -23,6 +23,7 @@ from workloads.importers.onnx_wire import (
     Graph,
     Model,
     Node,
+    NodeError,
     Tensor,
     ValueInfo,
     read_model,
@@ -56,10 +57,14 @@ def import_onnx(
     walk = _Walk(model, file, bind or {}, weight_bits, activation_bits, fused_attention)
     collector = walk.run()
     check_understood(collector.not_understood, str(file), strict)
+    try:
+        table = collector.table()
+    except WorkloadError as error:
+        raise WorkloadError(f"{file}: {error}") from error
     return Workload(
         name=file.stem,
         family="imported",
-        phases=(Phase("forward", collector.table()),),
+        phases=(Phase("forward", table),),
         dimensions=MappingProxyType({**walk.bound, "weight_bits": weight_bits, "activation_bits": activation_bits}),
         not_understood=MappingProxyType(dict(collector.not_understood)),
     )
@@ -219,19 +224,10 @@ class _Walk:
                 self._plain(node, entries, scope, known)
         except WorkloadError:
             raise
-        except (
-            ValueError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ZeroDivisionError,
-            OverflowError,
-            AttributeError,
-            MemoryError,
-        ) as error:
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+            what = shorten(str(error)) if isinstance(error, NodeError) else "its inputs or attributes do not fit the operator"
             raise WorkloadError(
-                f"{self.file}: node {shorten(node.name or node.op_type)!r} ({shorten(node.op_type)}) is malformed: "
-                f"{shorten(str(error)) or type(error).__name__}"
+                f"{self.file}: node {shorten(node.name or node.op_type)!r} ({shorten(node.op_type)}) is malformed: {what}"
             ) from error
 
     def _function(self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], depth: int) -> None:
@@ -259,7 +255,7 @@ class _Walk:
             return
         branch = node.attributes.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
         if not isinstance(branch, Graph):
-            raise ValueError("a branch is missing")
+            raise NodeError("a branch is missing")
         inner = dict(scope)
         self._walk(branch, inner, depth + 1)
         for outside, info in zip(node.outputs, branch.outputs, strict=False):
@@ -288,7 +284,7 @@ class _Walk:
             return
         for info in outputs:
             if info.shape is not None and math.prod(info.shape) > 2**48:
-                raise ValueError(f"its result has shape {info.shape}, more than 2^48 elements")
+                raise NodeError(f"its result has shape {info.shape}, more than 2^48 elements")
         if node.op_type in _VIEWS and present:
             source = present[0].value
             for name, info in zip(node.outputs, outputs, strict=False):

@@ -19,7 +19,7 @@ from workloads.importers.onnx_shapes import (
     need,
     sound,
 )
-from workloads.importers.onnx_wire import SMALL, Node, Tensor
+from workloads.importers.onnx_wire import SMALL, Node, NodeError, Tensor
 
 
 def _shape(node: Node, inputs: Inputs) -> list[Info]:
@@ -65,14 +65,14 @@ def _reshape(node: Node, inputs: Inputs) -> list[Info]:
     if not node.attributes.get("allowzero"):
         wanted = [old[index] if size == 0 else size for index, size in enumerate(wanted)]
     if wanted.count(-1) > 1:
-        raise ValueError(f"shape {wanted} has more than one -1")
+        raise NodeError(f"shape {wanted} has more than one -1")
     if -1 in wanted:
         rest = math.prod(size for size in wanted if size != -1)
         if rest == 0 or total % rest:
-            raise ValueError(f"{total} elements do not fit shape {wanted}")
+            raise NodeError(f"{total} elements do not fit shape {wanted}")
         wanted[wanted.index(-1)] = total // rest
     if math.prod(wanted) != total:
-        raise ValueError(f"{total} elements do not fit shape {wanted}")
+        raise NodeError(f"{total} elements do not fit shape {wanted}")
     shape = sound(wanted)
     return [Info(shape, first.data_type, first.value.reshape(shape) if first.value is not None else None)]
 
@@ -91,7 +91,7 @@ def _squeeze(node: Node, inputs: Inputs) -> list[Info]:
     axes = axes_of(node, inputs)
     dropped = {axis_of(axis, len(shape)) for axis in axes} if axes is not None else {i for i, s in enumerate(shape) if s == 1}
     if any(shape[axis] != 1 for axis in dropped):
-        raise ValueError(f"axes {sorted(dropped)} of {shape} cannot be squeezed")
+        raise NodeError(f"axes {sorted(dropped)} of {shape} cannot be squeezed")
     result = tuple(size for index, size in enumerate(shape) if index not in dropped)
     return [Info(result, first.data_type, first.value.reshape(result) if first.value is not None else None)]
 
@@ -103,6 +103,8 @@ def _unsqueeze(node: Node, inputs: Inputs) -> list[Info]:
         raise UnknownShapeError
     rank = len(first.known()) + len(axes)
     places = {axis_of(axis, rank) for axis in axes}
+    if len(places) != len(axes):
+        raise NodeError(f"axes {axes} are not distinct")
     rest = iter(first.known())
     result = tuple(1 if index in places else next(rest) for index in range(rank))
     return [Info(result, first.data_type, first.value.reshape(result) if first.value is not None else None)]
@@ -113,7 +115,7 @@ def _transpose(node: Node, inputs: Inputs) -> list[Info]:
     shape = first.known()
     order = [int(item) for item in node.attributes.get("perm", range(len(shape))[::-1])]
     if sorted(order) != list(range(len(shape))):
-        raise ValueError(f"perm {order} is no order of {len(shape)} axes")
+        raise NodeError(f"perm {order} is no order of {len(shape)} axes")
     value = first.value.transpose(order) if first.value is not None else None
     return [Info(tuple(shape[axis] for axis in order), first.data_type, value)]
 
@@ -143,7 +145,7 @@ def _split(node: Node, inputs: Inputs) -> list[Info]:
         part = -(-shape[axis] // count)
         sizes = [part] * (count - 1) + [shape[axis] - part * (count - 1)]
     if sum(sizes) != shape[axis]:
-        raise ValueError(f"parts {sizes} do not add up to {shape[axis]}")
+        raise NodeError(f"parts {sizes} do not add up to {shape[axis]}")
     values: list[Any] = [None] * len(sizes)
     if first.value is not None:
         values = np.split(first.value, np.cumsum(sizes)[:-1], axis=axis)
@@ -223,7 +225,7 @@ def _range(node: Node, inputs: Inputs) -> list[Info]:
         raise UnknownShapeError
     a, b, c = (item.value.reshape(-1)[0] for item in (start, limit, delta) if item.value is not None)
     if c == 0:
-        raise ValueError("delta is 0")
+        raise NodeError("delta is 0")
     count = max(0, math.ceil((float(b) - float(a)) / float(c)))
     value = a + np.arange(count, dtype=start.value.dtype) * c if count <= SMALL else None
     return [Info((count,), start.data_type, value)]

@@ -10,7 +10,7 @@ from workloads.errors import shorten
 from workloads.importers.collector import Collector, Value, words
 from workloads.importers.einsum import einsum_product
 from workloads.importers.onnx_shapes import Info
-from workloads.importers.onnx_wire import BITS, Node
+from workloads.importers.onnx_wire import BITS, Node, NodeError
 from workloads.ops import Kind, Operation
 
 STANDARD = ("", "ai.onnx")
@@ -94,7 +94,7 @@ class OnnxRows:
     def _operand(self, node: Node, entries: Sequence[Entry | None], index: int) -> Value:
         entry = entries[index]
         if entry is None:
-            raise ValueError(f"input {index} is missing")
+            raise NodeError(f"input {index} is missing")
         bits = entry.value.bits
         if not bits and node.op_type in ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv"):
             bits = BITS.get(entry.info.data_type, 8)
@@ -159,7 +159,7 @@ class OnnxRows:
 
     def _core(self, node: Node, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk: int, width: int, causal: bool) -> Rows:
         if min(batch, heads, kv_heads, q_len, kv_len, qk, width) < 1 or heads % kv_heads:
-            raise ValueError(f"{heads} query heads, {kv_heads} KV heads and lengths {q_len}, {kv_len} do not fit")
+            raise NodeError(f"{heads} query heads, {kv_heads} KV heads and lengths {q_len}, {kv_len} do not fit")
         rows = self.collector.attention(
             title_of(node, ()), batch=batch, heads=heads, kv_heads=kv_heads, q_len=q_len, kv_len=kv_len, qk_dim=qk, v_dim=width,
             causal=causal,
@@ -222,7 +222,7 @@ class OnnxRows:
         x, weight = self._operand(node, entries, 0), self._operand(node, entries, 1)
         n, k = int(node.attributes["N"]), int(node.attributes["K"])
         if x.shape[-1] != k or n < 1:
-            raise ValueError(f"input {x.shape} does not fit N = {n}, K = {k}")
+            raise NodeError(f"input {x.shape} does not fit N = {n}, K = {k}")
         packed = Value((k, n), weight.root, True, weight.parameters, int(node.attributes.get("bits", 4)))
         title = title_of(node, weight.parameters)
         rows: Rows = [(row, weight.parameters) for row in self.collector.matrix(title, x.elements // k, n, k, x, packed)]
@@ -254,7 +254,7 @@ class OnnxRows:
 def _shape_of(entries: Sequence[Entry | None], index: int) -> tuple[int, ...]:
     entry = entries[index] if index < len(entries) else None
     if entry is None:
-        raise ValueError(f"input {index} is missing")
+        raise NodeError(f"input {index} is missing")
     return entry.info.known()
 
 

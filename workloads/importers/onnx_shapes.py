@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from workloads.importers.collector import words
 from workloads.importers.einsum import einsum_result
-from workloads.importers.onnx_wire import SMALL, Node
+from workloads.importers.onnx_wire import SMALL, Node, NodeError
 
 Shape = tuple[int, ...]
 
@@ -47,7 +47,9 @@ Rule = Callable[[Node, Inputs], list[Info]]
 
 def infer(node: Node, inputs: Inputs) -> list[Info]:
     """Return the outputs of a node. Raises KeyError for an unknown operator, UnknownShapeError where shapes cannot be known."""
-    return _all_rules()[node.op_type](node, inputs)
+    # Values of a hostile file may be infinite or too large for their type; what comes out of them is checked as a shape.
+    with np.errstate(all="ignore"):
+        return _all_rules()[node.op_type](node, inputs)
 
 
 def knows(op_type: str) -> bool:
@@ -70,14 +72,14 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     for axis in range(-rank, 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            raise ValueError(f"shapes {list(shapes)} do not broadcast")
+            raise NodeError(f"shapes {list(shapes)} do not broadcast")
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 
 
 def need(inputs: Inputs, index: int) -> Info:
     if index >= len(inputs) or inputs[index] is None:
-        raise ValueError(f"input {index} is missing")
+        raise NodeError(f"input {index} is missing")
     item = inputs[index]
     assert item is not None
     return item
@@ -102,7 +104,7 @@ def axes_of(node: Node, inputs: Inputs, index: int = 1) -> list[int] | None:
 
 def axis_of(axis: int, rank: int) -> int:
     if not -rank <= axis < max(rank, 1):
-        raise ValueError(f"axis {axis} does not exist in {rank} axes")
+        raise NodeError(f"axis {axis} does not exist in {rank} axes")
     return axis + rank if axis < 0 else axis
 
 
@@ -172,7 +174,7 @@ def _cast(node: Node, inputs: Inputs) -> list[Info]:
 
 def sound(shape: Sequence[int]) -> Shape:
     if any(size < 0 for size in shape):
-        raise ValueError(f"shape {tuple(shape)} has a negative size")
+        raise NodeError(f"shape {tuple(shape)} has a negative size")
     return tuple(int(size) for size in shape)
 
 
@@ -214,11 +216,11 @@ def _where(node: Node, inputs: Inputs) -> list[Info]:
 def matmul_shape(a: Shape, b: Shape) -> Shape:
     """The shape of numpy.matmul."""
     if not a or not b:
-        raise ValueError("a matrix product needs at least one axis")
+        raise NodeError("a matrix product needs at least one axis")
     left = (1, *a) if len(a) == 1 else a
     right = (*b, 1) if len(b) == 1 else b
     if left[-1] != right[-2]:
-        raise ValueError(f"shapes {a} and {b} do not multiply")
+        raise NodeError(f"shapes {a} and {b} do not multiply")
     batch = broadcast([left[:-2], right[:-2]])
     tail = ([] if len(a) == 1 else [left[-2]]) + ([] if len(b) == 1 else [right[-1]])
     return (*batch, *tail)
@@ -234,11 +236,11 @@ def _matmul(node: Node, inputs: Inputs) -> list[Info]:
 def _gemm(node: Node, inputs: Inputs) -> list[Info]:
     a, b = need(inputs, 0).known(), need(inputs, 1).known()
     if len(a) != 2 or len(b) != 2:
-        raise ValueError(f"Gemm takes matrices, got shapes {a} and {b}")
+        raise NodeError(f"Gemm takes matrices, got shapes {a} and {b}")
     m, k = (a[1], a[0]) if node.attributes.get("transA") else a
     k2, n = (b[1], b[0]) if node.attributes.get("transB") else b
     if k != k2:
-        raise ValueError(f"shapes {a} and {b} do not multiply")
+        raise NodeError(f"shapes {a} and {b} do not multiply")
     return [Info((m, n), need(inputs, 0).data_type)]
 
 

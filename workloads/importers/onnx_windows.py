@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from workloads.importers.onnx_shapes import Info, Inputs, Rule, UnknownShapeError, ints, need, sound
-from workloads.importers.onnx_wire import Node
+from workloads.importers.onnx_wire import Node, NodeError
 
 
 def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> list[int]:
@@ -16,7 +16,7 @@ def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> list[int]
     dilations = [int(item) for item in node.attributes.get("dilations") or [1] * rank]
     pads = [int(item) for item in node.attributes.get("pads") or [0] * (2 * rank)]
     if min(strides) < 1 or len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or len(kernel) != rank:
-        raise ValueError(f"strides {strides}, dilations {dilations}, pads {pads} do not fit {rank} axes")
+        raise NodeError(f"strides {strides}, dilations {dilations}, pads {pads} do not fit {rank} axes")
     result = []
     for i in range(rank):
         reach = dilations[i] * (kernel[i] - 1) + 1
@@ -33,7 +33,7 @@ def _conv(node: Node, inputs: Inputs) -> list[Info]:
     weight = need(inputs, 3 if node.op_type == "QLinearConv" else 1).known()
     x = need(inputs, 0).known()
     if len(x) != len(weight) or len(x) < 3:
-        raise ValueError(f"input {x} and weight {weight} do not fit")
+        raise NodeError(f"input {x} and weight {weight} do not fit")
     shape = (x[0], weight[0], *_window(node, x[2:], weight[2:]))
     return [Info(sound(shape), 6 if node.op_type == "ConvInteger" else need(inputs, 0).data_type)]
 

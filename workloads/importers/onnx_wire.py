@@ -33,6 +33,10 @@ FLOATING = frozenset((1, 10, 11, 16, 17, 18, 19, 20, 23, 24))
 INTEGER_WEIGHTS = frozenset((2, 3, 21, 22))
 
 
+class NodeError(ValueError):
+    """A node whose inputs or attributes do not fit its operator; the message says how."""
+
+
 @dataclass
 class Tensor:
     """An initializer or constant: shape, type and, where it is small, its value."""

@@ -229,7 +229,10 @@ class GraphWalk:
         path, block, block_class = _module(node)
         self.collector.times = self._times(path)
         single = self._single_operation(node, block, block_class, path, inputs)
-        rows = self._rows(node, target, path or node.name, inputs) if single is None else single
+        try:
+            rows = self._rows(node, target, path or node.name, inputs) if single is None else single
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            rows = None  # a form of the operator that the rules do not foresee: reported, like one that they do not know
         if rows is None:
             self.collector.not_understood[str(node.target)] += self.collector.times
             rows = []

@@ -181,9 +181,10 @@ function frontNote(steps) {
   if (OBJECTIVES.length > 2 && steps.length < COUNT) {
     parts.push(steps.length.toLocaleString("en-GB") + " of " + COUNT.toLocaleString("en-GB") + " designs are best in this pair alone; the paler ones are on the front for another objective.");
   }
-  if (HAS_SUPPORT) parts.push("Quality is a surrogate's prediction: a diamond marks a model that was published, a dot an interpolated one, a cross an extrapolated one.");
+  if (DATA.measured) parts.push("Quality was measured.");
+  else if (HAS_SUPPORT) parts.push("Quality is a surrogate's prediction: a diamond marks a model that was published, a dot an interpolated one, a cross an extrapolated one.");
   if (front.errors && (errorsOf(front.x) || errorsOf(front.y))) {
-    parts.push("Bars are one standard error of the surrogate" + (DATA.extras.uncertainty ? ", or the range from the 5th to the 95th percentile where factors are uncertain." : "."));
+    parts.push("Bars are one standard error of " + (DATA.measured ? "the measurement" : "the surrogate") + (DATA.extras.uncertainty ? ", or the range from the 5th to the 95th percentile where factors are uncertain." : "."));
   }
   parts.push(coarse.matches ? "Tap a design to pin it." : "Hover for the whole design; click to pin it, click a second to compare.");
   return parts.join(" ");

@@ -1,0 +1,569 @@
+"""Search strategies against each other: same budget, same truth, every seed shown.
+
+    python benchmarks/search.py                       # nested, bert, transfer: minutes
+    python benchmarks/search.py nested flat cost amoo noise bert transfer --json FILE
+    python benchmarks/search.py stock-ax              # the slow rival, one seed
+
+The stand-in problems are tests/reference/search/*.py (written for this project, constants plausible, not calibrated). Costs
+are process CPU seconds with one thread. What was tuned is said in docs/models/search.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import numpy as np  # noqa: E402 - after the thread settings
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+MARKS = (10, 15, 25, 50)
+SEEDS = range(9)
+
+
+def tasks() -> ModuleType:
+    """The tasks that the tests use."""
+    name = "dse_strategy_tasks"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "dse" / "strategies" / "tasks.py")
+        assert spec and spec.loader
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def cpu() -> float:
+    """Process CPU seconds."""
+    return time.process_time()
+
+
+def curve(task: Any, trials: list[Any], reference: Any, true: float) -> list[float]:
+    """Share of the true hypervolume after 1, 2, ... trials."""
+    return [task.hypervolume(trials[: k + 1], reference) / true for k in range(len(trials))]
+
+
+def row(name: str, curves: list[list[float]], seconds: float, **more: Any) -> dict[str, Any]:
+    """One line of a table, printed and returned."""
+    array = 100 * np.array(curves)
+    found = {
+        "method": name,
+        "seeds": len(curves),
+        "cpu_s_per_proposal": seconds,
+        **{f"@{k}": [float(x) for x in array[:, k - 1]] for k in MARKS if k <= array.shape[1]},
+        **more,
+    }
+    shown = "  ".join(
+        f"@{k} {np.median(array[:, k - 1]):5.1f} [{array[:, k - 1].min():.1f}, {array[:, k - 1].max():.1f}]"
+        for k in MARKS
+        if k <= array.shape[1]
+    )
+    print(f"  {name:<34} {len(curves)} seeds  {shown}  {seconds:.3f} CPU s a proposal", flush=True)
+    return found
+
+
+def strategy_row(name: str, make_task: Callable[[], Any], make: Callable[[], Any], budget: int, seeds: Any, reference: Any,
+                 true: float) -> dict[str, Any]:  # fmt: skip
+    """Run one of our strategies over the seeds."""
+    from dse.strategies.base import simulate
+
+    curves, start = [], cpu()
+    for seed in seeds:
+        task = make_task()
+        curves.append(curve(task, simulate(task, make(), budget=budget, seed=seed), reference, true))
+    return row(name, curves, (cpu() - start) / (len(curves) * budget))
+
+
+def nested() -> list[dict[str, Any]]:
+    """Nested search on the frozen stand-in, random and Sobol models with exact hardware beside it."""
+    from dse.strategies import make
+
+    t = tasks()
+    problem = t.standin_module()
+    t.standin_inner()
+    ref, true = t.reference_point(), problem.TRUE_HYPERVOLUME
+    view = t.standin_nested()
+    blind = t.standin_nested(known_reference=False)
+    return [
+        strategy_row("nested", lambda: view, lambda: make("nested"), 50, SEEDS, ref, true),
+        strategy_row("nested, reference point inferred", lambda: blind, lambda: make("nested"), 50, SEEDS, ref, true),
+        strategy_row("random models, exact hardware", lambda: view, lambda: make("random"), 50, SEEDS, ref, true),
+        strategy_row("Sobol models, exact hardware", lambda: view, lambda: make("sobol"), 50, SEEDS, ref, true),
+    ]
+
+
+def flat(names: tuple[str, ...] = ("flat", "ax", "tpe", "nsga2", "random", "sobol")) -> list[dict[str, Any]]:
+    """Whole designs: area and peak throughput known, accuracy, carbon and latency learnt; an infeasible design counts."""
+    from dse.strategies import make
+
+    t = tasks()
+    ref, true = t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
+    found = []
+    for name in names:
+        if name == "tpe":
+            curves, start = [], cpu()
+            for seed in SEEDS:
+                curves.append(_tpe(t, seed, 50, ref, true))
+            found.append(row("Optuna TPE (constraints_func)", curves, (cpu() - start) / (len(curves) * 50)))
+        elif name == "nsga2":
+            for population in (10, 20):
+                found.append(strategy_row(f"NSGA-II (pymoo), population {population}", t.standin_flat,
+                                          lambda p=population: make("nsga2", population=p), 50, SEEDS, ref, true))  # fmt: skip
+        else:
+            found.append(strategy_row(name, t.standin_flat, lambda n=name: make(n), 50, SEEDS, ref, true))
+    return found
+
+
+def _tpe(t: ModuleType, seed: int, budget: int, reference: Any, true: float) -> list[float]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task = t.standin_flat()
+    trials: list[Any] = []
+
+    def measure(trial: Any) -> tuple[float, float]:
+        values = {p.name: trial.suggest_categorical(p.name, list(p.values)) for p in task.space.parameters}
+        metrics = {**task.measure_known(values), **task.evaluator(values, fidelity=1.0, seed=0)}
+        trials.append(_trial(len(trials), values, metrics))
+        trial.set_user_attr("excess", [metrics[c.metric].mean - c.bound for c in task.constraints])
+        return metrics["accuracy"].mean, metrics["carbon"].mean
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sampler = optuna.samplers.TPESampler(seed=seed, constraints_func=lambda trial: trial.user_attrs["excess"])
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        study.optimize(measure, n_trials=budget)
+    return curve(task, trials, reference, true)
+
+
+def _trial(number: int, values: dict[str, Any], metrics: dict[str, Any]) -> Any:
+    from dse.trials import Trial
+
+    return Trial(number, dict(values), 0).finish(metrics)
+
+
+def bert() -> list[dict[str, Any]]:
+    """BERT's catransformers space (7,168 models) on edge22 (3,240 designs), the MNLI surrogate as the dear evaluation."""
+    from dse import api
+    from dse.evaluation import Evaluation
+    from dse.evaluators import SurrogateEvaluator
+    from dse.pareto import Front, hypervolume
+    from dse.strategies import make
+    from dse.strategies.problem_view import flat_task, nested_task
+
+    evaluation = Evaluation(api.make_problem("bert", "carbon", space="catransformers"), threads=1)
+    task = nested_task(evaluation, SurrogateEvaluator("bert"))
+    quality = evaluation.quality
+    assert quality is not None and task.inner is not None
+    models = np.array([i for i, front in enumerate(task.inner.fronts) if len(front)])
+    points = np.array([[-quality.mean[i], task.inner.fronts[i][0, 0]] for i in models])
+    front = Front.of(models, models, points).values
+    ref = front.max(0) + 0.1 * np.ptp(front, axis=0)
+    true = hypervolume(front, ref)
+    print(f"  exact front {len(front)} models, reference point {ref.tolist()}, hypervolume {true:.6f}")
+    view = nested_task(evaluation, SurrogateEvaluator("bert"), reference=ref)
+    whole = flat_task(evaluation, SurrogateEvaluator("bert"), reference=ref)
+    found = [
+        strategy_row("nested", lambda: view, lambda: make("nested"), 50, SEEDS, ref, true),
+        strategy_row("random models, exact hardware", lambda: view, lambda: make("random"), 50, SEEDS, ref, true),
+        strategy_row("flat", lambda: whole, lambda: make("flat"), 50, range(5), ref, true),
+        strategy_row("random designs", lambda: whole, lambda: make("random"), 50, range(5), ref, true),
+    ]
+    return [{**r, "reference_point": ref.tolist(), "true_hypervolume": true} for r in found]
+
+
+def cost() -> list[dict[str, Any]]:
+    """CPU seconds of a proposal with 20, 50, 100 and 200 trials told, and the largest memory of the process."""
+    found = []
+    for name in ("flat", "ax", "nested"):
+        out = subprocess.run([sys.executable, __file__, f"_cost-{name}"], capture_output=True, text=True, check=True)
+        found.append(json.loads(out.stdout.strip().splitlines()[-1]))
+        print("  " + json.dumps(found[-1]), flush=True)
+    return found
+
+
+def _cost_of(name: str) -> dict[str, Any]:
+    from dse.strategies import make
+    from dse.strategies.base import simulate
+
+    t = tasks()
+    task = t.standin_nested() if name == "nested" else t.standin_flat()
+    history = simulate(task, make("random"), budget=200, seed=0)
+    strategy = make(name)
+    strategy.propose(task, history[:20], 20, 0)  # imports and the compiled helper are not a proposal's cost
+    seconds = {}
+    for count in (20, 50, 100, 200):
+        start = cpu()
+        strategy.propose(task, history[:count], count, 0)
+        seconds[str(count)] = round(cpu() - start, 3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"method": name, "cpu_s_at_trials": seconds, "peak_memory_mb": round(peak)}
+
+
+def stock_ax(budget: int = 50, seeds: Any = (0,)) -> list[dict[str, Any]]:
+    """Ax as it comes, on the flat stand-in: its own initial design, every metric a process, costs as they are."""
+    from ax.api.client import Client
+    from ax.api.configs import ChoiceParameterConfig
+
+    t = tasks()
+    ref, true = t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
+    curves, start = [], cpu()
+    for seed in seeds:
+        task, trials = t.standin_flat(), []
+        client = Client(random_seed=seed)
+        client.configure_experiment(
+            [ChoiceParameterConfig(name=p.name, values=list(p.values), parameter_type="int", is_ordered=True)
+             for p in task.space.parameters]
+        )  # fmt: skip
+        client.configure_optimization("accuracy, -carbon", [f"{c.metric} {c.relation} {c.bound}" for c in task.constraints])
+        while len(trials) < budget:
+            for index, values in client.get_next_trials(1).items():
+                metrics = {**task.measure_known(values), **task.evaluator(values, fidelity=1.0, seed=0)}
+                trials.append(_trial(len(trials), values, metrics))
+                client.complete_trial(index, raw_data={k: (m.mean, 0.0) for k, m in metrics.items()})
+        curves.append(curve(task, trials, ref, true))
+    return [row("Ax 1.3.1 as it comes", curves, (cpu() - start) / (len(curves) * budget))]
+
+
+def amoo(seconds: tuple[float, ...] = (1.0, 3.0), seeds: Any = range(5)) -> list[dict[str, Any]]:
+    """Three objectives on the stand-in data-centre space at equal CPU seconds; gradient calls are in them."""
+    import torch  # noqa: F401 - its import is not a search's cost
+    from moocore import hypervolume as exact
+
+    t = tasks()
+    task = t.datacenter()
+    names = ("amoo, pamoo", "amoo, equal weights", "amoo without descent", "nsga2 (population 100)", "random")
+    fronts: dict[tuple[str, int, float], Any] = {}
+    for seed in seeds:
+        for limit in seconds:
+            fronts[names[0], seed, limit] = _by_amoo(task, seed, limit, "pamoo")
+            fronts[names[1], seed, limit] = _by_amoo(task, seed, limit, "equal")
+            fronts[names[2], seed, limit] = _by_amoo(task, seed, limit, None)
+            fronts[names[3], seed, limit] = _by_nsga2(task, seed, limit)
+            fronts[names[4], seed, limit] = _by_random(task, seed, limit)
+    everything = np.log(np.concatenate(list(fronts.values())))
+    from dse_kernels.pareto import pareto_mask
+
+    best = everything[pareto_mask(everything)]
+    reference = best.max(0) + 0.1 * np.ptp(best, axis=0)
+    true = exact(best, ref=reference)
+    found = []
+    for limit in seconds:
+        for name in names:
+            shares = [100 * exact(np.log(fronts[name, seed, limit]), ref=reference) / true for seed in seeds]
+            found.append({"method": name, "cpu_s": limit, "share_of_best_known": shares})
+            print(f"  {name:<26} {limit:g} CPU s  {np.median(shares):.2f}  " + " ".join(f"{s:.2f}" for s in shares), flush=True)
+    return found
+
+
+def _by_amoo(task: Any, seed: int, seconds: float, rule: str | None) -> Any:
+    from dse.strategies.amoo import search as module
+
+    strategy = module.AmooSearch(rule=rule or "pamoo")
+    descend = module.descend
+    if rule is None:
+        module.descend = lambda relaxed, starts, *_, **__: starts
+    try:
+        start, rounds = cpu(), 0
+        while cpu() - start < seconds:
+            rounds += 1
+            front = strategy.front(task, seed, rounds)
+    finally:
+        module.descend = descend
+    return front.values
+
+
+def _by_random(task: Any, seed: int, seconds: float) -> Any:
+    from dse.strategies.amoo.search import ExactFront, evaluate
+
+    rng, start, front = np.random.default_rng(seed), cpu(), ExactFront.empty(task)
+    while cpu() - start < seconds:
+        front = front.merged(*evaluate(task, rng.integers(0, np.array(task.space.shape), size=(8192, len(task.space.shape)))))
+    return front.values
+
+
+def _by_nsga2(task: Any, seed: int, seconds: float) -> Any:
+    """pymoo at its best: vectorised evaluation, every design it evaluated archived after the clock has stopped."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+
+    from dse.strategies.amoo.search import ExactFront, evaluate
+
+    asked: list[Any] = []
+
+    class Wrapped(Problem):  # type: ignore[misc]
+        def __init__(self) -> None:
+            upper = np.array(task.space.shape) - 1
+            super().__init__(n_var=len(upper), n_obj=len(task.objectives), n_ieq_constr=len(task.constraints), xl=0, xu=upper,
+                             vtype=int)  # fmt: skip
+
+        def _evaluate(self, x: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
+            x = x.astype(int)
+            asked.append(x)
+            metrics = task.known(task.space.columns(x))
+            out["F"] = np.log(np.stack([metrics[o.metric] for o in task.objectives], axis=1))
+            out["G"] = np.stack([metrics[c.metric] / c.bound - 1 for c in task.constraints], axis=1)
+
+    algorithm = NSGA2(
+        pop_size=100,
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=0.9, eta=15, vtype=float, repair=RoundingRepair()),
+        mutation=PM(eta=20, vtype=float, repair=RoundingRepair()),
+        eliminate_duplicates=True,
+    )
+    start = cpu()
+    algorithm.setup(Wrapped(), termination=("n_gen", 10**9), seed=seed, verbose=False)
+    while cpu() - start < seconds:
+        algorithm.next()
+    return ExactFront.empty(task).merged(*evaluate(task, np.concatenate(asked))).values
+
+
+def transfer(seeds: Any = range(9)) -> list[dict[str, Any]]:
+    """Evaluations to 95 % of the true hypervolume with 0, 1, 2, 4 prior workloads of 30 random trials each.
+
+    Prior workloads are the stand-in with another quality: accuracy saturates sooner or later in each dimension.
+    """
+    from dataclasses import replace
+
+    from dse.evaluators import FunctionEvaluator
+    from dse.strategies import make
+    from dse.strategies.base import simulate
+    from dse.strategies.nested import NestedSearch
+    from dse.strategies.transfer import Prior
+
+    t = tasks()
+    ref, true = t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
+    view = t.standin_nested()
+    found = []
+    for count in (0, 1, 2, 4):
+        needed, at10 = [], []
+        for seed in seeds:
+            priors = []
+            for w in range(count):
+                rates = np.random.default_rng([seed, w]).uniform(0.6, 1.6, 3)
+
+                def quality(p: dict[str, Any], fidelity: float, trial_seed: int, rates: Any = rates) -> float:
+                    d, f, n = 96 * p["hidden"] / 768, 384 * p["ffn"] / 3072, p["num_layers"] / 3.2
+                    return float(70 * (1 - 0.42 * np.exp(-2.2 * d * rates[0]) - 0.16 * np.exp(-1.8 * f * rates[1])
+                                       - 0.55 * np.exp(-n * rates[2])))  # fmt: skip
+
+                other = replace(view, evaluator=FunctionEvaluator(quality, ("accuracy",)))
+                priors.append(simulate(other, make("random"), budget=30, seed=100 + 10 * seed + w))
+            strategy = NestedSearch(prior=Prior.of(priors, "accuracy") if count else None)
+            shares = curve(view, simulate(view, strategy, budget=40, seed=seed), ref, true)
+            needed.append(next((k + 1 for k, s in enumerate(shares) if s >= 0.95), 41))
+            at10.append(100 * shares[9])
+        print(f"  {count} prior workloads: evaluations to 95 % median {np.median(needed):g}  {needed}  share @10 "
+              f"{np.median(at10):.1f}", flush=True)  # fmt: skip
+        found.append({"priors": count, "evaluations_to_95": needed, "share_at_10": at10})
+    return found
+
+
+def noise(seeds: Any = range(30), budget: int = 16) -> list[dict[str, Any]]:
+    """Regret of the chosen architecture on NAS-Bench-BERT (GLUE) under evaluation noise; MNLI is the public proxy.
+
+    500 measured architectures, equal descriptors averaged. Injected: 100 clients, standard deviation 8 points between the
+    clients' views of one architecture; an evaluation asks 100, 10, 3 or 1 of them, or 10 with Laplace noise (epsilon 100 over
+    the whole search, span 100 points). Budget: 16 full evaluations; Hyperband spends it in parts (a share of the clients).
+    """
+    from dse.noise import NoisyEvaluator
+
+    names, rows, glue, mnli = _nas_bench_bert()
+    best = float(glue.max())
+    levels: list[tuple[str, dict[str, Any]]] = [
+        ("none", {"clients_asked": 100}),
+        ("10 of 100 clients", {"clients_asked": 10}),
+        ("3 of 100 clients", {"clients_asked": 3}),
+        ("1 of 100 clients", {"clients_asked": 1}),
+        ("10 clients, private", {"clients_asked": 10, "epsilon": 100.0, "releases": budget}),
+        ("10 clients, biased 1.5", {"clients_asked": 10, "bias": 1.5}),
+    ]
+    methods: dict[str, Callable[..., int]] = {
+        "random search": _pick_random,
+        "TPE": _pick_tpe,
+        "Hyperband": lambda *a: _pick_optuna(*a, tpe=False),
+        "TPE with Hyperband": lambda *a: _pick_optuna(*a, tpe=True),
+        "nested (GP told the noise)": _pick_gp,
+        "one-shot proxy random search": lambda n, r, e, s, b: _pick_proxy(r, mnli, s, b),
+    }
+    found = []
+    for label, settings in levels:
+        for method, pick in methods.items():
+            regrets = []
+            for seed in seeds:
+                exact = _Row(names, rows, glue)
+                evaluator = NoisyEvaluator(exact, heterogeneity=8.0, population_seed=seed, **settings)
+                regrets.append(best - float(glue[pick(names, rows, evaluator, seed, budget)]))
+            found.append({"noise": label, "method": method, "regret_points": regrets})
+            print(f"  {label:<24} {method:<30} regret median {np.median(regrets):5.2f} mean {np.mean(regrets):5.2f} "
+                  f"[{min(regrets):.2f}, {max(regrets):.2f}]", flush=True)  # fmt: skip
+    return found
+
+
+class _Row:
+    """GLUE of an architecture by its descriptors."""
+
+    metrics = ("quality",)
+
+    def __init__(self, names: list[str], rows: Any, values: Any) -> None:
+        self.names, self.values = names, {tuple(r): float(v) for r, v in zip(rows.tolist(), values, strict=True)}
+
+    def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
+        from dse.trials import Measured
+
+        return {"quality": Measured(self.values[tuple(float(parameters[n]) for n in self.names)])}
+
+
+def _nas_bench_bert() -> tuple[list[str], Any, Any, Any]:
+    names = ["hidden", "layers", "mean_heads", "mean_ffn_or_ratio", "n_ffn_mean", "frac_self_attention"]
+    path = ROOT / "tests" / "reference" / "search" / "nas_bench_bert.csv"
+    groups: dict[tuple[float, ...], dict[str, list[float]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in csv.DictReader(x for x in file if not x.startswith("#")):
+            key = tuple(float(line[n]) for n in names)
+            groups.setdefault(key, {}).setdefault(line["metric"], []).append(float(line["value"]))
+    rows = np.array(sorted(groups))
+    score = {m: np.array([np.mean(groups[tuple(r)][m]) for r in rows]) for m in ("glue", "mnli")}
+    return names, rows, score["glue"], score["mnli"]
+
+
+def _ask(names: list[str], rows: Any, i: int, evaluator: Any, seed: int, fidelity: float = 1.0) -> Any:
+    return evaluator(dict(zip(names, rows[i].tolist(), strict=True)), fidelity=fidelity, seed=seed)["quality"]
+
+
+def _pick_random(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
+    chosen = np.random.default_rng([seed, 1]).choice(len(rows), budget, replace=False)
+    seen = [_ask(names, rows, i, evaluator, seed * 1000 + k).mean for k, i in enumerate(chosen)]
+    return int(chosen[int(np.argmax(seen))])
+
+
+def _pick_proxy(rows: Any, proxy: Any, seed: int, budget: int) -> int:
+    chosen = np.random.default_rng([seed, 1]).choice(len(rows), budget, replace=False)
+    return int(chosen[int(np.argmax(proxy[chosen]))])
+
+
+def _pick_gp(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
+    from dse.objectives import Objective
+    from dse.space import Parameter, Space
+    from dse.strategies import make
+    from dse.strategies.base import simulate
+    from dse.strategies.task import Inner, Task
+
+    space = Space("nas-bench-bert", tuple(
+        Parameter(n, tuple(float(v) for v in np.unique(rows[:, j])), "model", "linear") for j, n in enumerate(names)
+    ))  # fmt: skip
+    table = np.stack([np.searchsorted(np.unique(rows[:, j]), rows[:, j]) for j in range(len(names))], axis=1)
+    nothing = [np.zeros((1, 0)) for _ in rows]
+    task = Task("nas", space, (Objective("max", "quality"),), evaluator, table=table,
+                inner=Inner((), nothing, [np.zeros(1, dtype=np.int64) for _ in rows]))  # fmt: skip
+    strategy = make("nested")
+    trials = simulate(task, strategy, budget=budget, seed=seed)
+    seen = strategy.predict(task, trials)
+    best = seen.observed[int(np.argmax(seen.level))]  # the posterior mean: never the largest noisy value
+    return int(task.row_numbers[best])
+
+
+def _snap(rows: Any, values: list[float]) -> int:
+    scale = np.maximum(np.ptp(rows, axis=0), 1e-12)
+    return int((((rows - np.array(values)) / scale) ** 2).sum(1).argmin())
+
+
+def _pick_tpe(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    chosen: list[tuple[float, int]] = []
+
+    def measure(trial: Any) -> float:
+        at = _snap(rows, [trial.suggest_categorical(n, np.unique(rows[:, j]).tolist()) for j, n in enumerate(names)])
+        chosen.append((_ask(names, rows, at, evaluator, seed * 1000 + len(chosen)).mean, at))
+        return chosen[-1][0]
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5))
+    study.optimize(measure, n_trials=budget)
+    return max(chosen)[1]
+
+
+def _pick_optuna(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int, *, tpe: bool) -> int:
+    """Hyperband over the share of the clients asked (1/9, 1/3, 1), with TPE or random proposals."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5) if tpe else optuna.samplers.RandomSampler(seed=seed)
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    spent, full, part = 0.0, [], []
+    number = 0
+    while spent < budget:
+        trial = study.ask()
+        at = _snap(rows, [trial.suggest_categorical(n, np.unique(rows[:, j]).tolist()) for j, n in enumerate(names)])
+        value, pruned, paid = 0.0, False, 0.0
+        for step in (1, 3, 9):
+            value = _ask(names, rows, at, evaluator, seed * 1000 + number, step / 9).mean
+            paid = step / 9
+            trial.report(value, step)
+            if step < 9 and trial.should_prune():
+                pruned = True
+                break
+        spent += paid
+        number += 1
+        (part if pruned else full).append((value, at))
+        study.tell(trial, value, state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE)
+    return max(full or part)[1]
+
+
+SECTIONS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "nested": nested,
+    "flat": flat,
+    "bert": bert,
+    "cost": cost,
+    "amoo": amoo,
+    "transfer": transfer,
+    "noise": noise,
+    "stock-ax": stock_ax,
+}
+
+
+def main() -> int:
+    """Run the sections that were named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", default=["nested", "bert", "transfer"], metavar="SECTION",
+                        help=", ".join(SECTIONS))  # fmt: skip
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    args = parser.parse_args()
+    if args.sections[0].startswith("_cost-"):
+        print(json.dumps(_cost_of(args.sections[0].removeprefix("_cost-"))))
+        return 0
+    for name in args.sections:
+        if name not in SECTIONS:
+            parser.error(f"section {name!r} is unknown; known are {', '.join(SECTIONS)}")
+    found = {}
+    for name in args.sections:
+        print(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        found[name] = SECTIONS[name]()
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
