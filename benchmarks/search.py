@@ -526,7 +526,10 @@ def _pick_optuna(names: list[str], rows: Any, evaluator: Any, seed: int, budget:
         spent += paid
         number += 1
         (part if pruned else full).append((value, at))
-        study.tell(trial, value, state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE)
+        if pruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # it keeps what was reported
+        else:
+            study.tell(trial, value)
     return max(full or part)[1]
 
 

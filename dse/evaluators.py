@@ -12,8 +12,10 @@ import csv
 import importlib
 import json
 import math
+import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -163,6 +165,8 @@ class PythonEvaluator:
     @property
     def function(self) -> Any:
         """The function, imported on first use in each process."""
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # a user's module lies where the user works
         try:
             module = importlib.import_module(self.module)
         except ImportError as error:
@@ -221,7 +225,6 @@ class CommandEvaluator:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    import os
     import signal
 
     with contextlib.suppress(ProcessLookupError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from dse.errors import UsageError
 
 if TYPE_CHECKING:
+    from dse.evaluation import Space
     from dse.problem import Problem
     from dse.run import Run
 
-IntArray = npt.NDArray[np.int64]
 # What is told of a neighbour beside the objectives.
 METRICS_SHOWN = ("latency_s", "energy_j", "area_mm2", "embodied_kgco2e", "operational_kgco2e", "total_kgco2e")
 
@@ -31,8 +31,8 @@ class Neighbour:
     """
 
     knob: str
-    value: int
-    moved: Mapping[str, int]
+    value: Any
+    moved: Mapping[str, Any]
     metrics: Mapping[str, float]
     broken: tuple[str, ...]
     verdict: str
@@ -43,7 +43,7 @@ class Why:
     """A design, its metrics, and its neighbours."""
 
     design: int
-    knobs: Mapping[str, int]
+    knobs: Mapping[str, Any]
     metrics: Mapping[str, float]
     neighbours: tuple[Neighbour, ...]
 
@@ -56,25 +56,35 @@ def why(run: Run, number: int) -> Why:
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem
+    knobs = dict(entry["knobs"])
     # Knobs that the user fixed for the search are free here: what they cost is part of the answer.
-    open_problem = replace(problem, fixed={k: v for k, v in problem.fixed.items() if k not in entry["knobs"]}, fixed_model=False)
+    open_problem = replace(problem, fixed={k: v for k, v in problem.fixed.items() if k not in knobs}, fixed_model=False)
     space = build_space(open_problem, load_family(problem), load_hardware(problem))
-    knobs = {name: int(value) for name, value in entry["knobs"].items()}
-    steps: list[tuple[str, int, dict[str, int]]] = []
-    for columns in (space.models, space.hardware):
-        steps += _steps(columns, {name: knobs[name] for name in columns if name in knobs})
-    own = _metrics(problem, knobs)
-    # Knobs that move together lead to the same design; it is told once, under the first of them.
-    distinct = {tuple(sorted(point.items())): (knob, value, point) for knob, value, point in reversed(steps)}
-    found = tuple(_neighbour(problem, knobs, own, *step) for step in reversed(distinct.values()))
-    return Why(number, knobs, own, found)
+    own = {side: {name: knobs[name] for name in columns if name in knobs} for side, columns in _sides(space)}
+    settings = space.settings
+    metrics = _metrics(problem, own["models"], own["hardware"], settings)
+    found: list[Neighbour] = []
+    for side, columns in _sides(space):
+        steps = _steps(columns, own[side])
+        # Knobs that move together lead to the same design; it is told once, under the first of them.
+        distinct = {tuple(point.values()): (knob, value, point) for knob, value, point in reversed(steps)}
+        for knob, value, point in reversed(distinct.values()):
+            moved = {name: other for name, other in point.items() if name != knob and own[side].get(name) != other}
+            both = {**own, side: point}
+            found.append(_neighbour(problem, knob, value, moved, metrics, _metrics(problem, both["models"], both["hardware"], settings)))
+    return Why(number, knobs, metrics, tuple(found))
 
 
-def _steps(columns: Mapping[str, IntArray], at: Mapping[str, int]) -> list[tuple[str, int, dict[str, int]]]:
+def _sides(space: Space) -> tuple[tuple[str, Mapping[str, npt.NDArray[Any]]], ...]:
+    """The two sides of a joint space: a step stays on one of them."""
+    return ("models", space.models), ("hardware", space.hardware)
+
+
+def _steps(columns: Mapping[str, npt.NDArray[Any]], at: Mapping[str, Any]) -> list[tuple[str, Any, dict[str, Any]]]:
     """One step down and one up along each knob: (knob, its value, every knob of the point), in the order of the knobs.
 
-    Where the space has no point that differs in this knob alone, the one that is nearest in the others is taken (distance counted in
-    steps of each knob's own values).
+    Names (a DRAM type) have no order; each other one is a step. Where the space has no point that differs in this knob alone, the one
+    that is nearest in the others is taken (distance counted in steps of each knob's own values).
     """
     steps = []
     ranks = {name: np.unique(values, return_inverse=True) for name, values in columns.items()}
@@ -83,8 +93,11 @@ def _steps(columns: Mapping[str, IntArray], at: Mapping[str, int]) -> list[tuple
             continue
         levels = ranks[name][0]
         place = int(np.searchsorted(levels, at[name]))
-        for other in (place - 1, place + 1):
-            if not 0 <= other < len(levels) or (other == place + 1 and levels[place] != at[name]):
+        here = place < len(levels) and levels[place] == at[name]
+        # A value that the space does not hold lies between two that it does.
+        others = range(len(levels)) if levels.dtype.kind == "U" else (place - 1, place + 1 if here else place)
+        for other in others:
+            if not 0 <= other < len(levels) or levels[other] == at[name]:
                 continue
             rows = np.flatnonzero(values == levels[other])
             distance = np.zeros(len(rows), dtype=np.int64)
@@ -92,32 +105,33 @@ def _steps(columns: Mapping[str, IntArray], at: Mapping[str, int]) -> list[tuple
                 if second != name and second in at:
                     distance += np.abs(inverse[rows] - int(np.searchsorted(known, at[second])))
             row = int(rows[np.argmin(distance)])
-            steps.append((name, int(levels[other]), {key: int(column[row]) for key, column in columns.items()}))
+            steps.append((name, levels[other].item(), {key: column[row].item() for key, column in columns.items()}))
     return steps
 
 
-def _metrics(problem: Problem, knobs: Mapping[str, int]) -> dict[str, float]:
-    from dse.evaluation import Evaluation
+def _metrics(problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int]) -> dict[str, float]:
+    """Every finite metric of one design; empty where it cannot be costed."""
+    from dse.evaluation import Evaluation, Space
     from dse.metrics import METRICS
+    from hw_models.errors import HardwareError
 
-    fixed = {**problem.fixed, **knobs}
-    evaluation = Evaluation(replace(problem, fixed=fixed, fixed_model=False, allow_unsupported=True), threads=1)
-    block = evaluation.block(0, 1)
-    names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
-    values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
+    def columns(point: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        return {name: np.array([value]) for name, value in point.items()}
+
+    space = Space(columns(model), columns(hardware), 0, dict(settings))
+    try:
+        evaluation = Evaluation(problem, space=space, threads=1)
+        block = evaluation.block(0, 1)
+        names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
+        values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
+    except HardwareError:
+        return {}
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _neighbour(
-    problem: Problem, knobs: Mapping[str, int], own: Mapping[str, float], knob: str, value: int, point: Mapping[str, int]
+    problem: Problem, knob: str, value: Any, moved: Mapping[str, Any], own: Mapping[str, float], metrics: Mapping[str, float]
 ) -> Neighbour:
-    from hw_models.errors import HardwareError
-
-    moved = {name: other for name, other in point.items() if name != knob and knobs.get(name) != other}
-    try:
-        metrics = _metrics(problem, {**knobs, **point})
-    except HardwareError as failure:
-        return Neighbour(knob, value, moved, {}, (str(failure),), "infeasible")
     broken = tuple(
         str(c)
         for c in problem.constraints

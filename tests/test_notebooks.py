@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ CLAIMS: dict[str, list[str]] = {
         "best['operational_kgco2e'] > best['embodied_kgco2e']",
         "front['embodied_kgco2e'].iloc[-1] > 5 * front['operational_kgco2e'].iloc[-1]",
         # "the package and the DRAM are most of it"
-        "sum(study.designs[-1]['embodied_parts_kgco2e'][p] for p in ('memory', 'packaging')) > 0.5 * study.designs[-1]['metrics']['total_kgco2e']",
+        "sum(study.designs[-1]['embodied_parts_kgco2e'][p] for p in ('memory', 'packaging')) > 0.5 * front['total_kgco2e'].iloc[-1]",
         "saving > 0.2 and frugal['quality'] >= best['quality'] - best['quality_se']",
         "{'study.db', 'pareto.csv', 'report.html', 'designs'} <= {path.name for path in study.path.iterdir()}",
     ],
@@ -36,7 +35,7 @@ CLAIMS: dict[str, list[str]] = {
         "0.07 < saving_over_energy.median() < 0.14",
         "extra_energy.abs().max() < 0.06",
         "(saving_over_latency >= 0).all() and (saving_over_energy >= 0).all()",
-        # "it costs much speed"; "the same models end up on smaller accelerators"
+        # "costs much speed"; "the same models end up on smaller accelerators"
         "slowdown.median() > 5",
         "(table['carbon', 'area_mm2'] < table['latency', 'area_mm2']).all()",
         # "much of that speed can be bought back for a few percent of carbon"
@@ -68,7 +67,7 @@ CLAIMS: dict[str, list[str]] = {
         "batch.area_mm2[choices['for decode']] < batch.area_mm2[choices['for prefill']] / 10",
         # "decode waits for the DRAM in everything that takes time; prefill, nearly everywhere, for the array"
         "all(e['bound'] == 'dram' for e in cost.evaluate(middling, phases['decode']).components().values() if e['latency_s'] > 1e-3)",
-        "{n for n, e in cost.evaluate(middling, phases['prefill']).components().items() if e['bound'] == 'compute'} == {'attention', 'ffn'}",
+        "[cost.evaluate(middling, phases['prefill']).components()[n]['bound'] for n in ('attention', 'ffn')] == ['compute', 'compute']",
         # "the device chosen for decode is at balance": its array is busy and half the bandwidth halves its speed
         "costs['decode'].utilisation[choices['for decode']] > 0.9 and speeds['small'][40.0] < 0.6 * speeds['small'][80.0]",
         "speeds['small'][160.0] < 1.02 * speeds['small'][80.0] and speeds['middling'][160.0] > 1.8 * speeds['middling'][80.0]",
@@ -128,15 +127,12 @@ def test_notebook_runs_and_its_claims_hold(path: Path, tmp_path: Path) -> None:
     cells = ["".join(cell["source"]) for cell in _cells(path, "code")]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     begin = os.times()
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER],
         input=json.dumps([cells, CLAIMS[path.stem]]),
         capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False,
     )  # fmt: skip
-    wall = time.monotonic() - start
     end = os.times()
     assert done.returncode == 0, done.stderr
-    # A minute on two cores. Processor time of the notebook alone, so that a busy machine fails no test.
-    busy = end.children_user + end.children_system - begin.children_user - begin.children_system
-    assert busy < 120 and min(wall, busy) < 60
+    # Processor time, so that a busy machine fails no test: less than a minute of it is less than a minute on two cores.
+    assert end.children_user + end.children_system - begin.children_user - begin.children_system < 60

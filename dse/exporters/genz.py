@@ -90,7 +90,8 @@ def export(design: ExportDesign) -> Export:
         files["model.json"] = _json(described)
         expressed.append("`model.json`: the dimensions of the model for GenZ's `ModelConfig` and the tokens of a request.")
         lost.append(
-            "In `model.json`: embeddings of positions and types, the pooler, biases; its own softmax, norms and output layer differ."
+            "In `model.json`: embeddings of positions and types, the pooler, biases, softmax, norms; it counts looking tokens up and "
+            "its own output layer as products with the whole vocabulary."
         )
     assumed = ["compute, memory and communication efficiency 1"]
     widest = max(max(p.input_bits, p.weight_bits) for p in design.products)

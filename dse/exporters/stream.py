@@ -112,6 +112,6 @@ def export(design: ExportDesign) -> Export:
         ],
         assumed=["The workload is the design's ONNX graph (`dse export ... --to onnx`)."],
         lost=lost,
-        run=["python3.12 -m venv stream && stream/bin/pip install stream-dse==2.1.1"],
+        run=["python3.12 -m venv stream && stream/bin/pip install stream-dse==2.1.1 six"],
         checked="Read by the real tool's own validators in the slow tests; no cost is computed with it.",
     )

@@ -40,7 +40,7 @@ def make(name: str, **options: Any) -> Strategy:
 
         return Nsga2Search(**options)
     if name == "amoo":
-        from dse.strategies.amoo import AmooSearch
+        from dse.strategies.amoo.search import AmooSearch
 
         return AmooSearch(**options)
     from dse.strategies import sampling

@@ -225,9 +225,7 @@ def client(task: Task, trials: Sequence[Trial], *, name: str = "dse", seed: int 
         if _by_exponent(parameter):
             exponents = np.log2(parameter.column.astype(np.float64)).astype(int)
             parameters.append(
-                RangeParameterConfig(
-                    name=f"log2_{parameter.name}", parameter_type="int", bounds=(int(exponents[0]), int(exponents[-1]))
-                )
+                RangeParameterConfig(name=f"log2_{parameter.name}", parameter_type="int", bounds=(int(exponents[0]), int(exponents[-1])))
             )
             continue
         kind: Any = "str" if not parameter.numeric else "int" if all(isinstance(v, int) for v in parameter.values) else "float"

@@ -68,9 +68,7 @@ def draw(task: Task, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> I
         for row in rows[task.allowed(rows)]:
             if tuple(row.tolist()) not in taken:
                 return np.asarray(row, dtype=np.int64)
-    raise DseError(
-        f"space {task.space.name} gave no feasible new design in {_DRAW_BLOCK * _DRAW_BLOCKS:,} draws; loosen a constraint"
-    )
+    raise DseError(f"space {task.space.name} gave no feasible new design in {_DRAW_BLOCK * _DRAW_BLOCKS:,} draws; loosen a constraint")
 
 
 def draw_many(task: Task, rng: np.random.Generator, count: int) -> IntArray:
@@ -135,9 +133,7 @@ class AskTell:
             self.store.tell(trial)
 
 
-def simulate(
-    task: Task, strategy: Strategy, *, budget: int, seed: int, on_trial: Callable[[Trial], None] | None = None
-) -> list[Trial]:
+def simulate(task: Task, strategy: Strategy, *, budget: int, seed: int, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
     """Run a strategy in memory, one trial after the other: for benchmarks and tests."""
     from dse.trials import trial_seed
 

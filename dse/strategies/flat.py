@@ -229,7 +229,7 @@ def neighbours(task: Task, row: IntArray) -> IntArray:
     shape = np.array(task.space.shape)
     steps = np.concatenate([np.eye(len(row), dtype=np.int64), -np.eye(len(row), dtype=np.int64)])
     moved = row[None, :] + steps
-    return moved[((moved >= 0) & (moved < shape)).all(1)]
+    return np.asarray(moved[((moved >= 0) & (moved < shape)).all(1)])
 
 
 def perturbed(task: Task, row: IntArray, rng: np.random.Generator, count: int) -> IntArray:

@@ -114,7 +114,7 @@ def _squared(a: FloatArray, b: FloatArray, log_lengths: FloatArray) -> FloatArra
     weight = np.exp(-log_lengths)
     a, b = a * weight, b * weight
     squared = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)[None, :] - 2.0 * (a @ b.T)
-    return np.maximum(squared, 0.0)
+    return np.asarray(np.maximum(squared, 0.0))
 
 
 def _kernel(squared: FloatArray, log_scale: np.float64) -> tuple[FloatArray, FloatArray]:

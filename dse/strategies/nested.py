@@ -48,9 +48,7 @@ class NestedSearch:
 
     name = "nested"
 
-    def __init__(
-        self, *, initial: int | None = None, prior: Prior | None = None
-    ) -> None:
+    def __init__(self, *, initial: int | None = None, prior: Prior | None = None) -> None:
         self.initial, self.prior = initial, prior
         self._cells: tuple[int, CostCells, FloatArray] | None = None
 
@@ -117,16 +115,12 @@ class NestedSearch:
             np.concatenate([np.zeros(len(value), dtype=np.int64), groups]),
         )
 
-    def _spread(
-        self, task: Task, inner: Inner, taken: set[tuple[int, ...]], free: IntArray, number: int, count: int, seed: int
-    ) -> int:
+    def _spread(self, task: Task, inner: Inner, taken: set[tuple[int, ...]], free: IntArray, number: int, count: int, seed: int) -> int:
         """Position of the initial design's next model."""
         rng = rng_of(seed, number)
         fronts = [inner.fronts[i] for i in task.row_numbers]
-        if inner.objectives:
-            order = np.argsort([front[:, 0].min() for front in fronts], kind="stable")
-        else:
-            order = np.arange(len(fronts))
+        costs = [front[:, 0].min() if inner.objectives else 0.0 for front in fronts]
+        order = np.argsort(costs, kind="stable")
         # The bands are visited in an order drawn once a study, so that a study stopped early still covers the range.
         bands = np.array_split(order, max(1, min(count, len(order))))
         band = bands[rng_of(seed, 0, stream=1).permutation(len(bands))[number % len(bands)]]

@@ -151,7 +151,7 @@ class DesignEvaluator:
     evaluation: Evaluation
     inner: Evaluator
     costs: tuple[str, ...]
-    positions: Mapping[tuple[int, ...], int]
+    positions: Mapping[tuple[Any, ...], int]
     hardware_space: Space | None
 
     @property

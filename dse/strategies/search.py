@@ -74,9 +74,7 @@ def search(
     check_budget(budget)
     why = "asked for"
     if strategy == "auto":
-        strategy, why = choose(
-            learnt=len(evaluator.metrics), models=evaluation.space.model_count, hardware=evaluation.space.hardware_count
-        )
+        strategy, why = choose(learnt=len(evaluator.metrics), models=evaluation.space.model_count, hardware=evaluation.space.hardware_count)
     if say:
         say(f"strategy {strategy}: {why}")
     options: dict[str, Any] = {"prior": prior} if prior is not None and strategy == "nested" else {}
@@ -108,9 +106,7 @@ def _on_front(task: Task, trials: list[Trial]) -> list[int]:
 
 def _quality(evaluation: Evaluation, task: Task, trials: list[Trial], confirmation: Confirmation | None) -> dict[int, Measured]:
     metric = task.learnt_objectives[0].metric
-    position = {
-        tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in evaluation.space.models.values()), strict=True))
-    }
+    position = {tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in evaluation.space.models.values()), strict=True))}
     found = {}
     for trial in trials:
         if trial.done:

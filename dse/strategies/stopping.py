@@ -66,7 +66,5 @@ class SmallImprovement:
         last = expecting[-self.times :]
         if all(t.info["hypervolume"] > 0 and t.info["gain"] < self.share * t.info["hypervolume"] for t in last):
             worst = max(t.info["gain"] / t.info["hypervolume"] for t in last)
-            return (
-                f"the last {self.times} proposals expected {worst:.3%} of the hypervolume at most, less than {self.share:.2%}"
-            )
+            return f"the last {self.times} proposals expected {worst:.3%} of the hypervolume at most, less than {self.share:.2%}"
         return None

@@ -86,8 +86,7 @@ class Task:
         for objective in self.objectives:
             if objective.metric not in given:
                 raise UsageError(
-                    f"objective {objective} of task {self.name} is neither known nor learnt; there are "
-                    f"{', '.join(sorted(given))}"
+                    f"objective {objective} of task {self.name} is neither known nor learnt; there are {', '.join(sorted(given))}"
                 )
         if self.inner is not None and len(self.inner.fronts) != len(self._listed):
             raise DseError(f"task {self.name} has {len(self.inner.fronts)} inner fronts for {len(self._listed)} listed designs")
@@ -172,9 +171,7 @@ class Task:
 
     def feasible(self, trial: Trial) -> bool:
         """Whether a completed trial meets the constraints on its measured metrics."""
-        return all(
-            bool(meets(c, np.float64(trial.metrics[c.metric].mean))) for c in self.constraints if c.metric in trial.metrics
-        )
+        return all(bool(meets(c, np.float64(trial.metrics[c.metric].mean))) for c in self.constraints if c.metric in trial.metrics)
 
     def points(self, trials: Sequence[Trial]) -> tuple[FloatArray, IntArray, IntArray]:
         """Objective values (n, m), minimised, of the completed feasible trials; the trial of each; its hardware or -1.

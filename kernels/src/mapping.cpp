@@ -88,14 +88,14 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
     const mapping::FactorsFirst imitation(imitated, levels_used, criterion, want_words);
     std::atomic<size_t> next{0};
     const auto work = [&] {
-        const auto searcher = mapping::make_searcher(plan);
+        mapping::Searcher &searcher = mapping::searcher(plan.levels);
         std::vector<mapping::Found> found;
         for (size_t s; (s = next.fetch_add(1)) < shape_count;) {
             const int64_t *row = shapes.data() + s * 4;
             const double *operand = operands.data() + s * kOperandColumns;
             const mapping::Shape shape{{row[1], row[2], row[3]}, row[0],
                                        {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]}, operand[kExpansion]};
-            searcher->run(shape, found);
+            searcher.run(plan, shape, found);
             if (!imitated.empty()) imitation.run(shape, imitated_at, found);
             for (size_t h = 0; h < points; ++h) {
                 const mapping::Found &f = found[h];

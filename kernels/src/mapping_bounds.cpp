@@ -21,7 +21,7 @@ int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t cou
     return std::min(elements / tile, count);
 }
 
-Floor floor_of(const Geometry &g, int levels) {
+Floor floor_of(const Geometry &g, int levels, bool joint) {
     Floor out;
     Outer o;
     set_outer(*g.share, *g.hw, levels, o);
@@ -51,7 +51,7 @@ Floor floor_of(const Geometry &g, int levels) {
             }
         }
     }
-    for (int d = 0; d < 3 && levels > 1; ++d) out.joint_pj[d] = joint_floor(g, levels, d);
+    for (int d = 0; d < 3 && levels > 1; ++d) out.joint_pj[d] = joint ? joint_floor(g, levels, d) : out.pj[1];
     return out;
 }
 
@@ -121,7 +121,12 @@ BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, c
     b.unroll = block.unroll;
     b.stationary = block.stationary;
     b.expansion = shape.input_expansion;
-    b.compute = inner_of(shape, s, {split, block.unroll, {1, 1, 1}, block.stationary}, hw).compute;
+    if (hw.core.kind == kDotProduct) {
+        b.compute = s.batch_core;
+        for (int d = 0; d < 3; ++d) b.compute *= static_cast<double>(ceil_div(s.core[d], block.unroll[d]));
+    } else {
+        b.compute = inner_of(shape, s, {split, block.unroll, {1, 1, 1}, block.stationary}, hw).compute;
+    }
     for (int d = 0; d < 3; ++d) {
         const double expansion = d == 1 ? b.expansion : 1.0, words = per_core ? s.total[d] * s.copies[d] : s.total[d];
         b.keep[d] = m.registers_keep[d];
@@ -145,17 +150,22 @@ BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, c
 }
 
 Terms BlockTerms::with(const Triple &registers, const Triple &tiles) const {
-    Terms t{compute, 0.0, 0.0, read_words, write_words, register_reads, register_writes};
-    double f[3];
+    double f[3], lanes[3];
     for (int d = 0; d < 3; ++d) {
         f[d] = d == stationary ? 1.0 : static_cast<double>(tiles[d]);
-        if (keep[d] == 0.0) continue;
-        const double fills = d == 2 ? f[d] - 1.0 : f[d];
-        t.read_words += all[d] * fills;
-        if (d == 2) t.write_words += all[d] * f[d];
-        const int64_t lanes = unroll[d] == 1 ? 1 : std::min(unroll[d], ceil_div(share->core[d], registers[d]));
-        t.register_writes += array[d] * static_cast<double>(lanes) * fills;
+        lanes[d] = unroll[d] == 1 ? 1.0 : static_cast<double>(std::min(unroll[d], ceil_div(share->core[d], registers[d])));
     }
+    return with(f, lanes);
+}
+
+Terms BlockTerms::with(const double (&f)[3], const double (&lanes)[3]) const {
+    Terms t{compute, 0.0, 0.0, read_words, write_words, register_reads, register_writes};
+    const double fills[3] = {f[0], f[1], f[2] - 1.0};
+    for (int d = 0; d < 3; ++d) {
+        t.read_words += keep[d] * all[d] * fills[d];
+        t.register_writes += keep[d] * array[d] * lanes[d] * fills[d];
+    }
+    t.write_words += keep[2] * all[2] * f[2];
     t.reads = busy[0] * f[0] + busy[1] * (f[1] * expansion) + busy[2] * (f[2] - 1.0) + refill_reads;
     t.writes = busy[2] * f[2] + refill_writes;
     return t;

@@ -33,7 +33,8 @@ struct Floor {
     double pj[kMaxLevels], reads[kMaxLevels], writes[kMaxLevels];
     double joint_pj[3];  // see joint_floor
 };
-Floor floor_of(const Geometry &geometry, int levels);
+// `joint`: with the joint floors, which take longer and pay where many points share them.
+Floor floor_of(const Geometry &geometry, int levels, bool joint);
 
 // Least energy of boundary 1 together with what operand `resting`, which rests in the array, fetches over boundary 0 beyond once:
 // large tiles along its loop leave less room for the others.
@@ -54,6 +55,7 @@ struct BlockTerms {
     double keep[3], all[3], array[3], busy[3];  // kept in registers; words per fetch: charged, at the array, in the busiest instance
     double read_words, write_words, register_reads, register_writes;  // whatever the register tile
     Terms with(const Triple &registers, const Triple &tiles) const;
+    Terms with(const double (&fetches)[3], const double (&lanes)[3]) const;
 };
 BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw, int levels);
 

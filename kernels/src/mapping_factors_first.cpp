@@ -11,12 +11,14 @@ double best_inner_product(const Shape &shape, const Hardware &hw) {
     double best = kInfinity;
     const std::vector<Split> splits = splits_of(hw.core, shape);
     RegisterTiles tiles;
-    for (const Block &b : blocks_of(hw.core, shape, splits)) {
+    std::vector<Block> blocks;
+    blocks_of(hw.core, shape, splits, blocks);
+    for (const Block &b : blocks) {
         register_tiles(hw.core, shape, splits, b, tiles);
         for (const RegisterTile &t : tiles.listed) best = std::min(best, inner_product(shape, b.unroll, t.registers, hw));
-        for (int64_t x : tiles.along_x)
-            for (int64_t y : tiles.along_y)
-                if (registers_hold(hw.core, x, y))
+        for (const RegisterStep &x : tiles.along_x)
+            for (const RegisterStep &y : tiles.along_y)
+                if (registers_hold(hw.core, x.elements, y.elements))
                     best = std::min(best, inner_product(shape, b.unroll, tiles.pair(x, y).registers, hw));
     }
     return best;
@@ -37,14 +39,14 @@ void FactorsFirst::run(const Shape &shape, const std::vector<size_t> &at, std::v
     std::vector<Hardware> points = points_;
     std::vector<Found> got;
     if (criterion_ == kEnergyDelay && levels_ > 1) {
-        make_searcher(blind_)->run(shape, got);
+        searcher(levels_ - 1).run(blind_, shape, got);
         for (size_t i = 0; i < points.size(); ++i)
             if (got[i].feasible)
                 points[i].inner_limit = std::max(got[i].cost.first * static_cast<double>(points[i].core.cores), best_inner_product(shape, points[i]));
     }
     Plan plan = make_plan(std::move(points), levels_, criterion_);
     plan.want_words = want_words_;
-    make_searcher(plan)->run(shape, got);
+    searcher(levels_).run(plan, shape, got);
     for (size_t i = 0; i < at.size(); ++i)
         if (got[i].feasible) found[at[i]] = got[i];
 }

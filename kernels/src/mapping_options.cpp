@@ -6,13 +6,15 @@ namespace {
 
 // Factors of `size` along m, n, k whose product is `size`; on one dimension alone unless `shared`.
 std::vector<Triple> axis_factors(int64_t size, bool shared) {
+    if (size == 1) return {{1, 1, 1}};
+    if (!shared) return {{1, 1, size}, {1, size, 1}, {size, 1, 1}};
     std::vector<Triple> out;
     for (int64_t m = 1; m <= size; ++m) {
         if (size % m) continue;
         for (int64_t n = 1; n <= size / m; ++n) {
             if (size / m % n) continue;
             const int64_t k = size / m / n;
-            if (shared || (m > 1) + (n > 1) + (k > 1) <= 1) out.push_back({m, n, k});
+            out.push_back({m, n, k});
         }
     }
     return out;
@@ -33,11 +35,11 @@ bool triple_holds(const Core &core, const Triple &r) {
 }
 
 // Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of tiles.
-void register_ladder(int64_t passes, int64_t limit, std::vector<int64_t> &out) {
+void register_ladder(int64_t core, int64_t unroll, int64_t passes, int64_t limit, std::vector<RegisterStep> &out) {
     out.clear();
     for (int64_t r = 1; r == 1 || r <= limit;) {
-        out.push_back(r);
-        const int64_t tiles = ceil_div(passes, r);
+        const int64_t tiles = ceil_div(passes, r), lanes = unroll == 1 ? 1 : std::min(unroll, ceil_div(core, r));
+        out.push_back({r, static_cast<double>(tiles), static_cast<double>(lanes)});
         if (tiles == 1) break;
         r = ceil_div(passes, tiles - 1);
     }
@@ -131,8 +133,8 @@ std::vector<Split> splits_of(const Core &core, const Shape &shape) {
     return out;
 }
 
-std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits) {
-    std::vector<Block> out;
+void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, std::vector<Block> &out) {
+    out.clear();
     std::vector<Triple> unrolls;
     if (core.kind == kDotProduct) unrolls = unrolls_of(core);
     if (core.factors_first) unrolls = factors_first(core, shape, unrolls);
@@ -162,10 +164,7 @@ std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::ve
             u[stationary == 1 ? 0 : 1] = core.columns;
             add(s, u, stationary);
         }
-    return out;
 }
-
-bool registers_hold(const Core &core, int64_t a, int64_t b) { return triple_holds(core, {a, b, 1}); }
 
 void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out) {
     const Split &split = splits[block.split];
@@ -173,7 +172,11 @@ void register_tiles(const Core &core, const Shape &shape, const std::vector<Spli
     out.listed.clear();
     out.along_x.clear();
     out.along_y.clear();
-    for (int d = 0; d < 3; ++d) out.passes[d] = ceil_div(ceil_div(shape.dim[d], split[d]), block.unroll[d]);
+    Triple share;
+    for (int d = 0; d < 3; ++d) {
+        share[d] = ceil_div(shape.dim[d], split[d]);
+        out.passes[d] = ceil_div(share[d], block.unroll[d]);
+    }
     if (core.kind != kDotProduct) {
         out.listed.push_back({{1, 1, 1}, out.passes});
         return;
@@ -192,8 +195,8 @@ void register_tiles(const Core &core, const Shape &shape, const std::vector<Spli
     }
     out.x = static_cast<int>((block.stationary + 1) % 3);
     out.y = static_cast<int>((block.stationary + 2) % 3);
-    register_ladder(out.passes[out.x], block.largest_registers[out.x], out.along_x);
-    register_ladder(out.passes[out.y], block.largest_registers[out.y], out.along_y);
+    for (int d : {out.x, out.y})
+        register_ladder(share[d], block.unroll[d], out.passes[d], block.largest_registers[d], d == out.x ? out.along_x : out.along_y);
 }
 
 }  // namespace mapping

@@ -17,11 +17,17 @@ struct Block {
     Triple largest_registers;
 };
 
-std::vector<Block> blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits);
+void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, std::vector<Block> &out);
 
 // A register tile of a block and the number of array tiles of a core's share along m, n, k that it gives.
 struct RegisterTile {
     Triple registers, tiles;
+};
+
+// Elements of one array unit along a dimension, the number of array tiles that this gives, and how many units then hold the same word.
+struct RegisterStep {
+    int64_t elements;
+    double tiles, lanes;
 };
 
 // The register tiles of a block: those of `listed`, or all pairs along dimensions x and y that fit together.
@@ -29,19 +35,20 @@ struct RegisterTiles {
     bool ready = false;
     int x = 0, y = 0;
     Triple passes;
-    std::vector<int64_t> along_x, along_y;  // elements of a unit, ascending
+    std::vector<RegisterStep> along_x, along_y;  // ascending
     std::vector<RegisterTile> listed;
 
-    RegisterTile pair(int64_t a, int64_t b) const {
+    RegisterTile pair(const RegisterStep &a, const RegisterStep &b) const {
         RegisterTile t{{1, 1, 1}, passes};
-        t.registers[x] = a;
-        t.registers[y] = b;
-        t.tiles[x] = ceil_div(passes[x], a);
-        t.tiles[y] = ceil_div(passes[y], b);
+        t.registers[x] = a.elements;
+        t.registers[y] = b.elements;
+        t.tiles[x] = static_cast<int64_t>(a.tiles);
+        t.tiles[y] = static_cast<int64_t>(b.tiles);
         return t;
     }
 };
 void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out);
-bool registers_hold(const Core &core, int64_t a, int64_t b);  // a x b elements of the resting operand
+// Whether a unit holds a x b elements of the resting operand and what streams past them.
+inline bool registers_hold(const Core &core, int64_t a, int64_t b) { return (a == 1 && b == 1) || a * b + a + b <= core.register_words; }
 
 }  // namespace mapping

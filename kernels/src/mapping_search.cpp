@@ -32,8 +32,7 @@ struct Lane {
 template <int L>
 class Search final : public Searcher {
    public:
-    explicit Search(const Plan &plan) : plan_(plan), criterion_(plan.criterion) {}
-    void run(const Shape &shape, std::vector<Found> &found) override;
+    void run(const Plan &plan, const Shape &shape, std::vector<Found> &found) override;
 
    private:
     // What the points of one core class share for the shape at hand.
@@ -72,12 +71,13 @@ class Search final : public Searcher {
     void offer(const Cost &cost);
     Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
 
-    const Plan &plan_;
-    const int criterion_;
+    const Plan *plan_ = nullptr;
+    int criterion_ = kEnergyDelay;
     const Shape *shape_ = nullptr;
     double macs_ = 0.0;
     std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
 
+    CoreClass core_class_;
     // the bundle at hand
     std::vector<Lane> lanes_;
     Lanes bounds_;
@@ -227,6 +227,7 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], split_lanes_[split_index_].floor_pj, c) > 0;
 }
 
+// The line of `line` for all lanes together; the bound with `outer` as given is known to have hope.
 template <int L>
 void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple outer, int next) {
     const int d = static_cast<int>(trial_.stationary[0]);
@@ -243,7 +244,7 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
     for (;;) {
         const int64_t piece = ceil_div(count[d], outer[d]);
         const double compute = compute_cycles(inner_, core, geometry_.share->core[d], outer[d], piece * tile[d]);
-        if (!any_alive(outer, next, pipelined ? inner_.compute : compute)) break;
+        if (!any_alive(outer, next, pipelined ? inner_.compute : compute)) return;
         int64_t open[kLanes], more = 0;
         std::copy_n(bounds_.alive, bounds_.padded, open);
         for (int i = 0; i < 3; ++i) trial_.tile[0][i] = ceil_div(count[i], outer[i]) * tile[i];
@@ -268,7 +269,7 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
             done[i] = !pipelined && (L == 2 || (got.first == bound.first && got.second == bound.second));
             more += !done[i];
         }
-        if (piece == 1 || more == 0) break;
+        if (piece == 1 || more == 0) return;
         outer[d] = ceil_div(count[d], piece - 1);
     }
 }
@@ -309,19 +310,18 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
             continue;
         }
         const int x = (inside + 1) % 3, y = (inside + 2) % 3;
+        double e[3] = {fine[0], fine[1], fine[2]};
         for (int64_t cx = least[x];;) {
             outer[x] = cx;
             outer[y] = least[y];
             outer[inside] = least[inside];
             if (!any_alive(outer, next, compute)) break;
-            double e[3] = {fine[0], fine[1], fine[2]};
             const int64_t piece_x = ceil_div(count[x], cx);
             e[x] = g.extent(0, x, piece_x * tile[x]);
-            int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]);
-            for (; most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
+            for (int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]); most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
                 outer[y] = ceil_div(count[y], most_y);
                 outer[inside] = least[inside];
-                if (!any_alive(outer, next, compute)) break;
+                if (outer[y] != least[y] && !any_alive(outer, next, compute)) break;
                 innermost_line(count, tile, outer, next);
             }
             if (piece_x == 1) break;
@@ -377,7 +377,7 @@ void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
     c.shares.clear();
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
     macs_ = c.shares[0].macs;
-    c.blocks = blocks_of(hw.core, *shape_, c.splits);
+    blocks_of(hw.core, *shape_, c.splits, c.blocks);
     c.tiles.resize(c.blocks.size());
     for (RegisterTiles &t : c.tiles) t.ready = false;
     c.common.clear();
@@ -390,9 +390,9 @@ void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
 
 template <int L>
 const std::vector<Floor> &Search<L>::floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class) {
-    std::vector<Floor> &f = floors_[static_cast<size_t>(cores_class) * plan_.memory_classes + memory_class];
+    std::vector<Floor> &f = floors_[static_cast<size_t>(cores_class) * plan_->memory_classes + memory_class];
     if (f.empty())
-        for (size_t s = 0; s < c.splits.size(); ++s) f.push_back(floor_of(Geometry(Geometry(*shape_, c.shares[s], c.splits[s]), hw), L));
+        for (size_t s = 0; s < c.splits.size(); ++s) f.push_back(floor_of(Geometry(Geometry(*shape_, c.shares[s], c.splits[s]), hw), L, plan_->points.size() >= 32));
     return f;
 }
 
@@ -424,7 +424,7 @@ template <int L>
 void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
     std::vector<Mapping> hints;
     for (const Lane &lane : lanes_)
-        if (lane.owned && plan_.core[lane.point] == plan_.core[points[0]]) hints.push_back(lane.best);
+        if (lane.owned && plan_->core[lane.point] == plan_->core[points[0]]) hints.push_back(lane.best);
     const size_t splits = c.splits.size();
     lanes_.resize(points.size());
     split_lanes_.resize(splits);
@@ -434,9 +434,9 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
         bounds_.best_first[i] = bounds_.best_second[i] = -1.0;
         const int from = std::min(i, bounds_.count - 1);  // lanes that are not used hold harmless numbers
         Lane &lane = lanes_[from];
-        const Hardware &hw = plan_.points[points[from]];
+        const Hardware &hw = plan_->points[points[from]];
         if (i == from) {
-            const std::vector<Floor> &floor = floors(c, hw, plan_.cores[points[i]], plan_.memory[points[i]]);
+            const std::vector<Floor> &floor = floors(c, hw, plan_->cores[points[i]], plan_->memory[points[i]]);
             lane.hw = &hw;
             lane.point = points[i];
             lane.best_cost = Cost();
@@ -484,25 +484,49 @@ void Search<L>::block(CoreClass &c, int index) {
     if (!tiles.ready) register_tiles(hw.core, *shape_, c.splits, b, tiles);
     options_.clear();
     const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), hw);
-    const auto consider = [&](const RegisterTile &t) {
-        Candidate candidate = candidate_of(c.common[index].with(t.registers, t.tiles), b.split);
+    const BlockTerms &common = c.common[index];
+    const auto consider = [&](const Terms &terms, const RegisterTile &t) {
+        Candidate candidate = candidate_of(terms, b.split);
         if (!could_be_best(candidate, b)) return false;
         if (L > 1 && !tighten(candidate, g, b, t)) return true;
         if (hw.inner_limit < kInfinity && inner_product(*shape_, b.unroll, t.registers, hw) > hw.inner_limit) return true;
         options_.push_back({promise(candidate, b), t});
         return true;
     };
-    for (const RegisterTile &t : tiles.listed) consider(t);
-    // The more elements a unit holds along y, the lower the bound: go down until there is no hope.
-    for (int64_t a : tiles.along_x)
-        for (size_t j = tiles.along_y.size(); j-- > 0;)
-            if (registers_hold(hw.core, a, tiles.along_y[j]) && !consider(tiles.pair(a, tiles.along_y[j]))) break;
+    for (const RegisterTile &t : tiles.listed) consider(common.with(t.registers, t.tiles), t);
+    // The more elements a unit holds along x or y, the lower the bound: go down from the most, and stop where there is no hope.
+    double f[3] = {1.0, 1.0, 1.0}, lanes[3] = {1.0, 1.0, 1.0};
+    if (tiles.listed.empty()) {
+        const int st = static_cast<int>(b.stationary);
+        if (b.unroll[st] > 1) lanes[st] = static_cast<double>(std::min(b.unroll[st], c.shares[b.split].core[st]));
+    }
+    const auto pair = [&](const RegisterStep &x, const RegisterStep &y) {
+        f[tiles.x] = x.tiles;
+        lanes[tiles.x] = x.lanes;
+        f[tiles.y] = y.tiles;
+        lanes[tiles.y] = y.lanes;
+        return common.with(f, lanes);
+    };
+    for (size_t i = tiles.along_x.size(); i-- > 0;) {
+        const RegisterStep &a = tiles.along_x[i];
+        size_t j = tiles.along_y.size();
+        while (j > 0 && !registers_hold(hw.core, a.elements, tiles.along_y[j - 1].elements)) --j;
+        const bool whole = j == tiles.along_y.size();
+        bool some = false;
+        for (; j > 0; --j) {
+            const RegisterStep &o = tiles.along_y[j - 1];
+            if (!consider(pair(a, o), tiles.pair(a, o))) break;
+            some = true;
+        }
+        if (some) continue;
+        if (whole || !could_be_best(candidate_of(pair(a, tiles.along_y.back()), b.split), b)) break;
+    }
     std::sort(options_.begin(), options_.end(), [](const Option &p, const Option &q) {
         return p.promise != q.promise ? p.promise < q.promise : p.tile.registers < q.tile.registers;
     });
     for (size_t i = 0; i < options_.size(); ++i) {
-        const RegisterTile &t = options_[i].tile;
-        if (i == 0 || could_be_best(candidate_of(c.common[index].with(t.registers, t.tiles), b.split), b)) option(c, b, t.registers, t.tiles);
+        const RegisterTile t = options_[i].tile;
+        if (i == 0 || could_be_best(candidate_of(common.with(t.registers, t.tiles), b.split), b)) option(c, b, t.registers, t.tiles);
     }
 }
 
@@ -568,17 +592,20 @@ void Search<L>::bundle(CoreClass &c) {
 }
 
 template <int L>
-void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
+void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &found) {
+    plan_ = &plan;
+    criterion_ = plan.criterion;
     shape_ = &shape;
-    floors_.assign(static_cast<size_t>(plan_.cores_classes) * plan_.memory_classes, {});
-    found.resize(plan_.points.size());
-    lanes_.clear();
-    CoreClass c;
+    floors_.resize(static_cast<size_t>(plan_->cores_classes) * plan_->memory_classes);
+    for (std::vector<Floor> &f : floors_) f.clear();
+    found.resize(plan_->points.size());
+    for (Lane &lane : lanes_) lane.owned = false;
+    CoreClass &c = core_class_;
     int current = -1;
-    for (const std::vector<int> &points : plan_.bundles) {
-        if (plan_.core[points[0]] != current) {
-            current = plan_.core[points[0]];
-            prepare(c, plan_.points[points[0]]);
+    for (const std::vector<int> &points : plan_->bundles) {
+        if (plan_->core[points[0]] != current) {
+            current = plan_->core[points[0]];
+            prepare(c, plan_->points[points[0]]);
         }
         open(c, points);
         bundle(c);
@@ -589,7 +616,7 @@ void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
             if (!lane.owned) continue;
             f.mapping = lane.best;
             f.cost = lane.best_cost;
-            if (!plan_.want_words) continue;
+            if (!plan_->want_words) continue;
             cost_of(c, lane, lane.best);  // sets the fetches
             const size_t s = std::find(c.splits.begin(), c.splits.end(), lane.best.spatial.split) - c.splits.begin();
             traffic(c.shares[s], lane.hw->memory, shape.input_expansion, L, f_, f.read, f.write);
@@ -599,15 +626,16 @@ void Search<L>::run(const Shape &shape, std::vector<Found> &found) {
 
 }  // namespace
 
-std::unique_ptr<Searcher> make_searcher(const Plan &plan) {
-    switch (plan.levels) {
-        case 1: return std::make_unique<Search<1>>(plan);
-        case 2: return std::make_unique<Search<2>>(plan);
-        case 3: return std::make_unique<Search<3>>(plan);
-        case 4: return std::make_unique<Search<4>>(plan);
-        case 5: return std::make_unique<Search<5>>(plan);
-        default: return std::make_unique<Search<6>>(plan);
-    }
+Searcher &searcher(int levels) {
+    // One of each kind a thread: what they have allocated is used again from shape to shape and from call to call.
+    thread_local Search<1> one;
+    thread_local Search<2> two;
+    thread_local Search<3> three;
+    thread_local Search<4> four;
+    thread_local Search<5> five;
+    thread_local Search<6> six;
+    Searcher *const all[] = {&one, &two, &three, &four, &five, &six};
+    return *all[levels - 1];
 }
 
 }  // namespace mapping

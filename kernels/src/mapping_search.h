@@ -1,8 +1,6 @@
 // The search for the best mappings of one shape on many hardware points. Exact in the space that docs/models/mapping.md states.
 #pragma once
 
-#include <memory>
-
 #include "mapping_options.h"
 
 namespace mapping {
@@ -32,8 +30,8 @@ class Searcher {
    public:
     virtual ~Searcher() = default;
     // Best mapping of `shape` on every point of the plan, in the order of the points.
-    virtual void run(const Shape &shape, std::vector<Found> &found) = 0;
+    virtual void run(const Plan &plan, const Shape &shape, std::vector<Found> &found) = 0;
 };
-std::unique_ptr<Searcher> make_searcher(const Plan &plan);
+Searcher &searcher(int levels);  // of this thread
 
 }  // namespace mapping

@@ -186,3 +186,20 @@ def test_no_neighbour_of_a_front_design_is_better_in_all_objectives(hardware_run
 def test_a_design_that_is_not_there(hardware_run: Run) -> None:
     with pytest.raises(DseError, match=r"design 9999 .* 1 to"):
         neighbours.why(hardware_run, 9999)
+
+
+def test_names_and_varied_deployments_are_steps_too(tmp_path: Path) -> None:
+    """A DRAM type has no order: every other one is a step; a lifetime that the search varied steps up and down."""
+    problem = api.make_problem(
+        "bert",
+        "hardware",
+        fixed={"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 2, "width": 128},
+        vary={"dram_type": ["lpddr4", "hbm2"], "lifetime_years": [2.0, 4.0]},
+    )
+    run = api.search(problem, out=tmp_path / "run", threads=1)
+    reason = neighbours.why(run, 1)
+    steps = {(n.knob, n.value) for n in reason.neighbours}
+    other = "hbm2" if reason.knobs["dram_type"] == "lpddr4" else "lpddr4"
+    assert ("dram_type", other) in steps
+    assert ("lifetime_years", 4.0 if reason.knobs["lifetime_years"] == 2.0 else 2.0) in steps
+    assert explain(run, depth=1).policies[0].unserved == 0

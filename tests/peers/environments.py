@@ -34,7 +34,7 @@ PEERS = {
     "zigzag": Peer(("zigzag-dse==3.9.1", "six==1.17.0")),
     "accelforge": Peer(("accelforge==1.0.467",), "3.12", ("dot",)),
     "genz": Peer(("genz-llm==0.0.16", "torch==2.13.0")),
-    "stream": Peer(("stream-dse==2.1.1",), "3.12"),
+    "stream": Peer(("stream-dse==2.1.1", "six==1.17.0"), "3.12"),
 }
 
 

@@ -95,7 +95,7 @@ def test_zigzag_agrees_on_bert(tmp_path: Path) -> None:
 def test_genz_is_the_roofline_of_what_it_was_told(tmp_path: Path) -> None:
     design = shared.documented_design()
     found = run("genz", genz, design, tmp_path)
-    a, b = design.accelerator, design.batch
+    b = design.batch
     ours = cycles_of(design)
     layers = {row["layer"]: row for row in found if "layer" in row}
     for p in design.products:
@@ -111,9 +111,9 @@ def test_genz_is_the_roofline_of_what_it_was_told(tmp_path: Path) -> None:
             assert layers[p.name]["cycles"] == pytest.approx(ours[p.name], rel=0.01)
     model = next(row for row in found if row.get("model") == "prefill")
     total = sum(p.runs * p.latency_s for p in design.products)
-    # The same layers, and its own output layer over the vocabulary in place of our pooler.
-    head = a.levels[-1].bytes and 512 * 768 * 30522 / (float(b.tops[0]) * 1e12 / 2)
-    assert model["latency_s"] == pytest.approx(total, abs=1.2 * head)
+    # The same layers; but it looks tokens up and predicts them by products with the vocabulary, and has no pooler (below 0.1 %).
+    vocabulary = 512 * 768 * 30522 / (float(b.tops[0]) * 1e12 / 2)
+    assert model["latency_s"] == pytest.approx(total + 2 * vocabulary, rel=1e-3)
 
 
 def test_accelforge_finds_our_cycles_where_sizes_divide(tmp_path: Path) -> None:

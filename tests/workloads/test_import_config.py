@@ -118,6 +118,26 @@ def test_fields_that_no_model_has(change: dict[str, Any], words: str, tmp_path: 
 
 @third_party
 @pytest.mark.usefixtures("libraries")
+def test_nothing_is_printed_beside_the_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """4 query heads on 3 KV heads fail deep inside PyTorch, which logs a traceback of its own."""
+    llama = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 2,
+        "vocab_size": 50,
+        "pad_token_id": 99,
+    }
+    with pytest.raises(workloads.WorkloadError, match=r"cannot be exported|describes no model"):
+        build(tmp_path, llama)
+    assert capfd.readouterr() == ("", "")
+
+
+@third_party
+@pytest.mark.usefixtures("libraries")
 def test_knobs_of_an_imported_configuration(tmp_path: Path) -> None:
     one = build(tmp_path, BERT)
     assert build(tmp_path, BERT, batch=3).macs() == 3 * one.macs()

@@ -243,6 +243,44 @@ def test_built_in_equals_exported(name: str, tmp_path: Path) -> None:
     assert imported.parameter_count() == built.parameter_count() - BUFFERS.get(name, 0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "architecture", "gmacs", "parameters"),
+    [
+        ("resnet", "ResNetForImageClassification", 4.09, 25_557_032),
+        ("convnext", "ConvNextForImageClassification", 4.46, 28_589_128),
+        pytest.param("swin", "SwinForImageClassification", 4.49, 28_288_354, marks=pytest.mark.slow),
+    ],
+)
+def test_published_products_of_image_models(kind: str, architecture: str, gmacs: float, parameters: int, tmp_path: Path) -> None:
+    """torchvision's documentation prints GMAC (as GFLOPS, two decimals) and parameters of the same three models."""
+    labels = {str(i): str(i) for i in range(1000)}
+    config = {"model_type": kind, "architectures": [architecture], "id2label": labels}
+    imported = workloads.load(str(write_config(tmp_path, config))).build()
+    assert imported.not_understood == {}
+    assert abs(imported.macs() / 1e9 - gmacs) < 0.011  # the printed digits, and counters differ in pooling
+    assert imported.parameter_count() == parameters
+
+
+def test_a_model_of_pictures_and_text_says_what_it_was_given(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llava",
+        "architectures": ["LlavaForConditionalGeneration"],
+        "text_config": {
+            "model_type": "llama",
+            "num_hidden_layers": 1,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 4,
+        },
+        "vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 1},
+    }
+    imported = workloads.load(str(write_config(tmp_path, config))).build(sequence=8)
+    assert imported.dimensions["input.input_ids"] == [1, 8]
+    assert "input.pixel_values" not in imported.dimensions
+    unused = [row.name for row in imported.phases[0].table.rows() if row.repeat == 0]
+    assert unused == ["unused_parameters"]  # the tower, which text alone does not run
+
+
 def test_a_difference_is_named() -> None:
     family = workloads.load("bert")
     one, other = family.build(sequence=128).phases[0].table, family.build(sequence=128, ffn=3000).phases[0].table

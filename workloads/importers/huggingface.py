@@ -10,15 +10,16 @@ import functools
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.family import Builder, Family
 from workloads.importers.collector import words
-from workloads.importers.module import import_module
+from workloads.importers.module import import_module, quiet
 from workloads.knobs import Knob
 from workloads.records import Workload
 
@@ -151,9 +152,7 @@ def import_config(
         raise WorkloadError(
             f"{file} needs torch and transformers to be imported, which are not installed: pip install 'dse-toolkit[hf]'"
         ) from error
-    del torch
-    logs: Any = transformers.logging
-    logs.set_verbosity_error()
+    del torch, transformers
     options: dict[str, Any] = {
         "name": file,
         "weight_bits": weight_bits,
@@ -179,9 +178,15 @@ def import_config(
                     raise
                 result = None
             if result is not None and result.parameter_count() == total:
-                return result
+                return _with_inputs(result, inputs)
             model, settings = build_model(config, file)
-    return import_module(model, (), inputs, **options)
+    return _with_inputs(import_module(model, (), inputs, **options), inputs)
+
+
+def _with_inputs(workload: Workload, inputs: Mapping[str, Any]) -> Workload:
+    """Say what the graph was given: a model of pictures and text that got text alone ran without its tower."""
+    shapes = {f"input.{name}": list(value.shape) for name, value in inputs.items() if hasattr(value, "shape")}
+    return replace(workload, dimensions=MappingProxyType({**workload.dimensions, **shapes}))
 
 
 def build_model(config: Mapping[str, Any], file: str) -> tuple[Any, Any]:
@@ -202,8 +207,7 @@ def build_model(config: Mapping[str, Any], file: str) -> tuple[Any, Any]:
         if key not in ("auto_map", "quantization_config", "torch_dtype", "dtype", "_name_or_path", "transformers_version")
     }
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             settings = CONFIG_MAPPING[kind].from_dict(known)
     except Exception as error:  # validation of transformers raises many kinds
         raise WorkloadError(f"{file} is not a valid configuration of model type {kind!r}: {shorten(str(error), 300)}") from error
@@ -211,9 +215,11 @@ def build_model(config: Mapping[str, Any], file: str) -> tuple[Any, Any]:
     problem: Exception | None = None
     for implementation in ("sdpa", "eager"):
         try:
-            with warnings.catch_warnings(), torch.device("meta"):
-                warnings.simplefilter("ignore")
+            with quiet(), torch.device("meta"):
                 model = cls._from_config(settings, attn_implementation=implementation)
+            for part in (model.config, getattr(model.config, "text_config", None)):
+                if part is not None and getattr(part, "use_cache", False):
+                    part.use_cache = False
             return model.eval(), model.config
         except Exception as error:  # noqa: BLE001  as above: sizes that do not fit, values of the wrong type
             problem = error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -37,8 +39,7 @@ def import_module(
     was_training = module.training
     module.eval()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             program = torch.export.export(module, tuple(args), dict(kwargs or {}), strict=False)
     except Exception as error:  # export reports many kinds of failure; the user needs one sentence
         first = shorten(str(error), 300)
@@ -63,6 +64,19 @@ def import_module(
         dimensions=MappingProxyType({"weight_bits": weight_bits, "activation_bits": activation_bits}),
         not_understood=MappingProxyType(dict(collector.not_understood)),
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings and logged tracebacks of other packages off the terminal; what matters of them is in our errors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def check_understood(unknown: Mapping[str, int], title: str, strict: bool) -> None:

@@ -44,8 +44,9 @@ class Alignment:
         width = max(len(name) for name in self.names)
         lines = [" " * width + "".join(f"  {name:>{max(7, len(name))}}" for name in self.names)]
         for i, name in enumerate(self.names):
-            lines.append(f"{name:<{width}}" + "".join(
-                f"  {self.cosine[i, j]:>{max(7, len(other))}.2f}" for j, other in enumerate(self.names)))  # fmt: skip
+            lines.append(
+                f"{name:<{width}}" + "".join(f"  {self.cosine[i, j]:>{max(7, len(other))}.2f}" for j, other in enumerate(self.names))
+            )
         lines.append("aligned groups: " + "; ".join(", ".join(self.names[i] for i in group) for group in self.groups))
         return "\n".join(lines)
 
@@ -55,8 +56,17 @@ class Alignment:
 
         names = list(self.names)
         figure = go.Figure(
-            go.Heatmap(z=self.cosine, x=names, y=names, zmin=-1, zmax=1, colorscale="RdBu", text=np.round(self.cosine, 2),
-                       texttemplate="%{text}", colorbar={"title": "cosine"})  # fmt: skip
+            go.Heatmap(
+                z=self.cosine,
+                x=names,
+                y=names,
+                zmin=-1,
+                zmax=1,
+                colorscale="RdBu",
+                text=np.round(self.cosine, 2),
+                texttemplate="%{text}",
+                colorbar={"title": "cosine"},
+            )
         )
         figure.update_layout(title="Alignment of the objectives: mean cosine of their gradients", yaxis={"autorange": "reversed"})
         return figure

@@ -63,10 +63,8 @@ def _step(point: Point, i: int, own: npt.NDArray[np.int64], lowest: FloatArray, 
     if rule == "pamoo":
         gaps = point.values[i, own] - lowest[own] + 0.01
         return np.asarray(gradients @ pamoo_weights(gradients, gaps))
-    if rule == "camoo" and point.curvature is not None:
-        weights = camoo_weights(point.curvature[i][:, own].T)
-    else:
-        weights = equal_weights(len(own))
+    curvature = point.curvature[i][:, own].T if point.curvature is not None else None
+    weights = equal_weights(len(own)) if curvature is None else camoo_weights(curvature)
     move = gradients @ weights
     return np.asarray(move * reach / max(float(np.abs(move).max()), 1e-12))
 

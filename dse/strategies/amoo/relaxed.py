@@ -79,9 +79,7 @@ class Relaxed:
             elif parameter.coding == "linear":
                 found[parameter.name] = numbers[0] + x[:, j] * (numbers[-1] - numbers[0])
             elif parameter.coding in ("log", "power_of_two"):
-                found[parameter.name] = torch.exp2(
-                    float(np.log2(numbers[0])) + x[:, j] * float(np.log2(numbers[-1]) - np.log2(numbers[0]))
-                )
+                found[parameter.name] = torch.exp2(float(np.log2(numbers[0])) + x[:, j] * float(np.log2(numbers[-1]) - np.log2(numbers[0])))
             else:
                 found[parameter.name] = _interpolate(x[:, j], numbers)
         return found

@@ -136,9 +136,7 @@ class AmooSearch:
 
     name = "amoo"
 
-    def __init__(
-        self, *, rule: str = "pamoo", starts: int = _STARTS, steps: int = _STEPS, polish_evaluations: int = _POLISH
-    ) -> None:
+    def __init__(self, *, rule: str = "pamoo", starts: int = _STARTS, steps: int = _STEPS, polish_evaluations: int = _POLISH) -> None:
         if starts < 1:
             raise UsageError(f"amoo starts is {starts}; at least 1 is needed")
         self.rule, self.starts, self.steps, self.polish_evaluations = rule, starts, steps, polish_evaluations
@@ -199,9 +197,7 @@ class AmooSearch:
             own = relaxed.transform(front.values[chosen])
             lead = (np.arange(len(chosen), dtype=np.int64) + number) % len(found.groups)
             bounds = np.where(self._leading(found, lead, own.shape[1]), np.inf, own + _SLACK)
-        ends = descend(
-            relaxed, task.space.coded(starts), lead, found.groups, bounds, rule=self.rule, steps=self.steps
-        )
+        ends = descend(relaxed, task.space.coded(starts), lead, found.groups, bounds, rule=self.rule, steps=self.steps)
         front = front.merged(*evaluate(task, task.space.nearest(ends)))
         return polish(task, front, evaluations=self.polish_evaluations, rng=rng)
 
@@ -210,9 +206,7 @@ class AmooSearch:
         return np.array([[j in found.groups[g] for j in range(count)] for g in lead.tolist()], dtype=bool)
 
     @staticmethod
-    def _spread_bounds(
-        relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int
-    ) -> tuple[IntArray, FloatArray]:
+    def _spread_bounds(relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int) -> tuple[IntArray, FloatArray]:
         """Leading group of each start, and its bounds on the other groups' objectives, spread between the front's ends."""
         values = relaxed.transform(front.values)
         low, high = values.min(0), values.max(0)

@@ -139,7 +139,7 @@ def _train(problem: str, rule: str, rate: float, seed: int, steps: int = 200) ->
         optimiser.zero_grad()
         (losses * torch.tensor(weights)).sum().backward()
         optimiser.step()
-    return float(((net(x) - target) ** 2).mean()), history
+    return float(((net(x) - target).detach() ** 2).mean()), history
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -147,14 +147,14 @@ def test_pamoo_sgd_ends_far_below_equal_weights(seed: int) -> None:
     equal, _ = _train("selection", "equal", 5e-4, seed)
     pamoo, history = _train("selection", "pamoo", 5e-4, seed)
     assert pamoo < equal / 5
-    assert history[-1].max() > 3 * history[0].max(), "the weights grow: an adaptive Polyak step"
+    assert max(w.max() for w in history) > 10 * history[0].max(), "the weights grow: an adaptive Polyak step"
 
 
 def test_camoo_selects_the_best_curvature_and_switches() -> None:
     _, selection = _train("selection", "camoo", 1.5e-3, 0, steps=20)
     assert all(w == pytest.approx([1.0, 0.0, 0.0], abs=1e-9) for w in selection)
     # Squared errors start above the level where the steeper powers are the more curved, and end below it.
-    _, switching = _train("switching", "camoo", 1.5e-3, 0, steps=400)
+    _, switching = _train("switching", "camoo", 1.5e-3, 0)
     assert switching[0] == pytest.approx([0.0, 0.0, 1.0], abs=1e-9)
     assert switching[-1] == pytest.approx([1.0, 0.0, 0.0], abs=1e-9)
 

@@ -59,9 +59,7 @@ def test_proposes_every_feasible_design_once_and_stops(tasks: ModuleType, name: 
 
 
 @pytest.mark.parametrize(("name", "view"), CASES)
-def test_deterministic_by_seed_and_resumed_from_the_study_alone(
-    tasks: ModuleType, tmp_path: Path, name: str, view: str
-) -> None:
+def test_deterministic_by_seed_and_resumed_from_the_study_alone(tasks: ModuleType, tmp_path: Path, name: str, view: str) -> None:
     task = _task(tasks, view)
     whole = [t.parameters for t in simulate(task, _make(name), budget=11, seed=5)]
     store = TrialStore.open(tmp_path / "study.db")

@@ -34,8 +34,7 @@ values = ["lpddr4", "hbm2"]
 def test_cardinality_and_feasibility_equal_brute_force() -> None:
     found = parse(TEXT, where="tiny.toml")
     expected = sum(
-        a * b <= 12 and c % a == 0 and a**2 + 2 * b >= 3 - 0.5 * c
-        for a, b, c in itertools.product([1, 2, 3, 4], [1, 2, 4, 8], [6, 8, 9])
+        a * b <= 12 and c % a == 0 and a**2 + 2 * b >= 3 - 0.5 * c for a, b, c in itertools.product([1, 2, 3, 4], [1, 2, 4, 8], [6, 8, 9])
     )
     assert found.size == 4 * 4 * 3 * 11 * 2
     assert found.cardinality() == expected * 11 * 2
@@ -72,9 +71,7 @@ def test_constraint_at_its_bound_holds_in_any_order_of_operations() -> None:
 def test_product_constraints(values: list[int], bound: int, relation: str) -> None:
     ordered = tuple(sorted(values))
     tied = Space("s", (Parameter("x", ordered), Parameter("y", ordered)), (parse_constraint(f"2 * x * y^2 {relation} {bound}"),))
-    expected = sum(
-        (2 * x * y * y <= bound) if relation == "<=" else (2 * x * y * y >= bound) for x in ordered for y in ordered
-    )
+    expected = sum((2 * x * y * y <= bound) if relation == "<=" else (2 * x * y * y >= bound) for x in ordered for y in ordered)
     assert tied.cardinality() == expected
 
 

@@ -10,8 +10,6 @@ Objectives: minimise embodied carbon, operational carbon, latency. Latency and o
 embodied carbon the other.
 """
 
-import numpy as np
-
 CHIPS = [1, 2, 4, 8, 16, 32, 64]
 SPACE = {
     "chips": ("power_of_two", CHIPS),
@@ -70,8 +68,13 @@ def costs(columns, xp, soft=False):
         dynamic = macs * 0.35e-12 * shrink**0.7 + sram * 0.8e-12 * (c["sram_mib"] / 32.0) ** 0.3
         joules = joules + dynamic * (volt / 0.75) ** 2 + dram * 32e-12 + link * 10e-12
     latency = LAYERS * seconds
-    area = (cores * rows * cols * 7e-4 * shrink + cores * 0.15 * shrink + c["sram_mib"] * 0.45 * (node / 7.0) ** 1.1
-            + c["hbm_stacks"] * 12.0 + c["links"] * 3.0)
+    area = (
+        cores * rows * cols * 7e-4 * shrink
+        + cores * 0.15 * shrink
+        + c["sram_mib"] * 0.45 * (node / 7.0) ** 1.1
+        + c["hbm_stacks"] * 12.0
+        + c["links"] * 3.0
+    )
     leakage = area * 0.05 * (volt / 0.75) ** 3 / (node / 7.0) ** 0.3
     energy = chips * (LAYERS * joules + leakage * latency)
     per_mm2 = 0.016 * (7.0 / node) ** 0.55
@@ -79,5 +82,12 @@ def costs(columns, xp, soft=False):
     embodied = chips * (area * per_mm2 * (1.0 + area * defects / 3.0) ** 3 + c["hbm_stacks"] * 12.0 + 4.0)
     # Alpha-power law: how much faster the clock is than this voltage allows, at most 1.
     speed = 2.6e9 * (7.0 / node) ** 0.25 * (volt - 0.32) ** 1.3 / volt
-    return {"latency_s": latency, "energy_j": energy, "area_mm2": area, "timing": freq / speed,
-            "power_w": energy / latency / chips, "embodied": embodied, "operational": energy * KGCO2_PER_J * LIFETIME_REQUESTS}
+    return {
+        "latency_s": latency,
+        "energy_j": energy,
+        "area_mm2": area,
+        "timing": freq / speed,
+        "power_w": energy / latency / chips,
+        "embodied": embodied,
+        "operational": energy * KGCO2_PER_J * LIFETIME_REQUESTS,
+    }

@@ -1,0 +1,173 @@
+"""Nested and flat search: what they reach, noise, stopping, warm start, confirmation, proxy, choice."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from dse.errors import UsageError
+from dse.noise import NoisyEvaluator, ScaledEvaluator
+from dse.strategies import choose, make
+from dse.strategies.base import simulate
+from dse.strategies.confirm import confirm
+from dse.strategies.driver import run
+from dse.strategies.nested import NestedSearch
+from dse.strategies.proxy import proxy_search
+from dse.strategies.stopping import SmallImprovement, Stalled
+from dse.strategies.transfer import Prior
+from dse.trials import TrialStore
+
+
+def _share(tasks: ModuleType, task: object, name: str, budget: int, seed: int, at: tuple[int, ...]) -> list[float]:
+    trials = simulate(task, make(name), budget=budget, seed=seed)  # type: ignore[arg-type]
+    true = tasks.standin_module().TRUE_HYPERVOLUME
+    return [task.hypervolume(trials[:k], tasks.reference_point()) / true for k in at]  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_nested_reaches_its_goal_on_the_standin(tasks: ModuleType) -> None:
+    task = tasks.standin_nested()
+    shares = np.array([_share(tasks, task, "nested", 50, seed, (25, 50)) for seed in range(9)])
+    random = np.array([_share(tasks, task, "random", 50, seed, (25, 50)) for seed in range(9)])
+    median = np.median(shares, axis=0)
+    assert median[0] >= 0.975
+    assert median[1] >= 0.99
+    assert (median > np.median(random, axis=0) + 0.03).all()
+
+
+@pytest.mark.slow
+def test_flat_is_ahead_of_the_baselines_on_the_standin(tasks: ModuleType) -> None:
+    shares = {
+        name: np.median([_share(tasks, tasks.standin_flat(), name, 50, seed, (25, 50)) for seed in range(5)], axis=0)
+        for name in ("flat", "nsga2", "random")
+    }
+    assert shares["flat"][1] >= 0.94
+    for name in ("nsga2", "random"):
+        assert (shares["flat"] > shares[name]).all()
+
+
+def test_nested_finds_the_tiny_front_sooner_than_random(tasks: ModuleType) -> None:
+    task = replace(tasks.tiny_nested(), reference=np.array([0.0, 40.0]))
+    full = task.hypervolume(simulate(task, make("exhaustive"), budget=99, seed=0))
+    nested = [task.hypervolume(simulate(task, make("nested"), budget=7, seed=s)) / full for s in range(9)]
+    random = [task.hypervolume(simulate(task, make("random"), budget=7, seed=s)) / full for s in range(9)]
+    assert np.median(nested) > np.median(random)
+
+
+def test_noise_is_told_to_the_model_and_the_front_uses_the_posterior(tasks: ModuleType) -> None:
+    task = tasks.tiny_nested(se=2.0)
+    trials = simulate(task, make("nested"), budget=10, seed=0)
+    seen = NestedSearch().predict(task, trials)
+    raw = np.array([t.metrics["quality"].mean for t in trials])
+    true = np.array([tasks.TinyQuality()(t.parameters, fidelity=1, seed=0)["quality"].mean for t in trials])
+    assert np.abs(seen.level - true).mean() < np.abs(raw - true).mean()
+
+
+def test_constraint_on_quality_keeps_what_is_below_off_the_front(tasks: ModuleType) -> None:
+    from dse.objectives import Constraint
+
+    task = replace(tasks.tiny_nested(), constraints=(Constraint("quality", ">=", 20.0),))
+    trials = simulate(task, make("nested"), budget=15, seed=0)
+    values, _, _ = task.points(trials)
+    assert len(values)
+    assert (values[:, 0] <= -20.0).all()
+
+
+def test_nested_refuses_what_it_cannot_take(tasks: ModuleType) -> None:
+    with pytest.raises(UsageError, match="use ax"):
+        make("nested").propose(tasks.tiny_flat(), [], 0, 0)
+    with pytest.raises(UsageError, match="use nested"):
+        make("ax").propose(tasks.tiny_nested(), [], 0, 0)
+
+
+def test_stopping_rules_speak_and_resume_the_same(tasks: ModuleType, tmp_path: Path) -> None:
+    task = tasks.tiny_nested()
+    said: list[str] = []
+    store = TrialStore.open(tmp_path / "a.db")
+    rules = [Stalled(share=0.01, window=4), SmallImprovement(share=1e-3, times=2)]
+    outcome = run(task, store, make("nested"), budget=50, seed=0, stopping=rules, say=said.append)
+    assert "hypervolume" in outcome.reason
+    assert said == [f"search ended: {outcome.reason}"]
+    assert len(outcome.trials) < 14
+    again = run(task, store, make("nested"), budget=50, seed=0, stopping=rules)
+    assert again.reason == outcome.reason
+    assert len(again.trials) == len(outcome.trials)
+    assert "budget" in run(task, TrialStore.open(tmp_path / "b.db"), make("nested"), budget=3, seed=0).reason
+    assert "exhausted" in run(task, TrialStore.open(tmp_path / "c.db"), make("random"), budget=None, seed=0).reason
+
+
+def test_warm_start_needs_fewer_evaluations(tasks: ModuleType) -> None:
+    task = replace(tasks.tiny_nested(), reference=np.array([0.0, 40.0]))
+    other = simulate(task, make("random"), budget=14, seed=50)
+    prior = Prior.of([other], "quality")
+    full = task.hypervolume(simulate(task, make("exhaustive"), budget=99, seed=0))
+    cold = [task.hypervolume(simulate(task, NestedSearch(), budget=5, seed=s)) / full for s in range(7)]
+    warm = [task.hypervolume(simulate(task, NestedSearch(prior=prior), budget=5, seed=s)) / full for s in range(7)]
+    assert np.mean(warm) > np.mean(cold)
+    with pytest.raises(UsageError, match="no completed trial"):
+        Prior.of([[]], "quality")
+
+
+def test_confirmation_shows_the_winners_curse(tasks: ModuleType, tmp_path: Path) -> None:
+    task = replace(tasks.tiny_nested(), evaluator=ScaledEvaluator(tasks.TinyQuality(), 4.0))
+    curses = []
+    for seed in range(6):
+        store = TrialStore.open(tmp_path / f"{seed}.db")
+        trials = run(task, store, make("random"), budget=12, seed=seed).trials
+        values, owners, _ = task.points(trials)
+        best = trials[owners[values[:, 0].argmin()]]
+        found = confirm(task, store, [best.number], times=3, seed=seed)
+        curses.append(found.curse.mean)
+        assert len(store.trials()) == 15
+        assert found.quality[best.number].se == pytest.approx(4.0 / np.sqrt(3), rel=0.9)
+        assert confirm(task, store, [best.number], times=3, seed=seed) == found, "a resumed confirmation measures nothing anew"
+    assert np.mean(curses) > 0
+
+
+def test_proxy_search_reports_the_targets_figures_alone(tasks: ModuleType, tmp_path: Path) -> None:
+    task = replace(tasks.tiny_nested(), evaluator=ScaledEvaluator(tasks.TinyQuality(), 0.5))
+    store = TrialStore.open(tmp_path / "p.db")
+    found = proxy_search(task, tasks.TinyQuality(), store, make("random"), budget=14, top=5, seed=0)
+    assert len(found.proxy) == 14
+    assert len(found.target) == 5
+    assert all(t.metrics["quality"].se == 0.5 for t in found.target)
+    assert found.spearman is not None
+    assert found.spearman > 0.5
+    again = proxy_search(task, tasks.TinyQuality(), store, make("random"), budget=14, top=5, seed=0)
+    assert [t.number for t in again.target] == [t.number for t in found.target]
+
+
+def test_noisy_evaluator_is_unbiased_and_its_error_is_true(tasks: ModuleType) -> None:
+    exact = tasks.TinyQuality()
+    design = {"a": 2, "b": 1}
+    true = exact(design, fidelity=1, seed=0)["quality"].mean
+    noisy = NoisyEvaluator(exact, clients_asked=5, heterogeneity=3.0, epsilon=50.0, span=10.0)
+    views = noisy.views(design, true)
+    found = [noisy(design, fidelity=1.0, seed=s)["quality"] for s in range(4000)]
+    means = np.array([m.mean for m in found])
+    spread = np.sqrt(9.0 * np.var(views) / 9.0 / 5 * (1 - 5 / 100) + 2 * (10.0 / (50.0 * 5)) ** 2)
+    assert means.mean() == pytest.approx(views.mean(), abs=4 * spread / np.sqrt(4000))
+    assert means.std() == pytest.approx(spread, rel=0.06)  # 4,000 draws: 1.1 % standard error of a standard deviation
+    assert np.sqrt(np.mean([m.se**2 for m in found])) == pytest.approx(spread, rel=0.06)
+    assert noisy(design, fidelity=1.0, seed=3) == noisy(design, fidelity=1.0, seed=3)
+    everybody = NoisyEvaluator(exact, heterogeneity=3.0)(design, fidelity=1.0, seed=0)["quality"]
+    assert everybody.mean == pytest.approx(views.mean())
+    assert everybody.se == pytest.approx(0.0, abs=1e-12)
+    biased = NoisyEvaluator(exact, clients_asked=20, heterogeneity=3.0, bias=2.0)
+    assert np.mean([biased(design, fidelity=1.0, seed=s)["quality"].mean for s in range(200)]) > views.mean() + 1.0
+    with pytest.raises(UsageError, match="clients_asked is 0"):
+        NoisyEvaluator(exact, clients_asked=0)
+
+
+def test_choice_says_why() -> None:
+    assert choose(learnt=0, models=7168, hardware=3240)[0] == "exhaustive"
+    assert choose(learnt=0, models=1, hardware=10**13)[0] == "amoo"
+    assert choose(learnt=1, models=7168, hardware=3240)[0] == "nested"
+    assert choose(learnt=2, models=7168, hardware=3240)[0] == "flat"
+    name, why = choose(learnt=1, models=10, hardware=10, separable=False)
+    assert name == "flat"
+    assert "quality depends on hardware" in why
+    with pytest.raises(UsageError, match="did you mean 'nested'"):
+        make("nestd")

@@ -1,0 +1,172 @@
+"""Every example of the documentation runs, every link leads somewhere, and the page of commands is what the parsers say.
+
+How a page is read: ```` ```console ```` blocks hold commands after ``$ `` (other lines are output, for the eye), ```` ```python ````
+blocks run as they are, and a block with a ``title`` is a file that the blocks after it may use. The blocks of a page run in
+order, in one folder. ``<!-- not run: REASON -->`` above a block leaves it out. Indented blocks are for reading.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+_FENCE = re.compile(r"(?P<before>[^\n]*)\n+```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)\n```", re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
+# The largest space of all takes half a minute.
+SLOW = "catransformers"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block that is run or written."""
+
+    language: str
+    body: str
+    title: str | None
+
+    @property
+    def commands(self) -> list[str]:
+        """Commands of a console block; a trailing backslash continues one."""
+        joined = self.body.replace("\\\n", " ")
+        return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def _blocks(page: Path) -> list[Block]:
+    found = []
+    for match in _FENCE.finditer("\n" + page.read_text(encoding="utf-8")):
+        title = re.search(r'title="([^"]+)"', match["info"])
+        wanted = title is not None or match["language"] in ("console", "python")
+        if wanted and not match["before"].startswith("<!-- not run:"):
+            found.append(Block(match["language"], match["body"], title.group(1) if title else None))
+    return found
+
+
+def _run(words: list[str] | str, folder: Path) -> None:
+    """Run a shell command or the words of one; the package's own command is the one of this environment."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONWARNINGS": "error",
+        "TMPDIR": str(folder),
+    }
+    shell = ["bash", "-euo", "pipefail", "-c", words] if isinstance(words, str) else words
+    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def _run_block(block: Block, folder: Path) -> None:
+    if block.title:
+        (folder / block.title).write_text(block.body + "\n", encoding="utf-8")
+    elif block.language == "python":
+        _run([sys.executable, "-c", block.body], folder)
+    else:
+        assert block.commands, f"a console block without a command:\n{block.body}"
+        for command in block.commands:
+            _run(command, folder)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)], ids=lambda page: str(page.relative_to(DOCS)))
+def test_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    for block in _blocks(page):
+        _run_block(block, tmp_path)
+
+
+def _readme_commands() -> list[str]:
+    """Indented lines of the README that call the package's command, without their comments."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    return [re.sub(r"\s{2,}#.*", "", line.strip()) for line in lines if line.startswith("    dse ")]
+
+
+def _readme_python() -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return "\n".join(line[4:] for line in re.findall(r"^    import dse\n(?:    .*\n)*", text, re.MULTILINE)[0].splitlines())
+
+
+def test_readme_examples_run(tmp_path: Path) -> None:
+    """In the README's order, so that the run that is resumed is there."""
+    commands = [command for command in _readme_commands() if SLOW not in command]
+    assert len(commands) >= 5
+    for command in commands:
+        _run(command, tmp_path)
+    _run([sys.executable, "-c", _readme_python()], tmp_path)
+
+
+@pytest.mark.slow
+def test_slow_readme_examples_run(tmp_path: Path) -> None:
+    commands = [command for command in _readme_commands() if SLOW in command]
+    assert commands
+    for command in commands:
+        _run(command, tmp_path)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as mkdocs makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "notebooks" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for match in _LINK.finditer(page.read_text(encoding="utf-8")):
+        target, _, anchor = match["target"].partition("#")
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        place = (page.parent / target).resolve() if target else page
+        assert place.exists(), f"{page.name} links {match['target']}"
+        if anchor and place.suffix == ".md":
+            assert anchor in _anchors(place), f"{page.name} links {match['target']}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"[\w/-]+\.md", navigation.partition("\nnav:")[2]))
+    notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert listed == {str(page.relative_to(DOCS)) for page in PAGES} | notebooks
+
+
+def test_page_of_commands_is_what_the_parsers_say() -> None:
+    made = subprocess.run([sys.executable, DOCS / "cli_reference.py"], capture_output=True, text=True, check=True).stdout
+    committed = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert committed == made, "an option has changed: python docs/cli_reference.py > docs/cli.md"
+
+
+def test_every_command_is_documented() -> None:
+    """The generator itself: a command or option that it leaves out shows here, because argparse's own help names it."""
+    from dse.cli import COMMANDS, build_parser
+
+    committed = (DOCS / "cli.md").read_text(encoding="utf-8").replace("\\|", "|")
+    for name in COMMANDS:
+        command = {"list_known": "list"}.get(name, name.replace("_", "-"))
+        assert f"## dse {command}\n" in committed
+    search = next(a for a in build_parser()._actions if a.dest == "command").choices["search"]  # type: ignore[index]
+    for option in re.findall(r"^\s+(--[a-z-]+)", search.format_help(), re.MULTILINE):  # type: ignore[attr-defined]
+        assert f"`{option}" in committed
+
+
+def test_site_builds_without_a_warning(tmp_path: Path) -> None:
+    for needed in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(needed)
+    # mkdocs and its plugins are not ours: their own deprecations must not fail it, its warnings about our pages do (--strict).
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "cli" / "index.html").is_file()
+    assert "Parameters" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    # The pages ask no other server for anything: links are allowed, loaded resources are not.
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="(https?://[^"]+)"', page.read_text(encoding="utf-8"))
+        assert not loaded, f"{page.name} loads {loaded}"
