@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import UsageError
+from dse.errors import DseError, UsageError
 
 if TYPE_CHECKING:
     from dse.evaluation import Space
@@ -62,7 +62,7 @@ def why(run: Run, number: int) -> Why:
     space = build_space(open_problem, load_family(problem), load_hardware(problem))
     own = {side: {name: knobs[name] for name in columns if name in knobs} for side, columns in _sides(space)}
     settings = space.settings
-    metrics = _metrics(problem, own["models"], own["hardware"], settings)
+    metrics, _ = _metrics(problem, own["models"], own["hardware"], settings)
     found: list[Neighbour] = []
     for side, columns in _sides(space):
         steps = _steps(columns, own[side])
@@ -71,7 +71,8 @@ def why(run: Run, number: int) -> Why:
         for knob, value, point in reversed(distinct.values()):
             moved = {name: other for name, other in point.items() if name != knob and own[side].get(name) != other}
             both = {**own, side: point}
-            found.append(_neighbour(problem, knob, value, moved, metrics, _metrics(problem, both["models"], both["hardware"], settings)))
+            other, failure = _metrics(problem, both["models"], both["hardware"], settings)
+            found.append(_neighbour(problem, knob, value, moved, metrics, other, failure))
     return Why(number, knobs, metrics, tuple(found))
 
 
@@ -109,8 +110,10 @@ def _steps(columns: Mapping[str, npt.NDArray[Any]], at: Mapping[str, Any]) -> li
     return steps
 
 
-def _metrics(problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int]) -> dict[str, float]:
-    """Every finite metric of one design; empty where it cannot be costed."""
+def _metrics(
+    problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int]
+) -> tuple[dict[str, float], str]:
+    """Every finite metric of one design, and why it has no latency where it has none."""
     from dse.evaluation import Evaluation, Space
     from dse.metrics import METRICS
     from hw_models.errors import HardwareError
@@ -124,13 +127,19 @@ def _metrics(problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, 
         block = evaluation.block(0, 1)
         names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
         values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
-    except HardwareError:
-        return {}
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    except (HardwareError, DseError) as failure:
+        return {}, str(failure)
+    return {name: value for name, value in values.items() if np.isfinite(value)}, "no mapping fits its memories"
 
 
 def _neighbour(
-    problem: Problem, knob: str, value: Any, moved: Mapping[str, Any], own: Mapping[str, float], metrics: Mapping[str, float]
+    problem: Problem,
+    knob: str,
+    value: Any,
+    moved: Mapping[str, Any],
+    own: Mapping[str, float],
+    metrics: Mapping[str, float],
+    failure: str,
 ) -> Neighbour:
     broken = tuple(
         str(c)
@@ -138,7 +147,7 @@ def _neighbour(
         if c.metric in metrics and not (metrics[c.metric] <= c.bound if c.relation == "<=" else metrics[c.metric] >= c.bound)
     )
     if broken or "latency_s" not in metrics:
-        return Neighbour(knob, value, moved, metrics, broken or ("no mapping fits its memories",), "infeasible")
+        return Neighbour(knob, value, moved, metrics, broken or (failure,), "infeasible")
     signs = {o.metric: o.sign for o in problem.objectives if o.metric in metrics and o.metric in own}
     change = [sign * (metrics[name] - own[name]) for name, sign in signs.items()]
     better, worse = any(c < 0 for c in change), any(c > 0 for c in change)

@@ -150,9 +150,23 @@ def test_every_command_is_documented() -> None:
     for name in COMMANDS:
         command = {"list_known": "list"}.get(name, name.replace("_", "-"))
         assert f"## dse {command}\n" in committed
-    search = next(a for a in build_parser()._actions if a.dest == "command").choices["search"]  # type: ignore[index]
-    for option in re.findall(r"^\s+(--[a-z-]+)", search.format_help(), re.MULTILINE):  # type: ignore[attr-defined]
+    search = next(a for a in build_parser()._actions if a.dest == "command").choices["search"]
+    for option in re.findall(r"^\s+(--[a-z-]+)", search.format_help(), re.MULTILINE):
         assert f"`{option}" in committed
+
+
+def test_figures_in_the_prose_are_what_the_code_says() -> None:
+    from dse.api import make_problem
+    from dse.evaluation import build_space, load_family, load_hardware
+    from dse.quality import bert_mnli
+
+    problem = make_problem("bert", "carbon")
+    space = build_space(problem, load_family(problem), load_hardware(problem))
+    first = " ".join((DOCS / "first-search.md").read_text(encoding="utf-8").split())
+    assert f"the {space.model_count} BERT models" in first and f"the {space.hardware_count:,} accelerators" in first
+    concepts = " ".join((DOCS / "concepts.md").read_text(encoding="utf-8").split())
+    assert f"standard error of {bert_mnli().standard_error:.1f} points" in concepts
+    assert len(bert_mnli().points) == 6 and "six published models" in concepts
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:

@@ -214,6 +214,9 @@ def client(task: Task, trials: Sequence[Trial], *, name: str = "dse", seed: int 
     refuse constraints on them. What it generates next comes from its model at once: the trials count as initialisation.
     """
     _need("ax")
+    from dse.strategies.torch_extensions import warm
+
+    warm()  # before Ax does it in a folder of nobody's
     from ax.api.client import Client
     from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 

@@ -20,6 +20,7 @@ from dse.evaluation import Evaluation, Space
 from dse.objectives import Objective
 from dse.pareto import Front, hypervolume
 from dse.problem import Problem
+from dse.quality import MEASURED, Quality
 from dse.run import Run
 from dse.space import guess_coding
 from dse.strategies.task import meets
@@ -69,13 +70,13 @@ def refine(
     resolution: int = 2,
     rounds: int = 12,
     threads: int | None = None,
-    fixed_quality: Mapping[int, float] | None = None,
+    fixed_quality: Mapping[int, tuple[float, float]] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Refined:
     """Refine the designs (knob values) of a front of ``problem``.
 
-    ``fixed_quality``: quality of the i-th distinct model (in order of appearance), where it was measured rather than
-    predicted. Raises UsageError for hardware without numeric knobs.
+    ``fixed_quality``: mean and standard error of the quality of the i-th distinct model (in order of appearance), where it was
+    measured rather than predicted. Raises UsageError for hardware without numeric knobs.
     """
     if not 1 <= resolution <= 6:
         raise UsageError(f"resolution is {resolution}; from 1 (half steps) to 6 is allowed")
@@ -120,7 +121,7 @@ class _Search:
     """The front as (model, hardware values) with exact objective values, minimised."""
 
     def __init__(
-        self, problem: Problem, space: Space, models: dict[str, Any], quality: Mapping[int, float] | None, threads: int | None
+        self, problem: Problem, space: Space, models: dict[str, Any], quality: Mapping[int, tuple[float, float]] | None, threads: int | None
     ) -> None:
         self.problem, self.space, self.models, self.quality, self.threads = problem, space, models, quality, threads
         self.names = list(space.hardware)
@@ -162,7 +163,7 @@ class _Search:
 
     def _metric(self, block: Any, name: str) -> FloatArray:
         if name == "quality" and self.quality is not None:
-            return np.array([self.quality[i] for i in range(block.shape[0])])[:, None]
+            return np.array([self.quality[i][0] for i in range(block.shape[0])])[:, None]
         return np.asarray(block.metric(name))
 
     def _values(self, block: Any, objective: Objective) -> FloatArray:
@@ -188,6 +189,9 @@ class _Search:
         """An evaluation of the front's hardware points alone, and the front in its indices."""
         used = np.unique(self.front.hardware)
         evaluation = self.evaluation([self.points[h] for h in used.tolist()])
+        if self.quality is not None:
+            mean, error = (np.array([self.quality[i][k] for i in range(evaluation.space.model_count)]) for k in (0, 1))
+            evaluation.quality = Quality(mean, error, np.full(len(mean), MEASURED, dtype=np.int64))
         position = {h: i for i, h in enumerate(used.tolist())}
         hardware = np.array([position[h] for h in self.front.hardware.tolist()], dtype=np.int64)
         return evaluation, Front.of(self.front.models, hardware, self.front.values)
@@ -232,19 +236,20 @@ def refine_run(
         designs=describe_front(found.evaluation, found.front),
         context={**start.context, "hardware_points": found.evaluation.space.hardware_count},
     )
-    description = {"problem": start.problem.to_dict(), "bounds": [], "provenance": provenance}
+    description = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
     with Study.create(folder / FILE_NAME, description) as study:
         study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, found.evaluation)
     return run
 
 
-def _measured_quality(run: Run) -> dict[int, float] | None:
+def _measured_quality(run: Run) -> dict[int, tuple[float, float]] | None:
     """Quality of the run's distinct models where an evaluator measured it (no surrogate knows it again)."""
     if run.context.get("quality_evaluator") is None:
         return None
     names = [name for name in run.designs[0]["knobs"] if name in run.context["quality_evaluator"]["parameters"]]
-    found: dict[tuple[Any, ...], float] = {}
+    found: dict[tuple[Any, ...], tuple[float, float]] = {}
     for design in run.designs:
-        found.setdefault(tuple(design["knobs"][name] for name in names), float(design["metrics"]["quality"]))
+        metrics = design["metrics"]
+        found.setdefault(tuple(design["knobs"][name] for name in names), (float(metrics["quality"]), float(metrics["quality_se"])))
     return dict(enumerate(found.values()))

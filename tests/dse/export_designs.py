@@ -58,4 +58,7 @@ def documented_design() -> ExportDesign:
     return describe(edge, library.load("bert").build(), number=1, workload_name="bert")
 
 
-SMOOTH = products(gemm("smooth", 64, 128, 64), gemm("odd", 60, 96, 40), gemm("vector", 1, 64, 128))
+def tiny_design() -> ExportDesign:
+    """Products that a mapper searches in seconds: sizes that divide, and one that does not."""
+    workload = products(gemm("smooth", 16, 32, 16), gemm("odd", 13, 27, 11))
+    return describe(accelerator(cores=1, array_rows=8, array_columns=8, vector_lanes=8), workload)

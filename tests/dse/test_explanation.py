@@ -10,6 +10,7 @@ import pytest
 
 import carbon.grid
 from dse import api, explanation_text, neighbours, policy_tree
+from dse.deployment import Deployment
 from dse.errors import DseError, UsageError
 from dse.explanation import Candidates, Segments, assign, candidates_of, explain, make_segments, question, total_costs
 from dse.run import Run
@@ -195,6 +196,7 @@ def test_names_and_varied_deployments_are_steps_too(tmp_path: Path) -> None:
         "hardware",
         fixed={"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 2, "width": 128},
         vary={"dram_type": ["lpddr4", "hbm2"], "lifetime_years": [2.0, 4.0]},
+        deployment=Deployment(carbon_profile="default"),
     )
     run = api.search(problem, out=tmp_path / "run", threads=1)
     reason = neighbours.why(run, 1)

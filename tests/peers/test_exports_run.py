@@ -117,16 +117,14 @@ def test_genz_is_the_roofline_of_what_it_was_told(tmp_path: Path) -> None:
 
 
 def test_accelforge_finds_our_cycles_where_sizes_divide(tmp_path: Path) -> None:
-    design = describe(shared.accelerator(), shared.SMOOTH)
-    found = {row["layer"]: row for row in run("accelforge", accelforge, design, tmp_path, "smooth", "odd", "vector")}
+    design = shared.tiny_design()
+    found = {row["layer"]: row for row in run("accelforge", accelforge, design, tmp_path)}
     ours = cycles_of(design)
     cycles = {name: row["latency_s"] * design.accelerator.frequency_hz for name, row in found.items()}
     # Single precision inside the tool.
-    assert cycles["smooth"] >= ours["smooth"] * (1 - 1e-6)
-    assert cycles["smooth"] <= 2 * ours["smooth"]
-    # It never beats the peak of the array.
-    for p in design.products:
-        assert cycles[p.name] * 2 * 16 * 64 >= p.macs * (1 - 1e-6)
+    assert cycles["smooth"] == pytest.approx(ours["smooth"], rel=1e-6)
+    # 13 x 27 x 11 has no factors that fill 8 x 8: exact factors leave most of the array idle, padded tiles do not.
+    assert cycles["odd"] > 2 * ours["odd"]
 
 
 def test_stream_reads_the_export(tmp_path: Path) -> None:

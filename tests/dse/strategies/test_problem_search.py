@@ -113,3 +113,37 @@ def test_refine_only_improves_and_costs_exactly(evaluation: Evaluation) -> None:
     assert found.front.values[:, 1] == pytest.approx(carbon)
     area = np.broadcast_to(block.metric("area_mm2"), block.shape)[found.front.models, found.front.hardware]
     assert (area <= 31.990347).all()
+
+
+def test_refine_command_writes_a_run_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import argparse
+
+    from dse.commands.refine import register
+    from dse.run import load
+
+    api.search("bert", "carbon", out=tmp_path / "run", fixed={**_FIXED, "layers": 12}, threads=1)
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(["refine", str(tmp_path / "run"), "--resolution", "1", "--rounds", "2", "--threads", "1", "--json"])
+    args.words = []
+    assert args.run(args) == 0
+    start, refined = load(tmp_path / "run"), load(tmp_path / "run-refined")
+    assert (tmp_path / "run-refined" / "pareto.csv").exists()
+    best = min(design["metrics"]["total_kgco2e"] for design in start.designs)
+    assert min(design["metrics"]["total_kgco2e"] for design in refined.designs) <= best
+    assert refined.provenance["refined_from"] == str(tmp_path / "run")
+    assert '"designs"' in capsys.readouterr().out
+
+
+def test_refine_keeps_measured_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dse.learnt import LearntSettings
+    from dse.strategies.refine import refine_run
+
+    (tmp_path / "measure_it.py").write_text("def score(p, fidelity, seed):\n    return 50.0 + p['layers'], 0.25\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = LearntSettings(quality="python:measure_it:score", budget=8)
+    start = api.search("bert", "carbon", out=tmp_path / "run", fixed=_FIXED, learnt=settings, threads=1)
+    refined = refine_run(tmp_path / "run", resolution=1, rounds=1, threads=1)
+    assert {d["quality_support"] for d in refined.designs} == {"measured"}
+    assert {d["metrics"]["quality"] for d in refined.designs} <= {d["metrics"]["quality"] for d in start.designs}
+    assert all(d["metrics"]["quality"] == 50.0 + d["knobs"]["layers"] for d in refined.designs)

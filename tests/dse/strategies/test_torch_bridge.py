@@ -73,5 +73,5 @@ def test_ax_client_holds_the_study_and_goes_on(tasks: ModuleType) -> None:
     assert {"log2_width", "num_layers", "accuracy", "carbon"} <= set(frame.columns)
     [(_, parameters)] = made.get_next_trials(1).items()
     assert parameters["log2_width"] in (5, 6, 7, 8)
-    assert frame["generation_node"].nunique() >= 1
-    assert made.summarize()["generation_node"].iloc[-1] != "Sobol"
+    # The pitfall: without the settings of client() the first trial after a warm start still comes from the Sobol node.
+    assert made._generation_strategy.current_node_name == "MBM"
