@@ -28,6 +28,7 @@ IntArray = npt.NDArray[np.int64]
 
 _STARTS = 24
 _STEPS = 20
+_DRAWS = 16
 _POLISH = 20_000
 _EXPAND = 32
 _WORKING = 400
@@ -136,10 +137,20 @@ class AmooSearch:
 
     name = "amoo"
 
-    def __init__(self, *, rule: str = "pamoo", starts: int = _STARTS, steps: int = _STEPS, polish_evaluations: int = _POLISH) -> None:
-        if starts < 1:
-            raise UsageError(f"amoo starts is {starts}; at least 1 is needed")
+    def __init__(
+        self,
+        *,
+        rule: str = "pamoo",
+        starts: int = _STARTS,
+        steps: int = _STEPS,
+        polish_evaluations: int = _POLISH,
+        draws: int = _DRAWS,
+    ) -> None:
+        """``rule``: pamoo, camoo or equal; a round evaluates ``draws`` random designs a start and descends ``steps`` steps."""
+        if starts < 1 or draws < 1:
+            raise UsageError(f"amoo starts is {starts} and draws is {draws}; at least 1 is needed")
         self.rule, self.starts, self.steps, self.polish_evaluations = rule, starts, steps, polish_evaluations
+        self.draws = draws
         self._rounds: dict[tuple[int, int], list[ExactFront]] = {}
         self._prepared: tuple[tuple[int, int], Relaxed, Alignment] | None = None
 
@@ -182,7 +193,7 @@ class AmooSearch:
     def _round(self, task: Task, front: ExactFront, number: int, seed: int) -> ExactFront:
         relaxed, found = self.prepare(task, seed)
         rng = rng_of(seed, number, stream=3)
-        rows, values = evaluate(task, draw_many(task, rng, 16 * self.starts))
+        rows, values = evaluate(task, draw_many(task, rng, self.draws * self.starts))
         fresh = len(front.rows) < self.starts
         front = front.merged(rows, values)
         if not len(front.rows):
