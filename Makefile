@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 RUN := runs/bert-carbon
 
-.PHONY: search test test-all bench lint build clean
+.PHONY: search test test-all bench lint docs build clean
 
 # One stamp an install: the road needs the base package, the tests need everything.
 $(BIN)/python:
@@ -34,6 +34,9 @@ bench: $(VENV)/.base
 lint: $(VENV)/.all
 	$(PIP) install -c constraints.txt "ruff" "mypy" "pandas-stubs"
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/.all
+	$(BIN)/mkdocs build --strict
 
 # Rebuild the C++ module in place while working on it (the lock lets two shells do it at once).
 build: | $(BIN)/python

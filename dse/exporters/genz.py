@@ -50,7 +50,8 @@ def model(design: ExportDesign) -> dict[str, Any] | None:
     d = design.workload.dimensions
     if design.workload.family not in ("encoder", "decoder") or not {"layers", "hidden", "heads", "ffn"} <= set(d):
         return None
-    gated = str(d.get("activation", "")) in ("swiglu", "geglu") or bool(d.get("gated", False))
+    if any(d.get(name) for name in ("experts", "mla_kv_lora")):
+        return None
     return {
         "tokens": int(d.get("sequence", 1)),
         "batch": int(d.get("batch", 1)),
@@ -59,7 +60,7 @@ def model(design: ExportDesign) -> dict[str, Any] | None:
             "vocab_size": int(d.get("vocabulary", 1)),
             "hidden_size": int(d["hidden"]),
             "intermediate_size": int(d["ffn"]),
-            "num_ffi": 2 if gated else 1,
+            "num_ffi": 2 if d.get("gated") else 1,
             "num_decoder_layers": int(d["layers"]),
             "num_attention_heads": int(d["heads"]),
             "num_key_value_heads": int(d.get("kv_heads") or d["heads"]),
@@ -93,6 +94,10 @@ def export(design: ExportDesign) -> Export:
             "In `model.json`: embeddings of positions and types, the pooler, biases, softmax, norms; it counts looking tokens up and "
             "its own output layer as products with the whole vocabulary."
         )
+        if len(design.workload.phases) > 1:
+            lost.append(
+                "In `model.json`: phases after the first; the script asks GenZ for the prefill, and for every product of all phases."
+            )
     assumed = ["compute, memory and communication efficiency 1"]
     widest = max(max(p.input_bits, p.weight_bits) for p in design.products)
     if bits != widest:

@@ -29,13 +29,26 @@ using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 // Bits of the mask of operands that live in the registers.
 enum { kKeepInputs = 1, kKeepWeights = 2, kKeepOutputs = 4 };
 // Columns of the integer hardware array, of the real one, and of the per-level one; dse_kernels/mapping.py fills them.
-enum { kCores, kRows, kColumns, kKind, kFlow, kRegisterWords, kKeep, kSplitAxes, kSplitK, kFactorsFirst, kRefills, kIntColumns };
+enum {
+    kCores,
+    kRows,
+    kColumns,
+    kKind,
+    kFlow,
+    kRegisterWords,
+    kKeep,
+    kSplitAxes,
+    kSplitK,
+    kFactorsFirst,
+    kRefills,
+    kIntColumns
+};
 enum { kMacPj, kRegisterReadPj, kRegisterWritePj, kWordBits, kRealColumns };
 enum { kInputBits, kWeightBits, kOutputBits, kExpansion, kOperandColumns };
 enum { kCapInput, kCapWeight, kCapOutput, kCapTotal, kReadBw, kWriteBw, kReadPj, kWritePj, kPerCore, kPooled, kLevelColumns };
 
-void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> integers, In<double, 2> reals, In<double, 3> levels, int criterion, int threads,
-            Out<double, 3> results, Out<double, 4> words, Out<int64_t, 3> mappings) {
+void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> integers, In<double, 2> reals, In<double, 3> levels,
+            int criterion, int threads, Out<double, 3> results, Out<double, 4> words, Out<int64_t, 3> mappings) {
     const size_t shape_count = shapes.shape(0), points = integers.shape(0), level_count = levels.shape(1);
     if (level_count < 1 || level_count > kMaxLevels) throw nb::value_error("between 1 and 6 memory levels are supported");
     const bool want_words = words.shape(0) == shape_count, want_mapping = mappings.shape(0) == shape_count;
@@ -47,7 +60,8 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
         const int64_t *i = integers.data() + h * kIntColumns;
         const double *r = reals.data() + h * kRealColumns;
         hw.inner_limit = kInfinity;
-        hw.core = {i[kCores], i[kRows], i[kColumns], i[kRegisterWords], i[kKind], i[kFlow], i[kSplitAxes], i[kSplitK], i[kFactorsFirst]};
+        hw.core = {i[kCores], i[kRows],      i[kColumns], i[kRegisterWords], i[kKind],
+                   i[kFlow],  i[kSplitAxes], i[kSplitK],  i[kFactorsFirst]};
         mapping::Memory &m = hw.memory;
         const int64_t keep[3] = {kKeepWeights, kKeepInputs, kKeepOutputs};
         for (int d = 0; d < 3; ++d) m.registers_keep[d] = i[kKeep] & keep[d] ? 1.0 : 0.0;
@@ -93,8 +107,10 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
         for (size_t s; (s = next.fetch_add(1)) < shape_count;) {
             const int64_t *row = shapes.data() + s * 4;
             const double *operand = operands.data() + s * kOperandColumns;
-            const mapping::Shape shape{{row[1], row[2], row[3]}, row[0],
-                                       {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]}, operand[kExpansion]};
+            const mapping::Shape shape{{row[1], row[2], row[3]},
+                                       row[0],
+                                       {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]},
+                                       operand[kExpansion]};
             searcher.run(plan, shape, found);
             if (!imitated.empty()) imitation.run(shape, imitated_at, found);
             for (size_t h = 0; h < points; ++h) {
@@ -134,7 +150,8 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
 }  // namespace
 
 void bind_mapping(nb::module_ &m) {
-    m.def("mapping_search", &search, nb::arg("shapes"), nb::arg("operands"), nb::arg("integers"), nb::arg("reals"), nb::arg("levels"), nb::arg("criterion"),
-          nb::arg("threads"), nb::arg("results"), nb::arg("words"), nb::arg("mappings"),
+    m.def("mapping_search", &search, nb::arg("shapes"), nb::arg("operands"), nb::arg("integers"), nb::arg("reals"),
+          nb::arg("levels"), nb::arg("criterion"), nb::arg("threads"), nb::arg("results"), nb::arg("words"),
+          nb::arg("mappings"),
           "Best mapping of every shape (batch, m, n, k) on every hardware point; see dse_kernels.mapping.");
 }

@@ -42,8 +42,10 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
                     f[s] = 1.0;
                     f[x] = static_cast<double>(cx);
                     f[y] = static_cast<double>(ceil_div(core[y], most_y));
-                    out.pj[l] = std::min(out.pj[l], o.e[l][0] * f[0] + o.e[l][1] * f[1] + o.e[l][2] * (f[2] - 1.0) + o.e[l][3] * f[2]);
-                    out.reads[l] = std::min(out.reads[l], o.words[l][0] * f[0] + o.words[l][1] * f[1] + o.words[l][2] * (f[2] - 1.0));
+                    out.pj[l] =
+                        std::min(out.pj[l], o.e[l][0] * f[0] + o.e[l][1] * f[1] + o.e[l][2] * (f[2] - 1.0) + o.e[l][3] * f[2]);
+                    out.reads[l] =
+                        std::min(out.reads[l], o.words[l][0] * f[0] + o.words[l][1] * f[1] + o.words[l][2] * (f[2] - 1.0));
                     out.writes[l] = std::min(out.writes[l], o.words[l][2] * f[2]);
                     if (most_y == core[y]) break;  // finer cuts along x cannot help any more
                 }
@@ -113,7 +115,8 @@ double joint_floor(const Geometry &g, int levels, int resting) {
     return best;
 }
 
-BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, const Block &block, const Hardware &hw, int levels) {
+BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, const Block &block, const Hardware &hw,
+                       int levels) {
     const Memory &m = hw.memory;
     const bool per_core = m.per_core[0] != 0.0, refills = levels > 1 && m.refills != 0.0;
     BlockTerms b{};
@@ -177,10 +180,13 @@ double inner_product(const Shape &shape, const Triple &unroll, const Triple &reg
     for (int64_t stationary = 0; stationary < 3; ++stationary) {
         const Inner inner = inner_of(shape, s, {{1, 1, 1, 1}, unroll, registers, stationary}, hw);
         double f[3];
-        for (int d = 0; d < 3; ++d) f[d] = d == stationary ? 1.0 : static_cast<double>(ceil_div(s.core[d], unroll[d] * registers[d]));
-        const double energy = inner.base_pj + inner.e[0] * f[0] + inner.e[1] * f[1] + inner.e[2] * (f[2] - 1.0) + inner.e[3] * f[2];
+        for (int d = 0; d < 3; ++d)
+            f[d] = d == stationary ? 1.0 : static_cast<double>(ceil_div(s.core[d], unroll[d] * registers[d]));
+        const double energy =
+            inner.base_pj + inner.e[0] * f[0] + inner.e[1] * f[1] + inner.e[2] * (f[2] - 1.0) + inner.e[3] * f[2];
         const double reads = s.total[0] * f[0] + s.total[1] * f[1] * inner.expansion + s.total[2] * (f[2] - 1.0);
-        const double cycles = std::max(inner.compute, std::max(reads * hw.read_cycles[0], s.total[2] * f[2] * hw.write_cycles[0]));
+        const double cycles =
+            std::max(inner.compute, std::max(reads * hw.read_cycles[0], s.total[2] * f[2] * hw.write_cycles[0]));
         best = std::min(best, energy * cycles);
     }
     return best;

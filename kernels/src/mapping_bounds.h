@@ -23,8 +23,8 @@ struct Geometry {
         return static_cast<double>(x);
     }
 
-    // How many tiles inside (of `tile` elements, `count` of them cover a core's share) fit side by side along d, the extents of the
-    // other two dimensions given; 0 if not even one.
+    // How many tiles inside (of `tile` elements, `count` of them cover a core's share) fit side by side along d, the extents of
+    // the other two dimensions given; 0 if not even one.
     int64_t most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const;
 };
 
@@ -36,8 +36,8 @@ struct Floor {
 // `joint`: with the joint floors, which take longer and pay where many points share them.
 Floor floor_of(const Geometry &geometry, int levels, bool joint);
 
-// Least energy of boundary 1 together with what operand `resting`, which rests in the array, fetches over boundary 0 beyond once:
-// large tiles along its loop leave less room for the others.
+// Least energy of boundary 1 together with what operand `resting`, which rests in the array, fetches over boundary 0 beyond
+// once: large tiles along its loop leave less room for the others.
 double joint_floor(const Geometry &geometry, int levels, int resting);
 
 // One choice inside the innermost memory with everything outside crossing once: cycles, words, and what energies multiply.
@@ -52,12 +52,14 @@ struct BlockTerms {
     Triple unroll;
     int64_t stationary;
     double compute, expansion, refill_reads, refill_writes;
-    double keep[3], all[3], array[3], busy[3];  // kept in registers; words per fetch: charged, at the array, in the busiest instance
+    double keep[3], all[3], array[3],
+        busy[3];  // kept in registers; words per fetch: charged, at the array, in the busiest instance
     double read_words, write_words, register_reads, register_writes;  // whatever the register tile
     Terms with(const Triple &registers, const Triple &tiles) const;
     Terms with(const double (&fetches)[3], const double (&lanes)[3]) const;
 };
-BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw, int levels);
+BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw,
+                       int levels);
 
 // Energy-delay product of the array and the innermost memory alone, one core doing all of the work, the best operand resting.
 double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw);

@@ -42,7 +42,8 @@ void FactorsFirst::run(const Shape &shape, const std::vector<size_t> &at, std::v
         searcher(levels_ - 1).run(blind_, shape, got);
         for (size_t i = 0; i < points.size(); ++i)
             if (got[i].feasible)
-                points[i].inner_limit = std::max(got[i].cost.first * static_cast<double>(points[i].core.cores), best_inner_product(shape, points[i]));
+                points[i].inner_limit = std::max(got[i].cost.first * static_cast<double>(points[i].core.cores),
+                                                 best_inner_product(shape, points[i]));
     }
     Plan plan = make_plan(std::move(points), levels_, criterion_);
     plan.want_words = want_words_;

@@ -23,7 +23,8 @@ typedef int64_t Mask __attribute__((vector_size(kChunk * sizeof(int64_t))));
 
 }  // namespace
 
-MAPPING_CLONES int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const double *floor_pj, const Candidate &c) {
+MAPPING_CLONES int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const double *floor_pj,
+                                   const Candidate &c) {
     Mask total = {};
     for (int at = 0; at < lanes.padded; at += kChunk) {
         const Vector b1 = LOAD(split.e[0]) * c.fetches[0] + LOAD(split.e[1]) * c.fetches[1] + LOAD(split.e[2]) * c.fetches[2] +

@@ -26,7 +26,9 @@ Share share_of(const Shape &shape, const Split &split, double word_bits) {
 namespace {
 
 // Words that leave a level for one fetch of operand d: a shared level is read once for all cores that need the same words.
-double words_at(const Share &s, const Memory &m, int level, int d) { return m.per_core[level] != 0.0 ? s.total[d] * s.copies[d] : s.total[d]; }
+double words_at(const Share &s, const Memory &m, int level, int d) {
+    return m.per_core[level] != 0.0 ? s.total[d] * s.copies[d] : s.total[d];
+}
 
 }  // namespace
 
@@ -42,7 +44,8 @@ void set_outer(const Share &s, const Hardware &hw, int levels, Outer &o) {
         if (l == 0) continue;
         for (int d = 0; d < 3; ++d)  // read here, written inside
             o.e[l][d] = words_at(s, m, l, d) * m.read_pj[l] + words_at(s, m, l - 1, d) * m.write_pj[l - 1];
-        o.e[l][3] = words_at(s, m, l, 2) * m.write_pj[l] + (m.refills != 0.0 ? words_at(s, m, l - 1, 2) * m.read_pj[l - 1] : 0.0);
+        o.e[l][3] =
+            words_at(s, m, l, 2) * m.write_pj[l] + (m.refills != 0.0 ? words_at(s, m, l - 1, 2) * m.read_pj[l - 1] : 0.0);
     }
 }
 

@@ -3,9 +3,9 @@
 // Dimensions are numbered 0 = m, 1 = n, 2 = k. An operand is numbered by the dimension that it does NOT have, since that is the
 // loop over which it can be reused: operand 0 = weights (k x n), 1 = inputs (m x k), 2 = outputs (m x n).
 //
-// Memory levels are numbered from the innermost, 0, to DRAM, L - 1. Boundary j lies between level j and what is inside it (level
-// j - 1, or the array for j = 0); fetches[j][d] says how many times operand d crosses it as a whole. docs/models/mapping.md has
-// every formula.
+// Memory levels are numbered from the innermost, 0, to DRAM, L - 1. Boundary j lies between level j and what is inside it
+// (level j - 1, or the array for j = 0); fetches[j][d] says how many times operand d crosses it as a whole.
+// docs/models/mapping.md has every formula.
 #pragma once
 
 #include <algorithm>
@@ -47,10 +47,10 @@ struct Core {
 struct Memory {
     double capacity[kMaxLevels][4];  // usable words of operands 0, 1, 2 and of all together
     double read_pj[kMaxLevels], write_pj[kMaxLevels];
-    double per_core[kMaxLevels];         // 1: every core has its own
+    double per_core[kMaxLevels];          // 1: every core has its own
     double pooled_bandwidth[kMaxLevels];  // 1: the bandwidth is that of all cores together
-    double registers_keep[3];            // 1: the operand lives in the registers
-    double refills;                      // 1: traffic with the level outside takes bandwidth, and its drains energy
+    double registers_keep[3];             // 1: the operand lives in the registers
+    double refills;                       // 1: traffic with the level outside takes bandwidth, and its drains energy
     double register_read_pj, register_write_pj, mac_pj, word_bits;
     bool operator==(const Memory &o) const { return std::memcmp(this, &o, sizeof(Memory)) == 0; }
 };
@@ -74,8 +74,8 @@ struct Spatial {
 
 struct Mapping {
     Spatial spatial;
-    Triple count[kMaxLevels - 1];  // tiles of each memory below DRAM along m, n, k, in the share of one core
-    Triple tile[kMaxLevels - 1];   // elements of such a tile, before clipping
+    Triple count[kMaxLevels - 1];    // tiles of each memory below DRAM along m, n, k, in the share of one core
+    Triple tile[kMaxLevels - 1];     // elements of such a tile, before clipping
     int64_t stationary[kMaxLevels];  // innermost loop of each memory's block; [0] = spatial.stationary
 };
 
@@ -92,11 +92,11 @@ inline void judge(Cost &cost, int criterion) {
 
 // Words of the operands under one split over cores.
 struct Share {
-    Triple core;             // dimensions of a core's share
-    double total[3];         // words of each operand
-    double core_words[3];    // of the busiest core's share
-    double copies[3];        // cores that hold the same words
-    double words[3];         // words per element
+    Triple core;           // dimensions of a core's share
+    double total[3];       // words of each operand
+    double core_words[3];  // of the busiest core's share
+    double copies[3];      // cores that hold the same words
+    double words[3];       // words per element
     double batch, batch_core, macs;
 };
 
@@ -112,22 +112,23 @@ struct Outer {
 
 // One spatial choice on one hardware point.
 struct Inner {
-    double compute;      // cycles of the array, the streamed dimension in one piece
-    double folds, extra; // systolic arrays: see compute_cycles
-    double base_pj;      // multiply-accumulates, registers, operands that bypass the registers
-    double e[4];         // energy of boundary 0, as in Outer
+    double compute;       // cycles of the array, the streamed dimension in one piece
+    double folds, extra;  // systolic arrays: see compute_cycles
+    double base_pj;       // multiply-accumulates, registers, operands that bypass the registers
+    double e[4];          // energy of boundary 0, as in Outer
     double expansion;
 };
 
 // The one place where fetch counts become cycles and energy. Every term grows with every count, also in floating point (sums
 // and products of non-negative numbers round monotonically), so that counts that are too low give true bounds.
 template <int L>
-inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const double (&f)[kMaxLevels][3], double compute,
-                     int criterion) {
+inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const double (&f)[kMaxLevels][3],
+                     double compute, int criterion) {
     Cost cost;
     cost.compute = compute;
     double cycles = std::max(compute, outer.cycles);
-    double energy = inner.base_pj + (inner.e[0] * f[0][0] + inner.e[1] * f[0][1] + inner.e[2] * (f[0][2] - 1.0) + inner.e[3] * f[0][2]);
+    double energy =
+        inner.base_pj + (inner.e[0] * f[0][0] + inner.e[1] * f[0][1] + inner.e[2] * (f[0][2] - 1.0) + inner.e[3] * f[0][2]);
     for (int l = 0; l < L; ++l) {
         const double *w = outer.words[l], *r = outer.refill[l];
         double reads = w[0] * f[l][0] + w[1] * (l == 0 ? f[l][1] * inner.expansion : f[l][1]) + w[2] * (f[l][2] - 1.0);
@@ -137,8 +138,8 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
             writes += r[0] * f[l + 1][0] + r[1] * f[l + 1][1] + r[2] * (f[l + 1][2] - 1.0);
         }
         if (l > 0)
-            energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * f[l][1] + outer.e[l][2] * (f[l][2] - 1.0) +
-                                                      outer.e[l][3] * f[l][2]);
+            energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * f[l][1] +
+                                                      outer.e[l][2] * (f[l][2] - 1.0) + outer.e[l][3] * f[l][2]);
         cycles = std::max(cycles, std::max(reads * hw.read_cycles[l], writes * hw.write_cycles[l]));
     }
     cost.cycles = cycles;
@@ -157,11 +158,12 @@ inline double compute_cycles(const Inner &inner, const Core &core, int64_t lengt
     if (core.kind == kSystolic) return inner.folds * static_cast<double>(length) + inner.extra * static_cast<double>(tiles);
     // The next resting tile is loaded during this fold, one row a cycle: but for the last, a fold lasts at least `rows` cycles.
     const int64_t rest = length - (tiles - 1) * tile, last = std::max(rest, core.rows);
-    return inner.folds * static_cast<double>((tiles - 1) * std::max(tile, core.rows) + last) - static_cast<double>(last - rest) + inner.extra;
+    return inner.folds * static_cast<double>((tiles - 1) * std::max(tile, core.rows) + last) -
+           static_cast<double>(last - rest) + inner.extra;
 }
 
 // Words read from and written to each level, all instances together, for the report.
-void traffic(const Share &share, const Memory &memory, double expansion, int levels, const double (&f)[kMaxLevels][3], double *read,
-             double *write);
+void traffic(const Share &share, const Memory &memory, double expansion, int levels, const double (&f)[kMaxLevels][3],
+             double *read, double *write);
 
 }  // namespace mapping

@@ -22,7 +22,8 @@ std::vector<Triple> axis_factors(int64_t size, bool shared) {
 
 std::vector<Triple> unrolls_of(const Core &core) {
     std::vector<Triple> out;
-    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0), columns = axis_factors(core.columns, core.split_axes != 0);
+    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0),
+                              columns = axis_factors(core.columns, core.split_axes != 0);
     for (const Triple &r : rows)
         for (const Triple &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2]});
     std::sort(out.begin(), out.end());
@@ -34,7 +35,8 @@ bool triple_holds(const Core &core, const Triple &r) {
     return (r[0] == 1 && r[1] == 1 && r[2] == 1) || r[0] * r[2] + r[2] * r[1] + r[0] * r[1] <= core.register_words;
 }
 
-// Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of tiles.
+// Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of
+// tiles.
 void register_ladder(int64_t core, int64_t unroll, int64_t passes, int64_t limit, std::vector<RegisterStep> &out) {
     out.clear();
     for (int64_t r = 1; r == 1 || r <= limit;) {
@@ -57,8 +59,8 @@ bool exact_unroll(const Core &core, const Shape &shape, const Triple &u) {
     return (u[0] == 1 || u[1] == 1 || u[2] == 1) && fills_exactly(core, shape, u);
 }
 
-// Of all unrolls those that such a search considers. For each pair of dimensions the exact ones; for a pair that has none all of its
-// padded ones and the exact ones of three dimensions; all where no pair has any.
+// Of all unrolls those that such a search considers. For each pair of dimensions the exact ones; for a pair that has none all
+// of its padded ones and the exact ones of three dimensions; all where no pair has any.
 std::vector<Triple> factors_first(const Core &core, const Shape &shape, const std::vector<Triple> &unrolls) {
     bool exact[3] = {}, any = false;  // by the dimension that is not unrolled
     for (const Triple &u : unrolls)
@@ -166,7 +168,8 @@ void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &s
         }
 }
 
-void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out) {
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block,
+                    RegisterTiles &out) {
     const Split &split = splits[block.split];
     out.ready = true;
     out.listed.clear();
@@ -196,7 +199,8 @@ void register_tiles(const Core &core, const Shape &shape, const std::vector<Spli
     out.x = static_cast<int>((block.stationary + 1) % 3);
     out.y = static_cast<int>((block.stationary + 2) % 3);
     for (int d : {out.x, out.y})
-        register_ladder(share[d], block.unroll[d], out.passes[d], block.largest_registers[d], d == out.x ? out.along_x : out.along_y);
+        register_ladder(share[d], block.unroll[d], out.passes[d], block.largest_registers[d],
+                        d == out.x ? out.along_x : out.along_y);
 }
 
 }  // namespace mapping

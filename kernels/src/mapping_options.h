@@ -13,7 +13,7 @@ struct Block {
     int split;  // index in the list of splits
     Triple unroll;
     int64_t stationary;
-    Triple least_tiles;      // per dimension the fewest array tiles of a core that any register tile of the block gives
+    Triple least_tiles;  // per dimension the fewest array tiles of a core that any register tile of the block gives
     Triple largest_registers;
 };
 
@@ -24,7 +24,8 @@ struct RegisterTile {
     Triple registers, tiles;
 };
 
-// Elements of one array unit along a dimension, the number of array tiles that this gives, and how many units then hold the same word.
+// Elements of one array unit along a dimension, the number of array tiles that this gives, and how many units then hold the
+// same word.
 struct RegisterStep {
     int64_t elements;
     double tiles, lanes;
@@ -47,8 +48,11 @@ struct RegisterTiles {
         return t;
     }
 };
-void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block, RegisterTiles &out);
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block,
+                    RegisterTiles &out);
 // Whether a unit holds a x b elements of the resting operand and what streams past them.
-inline bool registers_hold(const Core &core, int64_t a, int64_t b) { return (a == 1 && b == 1) || a * b + a + b <= core.register_words; }
+inline bool registers_hold(const Core &core, int64_t a, int64_t b) {
+    return (a == 1 && b == 1) || a * b + a + b <= core.register_words;
+}
 
 }  // namespace mapping

@@ -38,13 +38,15 @@ Plan make_plan(std::vector<Hardware> points, int levels, int criterion) {
         append(flags, m.pooled_bandwidth, kMaxLevels);
         append(flags, m.registers_keep, 3);
         std::vector<double> key;
-        for (int64_t v : {c.cores, c.rows, c.columns, c.register_words, c.kind, c.dataflow, c.split_axes, c.split_k_over_cores, c.factors_first})
+        for (int64_t v : {c.cores, c.rows, c.columns, c.register_words, c.kind, c.dataflow, c.split_axes, c.split_k_over_cores,
+                          c.factors_first})
             key.push_back(static_cast<double>(v));
         key.insert(key.end(), flags.begin(), flags.end());
         core.push_back(key);
         std::vector<double> innermost = flags;
         append(innermost, m.capacity[0], 4);
-        for (double v : {m.read_pj[0], m.write_pj[0], m.register_read_pj, m.register_write_pj, m.mac_pj}) innermost.push_back(v);
+        for (double v : {m.read_pj[0], m.write_pj[0], m.register_read_pj, m.register_write_pj, m.mac_pj})
+            innermost.push_back(v);
         key.insert(key.end(), innermost.begin(), innermost.end());
         key.push_back(hw.inner_limit);
         bundle.push_back(key);

@@ -5,13 +5,13 @@
 
 namespace mapping {
 
-// The hardware points of a call, with what they have in common found once: points of one `core` class share the choices inside the
-// innermost memory, points of one `memory` class share capacities and energies and so the bounds on traffic, and the points of a
-// bundle also share the innermost memory: they are searched together.
+// The hardware points of a call, with what they have in common found once: points of one `core` class share the choices inside
+// the innermost memory, points of one `memory` class share capacities and energies and so the bounds on traffic, and the points
+// of a bundle also share the innermost memory: they are searched together.
 struct Plan {
     std::vector<Hardware> points;
-    std::vector<int> core, memory;  // class of each point
-    std::vector<int> cores;         // class of each point by number of cores (and whether k may be split over them)
+    std::vector<int> core, memory;          // class of each point
+    std::vector<int> cores;                 // class of each point by number of cores (and whether k may be split over them)
     std::vector<std::vector<int>> bundles;  // of points; those of a core class follow each other
     int core_classes = 0, memory_classes = 0, cores_classes = 0;
     int levels = 0, criterion = kEnergyDelay;
@@ -27,7 +27,7 @@ struct Found {
 };
 
 class Searcher {
-   public:
+ public:
     virtual ~Searcher() = default;
     // Best mapping of `shape` on every point of the plan, in the order of the points.
     virtual void run(const Plan &plan, const Shape &shape, std::vector<Found> &found) = 0;

@@ -1,0 +1,89 @@
+// The search as a class: one instantiation for each number of memory levels, so that the loops over levels are unrolled.
+#pragma once
+
+#include "mapping_bounds.h"
+#include "mapping_lanes.h"
+#include "mapping_search.h"
+
+namespace mapping {
+
+// A point of a bundle and the best mapping found for it so far.
+struct Lane {
+    const Hardware *hw = nullptr;
+    int point = 0;
+    std::vector<Outer> outer;  // by split
+    std::vector<std::array<double, 3>> joint_pj;
+    Cost best_cost;
+    Mapping best;
+    bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
+};
+
+template <int L>
+class Search final : public Searcher {
+ public:
+    void run(const Plan &plan, const Shape &shape, std::vector<Found> &found) override;
+
+ private:
+    // What the points of one core class share for the shape at hand.
+    struct CoreClass {
+        std::vector<Split> splits;
+        std::vector<Share> shares;
+        std::vector<Block> blocks;
+        std::vector<BlockTerms> common;
+        std::vector<Terms> terms;          // bounds of each block
+        std::vector<RegisterTiles> tiles;  // of each block, found when first needed
+    };
+    struct Option {
+        double promise;
+        RegisterTile tile;
+    };
+
+    void prepare(CoreClass &c, const Hardware &hw);
+    void open(CoreClass &c, const std::vector<int> &points);
+    void bundle(CoreClass &c);
+    void block(CoreClass &c, int index);
+    double promise(const Candidate &candidate, const Block &b) const;
+    bool could_be_best(const Candidate &candidate, const Block &b);
+    bool tighten(Candidate &candidate, const Geometry &g, const Block &b, const RegisterTile &t);
+    Candidate candidate_of(const Terms &terms, int split) const;
+    void note_best(int lane);
+    const std::vector<Floor> &floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class);
+
+    void option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles);
+    void innermost(const Triple &count, const Triple &tile);
+    void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
+    bool any_alive(const Triple &outer, int next, double compute);
+
+    Cost level_search(int level, const Triple &count, const Triple &tile, const Cost &least);
+    Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
+    Cost bound_at(int level, const Triple &outer, int next);
+    void offer(const Cost &cost);
+    Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
+
+    const Plan *plan_ = nullptr;
+    int criterion_ = kEnergyDelay;
+    const Shape *shape_ = nullptr;
+    double macs_ = 0.0;
+    std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
+
+    CoreClass core_class_;
+    // the bundle at hand
+    std::vector<Lane> lanes_;
+    Lanes bounds_;
+    std::vector<SplitLanes> split_lanes_;
+    std::vector<std::pair<double, int>> todo_;  // promise and index of blocks
+    std::vector<Option> options_;
+    // the option at hand
+    int split_index_ = 0;
+    Geometry geometry_;
+    Inner inner_;
+    double pj_ = 0.0;  // energy inside the innermost memory but for what the resting operand fetches
+    double f_[kMaxLevels][3];
+    double compute_ = 0.0;
+    Mapping trial_;
+    // the lane at hand
+    Lane *lane_ = nullptr;
+    const Outer *outer_ = nullptr;
+};
+
+}  // namespace mapping

@@ -1,0 +1,279 @@
+// Members of Search: the tiles of every memory level for one choice inside the innermost memory.
+#pragma once
+
+#include "mapping_searcher.h"
+
+namespace mapping {
+
+// The order in which ties are settled.
+inline bool key_less(const Mapping &a, const Mapping &b, int levels) {
+    if (a.spatial.split != b.spatial.split) return a.spatial.split < b.spatial.split;
+    if (a.spatial.unroll != b.spatial.unroll) return a.spatial.unroll < b.spatial.unroll;
+    if (a.spatial.registers != b.spatial.registers) return a.spatial.registers < b.spatial.registers;
+    for (int l = 0; l < levels; ++l) {
+        if (a.stationary[l] != b.stationary[l]) return a.stationary[l] < b.stationary[l];
+        if (l + 1 < levels && a.count[l] != b.count[l]) return a.count[l] < b.count[l];
+    }
+    return false;
+}
+
+template <int L>
+void Search<L>::note_best(int lane) {
+    bounds_.best_first[lane] = lanes_[lane].best_cost.first;
+    bounds_.best_second[lane] = lanes_[lane].best_cost.second;
+}
+
+template <int L>
+void Search<L>::offer(const Cost &cost) {
+    Lane &lane = *lane_;
+    if (lane.best_cost.better_than(cost)) return;
+    if (!cost.better_than(lane.best_cost) && lane.owned && !key_less(trial_, lane.best, L)) return;
+    lane.best_cost = cost;
+    lane.best = trial_;
+    lane.owned = true;
+}
+
+// Least cost with tiles `outer` in memory `level` and `next` the innermost loop of the block outside it, boundaries inside as
+// set.
+template <int L>
+Cost Search<L>::bound_at(int level, const Triple &outer, int next) {
+    const int inside = static_cast<int>(trial_.stationary[level]);
+    f_[level][inside] = static_cast<double>(outer[inside]);
+    for (int d = 0; d < 3; ++d) f_[level + 1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    for (int l = level + 2; l < L; ++l) f_[l][0] = f_[l][1] = f_[l][2] = 1.0;
+    return evaluate<L>(*lane_->hw, *outer_, inner_, f_, compute_, criterion_);
+}
+
+// All counts of tiles along the innermost loop of this memory's block, the other two given. Without memories further out only
+// the least count can be best; with them a finer cut may fit better outside, so go on until the bound says stop.
+template <int L>
+Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple outer, int next) {
+    const int d = static_cast<int>(trial_.stationary[level]);
+    const Geometry g(geometry_, *lane_->hw);
+    double e[3];
+    for (int i = 0; i < 3; ++i)
+        if (i != d) e[i] = g.extent(level, i, ceil_div(count[i], outer[i]) * tile[i]);
+    const int64_t most = g.most_tiles(level, d, e, count[d], tile[d]);
+    Cost found;
+    if (most == 0) return found;
+    outer[d] = ceil_div(count[d], most);
+    for (;;) {
+        const int64_t piece = ceil_div(count[d], outer[d]);
+        const Cost bound = bound_at(level, outer, next);
+        if (lane_->best_cost.better_than(bound)) break;
+        for (int i = 0; i < 3; ++i) trial_.tile[level][i] = ceil_div(count[i], outer[i]) * tile[i];
+        trial_.count[level] = outer;
+        trial_.stationary[level + 1] = next;
+        Cost got = bound;
+        if (level + 2 == L)
+            offer(got);
+        else
+            got = level_search(level + 1, outer, trial_.tile[level], bound);
+        if (got.better_than(found)) found = got;
+        if (piece == 1 || level + 2 == L || (got.first == bound.first && got.second == bound.second)) break;
+        outer[d] = ceil_div(count[d], piece - 1);
+    }
+    return found;
+}
+
+// Best choice of the tiles of memory `level` and of everything outside it for one lane, given the tiles inside: their number
+// along each dimension of a core's share, their elements, and a bound of the cost.
+template <int L>
+Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile, const Cost &least) {
+    const int inside = static_cast<int>(trial_.stationary[level]);
+    const Geometry g(geometry_, *lane_->hw);
+    Cost found;
+    const auto keep = [&](const Cost &c) {
+        if (c.better_than(found)) found = c;
+    };
+    for (int next = 0; next < 3; ++next) {
+        if (found.first == least.first && found.second == least.second) break;  // nothing can be better than the bound
+        double e[3];
+        for (int d = 0; d < 3; ++d) e[d] = g.extent(level, d, tile[d]);
+        Triple outer = count;
+        if (next != inside) {
+            // The dimension that the block outside runs innermost stays cut as it is inside: coarser tiles would gain nothing,
+            // since its operand crosses the boundary outside as often whatever the cut, and would take room.
+            const int other = 3 - next - inside;
+            int64_t most = g.most_tiles(level, other, e, count[other], tile[other]);
+            for (; most > 0; most = ceil_div(count[other], outer[other]) - 1) {
+                outer[other] = ceil_div(count[other], most);
+                outer[inside] = 1;
+                if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+                keep(line(level, count, tile, outer, next));
+            }
+            continue;
+        }
+        const int x = (inside + 1) % 3, y = (inside + 2) % 3;
+        int64_t most_x = g.most_tiles(level, x, e, count[x], tile[x]);
+        for (; most_x > 0; most_x = ceil_div(count[x], outer[x]) - 1) {
+            outer[x] = ceil_div(count[x], most_x);
+            outer[y] = outer[inside] = 1;
+            if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+            e[x] = g.extent(level, x, ceil_div(count[x], outer[x]) * tile[x]);
+            int64_t most_y = g.most_tiles(level, y, e, count[y], tile[y]);
+            for (; most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
+                outer[y] = ceil_div(count[y], most_y);
+                outer[inside] = 1;
+                if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
+                keep(line(level, count, tile, outer, next));
+            }
+        }
+    }
+    return found;
+}
+
+// Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane.
+template <int L>
+bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
+    const Outer &o = lanes_[0].outer[split_index_];  // words are the same in all lanes
+    const int st = static_cast<int>(trial_.stationary[0]);
+    f_[0][st] = static_cast<double>(outer[st]);
+    for (int d = 0; d < 3; ++d) f_[1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    const double *w = o.words[0], *r = o.refill[0];
+    Candidate c;
+    c.compute = compute;
+    c.pj = pj_ + inner_.e[st] * (st == 2 ? f_[0][2] - 1.0 : f_[0][st]) + (st == 2 ? inner_.e[3] * f_[0][2] : 0.0);
+    c.reads[0] = w[0] * f_[0][0] + w[1] * (f_[0][1] * inner_.expansion) + w[2] * (f_[0][2] - 1.0);
+    c.writes[0] = w[2] * f_[0][2];
+    c.reads[0] += r[2] * f_[1][2];
+    c.writes[0] += r[0] * f_[1][0] + r[1] * f_[1][1] + r[2] * (f_[1][2] - 1.0);
+    const double *v = o.words[1];
+    c.reads[1] = v[0] * f_[1][0] + v[1] * f_[1][1] + v[2] * (f_[1][2] - 1.0);
+    c.writes[1] = v[2] * f_[1][2];
+    c.fetches[0] = f_[1][0];
+    c.fetches[1] = f_[1][1];
+    c.fetches[2] = f_[1][2] - 1.0;
+    c.fetches[3] = f_[1][2];
+    return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], split_lanes_[split_index_].floor_pj, c) > 0;
+}
+
+// The line of `line` for all lanes together; the bound with `outer` as given is known to have hope.
+template <int L>
+void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple outer, int next) {
+    const int d = static_cast<int>(trial_.stationary[0]);
+    const Geometry g(geometry_, *lanes_[0].hw);
+    const Core &core = lanes_[0].hw->core;
+    double e[3];
+    for (int i = 0; i < 3; ++i)
+        if (i != d) e[i] = g.extent(0, i, ceil_div(count[i], outer[i]) * tile[i]);
+    const int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
+    if (most == 0) return;
+    const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
+    int64_t done[kLanes] = {};
+    outer[d] = ceil_div(count[d], most);
+    for (;;) {
+        const int64_t piece = ceil_div(count[d], outer[d]);
+        const double compute = compute_cycles(inner_, core, geometry_.share->core[d], outer[d], piece * tile[d]);
+        if (!any_alive(outer, next, pipelined ? inner_.compute : compute)) return;
+        int64_t open[kLanes], more = 0;
+        std::copy_n(bounds_.alive, bounds_.padded, open);
+        for (int i = 0; i < 3; ++i) trial_.tile[0][i] = ceil_div(count[i], outer[i]) * tile[i];
+        trial_.count[0] = outer;
+        trial_.stationary[1] = next;
+        compute_ = compute;
+        for (int i = 0; i < bounds_.count; ++i) {
+            if (!open[i] || done[i]) continue;
+            lane_ = &lanes_[i];
+            outer_ = &lane_->outer[split_index_];
+            const Cost bound = bound_at(0, outer, next);
+            if (lane_->best_cost.better_than(bound)) {
+                more += pipelined;
+                continue;
+            }
+            Cost got = bound;
+            if constexpr (L == 2)
+                offer(got);
+            else
+                got = level_search(1, outer, trial_.tile[0], bound);
+            note_best(i);
+            done[i] = !pipelined && (L == 2 || (got.first == bound.first && got.second == bound.second));
+            more += !done[i];
+        }
+        if (piece == 1 || more == 0) return;
+        outer[d] = ceil_div(count[d], piece - 1);
+    }
+}
+
+// Tiles of the innermost memory for all lanes together; the same walk as level_search.
+template <int L>
+void Search<L>::innermost(const Triple &count, const Triple &tile) {
+    const int inside = static_cast<int>(trial_.stationary[0]);
+    const Geometry g(geometry_, *lanes_[0].hw);
+    double fine[3];
+    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, tile[d]);
+    Triple least;  // fewest tiles along each dimension, the other two cut as finely as can be
+    for (int d = 0; d < 3; ++d) {
+        const int64_t most = g.most_tiles(0, d, fine, count[d], tile[d]);
+        if (most == 0) return;
+        least[d] = ceil_div(count[d], most);
+    }
+    const double compute = inner_.compute;
+    if (!any_alive(least, inside, compute)) {
+        bool some = false;
+        for (int next = 0; next < 3 && !some; ++next)
+            if (next != inside) some = any_alive(least, next, compute);
+        if (!some) return;
+    }
+    for (int next = 0; next < 3; ++next) {
+        Triple outer = count;
+        if (next != inside) {
+            const int other = 3 - next - inside;
+            for (int64_t c = least[other];;) {
+                outer[other] = c;
+                outer[inside] = least[inside];
+                if (!any_alive(outer, next, compute)) break;
+                innermost_line(count, tile, outer, next);
+                const int64_t piece = ceil_div(count[other], c);
+                if (piece == 1) break;
+                c = ceil_div(count[other], piece - 1);
+            }
+            continue;
+        }
+        const int x = (inside + 1) % 3, y = (inside + 2) % 3;
+        double e[3] = {fine[0], fine[1], fine[2]};
+        for (int64_t cx = least[x];;) {
+            outer[x] = cx;
+            outer[y] = least[y];
+            outer[inside] = least[inside];
+            if (!any_alive(outer, next, compute)) break;
+            const int64_t piece_x = ceil_div(count[x], cx);
+            e[x] = g.extent(0, x, piece_x * tile[x]);
+            for (int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]); most_y > 0;
+                 most_y = ceil_div(count[y], outer[y]) - 1) {
+                outer[y] = ceil_div(count[y], most_y);
+                outer[inside] = least[inside];
+                if (outer[y] != least[y] && !any_alive(outer, next, compute)) break;
+                innermost_line(count, tile, outer, next);
+            }
+            if (piece_x == 1) break;
+            cx = ceil_div(count[x], piece_x - 1);
+        }
+    }
+}
+
+template <int L>
+void Search<L>::option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles) {
+    trial_.spatial = {c.splits[b.split], b.unroll, registers, b.stationary};
+    trial_.stationary[0] = b.stationary;
+    split_index_ = b.split;
+    geometry_ = Geometry(*shape_, c.shares[b.split], c.splits[b.split]);
+    inner_ = inner_of(*shape_, c.shares[b.split], trial_.spatial, *lanes_[0].hw);
+    for (int d = 0; d < 3; ++d) f_[0][d] = d == b.stationary ? 1.0 : static_cast<double>(tiles[d]);
+    if constexpr (L == 1) {
+        for (int i = 0; i < bounds_.count; ++i) {
+            lane_ = &lanes_[i];
+            outer_ = &lane_->outer[split_index_];
+            offer(evaluate<L>(*lane_->hw, *outer_, inner_, f_, inner_.compute, criterion_));
+            note_best(i);
+        }
+    } else {
+        pj_ = inner_.base_pj;
+        for (int d = 0; d < 2; ++d)
+            if (d != b.stationary) pj_ += inner_.e[d] * f_[0][d];
+        if (b.stationary != 2) pj_ += inner_.e[2] * (f_[0][2] - 1.0) + inner_.e[3] * f_[0][2];
+        innermost(tiles, {b.unroll[0] * registers[0], b.unroll[1] * registers[1], b.unroll[2] * registers[2]});
+    }
+}
+
+}  // namespace mapping
