@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from dse_kernels.sums import weighted_sums, weighted_sums_reference
 
 import workloads
 from hw_models import templates
@@ -55,6 +56,15 @@ def measure(points: int) -> list[dict[str, float | str]]:
             part = type(table)(**{k: v[block] if v.ndim == 2 else v for k, v in vars(table).items()})
             table_sums(part, index[block], unit, names=("latency_s", "energy_j"))
 
+    # The product of counts and unit costs alone, C++ kernel and numpy reference on the same block: the same bits, so a ratio.
+    shapes, index = table.distinct()
+    unit = unit_costs(shapes, chosen, threads=THREADS).latency_s
+    block = np.ascontiguousarray(index[:256])
+    weight = np.ascontiguousarray(table.column("repeat")[:256], dtype=np.float64)
+    pairs = block.shape[0] * len(chosen)
+    kernel = cpu_seconds(lambda: weighted_sums(block, weight, unit)) / pairs
+    numpy = cpu_seconds(lambda: weighted_sums_reference(block, weight, unit)) / pairs
+
     designs = len(chosen) * int(table.models or 1)
     many = cpu_seconds(whole_space) / THREADS / designs
     return [
@@ -66,6 +76,8 @@ def measure(points: int) -> list[dict[str, float | str]]:
             "rate": 1 / plain,
             "goal": 0.0,
         },
+        {"what": "counts x unit costs, C++", "designs": pairs, "seconds": kernel, "rate": 1 / kernel, "goal": 0.0},
+        {"what": "counts x unit costs, numpy", "designs": pairs, "seconds": numpy, "rate": 1 / numpy, "goal": 0.0},
         {"what": f"space, {THREADS} threads", "designs": designs, "seconds": many, "rate": 1 / many, "goal": 1e6},
     ]
 
@@ -82,6 +94,8 @@ def main() -> None:
         goal = f"{row['goal']:10,.0f}" if row["goal"] else f"{'':>10s}"
         seconds = float(row["seconds"]) * 1e6
         print(f"{row['what']:36s} {row['designs']:12,.0f} {seconds:12.3f} {row['rate']:12,.0f} {goal}")
+    ratio = float(rows[3]["seconds"]) / float(rows[2]["seconds"])
+    print(f"numpy takes {ratio:.1f} times the CPU time of the C++ kernel for the same product (same bits)")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
 

@@ -244,9 +244,7 @@ def test_shared_second_operand_folds_the_batch_into_rows() -> None:
 def test_prime_attention_fills_most_of_the_array() -> None:
     """197 tokens on 128 columns: padded tiles; a mapper of exact factors reaches 0.3 % (facts of the reference, 2.2)."""
     grid, hardware = edge_grid()
-    wide = np.flatnonzero(
-        (grid[:, 1] == 128) & (grid[:, 4] == 128) & (grid[:, 0] == 1) & (grid[:, 2] <= 16) & (grid[:, 3] >= 128)
-    )
+    wide = np.flatnonzero((grid[:, 1] == 128) & (grid[:, 4] == 128) & (grid[:, 0] == 1) & (grid[:, 2] <= 16) & (grid[:, 3] >= 128))
     shapes = [(12, 197, 197, 64), (12, 197, 64, 197)]
     found = search(shapes, [False, False], take(hardware, wide), criterion="latency")
     macs = np.array([np.prod(s) for s in shapes])[:, None]
