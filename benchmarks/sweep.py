@@ -56,12 +56,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = [
-        measure(s, o, args.threads) for s in args.space or ["default", "catransformers"] for o in args.objective or ["carbon"]
-    ]
-    head = (
-        f"{'space':<16}{'objective':<10}{'designs':>12}{'front':>8}{'wall s':>9}{'cpu s':>9}{'designs/s':>13}{'peak MiB':>10}"
-    )
+    rows = [measure(s, o, args.threads) for s in args.space or ["default", "catransformers"] for o in args.objective or ["carbon"]]
+    head = f"{'space':<16}{'objective':<10}{'designs':>12}{'front':>8}{'wall s':>9}{'cpu s':>9}{'designs/s':>13}{'peak MiB':>10}"
     print(head)
     for row in rows:
         print(

@@ -63,9 +63,7 @@ def where(condition: Numeric, yes: Numeric, no: Numeric) -> Numeric:
     return namespace(condition, yes, no).where(condition, yes, no)
 
 
-def as_number(
-    field: str, value: Numeric, *, low: float | None = None, high: float | None = None, open_low: bool = False
-) -> Numeric:
+def as_number(field: str, value: Numeric, *, low: float | None = None, high: float | None = None, open_low: bool = False) -> Numeric:
     """Check a quantity where it enters and return it as a float, a float64 array or the tensor it was.
 
     Args:

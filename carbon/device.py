@@ -315,9 +315,7 @@ def _carbon_per_area(recipe: Profile, device: Device, values: Values) -> tuple[N
         allowed = ", ".join(f"{each:g}" for each in recipe.abatement_choices)
         raise CarbonError(f"abatement_pct is {abatement:g}, but profile {recipe.name!r} has {allowed} only")
     energy = values.fab("epa_3dcarbon_kwh_cm2" if recipe.cpa == "3dcarbon" else "epa_kwh_cm2", node)
-    return intensity, embodied.carbon_per_area(
-        intensity, energy, _gas(abatement, node, values), values.fab("mpa_kgco2e_cm2", node)
-    )
+    return intensity, embodied.carbon_per_area(intensity, energy, _gas(abatement, node, values), values.fab("mpa_kgco2e_cm2", node))
 
 
 def _gas(abatement_pct: float, node: Any, values: Values) -> Numeric:
@@ -348,9 +346,7 @@ def _die_yield(recipe: Profile, device: Device, values: Values, area: Numeric) -
         if model != "negative_binomial":
             raise CarbonError(f"harvest is given with yield_model {model!r}, but harvesting needs 'negative_binomial'")
         spare = device.harvest
-        return yields.harvested(
-            area, d0, units=spare.units, needed=spare.needed, repairable_fraction=spare.fraction, alpha=alpha
-        )
+        return yields.harvested(area, d0, units=spare.units, needed=spare.needed, repairable_fraction=spare.fraction, alpha=alpha)
     return chosen(area, d0, alpha) if model == "negative_binomial" else chosen(area, d0)
 
 

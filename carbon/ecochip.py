@@ -99,9 +99,7 @@ def floorplan(areas: Sequence[float], *, gap_mm: float, pitch_mm: float, axis: i
         least = 0 if sums[0] <= sums[1] else 1
         halves[least].append(area)
         sums[least] += area
-    (left, left_bridges), (right, right_bridges) = (
-        floorplan(half, gap_mm=gap_mm, pitch_mm=pitch_mm, axis=1 - axis) for half in halves
-    )
+    (left, left_bridges), (right, right_bridges) = (floorplan(half, gap_mm=gap_mm, pitch_mm=pitch_mm, axis=1 - axis) for half in halves)
     other = 1 - axis
     sides = [0.0, 0.0]
     sides[axis] = left[axis] + right[axis] + gap_mm
@@ -177,8 +175,7 @@ def _package(chiplets: Sequence[Chiplet], scaled: Sequence[float], package: str)
         routers = interposer * _value("eco_router_area_active_mm2") * len(chiplets) / (width * height)
         return ((interposer - routers) * beol + routers) / bonding, 0.0
     router_areas = [
-        _value("eco_router_area_passive_mm2_at_14nm") / _scale(c.type, "area", 14.0) * _scale(c.type, "area", c.node_nm)
-        for c in chiplets
+        _value("eco_router_area_passive_mm2_at_14nm") / _scale(c.type, "area", 14.0) * _scale(c.type, "area", c.node_nm) for c in chiplets
     ]
     routers = sum(_silicon(router_areas, nodes, chiplets=False))
     designed = sum(design_carbon(area, at) for area, at in zip(router_areas, nodes, strict=True))

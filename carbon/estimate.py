@@ -185,9 +185,7 @@ class _Run:
     def _place(self) -> GridFactor:
         given = [name for name in ("grid", "gco2e_per_kwh", "trace") if name in self.use]
         if len(given) != 1:
-            raise CarbonError(
-                f"[use] gives {', '.join(given) or 'no grid'}, but exactly one of grid, gco2e_per_kwh, trace is needed"
-            )
+            raise CarbonError(f"[use] gives {', '.join(given) or 'no grid'}, but exactly one of grid, gco2e_per_kwh, trace is needed")
         if given == ["gco2e_per_kwh"]:
             signal, _, boundary = str(self.use.get("kind", "")).partition(",")
             if not boundary or "source" not in self.use:
@@ -273,9 +271,7 @@ class _Run:
             warnings.append(f"infeasible: utilisation is {float(operation.utilisation):.3g}, above 1")
         sources = dict(values.keyed())
         warnings += [
-            f"{factor.code}: {factor.note}"
-            for factor in sources.values()
-            if isinstance(factor, GridFactor) and factor.status == "suspect"
+            f"{factor.code}: {factor.note}" for factor in sources.values() if isinstance(factor, GridFactor) and factor.status == "suspect"
         ]
         ranges = self._ranges(sources, values.inputs())
         count, seed = int(self.settings.get("draws", 20000)), int(self.settings.get("seed", 0))

@@ -212,9 +212,7 @@ def _memory_factor(kind: str, row: dict[str, str], fixed: str) -> MemoryFactor:
         licence=row["licence"],
         note="; ".join(part for part in (row["boundary"], row["note"]) if part),
     )
-    return MemoryFactor(
-        kind, row["type"], row["source_id"], factor, float(row[fixed]), row["divided_by_yield"] == "1", row["boundary"]
-    )
+    return MemoryFactor(kind, row["type"], row["source_id"], factor, float(row[fixed]), row["divided_by_yield"] == "1", row["boundary"])
 
 
 @cache

@@ -264,8 +264,7 @@ def one_kind(factors: Iterable[GridFactor], quantity: str) -> GridKind:
     for other in listed[1:]:
         if other.kind != first.kind:
             raise CarbonError(
-                f"{quantity} mixes {first.code} ({first.kind}) with {other.code} ({other.kind}), "
-                "but one quantity needs one kind"
+                f"{quantity} mixes {first.code} ({first.kind}) with {other.code} ({other.kind}), but one quantity needs one kind"
             )
     return first.kind
 

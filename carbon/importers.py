@@ -183,9 +183,7 @@ def _electricity_maps(header: list[str], rows: list[list[str]], zone: str | None
         raise CarbonError("grid file lacks 'Datetime (UTC)' or 'Carbon Intensity', which an Electricity Maps export has")
     if "utc" not in low[when]:
         raise CarbonError(f"grid file column {header[when]!r} is not said to be UTC, which an Electricity Maps export is")
-    cycle = [
-        i for i in intensity if "lca" in low[i] or "life cycle" in low[i] or "life-cycle" in low[i] or "lifecycle" in low[i]
-    ]
+    cycle = [i for i in intensity if "lca" in low[i] or "life cycle" in low[i] or "life-cycle" in low[i] or "lifecycle" in low[i]]
     column = (cycle or intensity)[0]
     unit = low[column].replace("₂", "2").replace(" ", "")
     if "gco2eq/kwh" not in unit or "kgco2" in unit:
@@ -246,9 +244,7 @@ def _watttime_json(text: str, path: str, zone: str | None) -> Imported:
     )  # fmt: skip
 
 
-def _watttime_trace(
-    points: list[tuple[datetime, float]], units: str, signal: str, name: str, *, assumed_units: bool
-) -> Imported:
+def _watttime_trace(points: list[tuple[datetime, float]], units: str, signal: str, name: str, *, assumed_units: bool) -> Imported:
     if units != "lbs_co2_per_mwh":
         raise CarbonError(f"units of the WattTime file is {units!r}, but lbs_co2_per_mwh is needed")
     kinds = {"co2_moer": GridKind("marginal", "combustion"), "co2_aoer": GridKind("average", "combustion")}

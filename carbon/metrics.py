@@ -51,9 +51,7 @@ def embodied_share(total_embodied_kg: Numeric, *, hours: Numeric, lifetime_years
     return total_embodied_kg * hours / (lifetime_years * hours_per_year) * resource_share
 
 
-def sci(
-    energy_kwh: Numeric, gco2e_per_kwh: Numeric, embodied_kg: Numeric, units: Numeric, *, unit: str, grid_kind: str
-) -> Metric:
+def sci(energy_kwh: Numeric, gco2e_per_kwh: Numeric, embodied_kg: Numeric, units: Numeric, *, unit: str, grid_kind: str) -> Metric:
     """Return SCI = (E * I + M) / R in gCO2e per functional unit.
 
     Args:
@@ -143,9 +141,7 @@ class Running:
     idle_w: float
 
 
-def break_even_utilisation(
-    one: Running, two: Running, *, lifetime_years: float, gco2e_per_kwh: float, pue: float = 1.0
-) -> float:
+def break_even_utilisation(one: Running, two: Running, *, lifetime_years: float, gco2e_per_kwh: float, pue: float = 1.0) -> float:
     """Return the utilisation at which two designs tie.
 
     total(u) = E + c (I + u (B - I)) with c = CI * PUE * lifetime, hence

@@ -122,19 +122,13 @@ def _carrier(
     if kind == "emib":
         area = values.item("eco_emib_bridge_mm2")
         count = joined - 1.0 if bridges is None else bridges
-        cpa = (
-            intensity * values.fab("epa_kwh_cm2", 22.0)
-            + values.fab("gpa_97_kgco2e_cm2", 22.0)
-            + values.fab("mpa_kgco2e_cm2", 22.0)
-        )
+        cpa = intensity * values.fab("epa_kwh_cm2", 22.0) + values.fab("gpa_97_kgco2e_cm2", 22.0) + values.fab("mpa_kgco2e_cm2", 22.0)
         good = yields.negative_binomial(area, values.fab("d0_ecochip_per_cm2", 22.0) / divisor)
         one = yields.wafer_share_mm2(area) / 100.0 * cpa * values.fab("beol_fraction_ecochip", 22.0) / good
         return count * one, count * (area / 100.0) * bond_energy, always
     node = values.item("eco_interposer_node_nm")
     area = values.item("3dc_area_scale_si") * total_mm2 if carrier_area_mm2 is None else carrier_area_mm2
-    cpa = (
-        intensity * values.item("3dc_interposer_si_epa") + values.item("3dc_interposer_gpa") + values.item("3dc_interposer_mpa")
-    )
+    cpa = intensity * values.item("3dc_interposer_si_epa") + values.item("3dc_interposer_gpa") + values.item("3dc_interposer_mpa")
     share = 1.0 if kind == "active_interposer" else values.fab("beol_fraction_ecochip", node)
     defects = values.fab("d0_ecochip_per_cm2", node) / (1.0 if kind == "active_interposer" else divisor)
     good = yields.negative_binomial(area, defects, values.fab("alpha_ecochip", node))

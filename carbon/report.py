@@ -32,9 +32,7 @@ def estimate_data(answer: Estimate) -> dict[str, Any]:
         "tornado_total_kgco2e": [
             {"key": bar.key, "at_low": bar.at_low, "at_high": bar.at_high} for bar in answer.tornado if bar.swing > 0.0
         ],
-        "metrics": [
-            {"name": one.name, "value": float(one.value), "unit": one.unit, "basis": one.basis} for one in answer.metrics
-        ],
+        "metrics": [{"name": one.name, "value": float(one.value), "unit": one.unit, "basis": one.basis} for one in answer.metrics],
         "warnings": answer.warnings,
         "sources": {key: factor_data(factor) for key, factor in answer.sources.items()},
     }
@@ -115,9 +113,7 @@ def estimate_text(answer: Estimate) -> str:
     bars = [bar for bar in answer.tornado if bar.swing > 0.0][:8]
     if bars:
         lines += ["", "what moves the total most (others at their estimate)"]
-        lines.append(
-            table(["factor", "at low", "at high"], [[bar.key, number(bar.at_low), number(bar.at_high)] for bar in bars])
-        )
+        lines.append(table(["factor", "at low", "at high"], [[bar.key, number(bar.at_low), number(bar.at_high)] for bar in bars]))
     if answer.metrics:
         lines += [""]
         lines.append(

@@ -103,15 +103,11 @@ def front_of_groups(
     first = [sign * (base[name] if name in base else given[name]) for name, sign in ordered]
     sample = [sign * (moved[name] if name in moved else given[name]) for name, sign in ordered]
     shape = (draws, embodied.size)
-    stability = uncertainty.stability(
-        np.stack(first, axis=-1), np.stack([np.broadcast_to(each, shape) for each in sample], axis=-1)
-    )
+    stability = uncertainty.stability(np.stack(first, axis=-1), np.stack([np.broadcast_to(each, shape) for each in sample], axis=-1))
     return Robustness(stability, uncertainty.spread(made + used), ranges, ordered[0][0])
 
 
-def _drawn(
-    profile: str, group: Group, embodied: FloatArray, draws: int, seed: int
-) -> tuple[dict[str, Range], FloatArray, FloatArray]:
+def _drawn(profile: str, group: Group, embodied: FloatArray, draws: int, seed: int) -> tuple[dict[str, Range], FloatArray, FloatArray]:
     """Ranges of a group's factors, its embodied carbon (draws, designs), and the factor on its operation (draws, 1)."""
     recipe, inputs = recipes.get(profile), device.Device(**group.devices)
     values = Values()

@@ -81,8 +81,7 @@ class Trace:
         if (counts == 0).any():
             missing = int(np.flatnonzero(counts == 0)[0])
             raise CarbonError(
-                f"trace {self.name!r} has nothing in month {missing // 24 + 1} at {missing % 24}:00 UTC, "
-                "but a 12x24 profile needs all"
+                f"trace {self.name!r} has nothing in month {missing // 24 + 1} at {missing % 24}:00 UTC, but a 12x24 profile needs all"
             )
         sums = np.bincount(cell, weights=self.gco2e_per_kwh, minlength=288)
         return (sums / counts).reshape(12, _SHORT_DAY)
@@ -96,9 +95,7 @@ class Trace:
         first = (begin - self.start).total_seconds() / 3600.0
         last = (end - self.start).total_seconds() / 3600.0
         if not 0.0 <= first < last <= len(self):
-            raise CarbonError(
-                f"interval {begin:%Y-%m-%dT%H:%M} to {end:%Y-%m-%dT%H:%M} is empty or outside trace {self.name!r}"
-            )
+            raise CarbonError(f"interval {begin:%Y-%m-%dT%H:%M} to {end:%Y-%m-%dT%H:%M} is empty or outside trace {self.name!r}")
         edges = np.arange(math.floor(first), math.ceil(last) + 1, dtype=np.float64)
         edges[0], edges[-1] = first, last
         weights = np.diff(edges)

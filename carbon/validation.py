@@ -204,9 +204,7 @@ def other_peer_checks(folder: Path) -> list[Check]:
     """3D-Carbon dies, ecologits requests, codecarbon conversions, boaviztapi components, SCI's worked example."""
     dies = []
     for row in _rows(folder, "ref_3dcarbon_die.csv"):
-        one = threedcarbon.die(
-            float(row["area_mm2"]), row["node"], d0_per_cm2=float(row["d0_per_mm2"]) * 100.0, alpha=float(row["alpha"])
-        )
+        one = threedcarbon.die(float(row["area_mm2"]), row["node"], d0_per_cm2=float(row["d0_per_mm2"]) * 100.0, alpha=float(row["alpha"]))
         dies.append((float(one.die_kgco2e + one.package_kgco2e), float(row["total_g"]) / 1000.0))
     requests = []
     for row in _rows(folder, "ref_ecologits_llm.csv"):

@@ -277,9 +277,7 @@ def check_one_format(measured: Sequence[Measurements], *, where: str) -> None:
         formats.setdefault(rows.operator, []).append(rows.dtype)
     for operator, found in formats.items():
         if len(found) > 1:
-            raise HardwareError(
-                f"{where}: operator {operator} has rows in {', '.join(found)}: calibrate one number format at a time"
-            )
+            raise HardwareError(f"{where}: operator {operator} has rows in {', '.join(found)}: calibrate one number format at a time")
 
 
 def _number(text: str, field: str, where: str, *, whole: bool) -> float:

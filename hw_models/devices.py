@@ -135,9 +135,7 @@ class Device:
         assert isinstance(fitted, VectorOverheads)
         return row_latency_s(self.gpu_hardware(), fitted, operator, rows, columns, dtype=dtype)
 
-    def element_latency_s(
-        self, operator: str, *, elements: npt.ArrayLike, dtype: str = "fp16", overheads: str = DEFAULT_SET
-    ) -> FloatArray:
+    def element_latency_s(self, operator: str, *, elements: npt.ArrayLike, dtype: str = "fp16", overheads: str = DEFAULT_SET) -> FloatArray:
         """Latency of gelu, add, ... over ``elements`` outputs [s]."""
         if operator not in ELEMENT_KERNELS:
             raise unknown_name("elementwise operator", operator, ELEMENT_KERNELS)

@@ -248,9 +248,7 @@ def element_latency_s(
     return _vector_time(hardware, overheads, hardware.memory_latency_s, traffic)[()]
 
 
-def _vector_time(
-    hardware: GpuHardware, overheads: VectorOverheads, dependent_s: FloatArray | float, traffic: FloatArray
-) -> FloatArray:
+def _vector_time(hardware: GpuHardware, overheads: VectorOverheads, dependent_s: FloatArray | float, traffic: FloatArray) -> FloatArray:
     stream = traffic / (hardware.dram_bytes_per_s * overheads.dram_efficiency)
     return np.asarray(np.maximum(overheads.issue_s, overheads.launch_s + dependent_s + stream))
 

@@ -100,9 +100,7 @@ def buffer_kib(name: str, value: npt.ArrayLike) -> FloatArray:
         raise HardwareError(f"{name} must be a size in KiB, got {value!r}") from None
     wrong = ~(np.isfinite(array) & (array * 1024 >= _SETS))
     if wrong.any():
-        raise HardwareError(
-            f"{name} is {array[wrong].flat[0]!s} KiB and holds no tile; it must be at least {_SETS / 1024:.4f} KiB"
-        )
+        raise HardwareError(f"{name} is {array[wrong].flat[0]!s} KiB and holds no tile; it must be at least {_SETS / 1024:.4f} KiB")
     return array
 
 
@@ -141,9 +139,7 @@ def array_cycles(kind: str, folds: Any, rows: Any, columns: Any, stream: Any, lo
     raise unknown_name("array kind", kind, ARRAY_KINDS)
 
 
-def flush_cache_misses(
-    block_words: IntArray, blocks: IntArray, last_words: IntArray, passes: IntArray, cap: IntArray
-) -> IntArray:
+def flush_cache_misses(block_words: IntArray, blocks: IntArray, last_words: IntArray, passes: IntArray, cap: IntArray) -> IntArray:
     """Words fetched by a flush-when-full cache of ``cap`` words into which blocks are streamed, each ``passes`` times.
 
     ``blocks`` blocks of ``block_words`` words come first, then one of ``last_words`` <= ``block_words``. The cache drops
@@ -205,9 +201,7 @@ def gemm_counts(
     is_os, is_ws, is_is = dataflow_masks(dataflow)
     if kind not in ARRAY_KINDS:
         raise unknown_name("array kind", kind, ARRAY_KINDS)
-    shape = np.broadcast_shapes(
-        *(np.shape(a) for a in (M, N, K, R, C, ifmap_words, filter_words, np.asarray(ofmap_kib), is_os))
-    )
+    shape = np.broadcast_shapes(*(np.shape(a) for a in (M, N, K, R, C, ifmap_words, filter_words, np.asarray(ofmap_kib), is_os)))
     _check_work(M, N, K, R, C)
 
     row_extent = np.where(is_os, M, K)
@@ -267,6 +261,4 @@ def _check_work(M: IntArray, N: IntArray, K: IntArray, R: IntArray, C: IntArray)
     """Refuse shapes whose counts could leave int64: folds never exceed (m + rows)(n + columns)(k + rows + columns)."""
     work = (M.astype(np.float64) + R + C) * (N.astype(np.float64) + C) * (K.astype(np.float64) + R + C)
     if (work > _LARGEST_WORK).any():
-        raise HardwareError(
-            f"m, n, k and the array give {work.max():.3g} multiply-accumulate slots; at most 2**61 can be counted"
-        )
+        raise HardwareError(f"m, n, k and the array give {work.max():.3g} multiply-accumulate slots; at most 2**61 can be counted")

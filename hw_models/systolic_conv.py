@@ -168,9 +168,7 @@ def _request_order(matrix: IntArray, n: int, rows: int, columns: int, dataflow: 
         one_pass = [_skewed(matrix[:, f : f + rows]) for f in range(0, k, rows)]
         passes = int(ceil_div(n, columns))
     else:  # stationary: loaded row by row, the last row of the fold first
-        one_pass = [
-            matrix[g : g + columns, f : f + rows].T[::-1].ravel() for g in range(0, m, columns) for f in range(0, k, rows)
-        ]
+        one_pass = [matrix[g : g + columns, f : f + rows].T[::-1].ravel() for g in range(0, m, columns) for f in range(0, k, rows)]
         passes = 1
     stream = np.concatenate(one_pass * passes)
     return stream[stream >= 0]

@@ -94,9 +94,7 @@ def run(names: Sequence[str] | None = None) -> list[Comparison]:
 
 def _compare(spec: Spec) -> Comparison:
     outcome = spec.run()
-    return Comparison(
-        spec.name, spec.reference, outcome.rows, outcome.value, spec.unit, spec.bound, spec.goal, spec.peer, spec.fitted_on
-    )
+    return Comparison(spec.name, spec.reference, outcome.rows, outcome.value, spec.unit, spec.bound, spec.goal, spec.peer, spec.fitted_on)
 
 
 @cache

@@ -294,9 +294,7 @@ def _halves(operator: str, title: str, goal: float, bounds: tuple[float, float],
     def spec(half: int) -> Spec:
         seen, judged = ("first", "second") if half == 0 else ("second", "first")
         name = f"A100 {title}, {judged} half"
-        return Spec(
-            name, _LLMCOMPASS, "%", bounds[half], goal, peer, f"{seen} half of the rows", lambda: _held_out(operator, half)
-        )
+        return Spec(name, _LLMCOMPASS, "%", bounds[half], goal, peer, f"{seen} half of the rows", lambda: _held_out(operator, half))
 
     return spec(0), spec(1)
 
@@ -309,9 +307,7 @@ def _products(operator: str, bound: float, roofline: float) -> Spec:
 
 
 def _vector(operator: str, bound: float) -> Spec:
-    return Spec(
-        f"A100 llama3-8b {operator}", _VIDUR, "%", bound, None, "", f"llama2-7b {operator}", lambda: _vidur_vector(operator)
-    )
+    return Spec(f"A100 llama3-8b {operator}", _VIDUR, "%", bound, None, "", f"llama2-7b {operator}", lambda: _vidur_vector(operator))
 
 
 SPECS: Final = (

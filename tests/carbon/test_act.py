@@ -124,10 +124,7 @@ def test_catransformers_by_hand():
     assert found.parts["memory"] == pytest.approx(0.184 / 0.875, rel=TIGHT)
     assert set(found.parts) == {"die", "memory"}
     # one gigabyte of DRAM is three quarters or more of every small design there
-    assert (
-        found.parts["memory"] / device.device_embodied("catransformers", area_mm2=4.0, node_nm=22, memory_gb=1).embodied_kgco2e
-        > 0.75
-    )
+    assert found.parts["memory"] / device.device_embodied("catransformers", area_mm2=4.0, node_nm=22, memory_gb=1).embodied_kgco2e > 0.75
 
 
 def test_catransformers_ignores_time():
@@ -163,13 +160,9 @@ def test_twelve_nanometres_has_one_gas_table_only():
 
 def test_arrays_equal_scalars():
     areas, nodes = np.array([1.0, 45.0, 814.0]), np.array([28.0, 22.0, 5.0])
-    together = device.device_embodied(
-        "act2", area_mm2=areas, node_nm=nodes, memory_type="lpddr4", memory_gb=np.array([0.0, 1.0, 2.0])
-    )
+    together = device.device_embodied("act2", area_mm2=areas, node_nm=nodes, memory_type="lpddr4", memory_gb=np.array([0.0, 1.0, 2.0]))
     for at in range(3):
-        alone = device.device_embodied(
-            "act2", area_mm2=areas[at], node_nm=nodes[at], memory_type="lpddr4", memory_gb=[0.0, 1.0, 2.0][at]
-        )
+        alone = device.device_embodied("act2", area_mm2=areas[at], node_nm=nodes[at], memory_type="lpddr4", memory_gb=[0.0, 1.0, 2.0][at])
         for name, part in together.parts.items():
             assert part[at] == alone.parts[name]
     assert together.parts["packaging"].tolist() == [0.15, 0.3, 0.3]

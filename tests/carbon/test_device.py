@@ -29,9 +29,9 @@ def test_h100_die_with_and_without_harvesting(d0, plain, harvested):
 
 
 def test_h100_die_to_a_tenth():
-    assert device.device_embodied("default", area_mm2=814, node_nm=5, d0_per_cm2=0.1, harvest=GPU).parts[
-        "die"
-    ] == pytest.approx(37.3, abs=0.05)
+    assert device.device_embodied("default", area_mm2=814, node_nm=5, d0_per_cm2=0.1, harvest=GPU).parts["die"] == pytest.approx(
+        37.3, abs=0.05
+    )
 
 
 @settings(max_examples=60)
@@ -63,9 +63,7 @@ def test_scale_invariance_of_the_parts():
 
 def test_abatement_between_the_tables_is_linear():
     middle = device.device_embodied("default", area_mm2=50.0, node_nm=7, abatement_pct=96.0).embodied_kgco2e
-    ends = [
-        device.device_embodied("default", area_mm2=50.0, node_nm=7, abatement_pct=at).embodied_kgco2e for at in (95.0, 97.0)
-    ]
+    ends = [device.device_embodied("default", area_mm2=50.0, node_nm=7, abatement_pct=at).embodied_kgco2e for at in (95.0, 97.0)]
     assert middle == pytest.approx(sum(ends) / 2.0, rel=1e-12)
     with pytest.raises(CarbonError, match="95 to 99"):
         device.device_embodied("default", area_mm2=50.0, node_nm=7, abatement_pct=90.0)
@@ -268,9 +266,7 @@ def test_overrides_by_node_touch_that_node_only():
     nodes = np.array([7.0, 5.0])
     base = device.device_embodied("default", area_mm2=100.0, node_nm=nodes).parts["die"]
     draws = np.array([[1.0], [3.0]])
-    moved = device.device_embodied("default", area_mm2=100.0, node_nm=nodes, overrides={"fab.7nm.epa_kwh_cm2": draws}).parts[
-        "die"
-    ]
+    moved = device.device_embodied("default", area_mm2=100.0, node_nm=nodes, overrides={"fab.7nm.epa_kwh_cm2": draws}).parts["die"]
     assert moved.shape == (2, 2)
     assert moved[0, 1] == moved[1, 1] == base[1]
     assert moved[0, 0] < base[0] < moved[1, 0]
@@ -290,9 +286,7 @@ def test_design_carbon_of_ecochip():
 
 
 def test_blocks():
-    found = device.device_embodied(
-        "default", system="server", hdds=2, storage_gb=960, storage_drives=2, cpu_packages=2, pcb_cm2=100
-    )
+    found = device.device_embodied("default", system="server", hdds=2, storage_gb=960, storage_drives=2, cpu_packages=2, pcb_cm2=100)
     assert found.parts["system"] == factors.item("server_base_kgco2e").value
     assert found.parts["hdd"] == pytest.approx(2 * 31.11)
     assert found.parts["cpu_packages"] == pytest.approx(2 * 9.14)

@@ -152,9 +152,7 @@ def test_suspect_grids_and_infeasible_designs_warn():
 
 
 def test_report_is_finite_json_with_sources():
-    answer = estimate.estimate(
-        {**H100, "use": USE, "metrics": {"delay_s": 0.1, "energy_j": 20.0, "flops": 1e24, "basis": "achieved"}}
-    )
+    answer = estimate.estimate({**H100, "use": USE, "metrics": {"delay_s": 0.1, "energy_j": 20.0, "flops": 1e24, "basis": "achieved"}})
     data = json.loads(json.dumps(report.estimate_data(answer), allow_nan=False))
     assert set(data["range"]["total_kgco2e"]) == {"p5", "p50", "p95"}
     assert {one["name"] for one in data["metrics"]} >= {"total", "CDP", "tCDP", "CCI"}

@@ -44,9 +44,7 @@ def test_requests_in_flight():
 positive = st.floats(0.001, 1000.0)
 
 
-@given(
-    energy=positive, latency=st.floats(0.0, 0.3), idle=st.floats(0.0, 100.0), ci=st.floats(1.0, 1000.0), pue=st.floats(1.0, 2.0)
-)
+@given(energy=positive, latency=st.floats(0.0, 0.3), idle=st.floats(0.0, 100.0), ci=st.floats(1.0, 1000.0), pue=st.floats(1.0, 2.0))
 def test_monotone_and_linear(energy, latency, idle, ci, pue):
     base = {"idle_w": idle, "rate_per_s": 3.0, "lifetime_years": 2.0, "gco2e_per_kwh": ci, "pue": pue}
     here = operational.equal_service(energy, latency, **base).operational_kgco2e
@@ -93,7 +91,5 @@ def test_bad_numbers_are_refused(change, word):
 def test_power_hours_equals_equal_service():
     """A device at 100 W for 30 % of the time and 5 W otherwise, either way."""
     by_power = operational.power_hours(100.0, duty_cycle=0.3, lifetime_years=2.0, gco2e_per_kwh=400.0, idle_w=5.0, pue=1.1)
-    by_request = operational.equal_service(
-        100.0 * 0.1, 0.1, idle_w=5.0, rate_per_s=3.0, lifetime_years=2.0, gco2e_per_kwh=400.0, pue=1.1
-    )
+    by_request = operational.equal_service(100.0 * 0.1, 0.1, idle_w=5.0, rate_per_s=3.0, lifetime_years=2.0, gco2e_per_kwh=400.0, pue=1.1)
     assert by_power == pytest.approx(by_request.operational_kgco2e, rel=1e-13)

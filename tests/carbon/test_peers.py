@@ -17,9 +17,7 @@ def rows(name):
 
 @pytest.mark.parametrize("row", rows("ref_ecochip_die.csv"))
 def test_ecochip_die(row):
-    found = device.device_embodied(
-        "ecochip", area_mm2=float(row["area_mm2"]), node_nm=row["node"], wafer_mm=float(row["wafer_mm"])
-    )
+    found = device.device_embodied("ecochip", area_mm2=float(row["area_mm2"]), node_nm=row["node"], wafer_mm=float(row["wafer_mm"]))
     assert found.fab_yield == pytest.approx(float(row["yield_"]), rel=1e-12)
     assert found.parts["die"] * 1000.0 == pytest.approx(float(row["die_g"]), rel=1e-12)
     assert found.parts["waste"] * 1000.0 == pytest.approx(float(row["waste_g_per_die"]), rel=1e-12)
@@ -50,9 +48,7 @@ def test_ecochip_refuses_what_it_does_not_know():
 
 @pytest.mark.parametrize("row", rows("ref_3dcarbon_die.csv"))
 def test_3dcarbon_die(row):
-    found = threedcarbon.die(
-        float(row["area_mm2"]), row["node"], d0_per_cm2=float(row["d0_per_mm2"]) * 100.0, alpha=float(row["alpha"])
-    )
+    found = threedcarbon.die(float(row["area_mm2"]), row["node"], d0_per_cm2=float(row["d0_per_mm2"]) * 100.0, alpha=float(row["alpha"]))
     assert found.fab_yield == pytest.approx(float(row["yield_"]), rel=1e-9)
     assert found.die_kgco2e * 1000.0 == pytest.approx(float(row["die_g"]), rel=1e-9)
     assert found.package_kgco2e * 1000.0 == pytest.approx(float(row["package_g"]), rel=1e-9)
@@ -133,9 +129,7 @@ def test_codecarbon_conversion(row):
         # the table holds two decimals of g/kWh, codecarbon converts lb/MWh in full: half a unit of 0.01 g
         assert grid.lookup(f"egrid:{row['region']}").gco2e_per_kwh == pytest.approx(float(row["kgco2"]) * 1000.0, abs=0.0051)
     elif row["key"] == "gcp":
-        assert grid.lookup(f"gcp:{row['region']}").gco2e_per_kwh * energy / 1000.0 == pytest.approx(
-            float(row["kgco2"]), rel=1e-12
-        )
+        assert grid.lookup(f"gcp:{row['region']}").gco2e_per_kwh * energy / 1000.0 == pytest.approx(float(row["kgco2"]), rel=1e-12)
     else:
         assert float(row["kgco2"]) == pytest.approx(0.475)
         assert grid.lookup("aws:us-east-1").code == "egrid:US-VA"

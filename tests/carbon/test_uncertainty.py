@@ -105,9 +105,7 @@ def test_stability_by_brute_force():
         free = [not each for each in slow_dominated(draw.tolist())]
         stays += free
         whole += all(keep for keep, on_front in zip(free, front, strict=True) if on_front)
-        pairs.append(
-            np.mean([(draw[i, 0] < draw[j, 0]) == (base[i, 0] < base[j, 0]) for i, j in itertools.combinations(range(6), 2)])
-        )
+        pairs.append(np.mean([(draw[i, 0] < draw[j, 0]) == (base[i, 0] < base[j, 0]) for i, j in itertools.combinations(range(6), 2)]))
     assert found.stays == pytest.approx(stays / 137)
     assert found.whole_front == pytest.approx(whole / 137)
     assert found.pairs == pytest.approx(np.mean(pairs))

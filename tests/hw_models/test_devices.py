@@ -240,9 +240,7 @@ def test_h100_is_faster_than_a100() -> None:
     for shape in ((4096, 4096, 4096), (8, 12288, 12288), (64, 4096, 4096)):
         a100, h100 = (devices.load(n).gemm_latency_s(*shape) for n in ("a100", "h100"))
         assert h100 < a100
-    assert devices.load("h100").gemm_latency_s(8192, 8192, 8192, dtype="fp8") < devices.load("h100").gemm_latency_s(
-        8192, 8192, 8192
-    )
+    assert devices.load("h100").gemm_latency_s(8192, 8192, 8192, dtype="fp8") < devices.load("h100").gemm_latency_s(8192, 8192, 8192)
 
 
 @pytest.mark.parametrize(
@@ -260,9 +258,7 @@ def test_h100_is_faster_than_a100() -> None:
         (lambda: devices.load("a100").element_latency_s("gelu", elements=float("nan")), "elements"),
         (lambda: devices.overhead_set_from("x", {"gemm": {"launch_s": 1.0}}, where="f"), "tensor_efficiency"),
         (
-            lambda: devices.overhead_set_from(
-                "x", {"gelu": {"issue_s": 0.0, "launch_s": 1.0, "dram_efficiency": 1.5}}, where="f"
-            ),
+            lambda: devices.overhead_set_from("x", {"gelu": {"issue_s": 0.0, "launch_s": 1.0, "dram_efficiency": 1.5}}, where="f"),
             "at most 1",
         ),
         (lambda: devices.overhead_set_from("x", {"conv": {}}, where="f"), "operator 'conv'"),

@@ -48,12 +48,7 @@ def test_im2col_counts_windows_and_words(height, width, r, s, stride, padding, c
         else:  # every window that lies inside
             starts.append([y for y in range(0, extent, stride) if y + window <= extent])
     words = {
-        (y + a, x + b)
-        for y in starts[0]
-        for x in starts[1]
-        for a in range(r)
-        for b in range(s)
-        if y + a < padded[0] and x + b < padded[1]
+        (y + a, x + b) for y in starts[0] for x in starts[1] for a in range(r) for b in range(s) if y + a < padded[0] and x + b < padded[1]
     }
     assert (shape.output_height, shape.output_width) == (len(starts[0]), len(starts[1]))
     assert shape.m == len(starts[0]) * len(starts[1])

@@ -61,9 +61,7 @@ def test_fresh_shapes_equal_the_simulator(scalesim_python: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)  # new shapes every time; the seed is in the message of a failure
     cases = fresh_cases(seed)
     lines = "\n".join(json.dumps(case) for case in cases)
-    done = subprocess.run(
-        [str(scalesim_python), str(SCRIPT)], input=lines, capture_output=True, text=True, timeout=1800, check=True
-    )
+    done = subprocess.run([str(scalesim_python), str(SCRIPT)], input=lines, capture_output=True, text=True, timeout=1800, check=True)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == 20
     for result in results:
