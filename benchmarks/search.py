@@ -270,6 +270,59 @@ def amoo(seconds: tuple[float, ...] = (1.0, 3.0), seeds: Any = range(5)) -> list
     return found
 
 
+def amoo_evaluations(seeds: Any = range(5)) -> list[dict[str, Any]]:
+    """The same space where exact evaluations are scarce: small rounds, exact evaluations counted, random gets the most of them."""
+    from moocore import hypervolume as exact
+
+    from dse.strategies.amoo import search as module
+    from dse.strategies.base import draw_many
+
+    task = tasks().datacenter()
+    methods = {"amoo, pamoo": "pamoo", "amoo, camoo": "camoo", "amoo, equal weights": "equal", "amoo without descent": None}
+    fronts: dict[tuple[str, int, int], Any] = {}
+    counts: dict[tuple[str, int, int], int] = {}
+    evaluate, descend = module.evaluate, module.descend
+    count = [0]
+
+    def counted(its_task: Any, rows: Any) -> Any:
+        count[0] += len(rows)
+        return evaluate(its_task, rows)
+
+    module.evaluate = counted
+    try:
+        for seed in seeds:
+            for name, rule in methods.items():
+                module.descend = descend if rule else (lambda relaxed, starts, *_, **__: starts)
+                strategy = module.AmooSearch(rule=rule or "pamoo", starts=16, draws=4, polish_evaluations=200)
+                count[0] = 0
+                for rounds in (1, 2):
+                    fronts[name, seed, rounds] = strategy.front(task, seed, rounds).values
+                    counts[name, seed, rounds] = count[0]
+    finally:
+        module.evaluate, module.descend = evaluate, descend
+    for seed in seeds:
+        for rounds in (1, 2):
+            most = max(counts[name, seed, rounds] for name in methods)
+            rows = draw_many(task, np.random.default_rng(seed), most)
+            fronts["random", seed, rounds] = module.ExactFront.empty(task).merged(*evaluate(task, rows)).values
+            counts["random", seed, rounds] = most
+    best = np.log(np.concatenate(list(fronts.values())))
+    from dse_kernels.pareto import pareto_mask
+
+    best = best[pareto_mask(best)]
+    reference = best.max(0) + 0.1 * np.ptp(best, axis=0)
+    true = exact(best, ref=reference)
+    found = []
+    for rounds in (1, 2):
+        for name in (*methods, "random"):
+            shares = [100 * exact(np.log(fronts[name, seed, rounds]), ref=reference) / true for seed in seeds]
+            used = [counts[name, seed, rounds] for seed in seeds]
+            found.append({"method": name, "exact_evaluations": used, "share_of_best_known": shares})
+            print(f"  {name:<22} {np.median(used):6.0f} exact evaluations  {np.median(shares):.1f}  "
+                  + " ".join(f"{x:.1f}" for x in shares), flush=True)  # fmt: skip
+    return found
+
+
 def _by_amoo(task: Any, seed: int, seconds: float, rule: str | None) -> Any:
     from dse.strategies.amoo import search as module
 
@@ -539,6 +592,7 @@ SECTIONS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "bert": bert,
     "cost": cost,
     "amoo": amoo,
+    "amoo-evaluations": amoo_evaluations,
     "transfer": transfer,
     "noise": noise,
     "stock-ax": stock_ax,

@@ -42,6 +42,7 @@ class Workers:
         self.kind, self.count = kind, 1 if kind == "inline" else count
         self._address = address
         self._client: Any = None
+        self.generation = 0  # how often the executor was made anew
         self._executor: Executor | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -79,6 +80,7 @@ class Workers:
         if self.kind == "dask":
             return
         executor, self._executor = self._executor, None
+        self.generation += 1
         if executor is not None:
             # The processes of the pool itself: a call that runs past its time has to end.
             for process in list((getattr(executor, "_processes", None) or {}).values()):

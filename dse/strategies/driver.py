@@ -81,7 +81,19 @@ def run(
     return Outcome(store.trials(), reason)
 
 
+@dataclass(frozen=True)
+class _Running:
+    trial: Trial
+    started: float
+    generation: int
+    alone: bool
+
+
 class _Loop:
+    """The state of a driver. A dying process breaks the whole pool and does not say whose call it was: the calls that were in
+    it become suspects and run again one at a time, uncounted; who breaks the pool alone has failed.
+    """
+
     def __init__(
         self,
         task: Task,
@@ -97,14 +109,17 @@ class _Loop:
         self.task, self.store, self.pool, self.retries, self.timeout_s = task, store, pool, retries, timeout_s
         self.asker = AskTell(task, strategy, store, seed=seed, budget=budget)
         self.on_trial = on_trial
-        self.running: dict[Future[Any], tuple[Trial, float]] = {}
+        self.running: dict[Future[Any], _Running] = {}
+        self.suspects: list[Trial] = []
         self.renewed = time.monotonic()
 
     def step(self, stopping: Sequence[StoppingRule], tolerated: int) -> str | None:
         """Hand out work and take in results; the reason to stop, or None to go on."""
         self._check_failures(tolerated)
         ending = self._why_stop(stopping)
-        room = self.pool.count - len(self.running)
+        room = 0 if self.suspects else self.pool.count - len(self.running)
+        if self.suspects and not self.running:
+            self._submit(self.suspects.pop(0), alone=True)
         new: list[Trial] = []
         if room:
             new = self.store.take_over(limit=room, retries=self.retries)
@@ -112,7 +127,7 @@ class _Loop:
                 new += self.asker.ask(room - len(new))
         for trial in new:
             self._submit(trial)
-        if not self.running:
+        if not self.running and not self.suspects:
             if ending is not None:
                 return ending
             if self.asker.exhausted and not self._others_running():
@@ -123,26 +138,25 @@ class _Loop:
         self._collect()
         return None
 
-    def _submit(self, trial: Trial) -> None:
+    def _submit(self, trial: Trial, *, alone: bool = False) -> None:
         if self.task.evaluator is None:
             self._tell(trial.finish(self.task.measure_known(trial.parameters)))
             # Nothing to wait for; a future that is done keeps the loop going.
             future: Future[Any] = Future()
             future.set_result(None)
-            self.running[future] = (trial, time.monotonic())
-            return
-        try:
-            future = self.pool.submit(evaluate_one, self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
-        except BrokenProcessPool:
-            self.pool.renew()
-            future = self.pool.submit(evaluate_one, self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
-        self.running[future] = (trial, time.monotonic())
+        else:
+            arguments = (self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
+            try:
+                future = self.pool.submit(evaluate_one, *arguments)
+            except BrokenProcessPool:
+                self.pool.renew()
+                future = self.pool.submit(evaluate_one, *arguments)
+        self.running[future] = _Running(trial, time.monotonic(), self.pool.generation, alone or self.pool.count == 1)
 
     def _collect(self) -> None:
         done, _ = wait(list(self.running), timeout=self._patience(), return_when=FIRST_COMPLETED)
-        for future in sorted(done, key=lambda f: self.running[f][0].number):
-            trial, _ = self.running.pop(future)
-            self._finish(trial, future)
+        for future in sorted(done, key=lambda f: self.running[f].trial.number):
+            self._finish(self.running.pop(future), future)
         self._expire()
         if time.monotonic() - self.renewed > LEASE_SECONDS / 3:
             self.store.renew()
@@ -151,10 +165,11 @@ class _Loop:
     def _patience(self) -> float:
         if self.timeout_s is None:
             return LEASE_SECONDS / 3
-        oldest = min(started for _, started in self.running.values())
+        oldest = min(item.started for item in self.running.values())
         return min(LEASE_SECONDS / 3, max(0.0, oldest + self.timeout_s - time.monotonic()))
 
-    def _finish(self, trial: Trial, future: Future[Any]) -> None:
+    def _finish(self, item: _Running, future: Future[Any]) -> None:
+        trial = item.trial
         try:
             found = future.result()
             if found is None:
@@ -167,7 +182,11 @@ class _Loop:
         except CancelledError:
             outcome = trial.fail(CANCELLED, "cancelled")
         except BrokenProcessPool as error:
-            self.pool.renew()
+            if item.generation == self.pool.generation:  # else another call of the same pool has seen to it
+                self.pool.renew()
+            if not item.alone:
+                self.suspects.append(trial)
+                return
             outcome = trial.fail(FAILED, f"a worker died: {error}")
         except TimeoutError as error:
             outcome = trial.fail(TIMED_OUT, str(error) or "timed out")
@@ -179,16 +198,16 @@ class _Loop:
         if self.timeout_s is None:
             return
         now = time.monotonic()
-        late = [f for f, (_, started) in self.running.items() if now - started > self.timeout_s and not f.done()]
+        late = [f for f, item in self.running.items() if now - item.started > self.timeout_s and not f.done()]
         if not late:
             return
         for future in late:
-            trial, _ = self.running.pop(future)
+            trial = self.running.pop(future).trial
             future.cancel()
             self._tell(trial.fail(TIMED_OUT, f"no result after {self.timeout_s:g} s"))
         if not self.pool.cancels_one:
             # Ending one call means ending the pool; the calls beside it start again, uncounted.
-            beside = [trial for trial, _ in self.running.values()]
+            beside = [item.trial for item in self.running.values()]
             self.running.clear()
             self.pool.renew()
             for trial in beside:

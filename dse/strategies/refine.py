@@ -236,7 +236,7 @@ def refine_run(
         designs=describe_front(found.evaluation, found.front),
         context={**start.context, "hardware_points": found.evaluation.space.hardware_count},
     )
-    description = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
+    description: dict[str, Any] = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
     with Study.create(folder / FILE_NAME, description) as study:
         study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, found.evaluation)
