@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from dse.metrics import METRICS
 from dse.problem import Problem
 from dse.quality import EXTRAPOLATED, SUPPORT
 from hw_models.batch_files import Table, read_csv, write_csv
+from workloads.errors import WorkloadError
+from workloads.family import Family
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,17 +35,22 @@ def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_uns
     """
     table = read_csv(path_in)
     family, hardware = load_family(problem), load_hardware(problem)
-    model_names = [*family.model_grid(), *(name for name in table.columns if name in family.knobs)]
-    model_names = list(dict.fromkeys(model_names))
+    # Where both sides know a name (weight_bits), it is the model's: the hardware follows what the model was built with.
+    model_names = list(dict.fromkeys([*family.model_grid(), *(name for name in table.columns if name in family.knobs)]))
+    settings = {name for name in table.columns if name in hardware.settings and name not in model_names}
+    known = [*model_names, *(n for n in family.knobs if n not in model_names), *hardware.knobs, *hardware.settings]
     for column in table.columns:
-        if column not in family.knobs and column not in hardware.knobs and column not in _PASSED_ON:
-            known = [*model_names, *(n for n in family.knobs if n not in model_names), *hardware.knobs]
+        if column not in known and column not in _PASSED_ON:
             raise unknown_name(f"{table.path}: column", column, known)
+    # A setting of the hardware that the file varies is a knob of this list.
+    vary = {name: tuple(dict.fromkeys(table.number(row, name) for row in range(len(table.rows)))) for name in settings}
+    problem = replace(problem, vary={**problem.vary, **vary})
     own = {**family.values(), **hardware.defaults, **problem.fixed}
     models, model_of = _distinct(table, model_names, own)
-    points, point_of = _distinct(table, list(hardware.knobs), own)
-    settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in model_names}
-    evaluation = Evaluation(problem, space=Space(models, points, 0, settings), threads=None)
+    points, point_of = _distinct(table, [*hardware.knobs, *settings], own)
+    _check_models(table, family, models, model_of)
+    rest = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in model_names}
+    evaluation = Evaluation(problem, space=Space(models, points, 0, rest), threads=None)
 
     names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
     columns: dict[str, list[Any]] = {name: [0.0] * len(table.rows) for name in names}
@@ -64,16 +72,25 @@ def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_uns
     return len(table.rows)
 
 
-def _distinct(table: Table, names: list[str], own: dict[str, Any]) -> tuple[dict[str, IntArray], IntArray]:
+def _check_models(table: Table, family: Family, models: dict[str, npt.NDArray[Any]], model_of: IntArray) -> None:
+    """A model that does not exist is an error that names its line."""
+    try:
+        family.values(**models)
+    except WorkloadError:
+        for row, model in enumerate(model_of.tolist()):
+            try:
+                family.values(**{name: column[model].item() for name, column in models.items()})
+            except WorkloadError as error:
+                raise UsageError(f"{table.path}, line {row + 2}: {error}") from error
+        raise
+
+
+def _distinct(table: Table, names: list[str], own: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], IntArray]:
     """Distinct combinations of the named columns (columns the file lacks take ``own``), and which one each row is."""
     if not names:
         return {}, np.zeros(len(table.rows), dtype=np.int64)
-    values = np.empty((len(table.rows), len(names)), dtype=np.int64)
-    for j, name in enumerate(names):
-        for row in range(len(table.rows)):
-            value = table.number(row, name) if name in table.columns else own[name]
-            if not isinstance(value, (int, np.integer)):
-                raise UsageError(f"{table.path}, line {row + 2}: {name} is {value!r}; a whole number is needed")
-            values[row, j] = value
-    unique, inverse = np.unique(values, axis=0, return_inverse=True)
-    return {name: np.ascontiguousarray(unique[:, j]) for j, name in enumerate(names)}, inverse.reshape(-1)
+    rows = range(len(table.rows))
+    columns = [np.array([table.number(row, name) if name in table.columns else own[name] for row in rows]) for name in names]
+    codes = np.column_stack([np.unique(column, return_inverse=True)[1].reshape(-1) for column in columns])
+    _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    return {name: column[first] for name, column in zip(names, columns, strict=True)}, inverse.reshape(-1)

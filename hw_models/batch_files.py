@@ -1,4 +1,4 @@
-"""CSV files in and out: matrix products on designs (`evaluate_gemms`), whole workloads on designs (`evaluate_designs`).
+"""CSV files in and out: matrix products on designs (`evaluate_gemms`).
 
 Every column of the input is kept; the results are added after them. A row names its hardware by the knobs and
 settings of the template; what a row does not name comes from ``defaults``. Errors name the file, the line and the
@@ -25,15 +25,10 @@ if TYPE_CHECKING:
     from dse_kernels.mapping import MappingColumns
 
     from hw_models.cost import Criterion
-    from workloads.family import Family
 
 GEMM_COLUMNS = ("batch", "m", "n", "k")
 SHARED_COLUMN = "shared_weights"
 GEMM_RESULTS = ("cycles", "latency_s", "energy_j", "utilisation", "bound", "mapping")
-DESIGN_RESULTS = (
-    *("latency_s", "energy_j", "dynamic_j", "leakage_j", "average_power_w", "peak_power_w", "area_mm2", "tops", "utilisation"),
-    *("dram_bytes", "required_bytes", "feasible", "reason"),
-)
 IntArray = npt.NDArray[np.int64]
 
 
@@ -241,63 +236,3 @@ def _dimension(table: Table, row: int, name: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise HardwareError(f"{table.path}, line {row + 2}: {name} = {value} is not valid: a dimension is a whole number from 1")
     return value
-
-
-def evaluate_designs(
-    path_in: str | Path,
-    hw: str | Path,
-    workload: str,
-    profile: str | None,
-    path_out: str | Path,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    criterion: Criterion = "edp",
-    threads: int | None = None,
-) -> int:
-    """Cost whole designs, a model and its hardware a row; returns the number of rows written.
-
-    Columns in: knobs of the workload and knobs or settings of the hardware. Columns added: latency_s, energy_j
-        (and its parts), average_power_w, peak_power_w, area_mm2, tops, utilisation, dram_bytes, required_bytes,
-        feasible, reason.
-    """
-    import workloads
-    from hw_models.cost import evaluate
-
-    table = read_csv(path_in)
-    hardware = load_hardware(hw, profile)
-    family = workloads.load(workload)
-    own = () if isinstance(hardware, Accelerator) else (*hardware.knobs, *hardware.settings)
-    # Where both sides know a name (weight_bits), it is the model's: the hardware follows what the model was built with.
-    model_columns = [name for name in table.columns if name in family.knobs]
-    hardware_columns = tuple(name for name in table.columns if name not in model_columns)
-    narrowed = Table(table.path, hardware_columns, [[r[table.columns.index(c)] for c in hardware_columns] for r in table.rows])
-    for name in hardware_columns:
-        if name not in own and name not in DESIGN_RESULTS:
-            close = nearest(name, (*own, *family.knobs))
-            hint = f"; did you mean {close!r}?" if close else ""
-            raise HardwareError(f"{table.path}: unknown column {name!r}: allowed are {', '.join((*family.knobs, *own))}{hint}")
-    fixed = {name: value for name, value in (defaults or {}).items() if name in own and name not in family.knobs}
-    designs = _Designs(narrowed, hardware, fixed, DESIGN_RESULTS)
-    added: dict[str, list[Any]] = {name: [None] * len(table.rows) for name in DESIGN_RESULTS}
-    models: dict[tuple[Any, ...], list[int]] = {}
-    for i in range(len(table.rows)):
-        models.setdefault(tuple(table.number(i, name) for name in model_columns), []).append(i)
-    for key, rows in models.items():
-        built = _build(family, table, rows[0], dict(zip(model_columns, key, strict=True)))
-        partners, place = np.unique(designs.of_row[rows], return_inverse=True)
-        cost = evaluate(designs.batch.take(partners), built, criterion=criterion, threads=threads)
-        for row, at in zip(rows, place.reshape(-1), strict=True):
-            for name in DESIGN_RESULTS[:-1]:
-                added[name][row] = getattr(cost, name)[at]
-            added["reason"][row] = cost.reason(int(at)) or ""
-    write_csv(path_out, table, added)
-    return len(table.rows)
-
-
-def _build(family: Family, table: Table, row: int, knobs: Mapping[str, Any]) -> Any:
-    from workloads.errors import WorkloadError
-
-    try:
-        return family.build(**knobs)
-    except WorkloadError as error:
-        raise HardwareError(f"{table.path}, line {row + 2}: {error}") from None

@@ -117,7 +117,8 @@ class _Loop:
         """Hand out work and take in results; the reason to stop, or None to go on."""
         self._check_failures(tolerated)
         ending = self._why_stop(stopping)
-        room = 0 if self.suspects else self.pool.count - len(self.running)
+        quarantined = bool(self.suspects) or any(item.alone for item in self.running.values())
+        room = 0 if quarantined else self.pool.count - len(self.running)
         if self.suspects and not self.running:
             self._submit(self.suspects.pop(0), alone=True)
         new: list[Trial] = []

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import workloads
 from hw_models import templates
-from hw_models.batch_files import evaluate_designs, evaluate_gemms
-from hw_models.cost import evaluate, unit_costs
+from hw_models.batch_files import evaluate_gemms
+from hw_models.cost import unit_costs
 from hw_models.errors import HardwareError
 from workloads.ops import Kind, Operation, OperationTable
 
@@ -99,31 +98,3 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         evaluate_gemms(source, "edge22", None, tmp_path / "missing" / "out.csv")
     with pytest.raises(HardwareError, match="did you mean 'edge22'"):
         evaluate_gemms(source, "edge2", None, tmp_path / "out.csv")
-
-
-def test_whole_designs_equal_the_evaluator(tmp_path: Path) -> None:
-    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_text(
-        "layers,hidden,heads,cores,width,depth,l2_kib,l2_words_per_cycle,glb_mib\n"
-        "6,480,12,4,64,16,256,64,4\n2,128,2,4,64,16,256,64,4\n6,480,12,1,32,2,64,32,2\n"
-    )
-    assert evaluate_designs(source, "edge22", "bert", None, target) == 3
-    template, family = templates.load("edge22"), workloads.load("bert")
-    for row in rows_of(target):
-        model = family.build(**{name: int(row[name]) for name in ("layers", "hidden", "heads")})
-        cost = evaluate(template.accelerator(**{name: int(row[name]) for name in template.knobs}), model)
-        for name in ("latency_s", "energy_j", "area_mm2", "tops", "peak_power_w", "required_bytes"):
-            assert float(row[name]) == float(getattr(cost, name))
-        assert row["feasible"] == "true"
-
-
-def test_whole_designs_say_which_line_is_wrong(tmp_path: Path) -> None:
-    source = tmp_path / "in.csv"
-    source.write_text(
-        "hidden,heads,cores,width,depth,l2_kib,l2_words_per_cycle,glb_mib\n480,12,4,64,16,256,64,4\n100,12,4,64,16,256,64,4\n"
-    )
-    with pytest.raises(HardwareError, match=r"line 3: hidden of bert"):
-        evaluate_designs(source, "edge22", "bert", None, tmp_path / "out.csv")
-    source.write_text("hiden,cores\n480,4\n")
-    with pytest.raises(HardwareError, match="did you mean 'hidden'"):
-        evaluate_designs(source, "edge22", "bert", None, tmp_path / "out.csv")
