@@ -173,7 +173,11 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
     with Study.open(file) as study:
-        problem = Problem.from_dict(study.description()["problem"])
+        description = study.description()
+        problem = Problem.from_dict(description["problem"])
+        if "refined_from" in description["provenance"]:
+            # A refinement has no blocks and no trials of its own: it is finished when it exists.
+            return load(file.parent)
         return _finish(study, problem, file.parent, threads=threads, say=say)
 
 
