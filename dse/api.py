@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dse import __version__, robustness
+from dse import __version__, analysis, robustness
 from dse.deployment import VARIABLE, Deployment
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, build_space, file_sha256, load_family, load_hardware
@@ -286,7 +286,7 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
 
     def swept(progress: Progress) -> None:
         if say:
-            say("designs", progress.points_done, progress.points, f"{progress.feasible:,} feasible")
+            say("designs", progress.points_done, progress.points, _so_far(progress, problem))
 
     evaluation = Evaluation(problem, threads=workers, progress=mapped)
     found: dict[str, Any] = {}
@@ -299,6 +299,8 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         front, summary = front_of(study.blocks(), len(problem.objectives))
         if not len(front):
             raise DseError(_no_feasible(summary.reasons, summary.points, study))
+        found["convergence"] = analysis.convergence(study.blocks(), front)
+        found["importance"] = analysis.importance(evaluation, problem.objectives)
     designs = describe_front(evaluation, front)
     run = Run(
         path=folder,
@@ -319,6 +321,15 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
     return run
+
+
+def _so_far(progress: Progress, problem: Problem) -> str:
+    """How many designs the front has so far, and the best value of each objective."""
+    if not len(progress.front):
+        return f"{progress.feasible:,} feasible"
+    best = progress.front.values.min(axis=0)
+    told = (f"best {o.metric} {o.sign * value:.4g}" for o, value in zip(problem.objectives, best, strict=True))
+    return f"front {len(progress.front)}, {', '.join(told)}"
 
 
 def _no_feasible(reasons: dict[str, int], points: int, study: Study) -> str:

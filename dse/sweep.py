@@ -33,6 +33,7 @@ class Progress:
     points_done: int
     points: int
     feasible: int
+    front: Front  # of the blocks so far
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,11 @@ def run(
     missing = [number for number in range(len(bounds)) if number not in done]
     points_done = sum((bounds[n][1] - bounds[n][0]) * evaluation.space.hardware_count for n in done)
     blocks_done, feasible = len(done), 0
+    so_far = front_of(study.blocks(), len(objectives))[0] if done else merge([], len(objectives))
 
     def tell() -> None:
         if on_progress:
-            on_progress(Progress(blocks_done, len(bounds), points_done, evaluation.space.size, feasible))
+            on_progress(Progress(blocks_done, len(bounds), points_done, evaluation.space.size, feasible, so_far))
 
     tell()
     with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -141,6 +143,7 @@ def run(
                 blocks_done += 1
                 points_done += result.points
                 feasible += result.feasible
+                so_far = merge([so_far, Front(result.front_models, result.front_hardware, result.front_values)], len(objectives))
                 submit()
                 tell()
 

@@ -158,6 +158,9 @@ def gemm_candidates(
         blocks = B * np.ceil(M / tile_m) * np.ceil(N / tile_n)
         for split in SPLITS:
             depth = np.ceil(K / (split * K_STEP)) * K_STEP
+            # A split works on at least MIN_SPLIT_K, the last one padded: so a longer k never opens a way that a shorter one,
+            # padded to it, would not have had.
+            depth = np.maximum(depth, MIN_SPLIT_K) if split > 1 else depth
             tiles = blocks * split
             waves = np.ceil(tiles / hardware.multiprocessors)
             # Partial sums of a split are written and read once more; they stay in the L2 where they fit.
@@ -166,7 +169,7 @@ def gemm_candidates(
             loads.append(waves * (tile_m + tile_n) * depth)
             l2.append(tiles * (tile_m + tile_n) * depth * size + outputs * size + partial)
             dram.append(operands + outputs * size + np.where(partial > hardware.l2_bytes, partial, 0.0))
-            allowed.append(np.full(M.shape, split == 1) | (depth >= MIN_SPLIT_K))
+            allowed.append(split <= np.maximum(np.ceil(K / MIN_SPLIT_K), 1))
     return GemmCandidates(np.array(slots), np.array(loads), np.array(l2), np.array(dram), np.array(allowed))
 
 

@@ -91,8 +91,32 @@ def _readme_python() -> str:
     return "\n".join(line[4:] for line in re.findall(r"^    import dse\n(?:    .*\n)*", text, re.MULTILINE)[0].splitlines())
 
 
+def _own_files(folder: Path) -> None:
+    """The files of a reader that the README's commands name: a model, an accelerator, products, a device, a quality function."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [64, 64], [0.0] * 4096)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "own",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 64])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph), folder / "model.onnx")
+    (folder / "mine.toml").write_text('template = "edge22"\n[knobs]\ncores = [2]\ndepth = [16, 32]\n')
+    (folder / "products.csv").write_text("batch,m,n,k\n1,512,768,768\n")
+    (folder / "device.toml").write_text("[device]\narea_mm2 = 100.0\nnode_nm = 7\n")
+    (folder / "train.py").write_text(
+        "def score(parameters, fidelity, seed):\n    return {'quality': (60.0 + parameters['layers'], 0.5)}\n"
+    )
+
+
 def test_readme_examples_run(tmp_path: Path) -> None:
     """In the README's order, so that the run that is resumed is there."""
+    pytest.importorskip("onnx")
+    _own_files(tmp_path)
     commands = [command for command in _readme_commands() if SLOW not in command]
     assert len(commands) >= 5
     for command in commands:
