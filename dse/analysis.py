@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ FloatArray = npt.NDArray[np.float64]
 _MARGIN = 0.1
 # Slicing three and more objectives takes n^(d-1) steps; beyond this the growth is not worth its time.
 _MOST_FOR_MANY = 300
-# Models that the importance of knobs is estimated from, evenly spaced over the space; every one meets all hardware points.
-_SAMPLED_MODELS = 48
+# Importance of the model's knobs: all models (at most so many) on a few hardware points; of the hardware's: all points under a few
+# models. Each is a full product, so that no knob is charged with what another one does.
+_MOST = 20_000
+_FEW = 32
 
 
 def convergence(blocks: Iterable[BlockResult], front: Front) -> dict[str, Any] | None:
@@ -50,35 +53,41 @@ def convergence(blocks: Iterable[BlockResult], front: Front) -> dict[str, Any] |
     return {"evaluations": evaluations, "hypervolume": shares, "unit": "share of the final hypervolume"}
 
 
-def importance(evaluation: Evaluation, objectives: Iterable[Objective]) -> list[dict[str, Any]]:
+def importance(evaluation: Evaluation, objectives: Sequence[Objective], *, most: int = _MOST, few: int = _FEW) -> list[dict[str, Any]]:
     """Share of a metric's variance that each knob explains by itself (first-order index), for each objective.
 
-    Estimated as the variance of the knob's conditional means over the variance of the metric's logarithm (quality: of the
-    metric), on all hardware points of evenly spaced models, infeasible ones included. Shares need not add up to one:
-    what is missing is interaction, and knobs of the model that move together (ffn with hidden) share what they explain.
+    The variance of the knob's conditional means over the variance of the metric's logarithm (quality: of the metric),
+    infeasible designs included. Knobs of the model are judged on up to ``most`` models under ``few`` random hardware points,
+    knobs of the hardware the other way round. Shares need not add up to one: what is missing is interaction, and knobs that
+    the space moves together (ffn with hidden) share what they explain.
     """
-    count = evaluation.space.model_count
-    models = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_MODELS)).round().astype(np.int64))
-    shape = (len(models), evaluation.space.hardware_count)
-    values: dict[str, FloatArray] = {objective.metric: np.empty(shape) for objective in objectives}
-    for row, model in enumerate(models.tolist()):
-        block = evaluation.block(model, model + 1)
-        for name, into in values.items():
-            into[row] = np.broadcast_to(block.metric(name), block.shape)[0]
-    found = []
-    for name, metric in values.items():
-        usable = np.isfinite(metric)
-        scaled = metric if name.startswith("quality") else np.log(np.where(usable & (metric > 0), metric, 1.0))
-        usable &= (metric > 0) | name.startswith("quality")
-        total = float(scaled[usable].var()) if usable.any() else 0.0
-        if total <= 0:
-            continue
-        for axis, columns in ((0, {k: v[models] for k, v in evaluation.space.models.items()}), (1, evaluation.space.hardware)):
-            for knob, column in columns.items():
+    random = np.random.default_rng(0)
+    space = evaluation.space
+    models = {"many": _some(random, space.model_count, most), "few": _some(random, space.model_count, few)}
+    points = {"many": _some(random, space.hardware_count, most), "few": _some(random, space.hardware_count, few)}
+    found: dict[str, list[dict[str, Any]]] = {objective.metric: [] for objective in objectives}
+    for axis, chosen_models, chosen_points in ((0, models["many"], points["few"]), (1, models["few"], points["many"])):
+        part = replace(
+            space,
+            models={name: column[chosen_models] for name, column in space.models.items()},
+            hardware={name: column[chosen_points] for name, column in space.hardware.items()},
+        )
+        block = Evaluation(evaluation.problem, space=part).block(0, part.model_count)
+        for name, rows in found.items():
+            metric = np.array(np.broadcast_to(block.metric(name), block.shape))
+            usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
+            scaled = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
+            total = float(scaled[usable].var()) if usable.any() else 0.0
+            for knob, column in (part.models if axis == 0 else part.hardware).items() if total > 0 else ():
                 share = _first_order(scaled, usable, column, axis, total)
                 if share is not None:
-                    found.append({"knob": knob, "metric": name, "share": share})
-    return found
+                    rows.append({"knob": knob, "metric": name, "share": share})
+    return [row for rows in found.values() for row in rows]
+
+
+def _some(random: np.random.Generator, count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many of ``count`` indices, in order."""
+    return np.sort(random.permutation(count)[:most]).astype(np.int64)
 
 
 def _first_order(values: FloatArray, usable: npt.NDArray[np.bool_], column: npt.NDArray[Any], axis: int, total: float) -> float | None:

@@ -41,6 +41,8 @@ Say = Callable[[str, int, int, str], None]
 
 # A space that a user may enumerate at the speed of the sweep without asking; larger ones need another strategy.
 EXHAUSTIVE_LIMIT = 500_000_000
+# Unit costs take about 200 bytes and some microseconds for each shape on each hardware point.
+MAPPING_LIMIT = 20_000_000
 
 
 def make_problem(
@@ -222,7 +224,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     block = evaluation.block(0, 1)
     design = evaluation.space.design(0, 0)
     if not block.mappable().all():
-        raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger l2_kib would do")
+        raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger buffers would do")
     names = [name for name in METRICS if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
@@ -352,6 +354,13 @@ def _check_size(problem: Problem) -> tuple[int, int]:
         raise UsageError(
             f"space of {space.size:,} designs is more than the {EXHAUSTIVE_LIMIT:,} that the exhaustive strategy takes; "
             "fix some knobs with --set"
+        )
+    built = load_family(problem).build(**space.models, **space.settings)
+    shapes = sum(len(phase.table.distinct().table) for phase in built.phases)
+    if shapes * space.hardware_count > MAPPING_LIMIT:
+        raise UsageError(
+            f"space needs {shapes:,} shapes x {space.hardware_count:,} hardware points = {shapes * space.hardware_count:,} mapping "
+            f"searches, more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; fix some knobs with --set"
         )
     return space.model_count, space.hardware_count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,7 +272,7 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
         )
         for i in range(batch.levels)
     )
-    return Accelerator(
+    record = Accelerator(
         name=name,
         cores=int(batch.cores[index]),
         array_rows=int(batch.array_rows[index]),
@@ -294,3 +295,6 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
         profile=batch.profile,
         source=source,
     )
+    # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
+    area = float(batch.area_mm2[index])
+    return record if float(record.batch().area_mm2[0]) == area else replace(record, area_mm2=area)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator import AcceleratorBatch, ArrayKind, Dataflow
+from hw_models.datacenter import datacenter
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.profiles import profile as find_profile
 
@@ -100,4 +101,4 @@ def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
     )
 
 
-BUILDERS: dict[str, Builder] = {"edge": edge}
+BUILDERS: dict[str, Builder] = {"edge": edge, "datacenter": datacenter}

@@ -229,8 +229,11 @@ def _voltage(voltage_v: npt.ArrayLike) -> FloatArray:
 
 def _polynomials(coefficients: FloatArray, voltage: FloatArray) -> FloatArray:
     """Polynomials of each node (n, powers) at supplies (points,): (n, points)."""
-    powers = voltage[None, :] ** np.arange(coefficients.shape[1] - 1, -1, -1)[:, None]
-    return np.asarray(coefficients @ powers)
+    # Horner, entry by entry: the rounding of a matrix product depends on how many points are computed together.
+    total = np.zeros((len(coefficients), len(voltage)))
+    for coefficient in coefficients.T:
+        total = total * voltage + coefficient[:, None]
+    return total
 
 
 @cache

@@ -59,7 +59,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
     )
 
 
-def knobs_of(args: argparse.Namespace) -> dict[str, int]:
+def knobs_of(args: argparse.Namespace) -> dict[str, Any]:
     """The knobs fixed with --set."""
     return _assignments("set", args.knobs)
 
@@ -93,18 +93,17 @@ def bind_of(args: argparse.Namespace) -> dict[str, int]:
     return _assignments("bind", args.bind)
 
 
-def _assignments(option: str, texts: list[str]) -> dict[str, int]:
+def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
     from dse.errors import UsageError
 
-    fixed: dict[str, int] = {}
+    fixed: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
-        try:
-            number = int(value)
-        except ValueError:
-            raise UsageError(f"{option} {text!r} has the value {value!r}; a whole number is needed") from None
+        number = _number_or_name(value.strip())
+        if isinstance(number, str) or (option == "bind" and not isinstance(number, int)):
+            raise UsageError(f"{option} {text!r} has the value {value!r}; a {'whole ' if option == 'bind' else ''}number is needed")
         name = name.strip()
         if fixed.get(name, number) != number:
             raise UsageError(f"{option} {name} is given twice, as {fixed[name]} and as {number}")

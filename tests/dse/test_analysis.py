@@ -33,7 +33,7 @@ def test_one_block_has_no_growth(tmp_path: Path) -> None:
 def test_importance_equals_a_group_by_over_the_whole_space() -> None:
     problem = api.make_problem("bert", ["min:energy_j", "min:area_mm2"], fixed=SMALL)
     evaluation = Evaluation(problem, threads=1)
-    found = {(row["knob"], row["metric"]): row["share"] for row in importance(evaluation, problem.objectives)}
+    found = {(row["knob"], row["metric"]): row["share"] for row in importance(evaluation, problem.objectives, few=10**6)}
     block = evaluation.block(0, evaluation.space.model_count)
     rows = []
     for model in range(block.shape[0]):
@@ -47,3 +47,14 @@ def test_importance_equals_a_group_by_over_the_whole_space() -> None:
         assert share == pytest.approx(means.var(ddof=0) / frame[metric].var(ddof=0), abs=1e-12), (knob, metric)
     assert found["layers", "area_mm2"] == pytest.approx(0.0, abs=1e-12)  # the die does not know the model
     assert ("cores", "area_mm2") not in found  # fixed knobs explain nothing and are not listed
+
+
+def test_a_knob_without_effect_is_never_charged_with_another_ones() -> None:
+    # The surrogate does not see ffn and heads; in this space they move on their own, so their share is nothing.
+    problem = api.make_problem("bert", "carbon", space="catransformers", fixed={**SMALL, "glb_mib": 4})
+    evaluation = Evaluation(problem, threads=1)
+    found = {(row["knob"], row["metric"]): row["share"] for row in importance(evaluation, problem.objectives)}
+    assert found["ffn", "quality"] == pytest.approx(0.0, abs=1e-12)
+    assert found["heads", "quality"] == pytest.approx(0.0, abs=1e-12)
+    assert found["width", "quality"] == pytest.approx(0.0, abs=1e-12)
+    assert found["hidden", "quality"] + found["layers", "quality"] == pytest.approx(1.0, abs=1e-9)
