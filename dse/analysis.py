@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,24 +65,33 @@ def importance(evaluation: Evaluation, objectives: Sequence[Objective], *, most:
     space = evaluation.space
     models = {"many": _some(random, space.model_count, most), "few": _some(random, space.model_count, few)}
     points = {"many": _some(random, space.hardware_count, most), "few": _some(random, space.hardware_count, few)}
-    found: dict[str, list[dict[str, Any]]] = {objective.metric: [] for objective in objectives}
-    for axis, chosen_models, chosen_points in ((0, models["many"], points["few"]), (1, models["few"], points["many"])):
-        part = replace(
-            space,
-            models={name: column[chosen_models] for name, column in space.models.items()},
-            hardware={name: column[chosen_points] for name, column in space.hardware.items()},
-        )
-        block = Evaluation(evaluation.problem, space=part).block(0, part.model_count)
-        for name, rows in found.items():
-            metric = np.array(np.broadcast_to(block.metric(name), block.shape))
-            usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
-            scaled = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
-            total = float(scaled[usable].var()) if usable.any() else 0.0
-            for knob, column in (part.models if axis == 0 else part.hardware).items() if total > 0 else ():
-                share = _first_order(scaled, usable, column, axis, total)
-                if share is not None:
-                    rows.append({"knob": knob, "metric": name, "share": share})
-    return [row for rows in found.values() for row in rows]
+    # Few models are ranges of the evaluation itself, whose mappings are known; few points are a small evaluation of their own,
+    # as a range of points under all models would be the whole sweep again.
+    part = replace(
+        space,
+        models={name: column[models["many"]] for name, column in space.models.items()},
+        hardware={name: column[points["few"]] for name, column in space.hardware.items()},
+    )
+    whole = Evaluation(evaluation.problem, space=part).block(0, part.model_count)
+    single = [evaluation.block(model, model + 1) for model in models["few"].tolist()]
+    points_knobs = {name: column[points["many"]] for name, column in space.hardware.items()}
+    found = []
+    for name in (objective.metric for objective in objectives):
+        under_all = np.broadcast_to(whole.metric(name), whole.shape)
+        under_few = np.concatenate([np.broadcast_to(b.metric(name), b.shape)[:, points["many"]] for b in single])
+        found += [*_shares(name, under_all, part.models, 0), *_shares(name, under_few, points_knobs, 1)]
+    return found
+
+
+def _shares(name: str, metric: FloatArray, knobs: Mapping[str, npt.NDArray[Any]], axis: int) -> list[dict[str, Any]]:
+    """The share of each knob along one axis of a metric (models, points)."""
+    usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
+    scaled = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
+    total = float(scaled[usable].var()) if usable.any() else 0.0
+    if total <= 0:
+        return []
+    shares = {knob: _first_order(scaled, usable, column, axis, total) for knob, column in knobs.items()}
+    return [{"knob": knob, "metric": name, "share": share} for knob, share in shares.items() if share is not None]
 
 
 def _some(random: np.random.Generator, count: int, most: int) -> npt.NDArray[np.int64]:

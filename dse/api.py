@@ -28,6 +28,7 @@ from dse.objectives import default_constraints as constraints_by_default
 from dse.problem import DEFAULT_SPACE, Problem
 from dse.quality import for_workload as surrogate_for
 from dse.run import Run, describe_front, load, support_name, write_files
+from dse.strategies.choose import SWEEP_LIMIT
 from dse.study import FILE_NAME, Study
 from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.sweep import run as run_sweep
@@ -39,8 +40,6 @@ __all__ = ["evaluate", "load", "make_problem", "resume", "search"]
 # `say(stage, done, total, note)`: stages are "mappings" (unit costs) and "designs" (the sweep).
 Say = Callable[[str, int, int, str], None]
 
-# A space that a user may enumerate at the speed of the sweep without asking; larger ones need another strategy.
-EXHAUSTIVE_LIMIT = 500_000_000
 # Unit costs take about 200 bytes and some microseconds for each shape on each hardware point.
 MAPPING_LIMIT = 20_000_000
 
@@ -350,9 +349,9 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
 
 def _check_size(problem: Problem) -> tuple[int, int]:
     space = build_space(problem, load_family(problem), load_hardware(problem))
-    if space.size > EXHAUSTIVE_LIMIT:
+    if space.size > SWEEP_LIMIT:
         raise UsageError(
-            f"space of {space.size:,} designs is more than the {EXHAUSTIVE_LIMIT:,} that the exhaustive strategy takes; "
+            f"space of {space.size:,} designs is more than the {SWEEP_LIMIT:,} that the exhaustive strategy takes; "
             "fix some knobs with --set"
         )
     built = load_family(problem).build(**space.models, **space.settings)

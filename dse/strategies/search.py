@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dse.errors import DseError
 from dse.evaluation import Evaluation
 from dse.execution import Workers
+from dse.learnt import DEFAULT_BUDGET
 from dse.pareto import Front
 from dse.strategies import make
 from dse.strategies.choose import check, check_budget, choose
@@ -25,7 +26,6 @@ from dse.trials import Measured, Trial, TrialStore
 
 FloatArray = npt.NDArray[np.float64]
 
-DEFAULT_BUDGET = 50
 # Strategies whose trials are models with their exact hardware; the others propose whole designs.
 MODEL_STRATEGIES = ("nested", "random", "sobol", "exhaustive", "nsga2")
 
