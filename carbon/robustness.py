@@ -37,11 +37,13 @@ class Robustness:
 @dataclass(frozen=True, slots=True)
 class Group:
     """Designs that one call of the carbon model costs: their indices, inputs of :class:`carbon.device.Device` (one value a
-    design of the group, or shared), and the grid of operation, whose range scales operational carbon."""
+    design of the group, or shared), the grid of operation, whose range scales operational carbon, and how many such devices a
+    design has (one value, or one a design)."""
 
     members: npt.NDArray[np.int64]
     devices: Mapping[str, Any]
     use_grid: GridFactor
+    count: npt.NDArray[np.int64] | int = 1
 
 
 def front(
@@ -111,7 +113,7 @@ def _drawn(profile: str, group: Group, embodied: FloatArray, draws: int, seed: i
     """Ranges of a group's factors, its embodied carbon (draws, designs), and the factor on its operation (draws, 1)."""
     recipe, inputs = recipes.get(profile), device.Device(**group.devices)
     values = Values()
-    ours = np.asarray(device.evaluate(recipe, inputs, values).embodied_kgco2e, dtype=np.float64)
+    ours = np.asarray(device.evaluate(recipe, inputs, values).embodied_kgco2e, dtype=np.float64) * group.count
     # the study's figure and ours come from the same formulas; a difference means another device or another version
     if np.abs(ours - embodied).max() > 1e-6 * np.abs(embodied).max():
         raise CarbonError("embodied carbon of the study differs from that of its devices; it was made by another version")
@@ -120,7 +122,7 @@ def _drawn(profile: str, group: Group, embodied: FloatArray, draws: int, seed: i
     drawn = {key: column[:, None] for key, column in uncertainty.draws(ranges, draws, seed).items()}
     intensity = drawn.pop("use.grid") / group.use_grid.gco2e_per_kwh
     made = device.evaluate(recipe, inputs, Values(drawn)).embodied_kgco2e
-    return ranges, np.broadcast_to(np.asarray(made, dtype=np.float64), (draws, embodied.size)), intensity
+    return ranges, np.broadcast_to(np.asarray(made, dtype=np.float64) * group.count, (draws, embodied.size)), intensity
 
 
 def _requests(metrics: Mapping[str, Any], embodied: FloatArray, operation: FloatArray) -> FloatArray:

@@ -133,14 +133,16 @@ class Evaluation:
         table = concatenate([phase.table for phase in workload.phases])
         runs = np.concatenate([np.full(len(phase.table), float(phase.runs)) for phase in workload.phases])
         self.table = table
-        self.shapes, index = table.distinct()
+        self.shapes, index = table.distinct(parallel=not self.points.one_chip)
         count = self.space.model_count
         self.index: IntArray = np.ascontiguousarray(np.broadcast_to(index, (count, len(table))))
         self.weight: FloatArray = np.ascontiguousarray(np.broadcast_to(table.repeat * runs, (count, len(table))))
         self.row_macs: FloatArray = np.broadcast_to(table.row_macs() * runs, (count, len(table)))
         self.parameters = self._per_model(workload.parameter_count())
         self.macs = self._per_model(workload.macs())
-        self.memory_bytes = self._per_model(workload.weight_bytes() + workload.activation_bytes() + workload.kv_cache_bytes())
+        # Chips share weights and cache; each holds the activations whole.
+        self.shared_bytes = self._per_model(workload.weight_bytes() + workload.kv_cache_bytes())
+        self.activation_bytes = self._per_model(workload.activation_bytes())
         self.quality = _predict(self.family, self.space.models)
 
     def _per_model(self, value: Any) -> FloatArray:
@@ -248,6 +250,11 @@ class Block:
         dynamic = self._sum(self._evaluation.unit.energy_j)
         return np.asarray(dynamic + self._evaluation.points.leakage_w * self.metric("latency_s"))
 
+    def _dram_fill(self) -> FloatArray:
+        e = self._evaluation
+        held = e.shared_bytes[self._models, None] + e.activation_bytes[self._models, None] * e.points.chips[None, :]
+        return np.asarray(held / e.points.dram_bytes[None, :])
+
     def _peak_power(self) -> FloatArray:
         e = self._evaluation
         # The compatibility profile knows operations that take no time; they have no power.
@@ -286,7 +293,7 @@ _COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
     "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
-    "dram_fill": lambda b: b._evaluation.memory_bytes[b._models, None] / b._evaluation.points.dram_bytes[None, :],
+    "dram_fill": lambda b: b._dram_fill(),
 }
 
 

@@ -22,7 +22,7 @@ _METRICS = (
     Metric("quality_se", "%", "min", "standard error of quality"),
     Metric("latency_s", "s", "min", "time of one request"),
     Metric("energy_j", "J", "min", "energy of one request: dynamic plus leakage while it runs"),
-    Metric("area_mm2", "mm2", "min", "silicon area of the accelerator die"),
+    Metric("area_mm2", "mm2", "min", "silicon area of the accelerator's dies"),
     Metric("tops", "1e12 op/s", "max", "peak throughput of the arrays, two operations a MAC"),
     Metric("power_w", "W", "min", "average power over the lifetime at the request rate, idle time at idle power"),
     Metric("peak_power_w", "W", "min", "power of the hungriest operation, leakage included"),

@@ -35,7 +35,8 @@ class Points:
 
     Attributes:
         design: index of the hardware design of each point; batches: the distinct designs, in order, in groups of one DRAM type.
-        area_mm2, tops, leakage_w, dram_bytes, dram_bytes_per_s: of the design at each point.
+        chips: of the design at each point; a chip with its memory is a device to the carbon model.
+        area_mm2, tops, leakage_w, dram_bytes: of all chips; dram_bytes_per_s: of one.
         rate_per_s, lifetime_years, pue, gco2e_per_kwh: of the deployment at each point.
         groups: what the carbon model is told, a group of points a call: their indices, inputs, and the grid of use.
         embodied_kgco2e, parts: carbon of making the device, whole and by part; makeable: whether it can be made at all.
@@ -44,6 +45,7 @@ class Points:
 
     design: IntArray
     batches: tuple[AcceleratorBatch, ...]
+    chips: IntArray
     area_mm2: FloatArray
     tops: FloatArray
     leakage_w: FloatArray
@@ -66,6 +68,11 @@ class Points:
     def one_deployment(self) -> bool:
         """Whether every point is a design of its own, in the designs' order."""
         return len(self.design) == sum(map(len, self.batches)) and bool((np.diff(self.design) == 1).all())
+
+    @property
+    def one_chip(self) -> bool:
+        """Whether every design is a single chip."""
+        return all(batch.one_chip for batch in self.batches)
 
     def unit_costs(
         self,
@@ -108,12 +115,13 @@ def make_points(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]
 
     memory_type = np.concatenate([np.full(len(batch), batch.level_kinds[-1]) for batch in batches])[design]
     names = {"memory_type": memory_type, "fab_grid": of_deployment("fab_grid"), "package": of_deployment("package")}
+    chips = of_designs("chips")
     numbers = {
-        "area_mm2": of_designs("area_mm2"),
+        "area_mm2": of_designs("die_mm2"),
         "node_nm": of_designs("node_nm"),
-        "memory_gb": of_designs("dram_bytes") / 2**30,
+        "memory_gb": of_designs("dram_bytes") / chips / 2**30,
     }
-    groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers)
+    groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
     embodied, parts, makeable, sources = _embodied(deployment, groups, len(design), hardware.name)
     intensity = np.empty(len(design))
     for group in groups:
@@ -121,6 +129,7 @@ def make_points(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]
     return Points(
         design=design,
         batches=tuple(batches),
+        chips=chips,
         area_mm2=of_designs("area_mm2"),
         tops=of_designs("tops"),
         leakage_w=of_designs("leakage_w"),
@@ -163,7 +172,7 @@ def _designs(hardware: HardwareSpace, own: Mapping[str, Any], count: int) -> tup
 
 
 def _groups(
-    deployment: Deployment, names: Mapping[str, npt.NDArray[Any]], numbers: Mapping[str, FloatArray]
+    deployment: Deployment, names: Mapping[str, npt.NDArray[Any]], numbers: Mapping[str, FloatArray], chips: IntArray
 ) -> list[carbon.robustness.Group]:
     """Points that share the named inputs of the carbon model: one call each."""
     # Some profiles fix the carbon of a wafer themselves and refuse a grid of the fab.
@@ -176,7 +185,8 @@ def _groups(
         grid = carbon.grid.lookup(chosen.pop("grid"))
         if not chooses_grid:
             del chosen["fab_grid"]
-        found.append(carbon.robustness.Group(here, {name: column[here] for name, column in numbers.items()} | chosen, grid))
+        devices = {name: column[here] for name, column in numbers.items()} | chosen
+        found.append(carbon.robustness.Group(here, devices, grid, chips[here]))
     return found
 
 
@@ -198,10 +208,10 @@ def _embodied(
             raise UsageError(
                 f"carbon profile {deployment.carbon_profile} cannot cost {label}: {error}; --carbon-profile default knows more memories"
             ) from error
-        total[here] = found.embodied_kgco2e
+        total[here] = found.embodied_kgco2e * group.count
         makeable[here] = found.feasible
         for name, part in found.parts.items():
-            parts.setdefault(name, np.zeros(count))[here] = part
+            parts.setdefault(name, np.zeros(count))[here] = part * group.count
         for factor in (*found.sources, group.use_grid):
             entry = asdict(factor)
             sources[repr(entry)] = entry

@@ -77,6 +77,8 @@ class MemoryLevel:
 class Accelerator:
     """One accelerator design; ``levels`` from the innermost to the DRAM.
 
+    Everything but ``chips`` describes one chip with its DRAM.
+
     Attributes:
         cores: cores, each with one array and its share of the vector lanes.
         array_rows, array_columns: multiply-accumulate units of one core's array.
@@ -90,6 +92,10 @@ class Accelerator:
         voltage_v: supply; dynamic energy goes with (voltage_v / nominal_v)^2, leakage with voltage_v / nominal_v.
         area_mm2, leakage_w, mac_pj: values that replace those of the technology tables (None: the tables).
         profile: technology profile (`hw_models.profiles`).
+        chips: equal chips that share a request (`hw_models.parallel`).
+        link_bytes_per_s: rate of a chip's links in one direction, all together; needed from two chips on.
+        link_latency_s, link_fixed_s: time of a message before its first byte, and of starting a collective.
+        link_pj_per_bit: energy of a bit that crosses a link.
     """
 
     name: str
@@ -115,6 +121,11 @@ class Accelerator:
     area_mm2: float | None = None
     leakage_w: float | None = None
     profile: str = "default"
+    chips: int = 1
+    link_bytes_per_s: float = 0.0
+    link_latency_s: float = 0.0
+    link_fixed_s: float = 0.0
+    link_pj_per_bit: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -152,7 +163,8 @@ class AcceleratorBatch:
 
     ``level_*`` run from the innermost level to the DRAM. Energies are in pJ, per word of ``word_bits``;
     ``array_kind`` and ``dataflow`` hold codes of `ArrayKind` and `Dataflow`. ``leakage_w`` is the power of a design
-    that does nothing (idle power): SRAM leakage.
+    that does nothing (idle power): SRAM leakage. ``area_mm2``, ``leakage_w``, ``tops`` and ``dram_bytes`` are those of
+    all chips together, the other columns those of one chip.
     """
 
     profile: str
@@ -190,6 +202,11 @@ class AcceleratorBatch:
     register_write_pj_per_word: FloatArray
     area_mm2: FloatArray
     leakage_w: FloatArray
+    chips: IntArray
+    link_bytes_per_s: FloatArray
+    link_latency_s: FloatArray
+    link_fixed_s: FloatArray
+    link_pj_per_bit: FloatArray
     names: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -203,17 +220,27 @@ class AcceleratorBatch:
     @cached_property
     def tops(self) -> FloatArray:
         """Peak rate (points,) [10^12 operations/s], a multiply-accumulate counted as two."""
-        macs = (self.cores * self.array_rows * self.array_columns).astype(np.float64)
+        macs = (self.chips * self.cores * self.array_rows * self.array_columns).astype(np.float64)
         return np.asarray(macs * 2 * self.frequency_hz / 1e12)
 
     @property
     def dram_bytes(self) -> IntArray:
-        """Capacity of the DRAM (points,) [bytes]."""
-        return self.level_bytes[:, -1]
+        """Capacity of the DRAM of all chips (points,) [bytes]."""
+        return self.chips * self.level_bytes[:, -1]
+
+    @property
+    def die_mm2(self) -> FloatArray:
+        """Area of one chip (points,) [mm2]."""
+        return self.area_mm2 / self.chips
+
+    @property
+    def one_chip(self) -> bool:
+        """Whether every design is a single chip."""
+        return bool((self.chips == 1).all())
 
     @property
     def dram_bytes_per_s(self) -> FloatArray:
-        """Read bandwidth of the DRAM (points,) [bytes/s]."""
+        """Read bandwidth of one chip's DRAM (points,) [bytes/s]."""
         return np.asarray(self.level_read_words_per_cycle[:, -1] * (self.word_bits / 8) * self.frequency_hz)
 
     def take(self, index: npt.ArrayLike) -> AcceleratorBatch:

@@ -70,6 +70,11 @@ NUMBERS: dict[str, Rule] = {
     "mac_pj": Rule(False, 1e-6, 1e6, "pJ"),
     "area_mm2": Rule(False, 1e-6, 1e6, "mm2"),
     "leakage_w": Rule(False, 0.0, 1e5, "W"),
+    "chips": Rule(True, 1, 65_536, ""),
+    "link_bytes_per_s": Rule(False, 0.0, 1e14, "bytes/s"),
+    "link_latency_s": Rule(False, 0.0, 1.0, "s"),
+    "link_fixed_s": Rule(False, 0.0, 1.0, "s"),
+    "link_pj_per_bit": Rule(False, 0.0, 1e4, "pJ/bit"),
 }
 LEVEL_NUMBERS: dict[str, Rule] = {
     "bytes": Rule(True, 1, 2**50, "bytes"),
@@ -91,7 +96,16 @@ OPTIONAL = (
     "mac_pj",
     "area_mm2",
     "leakage_w",
+    "chips",
+    "link_bytes_per_s",
+    "link_latency_s",
+    "link_fixed_s",
+    "link_pj_per_bit",
 )
+SINGLE_CHIP: dict[str, float] = {
+    **{"chips": 1, "link_bytes_per_s": 0.0, "link_latency_s": 0.0},
+    **{"link_fixed_s": 0.0, "link_pj_per_bit": 0.0},
+}
 LEVEL_OPTIONAL = ("area_bytes", "read_pj_per_word", "write_pj_per_word")
 TEXTS = ("name", "array_kind", "dataflow", "profile", "source")
 LEVEL_FIELDS = (
@@ -127,6 +141,9 @@ def check(a: Accelerator, where: str = "") -> None:
                 rule.check(f"levels.{level.name}.{name}", value, where)
         if level.kind != "sram" and level.kind not in dram_types():
             raise unknown_name(f"levels.{level.name}.kind", level.kind, ("sram", *dram_types()), where=where)
+    if a.chips > 1 and a.link_bytes_per_s <= 0:
+        allowed = f"a positive number of bytes/s where chips is {a.chips}"
+        raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
     names = [level.name for level in a.levels]
     if len(set(names)) != len(names):
         raise HardwareError(f"{where}: levels must have different names, got {', '.join(names)}")
@@ -390,7 +407,9 @@ def accelerator_toml(a: Accelerator) -> str:
     lines = [f"name = {_quote(a.name)}", f"profile = {_quote(a.profile)}"]
     if a.source:
         lines.append(f"source = {_quote(a.source)}")
-    skip = ("register_bytes", "array_rows", "array_columns", "vector_lanes", "vector_buffer_bytes")
+    skip = {"register_bytes", "array_rows", "array_columns", "vector_lanes", "vector_buffer_bytes"}
+    # A single chip without links is the usual case and says nothing of them.
+    skip |= {name for name, alone in SINGLE_CHIP.items() if getattr(a, name) == alone}
     for name in NUMBERS:
         value = getattr(a, name)
         if name not in skip and value is not None:

@@ -185,7 +185,8 @@ def evaluate_gemms(
 
     Columns in: batch, m, n, k (``out[b, m, n] = in[b, m, k] x second[b, k, n]``), any knob or setting of the
         hardware, and optionally ``shared_weights`` (1: the batch shares the second operand). Columns added: cycles,
-        latency_s, energy_j (dynamic and leakage), utilisation (of the arrays' peak), bound, mapping.
+        latency_s, energy_j (dynamic and leakage), utilisation (of the arrays' peak), bound, mapping. A product runs on one
+        chip, whatever ``chips`` says: how chips share it depends on the model around it.
     """
     from hw_models.cost import check_criterion
     from hw_models.gemm import search_products
@@ -223,7 +224,7 @@ def evaluate_gemms(
             assert found.mapping is not None
             added["cycles"][row] = float(found.cycles[s, p])
             added["latency_s"][row] = latency
-            added["energy_j"][row] = float(found.energy_pj[s, p] * 1e-12 + points.leakage_w[p] * latency)
+            added["energy_j"][row] = float(found.energy_pj[s, p] * 1e-12 + points.leakage_w[p] / points.chips[p] * latency)
             added["utilisation"][row] = macs / (float(found.cycles[s, p]) * peak)
             added["bound"][row] = found.bound(s, p)
             added["mapping"][row] = mapping_text(found.mapping, s, p, points.level_names)

@@ -15,6 +15,8 @@ from hw_models.errors import HardwareError
 from hw_models.profiles import profile as find_profile
 from hw_models.technology import REFERENCE_V, dram, logic, logic_energy, sram
 
+LINKS = ("link_bytes_per_s", "link_latency_s", "link_fixed_s", "link_pj_per_bit")
+
 
 def level_energies(
     kinds: Sequence[str],
@@ -75,13 +77,16 @@ def resolve(
     level_area_bytes: IntArray,
     level_read_words_per_cycle: FloatArray,
     level_write_words_per_cycle: FloatArray,
+    chips: IntArray | None = None,
+    links: dict[str, FloatArray] | None = None,
     names: tuple[str, ...] = (),
     overrides: dict[str, npt.NDArray[np.float64]] | None = None,
 ) -> AcceleratorBatch:
     """The batch with energies, area and leakage from the tables; ``overrides`` replace them where they are finite.
 
     ``overrides`` may hold mac_pj, area_mm2, leakage_w (points,), level_read_pj_per_word and level_write_pj_per_word
-    (points, levels).
+    (points, levels), all of one chip. ``chips`` (points,): None for one; ``links``: the columns of that name, 0 where left
+    out.
     """
     rules = find_profile(profile)
     voltage = voltage_v / nominal_v
@@ -123,6 +128,10 @@ def resolve(
     }
     for key, value in (overrides or {}).items():
         resolved[key] = np.where(np.isfinite(value), value, resolved[key])
+    count = np.ones(len(cores), dtype=np.int64) if chips is None else chips
+    for key in ("area_mm2", "leakage_w"):
+        resolved[key] = resolved[key] * count
+    link = {name: (links or {}).get(name, np.zeros(len(cores))) for name in LINKS}
     return AcceleratorBatch(
         profile=profile,
         level_names=level_names,
@@ -152,7 +161,9 @@ def resolve(
         level_area_bytes=level_area_bytes,
         level_read_words_per_cycle=level_read_words_per_cycle,
         level_write_words_per_cycle=level_write_words_per_cycle,
+        chips=count,
         names=names,
+        **link,
         **resolved,
     )
 
@@ -239,6 +250,8 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
         level_area_bytes=np.array(area_bytes, dtype=np.int64),
         level_read_words_per_cycle=per_level("read_words_per_cycle"),
         level_write_words_per_cycle=per_level("write_words_per_cycle"),
+        chips=ints("chips"),
+        links={name: floats(name) for name in LINKS},
         names=tuple(a.name for a in accelerators),
         overrides={
             "mac_pj": maybe("mac_pj"),
@@ -293,8 +306,10 @@ def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: st
         register_bytes=int(batch.register_bytes[index]),
         vector_buffer_bytes=int(batch.vector_buffer_bytes[index]),
         profile=batch.profile,
+        chips=int(batch.chips[index]),
+        **{name: float(getattr(batch, name)[index]) for name in LINKS},
         source=source,
     )
     # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
     area = float(batch.area_mm2[index])
-    return record if float(record.batch().area_mm2[0]) == area else replace(record, area_mm2=area)
+    return record if float(record.batch().area_mm2[0]) == area else replace(record, area_mm2=area / int(batch.chips[index]))

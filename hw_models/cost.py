@@ -9,13 +9,13 @@ slowest is its bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from hw_models import precision
+from hw_models import parallel, precision
 from hw_models.accelerator import Accelerator, AcceleratorBatch
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.profiles import profile as find_profile
@@ -30,7 +30,7 @@ Criterion = Literal["edp", "latency", "energy"]
 CRITERIA: tuple[Criterion, ...] = ("edp", "latency", "energy")
 Progress = Callable[[int, int], None]
 Unmapped = Literal["error", "infinite"]
-ADDITIVE = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s", "dram_bytes")
+ADDITIVE = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s", "link_s", "dram_bytes")
 """Quantities of `UnitCosts` that add over operations."""
 
 
@@ -41,10 +41,12 @@ class UnitCosts:
     Attributes:
         latency_s: time from start to end.
         energy_j: dynamic energy; leakage is a property of the design and the time (`AcceleratorBatch.leakage_w`).
-        array_s, vector_s, dram_s: busy time of the arrays, of the vector unit, and of the DRAM.
-        dram_bytes: bytes read from and written to the DRAM.
+        array_s, vector_s, dram_s: busy time of the arrays, of the vector unit, and of the DRAM of the chip with the
+            largest share.
+        link_s: time of the collective that several chips run behind it (0 on one chip).
+        dram_bytes: bytes read from and written to the DRAM of all chips.
         bound: what limits the latency, as an index of ``bound_names``.
-        bound_names: compute, the levels of memory from the innermost, vector.
+        bound_names: compute, the levels of memory from the innermost, vector, and link where a design has several chips.
     """
 
     latency_s: FloatArray
@@ -52,6 +54,7 @@ class UnitCosts:
     array_s: FloatArray
     vector_s: FloatArray
     dram_s: FloatArray
+    link_s: FloatArray
     dram_bytes: FloatArray
     bound: npt.NDArray[np.int8]
     bound_names: tuple[str, ...]
@@ -66,7 +69,7 @@ class UnitCosts:
 def empty_costs(shapes: int, hardware: AcceleratorBatch) -> UnitCosts:
     """Zero costs (shapes, points), to be filled."""
     arrays: dict[str, Any] = {name: np.zeros((shapes, len(hardware))) for name in ADDITIVE}
-    names = ("compute", *hardware.level_names, "vector")
+    names = ("compute", *hardware.level_names, "vector", *(() if hardware.one_chip else ("link",)))
     return UnitCosts(**arrays, bound=np.zeros((shapes, len(hardware)), dtype=np.int8), bound_names=names)
 
 
@@ -89,7 +92,7 @@ def unit_costs(
 
     Args:
         shapes: operations with columns (shapes,): one model's, or the table of `OperationTable.distinct`.
-            ``repeat`` is not used.
+            ``repeat`` is not used. Where a design has several chips, the shapes of `OperationTable.distinct(parallel=True)`.
         hardware: designs (points,).
         criterion: what the mapping of a product minimises: energy-delay product, latency or energy.
         threads: threads of the mapping search (None: one a core of the machine); the result does not depend on it.
@@ -107,33 +110,65 @@ def unit_costs(
         )
     if len(hardware) == 0:
         raise HardwareError("unit_costs needs at least one design, got none")
-    parts = precision.groups(hardware)
+    parts = [
+        (widths, chips, points[here])
+        for widths, points in precision.groups(hardware)
+        for chips, here in parallel.groups(hardware.take(points))
+    ]
     if len(parts) == 1:
-        return _at_widths(shapes, hardware, parts[0][0], criterion, threads, progress, unmapped)
+        return _shared(shapes, hardware, *parts[0][:2], criterion, threads, progress, unmapped)
     costs = empty_costs(len(shapes), hardware)
-    for widths, points in parts:
-        found = _at_widths(shapes, hardware.take(points), widths, criterion, threads, progress, unmapped)
+    for widths, chips, points in parts:
+        found = _shared(shapes, hardware.take(points), widths, chips, criterion, threads, progress, unmapped)
         for name in (*ADDITIVE, "bound"):
             getattr(costs, name)[:, points] = getattr(found, name)
     return costs
 
 
-def _at_widths(
+def _shared(
     shapes: OperationTable,
     hardware: AcceleratorBatch,
     widths: precision.Widths,
+    chips: int,
     criterion: Criterion,
     threads: int | None,
     progress: Progress | None,
     unmapped: Unmapped,
 ) -> UnitCosts:
-    """`unit_costs` of designs that impose the same precision."""
+    """`unit_costs` of designs with the same precision and number of chips: the largest share, then the collective."""
     shapes = precision.at_widths(shapes, widths)
     precision.check_macs(shapes, hardware)
+    parallel.check_collectives(shapes)
+    if chips == 1:
+        return _on_one_chip(shapes, hardware, criterion, threads, progress, unmapped)
+    shares = parallel.shares(shapes, chips)
+    exchange = parallel.exchange(shapes, hardware, chips)
+    costs = _on_one_chip(shares.table, hardware, criterion, threads, progress, unmapped)
+    at_work = shares.at_work[:, None].astype(np.float64)
+    bound = np.where(exchange.latency_s > costs.latency_s, costs.bound_names.index("link"), costs.bound).astype(np.int8)
+    return replace(
+        costs,
+        latency_s=costs.latency_s + exchange.latency_s,
+        energy_j=costs.energy_j * at_work + exchange.energy_j,
+        link_s=exchange.latency_s,
+        dram_bytes=costs.dram_bytes * at_work,
+        bound=bound,
+    )
+
+
+def _on_one_chip(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    criterion: Criterion,
+    threads: int | None,
+    progress: Progress | None,
+    unmapped: Unmapped,
+) -> UnitCosts:
+    """`unit_costs` of what one chip does; collectives between chips are no work of its own."""
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
-    vector = ~products & ~attention
+    vector = ~products & ~attention & (kind != Kind.COLLECTIVE)
     if vector.any():
         _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
     if products.any():
@@ -161,7 +196,7 @@ def _vector_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntA
         found = vector.physical(table, hardware)
     latency, bound = slowest([found.lanes_s, *found.level_s])
     # Candidate 0 is the vector unit; the levels keep their place.
-    costs.bound[rows] = np.where(bound == 0, len(costs.bound_names) - 1, bound)
+    costs.bound[rows] = np.where(bound == 0, costs.bound_names.index("vector"), bound)
     costs.latency_s[rows], costs.energy_j[rows] = latency, found.energy_j
     costs.vector_s[rows], costs.dram_s[rows], costs.dram_bytes[rows] = found.lanes_s, found.level_s[-1], found.dram_bytes
 
@@ -221,7 +256,7 @@ class Cost:
         latency_s: of one request, phases and operations one after the other.
         energy_j: dynamic energy plus leakage times latency.
         dynamic_j, leakage_j: its two parts.
-        array_s, vector_s, dram_s, dram_bytes: busy times and traffic (see `UnitCosts`).
+        array_s, vector_s, dram_s, link_s, dram_bytes: busy times and traffic (see `UnitCosts`).
         peak_power_w: largest mean power of any operation, leakage included.
         average_power_w: energy over latency.
         macs: multiply-accumulates, () or (models,).
@@ -240,6 +275,7 @@ class Cost:
     array_s: FloatArray
     vector_s: FloatArray
     dram_s: FloatArray
+    link_s: FloatArray
     dram_bytes: FloatArray
     peak_power_w: FloatArray
     average_power_w: FloatArray
@@ -330,7 +366,7 @@ def evaluate(
     peak: FloatArray | None = None
     row_costs: list[RowCosts] = []
     for phase, table, runs in phases:
-        shapes, index = table.distinct()
+        shapes, index = table.distinct(parallel=not batch.one_chip)
         unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
         for name, value in table_sums(table, index, unit).items():
             sums[name] = sums.get(name, 0.0) + value * runs
@@ -343,16 +379,20 @@ def evaluate(
 
 
 def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorBatch) -> FloatArray:
-    """Bytes of weights, peak activations and KV cache that the DRAM of each design must hold (models, points)."""
+    """Bytes of weights, peak activations and KV cache that the DRAM of each design must hold (models, points).
+
+    Several chips share weights and cache, and each holds the activations whole.
+    """
     parts: list[tuple[FloatArray, IntArray]] = []
     for widths, points in precision.groups(hardware):
         if isinstance(operations, OperationTable):
             table = precision.at_widths(operations, widths)
-            needed = table.weight_bytes() + table.activation_bytes()
+            shared, held = table.weight_bytes(), table.activation_bytes()
         else:
             workload = precision.workload_at_widths(operations, widths)
-            needed = workload.weight_bytes() + workload.activation_bytes() + workload.kv_cache_bytes()
-        parts.append((np.asarray(needed, dtype=np.float64).reshape(-1, 1), points))
+            shared, held = workload.weight_bytes() + workload.kv_cache_bytes(), workload.activation_bytes()
+        once, each = (np.asarray(part, dtype=np.float64).reshape(-1, 1) for part in (shared, held))
+        parts.append((once + each * hardware.chips[points], points))
     result = np.empty((len(parts[0][0]), len(hardware)))
     for amounts, points in parts:
         result[:, points] = amounts
@@ -429,7 +469,7 @@ def _cost(
     used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
     fits = required <= batch.dram_bytes[None, :]
     arrays = {
-        **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "dram_bytes")},
+        **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "link_s", "dram_bytes")},
         "energy_j": energy,
         "dynamic_j": dynamic,
         "leakage_j": leakage,

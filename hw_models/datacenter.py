@@ -1,4 +1,5 @@
-"""The `datacenter` builder: one chip with cores, an array, vector lanes and SRAM each, one shared SRAM, stacks of HBM.
+"""The `datacenter` builder: chips with cores, an array, vector lanes and SRAM each, one shared SRAM, stacks of HBM, and links
+to the other chips.
 
 Area is made of the technology tables and of the die of NVIDIA's GA100, measured block by block: no table of ours has what
 lies between the multiply-accumulate units and memories of a block (control, schedulers, tags, wiring), so the tables'
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from hw_models.accelerator import AcceleratorBatch, ArrayKind, Dataflow
 from hw_models.area import area_mm2
 from hw_models.errors import HardwareError, bad_value
+from hw_models.formulas import Array
 from hw_models.profiles import profile as find_profile
 from hw_models.technology import REFERENCE_V, SIZE_RANGE_BYTES, SUPPLIES_V, logic_area, logic_delay, sram
 
@@ -45,6 +47,7 @@ GA100_OTHER_MM2: Final = 40.0
 GA100_NM: Final = 7.0
 GA100_CORES: Final = 128
 GA100_STACKS: Final = 6
+GA100_LINKS: Final = 12
 GA100_BUFFER_MIB: Final = 48
 GA100_MACS, GA100_LANES, GA100_REGISTER_BYTES, GA100_L1_KIB = 1024, 64, 256, 192
 
@@ -89,6 +92,7 @@ def die_parts_mm2(
     core_sram_bytes: IntArray,
     shared_sram_bytes: IntArray,
     hbm_stacks: IntArray,
+    links: IntArray,
     node_nm: FloatArray,
     mac_bits: IntArray,
 ) -> dict[str, FloatArray]:
@@ -98,18 +102,35 @@ def die_parts_mm2(
     * interconnect: 12.8 % of both, as on GA100;
     * memory: GA100's PHYs and controllers over the six stacks it has sites for. PHYs are analogue and the same at every node;
       controllers scale as logic does;
-    * fixed: GA100's links and what its breakdown calls other, once, at every node.
+    * links: GA100's link PHYs over its twelve links, the same at every node;
+    * fixed: what GA100's breakdown calls other, once, at every node.
+    """
+    return assemble_die(
+        core_tables_mm2=_core_tables_mm2(cores, macs, lanes, register_bytes, core_sram_bytes, node_nm, mac_bits),
+        shared_table_mm2=sram("area_um2", shared_sram_bytes, node_nm, SRAM_PORT_BYTES) * 1e-6,
+        logic_area_relative=logic_area(node_nm) / float(logic_area(GA100_NM)),
+        hbm_stacks=hbm_stacks,
+        links=links,
+    )
+
+
+def assemble_die(
+    *, core_tables_mm2: Array, shared_table_mm2: Array, logic_area_relative: Array, hbm_stacks: Array, links: Array
+) -> dict[str, Array]:
+    """The parts of a die from what the tables have for its cores and its shared SRAM [mm2]: any array namespace.
+
+    ``logic_area_relative``: area of logic relative to GA100's node.
     """
     core_factor, buffer_factor, wires = overheads()
-    in_cores = core_factor * _core_tables_mm2(cores, macs, lanes, register_bytes, core_sram_bytes, node_nm, mac_bits)
-    shared = buffer_factor * sram("area_um2", shared_sram_bytes, node_nm, SRAM_PORT_BYTES) * 1e-6
-    control = GA100_MEMORY_CONTROL_MM2 * logic_area(node_nm) / float(logic_area(GA100_NM))
+    in_cores, shared = core_factor * core_tables_mm2, buffer_factor * shared_table_mm2
+    control = GA100_MEMORY_CONTROL_MM2 * logic_area_relative
     return {
         "cores": in_cores,
-        "shared_sram": np.asarray(shared),
-        "interconnect": np.asarray(wires * (in_cores + shared)),
-        "memory": np.asarray(hbm_stacks * (GA100_MEMORY_PHY_MM2 + control) / GA100_STACKS),
-        "fixed": np.full(len(cores), GA100_LINK_PHY_MM2 + GA100_OTHER_MM2),
+        "shared_sram": shared,
+        "interconnect": wires * (in_cores + shared),
+        "memory": hbm_stacks * (GA100_MEMORY_PHY_MM2 + control) / GA100_STACKS,
+        "links": links * (GA100_LINK_PHY_MM2 / GA100_LINKS),
+        "fixed": 0.0 * in_cores + GA100_OTHER_MM2,
     }
 
 
@@ -140,7 +161,7 @@ def _check_size(what: str, size_bytes: IntArray) -> None:
 def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of the `datacenter` family from columns of knobs and settings (count,)."""
     from hw_models.accelerator_files import NUMBERS
-    from hw_models.batching import resolve
+    from hw_models.batching import LINKS, resolve
     from hw_models.edge import codes  # edge imports this module for its list of builders
 
     def ints(name: str) -> IntArray:
@@ -154,7 +175,7 @@ def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorB
             f"template datacenter has no profile {template.profile!r}: that tool knows one 22 nm edge chip with 8-bit words; use 'default'"
         )
     cores, rows, across = ints("cores"), ints("array_rows"), ints("array_columns")
-    stacks, registers = ints("hbm_stacks"), ints("register_bytes")
+    stacks, registers, links = ints("hbm_stacks"), ints("register_bytes"), ints("links")
     lanes, word_bits, mac_bits = ints("vector_lanes_per_core"), ints("word_bits"), ints("mac_bits")
     node, voltage = floats("node_nm"), floats("voltage_v")
     core_bytes, shared_bytes = ints("core_sram_kib") * 1024, ints("shared_sram_mib") * 1024**2
@@ -176,6 +197,7 @@ def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorB
         core_sram_bytes=core_bytes,
         shared_sram_bytes=shared_bytes,
         hbm_stacks=stacks,
+        links=links,
         node_nm=node,
         mac_bits=mac_bits,
     )
@@ -209,5 +231,7 @@ def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorB
         level_area_bytes=level_bytes.copy(),
         level_read_words_per_cycle=bandwidth,
         level_write_words_per_cycle=bandwidth.copy(),
+        chips=ints("chips"),
+        links={"link_bytes_per_s": links * floats("link_bytes_per_s_per_link"), **{name: floats(name) for name in LINKS[1:]}},
         overrides={"area_mm2": np.sum(list(parts.values()), axis=0)},
     )

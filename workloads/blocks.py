@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workloads.ops import IntLike, Kind, Operation
+from workloads.ops import IntLike, Kind, Operation, Parallel
 
 Parts = Sequence[tuple[IntLike, IntLike]]
 """Lengths of the key range and in how many of the steps each occurs."""
@@ -52,6 +52,7 @@ def linear(
     held: IntLike = 0,
     copies: IntLike = 0,
     writes_cache: bool = False,
+    parallel: Parallel = Parallel.AUTO,
 ) -> Operation:
     """``m`` vectors of ``k`` times a weight (k, n), with n biases."""
     return Operation(
@@ -71,6 +72,7 @@ def linear(
         copies=copies,
         held_elements=held,
         writes_cache=writes_cache,
+        parallel=parallel,
     )
 
 
@@ -88,6 +90,7 @@ def vector(
     parameters: IntLike = 0,
     weight_id: str = "",
     held: IntLike = 0,
+    parallel: Parallel = Parallel.AUTO,
 ) -> Operation:
     """A vector operation on ``m`` rows of ``n`` elements."""
     return Operation(
@@ -105,6 +108,7 @@ def vector(
         parameters=parameters,
         weight_id=weight_id or (name if _has(parameters) else ""),
         held_elements=held,
+        parallel=parallel,
     )
 
 
@@ -118,10 +122,23 @@ def norm(
     repeat: IntLike = 1,
     held: IntLike = 0,
     component: str = "norm",
+    parallel: Parallel = Parallel.AUTO,
 ) -> Operation:
     """``layernorm`` (scale and shift) or ``rmsnorm`` (scale) over ``n`` elements."""
     parameters = 2 * n if function == "layernorm" else n
-    return vector(name, Kind.NORM, function, m, n, bits=bits, repeat=repeat, component=component, parameters=parameters, held=held)
+    return vector(
+        name,
+        Kind.NORM,
+        function,
+        m,
+        n,
+        bits=bits,
+        repeat=repeat,
+        component=component,
+        parameters=parameters,
+        held=held,
+        parallel=parallel,
+    )
 
 
 def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, component: str) -> Operation:
@@ -171,7 +188,8 @@ def attention_core(
 
     Unfused: two products and a softmax over the whole q_len x kv_len rectangle, what eager kernels and exported graphs
     compute; query heads that share a KV head are stacked, so that K and V are read once. Fused: one row that never writes
-    the scores and skips what causality and the window hide. ``sinks``: one learnt score per head joins the softmax.
+    the scores and skips what causality and the window hide. ``sinks``: one learnt score per head joins the softmax. On several
+    chips each has some of the heads.
     """
     sink: dict[str, Any] = {"parameters": heads, "weight_id": f"{prefix}sinks"} if sinks else {}
     if fused:
@@ -196,6 +214,7 @@ def attention_core(
                 window=window,
                 values_in_keys=values_in_keys,
                 held_elements=held,
+                parallel=Parallel.COLUMN,
                 **sink,
             )
         ]
@@ -207,6 +226,7 @@ def attention_core(
         "output_bits": bits.activations,
         "component": "attention",
         "repeat": repeat,
+        "parallel": Parallel.COLUMN,
     }
     return [
         Operation(
@@ -280,7 +300,8 @@ def self_attention(
     stream = tokens * hidden
     held = stream if pre_norm else 0
     wide, narrow = heads * head_dim, kv_heads * head_dim
-    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention"}
+    # Several chips: each has some of the heads, from its columns of the first projections to its rows of the last.
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention", "parallel": Parallel.COLUMN}
     cache: dict[str, Any] = {"writes_cache": writes_cache}
     front = [
         linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=held, **common),
@@ -291,7 +312,8 @@ def self_attention(
         others = stream + tokens * (wide + 2 * narrow)
         for which, count in (("q", heads), ("k", kv_heads)):
             name, waiting = f"{prefix}{which}_norm", others - tokens * count * head_dim
-            front.append(norm(name, tokens * count, head_dim, function=qk_norm, bits=bits, repeat=repeat, held=waiting))
+            each: dict[str, Any] = {"bits": bits, "repeat": repeat, "held": waiting, "parallel": Parallel.COLUMN}
+            front.append(norm(name, tokens * count, head_dim, function=qk_norm, **each))
     if _has(rotary_dim):
         front.append(
             vector(
@@ -339,10 +361,11 @@ def self_attention(
                 repeat=repeat * count,
                 component="attention",
                 held=stream,
+                parallel=Parallel.COLUMN,
             )
             rows.insert(1, cap)
         core += rows
-    back = linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **common)
+    back = linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **{**common, "parallel": Parallel.ROW})
     return [*times(front, steps), *core, *times([back], steps)]
 
 
@@ -369,7 +392,7 @@ def cross_attention(
     """
     tokens, source = batch * q_len, batch * source_len
     stream, wide = tokens * hidden, heads * head_dim
-    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention"}
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention", "parallel": Parallel.COLUMN}
     rows = [linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=stream, **common)]
     if project_source:
         rows += cross_source(
@@ -390,7 +413,7 @@ def cross_attention(
         cached=cached,
         fused=fused,
     )
-    rows.append(linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **common))
+    rows.append(linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **{**common, "parallel": Parallel.ROW}))
     return rows
 
 
@@ -407,7 +430,10 @@ def cross_source(
     writes_cache: bool = False,
 ) -> list[Operation]:
     """Keys and values of ``source`` encoded tokens for the cross-attention of every layer."""
-    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention", "writes_cache": writes_cache}
+    common: dict[str, Any] = {
+        **{"bits": bits, "repeat": repeat, "component": "attention", "writes_cache": writes_cache},
+        "parallel": Parallel.COLUMN,
+    }
     return [
         linear(f"{prefix}k_proj", source, wide, hidden, bias=bias_qkv[1], held=held, **common),
         linear(f"{prefix}v_proj", source, wide, hidden, bias=bias_qkv[2], held=held + source * wide, **common),
@@ -431,7 +457,8 @@ def feed_forward(
     """Up (and gate) projection, activation, down projection of one layer."""
     stream = tokens * hidden
     held = stream if pre_norm else 0
-    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": component}
+    # Several chips: each has some of the inner columns.
+    common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": component, "parallel": Parallel.COLUMN}
     rows: list[Operation] = []
     waiting: IntLike = stream
     if gated:
@@ -441,7 +468,7 @@ def feed_forward(
     rows.append(vector(f"{prefix}ffn_{activation}", Kind.ACTIVATION, activation, tokens, ffn, held=waiting, **common))
     if gated:
         rows.append(vector(f"{prefix}ffn_mul", Kind.ELEMENTWISE, "mul", tokens, ffn, operands=2, held=stream, **common))
-    rows.append(linear(f"{prefix}ffn_down", tokens, hidden, ffn, bias=bias, held=stream, **common))
+    rows.append(linear(f"{prefix}ffn_down", tokens, hidden, ffn, bias=bias, held=stream, **{**common, "parallel": Parallel.ROW}))
     return rows
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workloads.blocks import Parts, attention_core, bits_of, linear, norm, times, vector
-from workloads.ops import IntLike, Kind, Operation
+from workloads.ops import IntLike, Kind, Operation, Parallel
 
 
 def mla_rows(
@@ -33,19 +33,21 @@ def mla_rows(
     stream = tokens * hidden
     common: dict[str, Any] = {"bits": bits, "repeat": repeat}
     weights: dict[str, Any] = {**common, "bias": False, "component": "attention"}
+    # Several chips: the latent vectors are small and gathered everywhere, each chip has some of the heads.
+    heads_of: dict[str, Any] = {**weights, "parallel": Parallel.COLUMN}
     q_wide = heads * (plain + rotary)
     front: list[Operation] = []
     if q_lora:
         front.append(linear("q_a_proj", tokens, q_lora, hidden, held=stream, **weights))
         front.append(norm("q_a_norm", tokens, q_lora, function="rmsnorm", held=2 * stream, **common))
-        front.append(linear("q_b_proj", tokens, q_wide, q_lora, held=2 * stream, **weights))
+        front.append(linear("q_b_proj", tokens, q_wide, q_lora, held=2 * stream, **heads_of))
     else:
-        front.append(linear("q_proj", tokens, q_wide, hidden, held=stream, **weights))
+        front.append(linear("q_proj", tokens, q_wide, hidden, held=stream, **heads_of))
     held = stream + tokens * q_wide
     front.append(linear("kv_a_proj", tokens, latent + rotary, hidden, held=held, writes_cache=True, **weights))
     front.append(norm("kv_a_norm", tokens, latent, function="rmsnorm", held=held, **common))
-    rope = vector("rope", Kind.ELEMENTWISE, "rope", tokens, (heads + 1) * rotary, held=held, component="attention", **common)
-    front.append(rope)
+    turned: dict[str, Any] = {**common, "held": held, "component": "attention", "parallel": Parallel.COLUMN}
+    front.append(vector("rope", Kind.ELEMENTWISE, "rope", tokens, (heads + 1) * rotary, **turned))
     back: list[Operation] = []
     if cached:
         # One product per head with that head's slice of the expansion: groups = heads.
@@ -53,10 +55,10 @@ def mla_rows(
         back.append(_per_head(d, "absorb_v", "v_b_proj", tokens, value, latent, stream))
         qk, v, kv_heads = latent + rotary, latent, 1
     else:
-        front.append(linear("k_b_proj", tokens, heads * plain, latent, held=held, **weights))
-        front.append(linear("v_b_proj", tokens, heads * value, latent, held=held + tokens * heads * plain, **weights))
+        front.append(linear("k_b_proj", tokens, heads * plain, latent, held=held, **heads_of))
+        front.append(linear("v_b_proj", tokens, heads * value, latent, held=held + tokens * heads * plain, **heads_of))
         qk, v, kv_heads = plain + rotary, value, heads
-    back.append(linear("o_proj", tokens, hidden, heads * value, held=stream, **weights))
+    back.append(linear("o_proj", tokens, hidden, heads * value, held=stream, parallel=Parallel.ROW, **weights))
     core: list[Operation] = []
     for index, (keys, count) in enumerate(parts):
         core += attention_core(
@@ -97,4 +99,5 @@ def _per_head(d: Mapping[str, Any], name: str, weight: str, m: IntLike, n: IntLi
         parameters=d["heads"] * n * k,
         weight_id=weight,
         held_elements=held,
+        parallel=Parallel.COLUMN,
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from workloads.blocks import Bits, linear, vector
 from workloads.errors import WorkloadError
-from workloads.ops import IntLike, Kind, Operation
+from workloads.ops import IntLike, Kind, Operation, Parallel
 
 
 def active_experts(tokens: IntLike, experts: IntLike, top_k: IntLike, imbalance: Any = 1.0) -> Any:
@@ -118,7 +118,7 @@ def moe_rows(
     copies = repeat * experts
     inside = held + assigned * hidden
 
-    def products(name: str, n: IntLike, k: IntLike, waiting: IntLike) -> list[Operation]:
+    def products(name: str, n: IntLike, k: IntLike, waiting: IntLike, parallel: Parallel = Parallel.COLUMN) -> list[Operation]:
         return [
             linear(
                 f"{name}{suffix}",
@@ -132,16 +132,21 @@ def moe_rows(
                 weight_id=name,
                 held=waiting,
                 copies=copies,
+                parallel=parallel,
             )
             for suffix, load, count in groups
         ]
 
+    # Several chips: each has some of the inner columns of every expert, and the experts' partial sums are reduced once, after
+    # they are combined.
+    dealt: dict[str, Any] = {**common, "parallel": Parallel.COLUMN}
     rows += products("expert_gate", expert_ffn, hidden, inside)
     rows += products("expert_up", expert_ffn, hidden, inside + assigned * expert_ffn)
-    rows.append(vector(f"expert_{activation}", Kind.ACTIVATION, activation, assigned, expert_ffn, held=inside, **common))
-    rows.append(vector("expert_mul", Kind.ELEMENTWISE, "mul", assigned, expert_ffn, operands=2, held=held, **common))
-    rows += products("expert_down", hidden, expert_ffn, held + assigned * expert_ffn)
+    rows.append(vector(f"expert_{activation}", Kind.ACTIVATION, activation, assigned, expert_ffn, held=inside, **dealt))
+    rows.append(vector("expert_mul", Kind.ELEMENTWISE, "mul", assigned, expert_ffn, operands=2, held=held, **dealt))
+    rows += products("expert_down", hidden, expert_ffn, held + assigned * expert_ffn, Parallel.PARTIAL)
     # Each token's top_k results, weighted and added.
     rows.append(vector("combine_scale", Kind.ELEMENTWISE, "mul", assigned, hidden, held=held, **common))
-    rows.append(vector("combine_add", Kind.ELEMENTWISE, "add", tokens, hidden, operands=top_k, held=held, **common))
+    add: dict[str, Any] = {**common, "operands": top_k, "held": held, "parallel": Parallel.ROW}
+    rows.append(vector("combine_add", Kind.ELEMENTWISE, "add", tokens, hidden, **add))
     return rows

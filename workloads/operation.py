@@ -27,10 +27,31 @@ class Kind(IntEnum):
     EMBEDDING = 8
     GATHER = 9
     TOPK = 10
-    SPARSE_BEAM = 11
-    SCAN = 12
-    COLLECTIVE = 13
-    OPTIMIZER_STEP = 14
+    SCAN = 11
+    COLLECTIVE = 12
+    OPTIMIZER_STEP = 13
+
+
+class Parallel(IntEnum):
+    """How chips that share a request divide an operation (tensor parallelism).
+
+    The names are those of Megatron-LM's layers (Shoeybi et al., arXiv:1909.08053): an operation that says nothing is right in
+    any place, for its input is whole on every chip and so is its result; paired ones save the exchange between them.
+    """
+
+    AUTO = 0
+    """GATHERED for products and attention, REPLICATED for the others."""
+    REPLICATED = 1
+    """Every chip does all of it."""
+    GATHERED = 2
+    """Dealt by columns of the result (products of activations: by batch); the result is gathered on every chip."""
+    COLUMN = 3
+    """Dealt likewise, and the result stays dealt; vector operations take their share of rows or columns."""
+    ROW = 4
+    """Dealt along k, since the input is dealt, and the chips' partial sums are reduced on every chip; a vector operation on
+    partial sums runs whole, and its result is reduced."""
+    PARTIAL = 5
+    """Dealt along k, the sums left partial for a later ROW operation to reduce."""
 
 
 PRODUCTS = (Kind.GEMM, Kind.CONV)
@@ -69,6 +90,9 @@ class Operation:
         held_elements: activation elements that must stay in memory while the row runs beside its own operands.
         v_dim, kv_share, causal, window: attention fields (window 0: none).
         values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
+        parallel: how several chips divide the row, a :class:`Parallel`; it does not matter on one chip. COLLECTIVE rows: ``m``
+            rows of ``n`` elements that every chip holds at the beginning, and ``function`` says what becomes of them
+            (``all_reduce``, ``reduce_scatter``, ``all_to_all``; ``all_gather``: what every chip holds at the end).
     """
 
     name: str
@@ -98,3 +122,4 @@ class Operation:
     causal: bool = False
     window: IntLike = 0
     values_in_keys: bool = False
+    parallel: Parallel = Parallel.AUTO

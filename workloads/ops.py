@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from workloads.columns import append_digit, stack
 from workloads.errors import WorkloadError
-from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Operation
+from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Operation, Parallel
 
-__all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "concatenate"]
+__all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "Parallel", "concatenate"]
 
 STRING_COLUMNS = ("name", "component", "function", "weight_id")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
@@ -64,6 +64,7 @@ class OperationTable:
     function: npt.NDArray[np.str_]
     weight_id: npt.NDArray[np.str_]
     kind: IntArray
+    parallel: IntArray
     second_is_weight: npt.NDArray[np.bool_]
     second_is_cache: npt.NDArray[np.bool_]
     writes_cache: npt.NDArray[np.bool_]
@@ -99,6 +100,7 @@ class OperationTable:
         for name in BOOL_COLUMNS:
             columns[name] = np.array([bool(getattr(row, name)) for row in rows])
         columns["kind"] = np.array([int(row.kind) for row in rows], dtype=np.int64)
+        columns["parallel"] = _parallel(columns["kind"], np.array([int(row.parallel) for row in rows], dtype=np.int64))
         for name in INT_COLUMNS:
             columns[name] = stack(name, [getattr(row, name) for row in rows])
         models = {column.shape[0] for name in INT_COLUMNS if (column := columns[name]).ndim == 2}
@@ -151,7 +153,7 @@ class OperationTable:
         for i in range(len(table)):
             values: dict[str, Any] = {name: getattr(table, name)[i].item() for name in (*STRING_COLUMNS, *BOOL_COLUMNS)}
             values |= {name: int(getattr(table, name)[i]) for name in INT_COLUMNS}
-            yield Operation(kind=Kind(int(table.kind[i])), **values)
+            yield Operation(kind=Kind(int(table.kind[i])), parallel=Parallel(int(table.parallel[i])), **values)
 
     def model(self, index: int) -> OperationTable:
         """Return the table of one model, all columns (rows,)."""
@@ -321,14 +323,15 @@ class OperationTable:
 
     # ---- distinct shapes ----
 
-    def distinct(self) -> Distinct:
+    def distinct(self, *, parallel: bool = False) -> Distinct:
         """Return the distinct cost-relevant shapes and the index of each (model, row), or (row), into them.
 
         Two operations share a shape if every column that a hardware model may read is equal (:data:`SHAPE_COLUMNS`, kind,
-        function and flags). The shapes come in a canonical order; a shape bears the name of its first row, repeat 1 and
-        the parameters of that row.
+        function and flags). How chips divide them is told apart only where ``parallel`` asks for it, as one chip needs
+        no telling; else the shapes' column holds AUTO. The shapes come in a canonical order; a shape bears the name of its
+        first row, repeat 1 and the parameters of that row.
         """
-        codes, flags = self._row_signature()
+        codes, flags = self._row_signature((*SHAPE_FLAGS, "parallel") if parallel else SHAPE_FLAGS)
         key = np.asarray(codes, dtype=np.int64)
         size = int(codes.max()) + 1
         for name in SHAPE_COLUMNS:
@@ -341,13 +344,15 @@ class OperationTable:
             for item in fields(self)
         }
         columns["repeat"] = np.ones(len(first), dtype=np.int64)
+        if not parallel:
+            columns["parallel"] = np.full(len(first), int(Parallel.AUTO), dtype=np.int64)
         return Distinct(OperationTable(**columns), inverse.reshape(self.shape).astype(np.int64))
 
-    def _row_signature(self) -> tuple[IntArray, IntArray]:
+    def _row_signature(self, names: Sequence[str]) -> tuple[IntArray, IntArray]:
         """Integer codes of the columns that are (rows,) by nature: kind, flags, function."""
         function = np.unique(self.function, return_inverse=True)[1]
         key = function.astype(np.int64)
-        for name in SHAPE_FLAGS:
+        for name in names:
             key = key * 64 + getattr(self, name).astype(np.int64)
         codes = np.unique(key, return_inverse=True)[1].astype(np.int64)
         return codes, codes
@@ -375,6 +380,12 @@ def concatenate(tables: Sequence[OperationTable]) -> OperationTable:
             parts = [np.broadcast_to(part, (shape[0], part.shape[-1])) for part in parts]
         columns[item.name] = np.concatenate(parts, axis=-1)
     return OperationTable(**columns)
+
+
+def _parallel(kind: IntArray, parallel: IntArray) -> IntArray:
+    """The column with every AUTO decided by the kind."""
+    decided = np.where(np.isin(kind, (*PRODUCTS, *ATTENTION)), Parallel.GATHERED, Parallel.REPLICATED)
+    return np.where(parallel == Parallel.AUTO, decided, parallel).astype(np.int64)
 
 
 def _total(rows: npt.NDArray[Any]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from workloads.blocks import bits_of, linear
-from workloads.ops import ATTENTION, IntLike, Kind, Operation, OperationTable
+from workloads.ops import ATTENTION, IntLike, Kind, Operation, OperationTable, Parallel
 from workloads.records import Phase
 
 # Tensors of the parameters' size that a step reads and writes: parameter, gradient and moments; parameter and moments.
@@ -56,8 +56,11 @@ def with_adapters(rows: Sequence[Operation], d: Mapping[str, Any]) -> list[Opera
             continue
         common: dict[str, Any] = {"bits": bits, "repeat": row.repeat, "bias": False, "component": row.component}
         output = row.m * row.n
-        result.append(linear(f"{row.name}.lora_a", row.m, rank, row.k, held=output, **common))
-        result.append(linear(f"{row.name}.lora_b", row.m, row.n, rank, held=output, **common))
+        # The adapter takes its input and leaves its result dealt over chips as the projection does.
+        inner = Parallel.ROW if row.parallel == Parallel.ROW else Parallel.GATHERED
+        outer = Parallel.COLUMN if row.parallel == Parallel.COLUMN else Parallel.GATHERED
+        result.append(linear(f"{row.name}.lora_a", row.m, rank, row.k, held=output, parallel=inner, **common))
+        result.append(linear(f"{row.name}.lora_b", row.m, row.n, rank, held=output, parallel=outer, **common))
         add = Operation(
             f"{row.name}.lora_add",
             Kind.ELEMENTWISE,
@@ -70,6 +73,7 @@ def with_adapters(rows: Sequence[Operation], d: Mapping[str, Any]) -> list[Opera
             input_bits=bits.activations,
             weight_bits=bits.weights,
             output_bits=bits.activations,
+            parallel=Parallel.COLUMN if row.parallel == Parallel.COLUMN else Parallel.AUTO,
         )
         result.append(add)
     return result
@@ -84,14 +88,20 @@ def backward_rows(row: Operation, *, frozen: bool) -> list[Operation]:
     if row.kind is Kind.EMBEDDING:
         scatter = replace(row, name=f"{row.name}.backward", kind=Kind.GATHER, function="scatter_add", parameters=0, weight_id="")
         return [] if frozen else [scatter]
-    return [replace(row, name=f"{row.name}.backward", operands=row.operands + 1, parameters=0, weight_id="")]
+    # The gradient of a sum that was reduced is whole on every chip already.
+    parallel = Parallel.REPLICATED if row.parallel == Parallel.ROW else row.parallel
+    return [replace(row, name=f"{row.name}.backward", parallel=parallel, operands=row.operands + 1, parameters=0, weight_id="")]
 
 
 def _product_backward(row: Operation, frozen: bool) -> list[Operation]:
     # The pictures, patches or spectra that a first convolution reads need no gradient.
     first = row.kind is Kind.CONV and row.component == "embedding"
     blank: dict[str, Any] = {"parameters": 0, "writes_cache": False, "held_elements": 0, "input_elements": 0}
-    to_input = replace(row, name=f"{row.name}.input_gradient", n=row.k, k=row.n, **{**blank, "parameters": row.parameters})
+    # Over chips: what was dealt by columns of the result is now dealt along k, and the other way round; the gradient of a weight
+    # stays with the chip that holds the weight.
+    turned = {Parallel.COLUMN: Parallel.ROW, Parallel.ROW: Parallel.COLUMN, Parallel.PARTIAL: Parallel.COLUMN}
+    dealt = turned.get(row.parallel, row.parallel) if row.second_is_weight else row.parallel
+    to_input = replace(row, name=f"{row.name}.input_gradient", n=row.k, k=row.n, parallel=dealt, **{**blank, "parameters": row.parameters})
     to_second = replace(
         row,
         name=f"{row.name}.weight_gradient" if row.second_is_weight else f"{row.name}.second_gradient",
@@ -102,6 +112,7 @@ def _product_backward(row: Operation, frozen: bool) -> list[Operation]:
         second_is_weight=False,
         weight_bits=row.output_bits,
         weight_id="",
+        parallel=Parallel.COLUMN,
         **blank,
     )
     rows = [] if first else [to_input]
@@ -123,6 +134,7 @@ def optimizer_row(parameters: IntLike, optimizer: str) -> Operation:
         input_bits=STATE_BITS,
         weight_bits=STATE_BITS,
         output_bits=STATE_BITS,
+        parallel=Parallel.COLUMN,
     )
 
 

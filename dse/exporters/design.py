@@ -7,7 +7,7 @@ keys and values, all layers) are listed once with how often a request runs them,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -151,12 +151,18 @@ def describe(
     version: str = "",
 ) -> ExportDesign:
     """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
-    from hw_models import precision
+    from hw_models import parallel, precision
 
     workload = precision.workload_at_widths(workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits))
     if workload.models is not None:
         raise UsageError(f"workload {workload.name!r} describes {workload.models} models; an export takes one")
+    chips = accelerator.chips
+    if chips > 1:  # the targets know one chip: it gets its share of every operation
+        phases = [replace(phase, table=parallel.shares(phase.table, chips).table) for phase in workload.phases]
+        workload, accelerator = replace(workload, phases=tuple(phases)), replace(accelerator, chips=1)
     products, others, notes = _collect(accelerator, workload, criterion)
+    if chips > 1:
+        notes = (f"this is one of {chips} chips with its share of every operation; the collectives between chips are not here", *notes)
     if not products:
         raise DseError(f"workload {workload.name!r} has no matrix product; there is nothing that the targets could run")
     return ExportDesign(

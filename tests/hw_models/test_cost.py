@@ -240,8 +240,8 @@ def test_a_buffer_that_holds_no_tile_is_an_error_with_a_remedy() -> None:
             r"distinct\(\)\.table",
         ),
         (
-            lambda: unit_costs(OperationTable.from_rows([Operation("r", Kind.COLLECTIVE, 4, 4)]), design()),
-            "'r' of kind COLLECTIVE",
+            lambda: unit_costs(OperationTable.from_rows([Operation("r", Kind.COLLECTIVE, 4, 4, function="allreduce")]), design()),
+            "collective of operation 'r'.*did you mean 'all_reduce'",
         ),
     ],
 )

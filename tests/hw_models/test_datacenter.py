@@ -15,6 +15,7 @@ from hw_models.accelerator import Accelerator, AcceleratorBatch
 from hw_models.errors import HardwareError
 
 A100: dict[str, Any] = {
+    "chips": 1,
     "cores": 108,
     "array_rows": 32,
     "array_columns": 32,
@@ -22,12 +23,14 @@ A100: dict[str, Any] = {
     "core_sram_kib": 192,
     "shared_sram_mib": 40,
     "hbm_stacks": 5,
+    "links": 12,
     "node_nm": 7,
     "nominal_frequency_hz": 1_410_000_000,
     "voltage_v": 0.75,
 }
 # One value a knob, written out again: the grid must have exactly this many points.
 SIZES = {
+    "chips": 5,
     "cores": 6,
     "array_rows": 4,
     "array_columns": 4,
@@ -35,6 +38,7 @@ SIZES = {
     "core_sram_kib": 4,
     "shared_sram_mib": 5,
     "hbm_stacks": 5,
+    "links": 4,
     "node_nm": 3,
     "nominal_frequency_hz": 4,
     "voltage_v": 3,
@@ -58,14 +62,14 @@ def costs(points: dict[str, Any], workload: str = "bert", criterion: Literal["ed
 def test_cardinality_is_exact() -> None:
     template = templates.load("datacenter")
     assert {name: len(set(values)) for name, values in template.knobs.items()} == SIZES
-    assert template.size == int(np.prod(list(SIZES.values()))) == 1_036_800
+    assert template.size == int(np.prod(list(SIZES.values()))) == 20_736_000
 
 
 def test_every_corner_and_random_points_are_positive_and_finite() -> None:
     template = templates.load("datacenter")
     ends = np.meshgrid(*[[values[0], values[-1]] for values in template.knobs.values()], indexing="ij")
     corners = {name: end.ravel() for name, end in zip(template.knobs, ends, strict=True)}
-    assert len(corners["cores"]) == 2**10
+    assert len(corners["cores"]) == 2**12
     for points in (corners, random_points(3000, 1)):
         batch = batch_of(points)
         for name in ("area_mm2", "leakage_w", "mac_pj", "frequency_hz", "tops", "dram_bytes_per_s", "register_read_pj_per_word"):
@@ -142,7 +146,7 @@ def test_area_of_dies() -> None:
     # 20 of 128 cores, 8 of 48 MiB and a stack are on the die but switched off, and not in the model: 15 % low.
     assert product / devices.load("a100").die_mm2 == pytest.approx(0.849, abs=0.005)
     hopper = template.with_knobs(cores=[144], core_sram_kib=[256], node_nm=[4], register_bytes=[128]).batch(
-        cores=144, array_rows=32, array_columns=64, register_bytes=128, core_sram_kib=256, shared_sram_mib=60, hbm_stacks=6,
+        cores=144, array_rows=32, array_columns=64, register_bytes=128, core_sram_kib=256, shared_sram_mib=60, hbm_stacks=6, chips=1, links=18,
         node_nm=4, nominal_frequency_hz=1_750_000_000, voltage_v=0.75, vector_lanes_per_core=128,
     )  # fmt: skip
     assert hopper.area_mm2[0] / devices.load("h100").die_mm2 == pytest.approx(1.0, abs=0.05)
@@ -152,11 +156,11 @@ def test_a_die_of_another_kind_is_far_off_and_the_docs_say_so() -> None:
     """TPU v4i (below 400 mm2): one core's worth of control for 16 Ki MACs and denser SRAM than GA100's."""
     parts = datacenter.die_parts_mm2(
         cores=np.array([4]), macs=np.array([128 * 128]), lanes=np.array([256]), register_bytes=np.array([12]),
-        core_sram_bytes=np.array([4 * 2**20]), shared_sram_bytes=np.array([128 * 2**20]), hbm_stacks=np.array([2]),
+        core_sram_bytes=np.array([4 * 2**20]), shared_sram_bytes=np.array([128 * 2**20]), hbm_stacks=np.array([2]), links=np.array([2]),
         node_nm=np.array([7.0]), mac_bits=np.array([16]),
     )  # fmt: skip
     area = sum(float(part[0]) for part in parts.values())
-    assert area / devices.load("tpu-v4i").die_mm2 == pytest.approx(1.64, abs=0.03)
+    assert area / devices.load("tpu-v4i").die_mm2 == pytest.approx(1.59, abs=0.03)
 
 
 @pytest.mark.parametrize("knob", [name for name in SIZES if name not in ("nominal_frequency_hz", "voltage_v")])
@@ -255,5 +259,15 @@ def test_the_profile_of_another_tool_is_refused() -> None:
         templates.load("datacenter", profile="catransformers22").batch(**A100)
 
 
-def test_what_is_not_modelled_names_chips_in_parallel() -> None:
-    assert any("chips in parallel" in line for line in templates.load("datacenter").not_modelled)
+def test_chips_multiply_what_they_have() -> None:
+    points = random_points(50, 10)
+    one, eight = batch_of(points | {"chips": np.full(50, 1)}), batch_of(points | {"chips": np.full(50, 8)})
+    for name in ("area_mm2", "leakage_w", "tops", "dram_bytes"):
+        # Eight is a power of two: no rounding.
+        assert np.array_equal(getattr(eight, name), 8 * getattr(one, name)), name
+    assert np.array_equal(eight.die_mm2, one.area_mm2)
+    assert np.array_equal(eight.link_bytes_per_s, 14e9 * points["links"])
+
+
+def test_what_is_not_modelled_names_other_parallelism() -> None:
+    assert any("pipeline, data and expert parallelism" in line for line in templates.load("datacenter").not_modelled)
