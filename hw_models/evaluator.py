@@ -11,26 +11,28 @@ for that design.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels import design, mapping
 
 from hw_models import precision
 from hw_models.cost import Criterion, check_criterion, required_bytes, unit_costs
 from hw_models.errors import HardwareError
 from hw_models.profiles import profile as find_profile
-from workloads.ops import ATTENTION, PRODUCTS, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 if TYPE_CHECKING:
-    from dse_kernels.mapping import MappingHardware
-
     from hw_models.accelerator import AcceleratorBatch
-    from hw_models.formulas import LevelRates, VectorWork
     from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+_NONE = np.empty((0, 3))
 
 
 class DesignCost(NamedTuple):
@@ -55,19 +57,9 @@ class _Packed:
     reals: FloatArray
     level_columns: FloatArray
 
-    def __len__(self) -> int:
-        return len(self.integers)
-
-    @property
-    def levels(self) -> int:
-        return int(self.level_columns.shape[1])
-
-    def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        return self.integers, self.reals, self.level_columns
-
-    def point(self, at: int) -> _Packed:
+    def point(self, at: int) -> tuple[IntArray, FloatArray, FloatArray]:
         one = slice(at, at + 1)
-        return _Packed(self.integers[one], self.reals[one], self.level_columns[one])
+        return self.integers[one], self.reals[one], self.level_columns[one]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +67,16 @@ class _Phase:
     """A phase of the model at one precision: its distinct shapes split by unit, and how often each runs, row by row."""
 
     runs: float
-    rows: tuple[tuple[int, float], ...]
-    """For each row of the table its shape, numbered products first, then vector operations, then the others; its
-    repeat.
-    """
+    index: IntArray
+    """For each row of the table its shape, numbered products first, then vector operations, then the others."""
+    repeat: FloatArray
     sizes: IntArray
     shared: npt.NDArray[np.bool_]
     bits: FloatArray
-    expansion: FloatArray
-    work: VectorWork | None
+    products: tuple[IntArray, FloatArray]
+    """The shapes of the products as `dse_kernels.mapping.prepare` gives them."""
+    work: FloatArray
+    """The vector operations, columns `dse_kernels.design.WORK`."""
     others: OperationTable | None
 
 
@@ -116,7 +109,7 @@ class Evaluator:
             "word_bits": hardware.word_bits,
             "frequency_hz": hardware.frequency_hz,
         }
-        self._vector = {name: column.astype(np.float64).tolist() for name, column in columns.items()}
+        self._points = np.column_stack([columns[name].astype(np.float64) for name in design.POINT])
         self._design = {name: getattr(hardware, name).tolist() for name in ("area_mm2", "tops", "leakage_w")}
 
     def __len__(self) -> int:
@@ -126,18 +119,11 @@ class Evaluator:
         """The cost of design ``point``."""
         latency = dynamic = traffic = power = 0.0
         for phase in self._phases[self._widths[point]]:
-            times, joules, moved = self._units(phase, point)
-            seconds = energy = words = 0.0
-            for shape, repeat in phase.rows:
-                time = times[shape]
-                seconds += repeat * time
-                energy += repeat * joules[shape]
-                words += repeat * moved[shape]
-                if repeat > 0.0 and time > 0.0:
-                    power = max(power, joules[shape] / time)
+            seconds, energy, moved, most = self._sums(phase, point)
             latency += seconds * phase.runs
             dynamic += energy * phase.runs
-            traffic += words * phase.runs
+            traffic += moved * phase.runs
+            power = max(power, most)
         leakage = self._design["leakage_w"][point]
         return DesignCost(
             latency,
@@ -151,66 +137,29 @@ class Evaluator:
             self._fits[point],
         )
 
-    def _units(self, phase: _Phase, point: int) -> tuple[list[float], list[float], list[float]]:
-        """Latency [s], dynamic energy [J] and DRAM traffic [bytes] of each shape of a phase."""
-        times: list[float] = []
-        joules: list[float] = []
-        moved: list[float] = []
-        if len(phase.sizes):
-            for target, values in zip((times, joules, moved), self._products(phase, point), strict=True):
-                target += values.tolist()
-        if phase.work is not None:
-            for target, values in zip((times, joules, moved), self._vectors(phase.work, point), strict=True):
-                target += values.tolist()
+    def _sums(self, phase: _Phase, point: int) -> tuple[float, float, float, float]:
+        """Time [s], dynamic energy [J] and DRAM traffic [bytes] of a phase, and its largest power [W]."""
+        results, words = mapping.search_prepared(phase.products, self._packed.point(point), self.criterion)
+        others = _NONE
         if phase.others is not None:
             unit = unit_costs(phase.others, self.hardware.take([point]), criterion=self.criterion, threads=1)
-            times += unit.latency_s[:, 0].tolist()
-            joules += unit.energy_j[:, 0].tolist()
-            moved += unit.dram_bytes[:, 0].tolist()
-        return times, joules, moved
-
-    def _products(self, phase: _Phase, point: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        from dse_kernels import mapping
-
-        found = mapping.search(
-            phase.sizes,
-            phase.shared,
-            cast("MappingHardware", self._packed.point(point)),
-            operand_bits=phase.bits,
-            input_expansion=phase.expansion,
-            criterion=self.criterion,
-            threads=1,
-            return_words=True,
-        )
-        if not found.feasible.all():
+            others = np.column_stack([unit.latency_s[:, 0], unit.energy_j[:, 0], unit.dram_bytes[:, 0]])
+        sums = design.phase_sums(results, words, phase.work, others, self._points[point], self._levels[point], phase.index, phase.repeat)
+        if not sums[0] < inf:
             # The evaluator for many designs knows how to say which operation fits nowhere.
             from hw_models.gemm import search_products
 
             search_products(phase.sizes, phase.shared, self.hardware.take([point]), bits=phase.bits, criterion=self.criterion)
-        assert found.read_words is not None
-        assert found.write_words is not None
-        words = found.read_words[:, 0, -1] + found.write_words[:, 0, -1]
-        frequency = self._vector["frequency_hz"][point]
-        word_bytes = self._vector["word_bits"][point] / 8.0
-        return found.cycles[:, 0] / frequency, found.energy_pj[:, 0] * 1e-12, words * word_bytes
-
-    def _vectors(self, work: VectorWork, point: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        from hw_models.formulas import NUMPY, vector_unit
-
-        found = vector_unit(NUMPY, work, levels=self._levels[point], **{name: column[point] for name, column in self._vector.items()})
-        longest = found.lanes_s
-        for time in found.level_s:
-            longest = np.maximum(longest, time)
-        return longest, found.energy_j, found.dram_bytes
+        return sums
 
 
-def _level_columns(hardware: AcceleratorBatch) -> list[list[LevelRates]]:
-    """The levels of each design as numbers."""
-    from hw_models.formulas import LevelRates
+def _level_columns(hardware: AcceleratorBatch) -> FloatArray:
+    """The levels of each design as the kernel wants them, (points, levels, 5)."""
     from hw_models.vector import level_rates
 
-    columns = [{name: column[0].tolist() for name, column in vars(level).items()} for level in level_rates(hardware)]
-    return [[LevelRates(**{name: values[point] for name, values in level.items()}) for level in columns] for point in range(len(hardware))]
+    shape = (len(hardware),)
+    levels = [[np.broadcast_to(getattr(level, name)[0], shape) for name in design.LEVEL] for level in level_rates(hardware)]
+    return np.ascontiguousarray(np.moveaxis(np.asarray(levels, dtype=np.float64), 2, 0))
 
 
 def _phases(operations: OperationTable | Workload, widths: precision.Widths, hardware: AcceleratorBatch) -> list[_Phase]:
@@ -220,30 +169,32 @@ def _phases(operations: OperationTable | Workload, widths: precision.Widths, har
 
 def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) -> _Phase:
     from hw_models import vector
-    from hw_models.formulas import VectorWork
     from hw_models.gemm import product_shapes
     from hw_models.memory import is_sunstone
     from hw_models.technology import dram
 
-    shapes, index = table.distinct()
+    shapes, index = table.distinct(parallel=not hardware.one_chip)
     precision.check_macs(shapes, hardware)
     products = np.isin(shapes.kind, PRODUCTS)
-    others = np.isin(shapes.kind, ATTENTION)
+    others = np.isin(shapes.kind, (*ATTENTION, Kind.COLLECTIVE))
     if find_profile(hardware.profile).vector_model != "physical":
         others = ~products
+    if not hardware.one_chip:  # shares differ from design to design: nothing to prepare
+        products, others = np.zeros(len(shapes), dtype=np.bool_), np.ones(len(shapes), dtype=np.bool_)
     vectors = ~products & ~others
     order = np.concatenate([np.flatnonzero(part) for part in (products, vectors, others)])
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    rows = tuple(zip(place[index].tolist(), table.column("repeat").astype(np.float64).tolist(), strict=True))
+    repeat = table.column("repeat").astype(np.float64)
     sizes, shared, bits, expansion = product_shapes(shapes.take(np.flatnonzero(products)))
     if is_sunstone(hardware):  # as in `gemm.search_products`
         shared = np.ones(len(sizes), dtype=np.bool_)
-    work = None
+    work = np.empty((0, len(design.WORK)))
     if vectors.any():
         listed = shapes.take(np.flatnonzero(vectors))
         vector.check_kinds(listed)
         columns = vars(vector.vector_work(listed, dram(hardware.level_kinds[-1]).burst_bytes))
-        work = VectorWork(**{name: column[:, 0] for name, column in columns.items()})
+        work = np.ascontiguousarray(np.column_stack([columns[name][:, 0] for name in design.WORK]), dtype=np.float64)
     rest = shapes.take(np.flatnonzero(others)) if others.any() else None
-    return _Phase(runs, rows, sizes, shared, bits, expansion, work, rest)
+    prepared = mapping.prepare(sizes, shared, bits, expansion)
+    return _Phase(runs, place[index], repeat, sizes, shared, bits, prepared, work, rest)

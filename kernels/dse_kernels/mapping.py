@@ -232,6 +232,38 @@ def check_shapes(shapes: npt.ArrayLike, weights_shared: npt.ArrayLike) -> IntArr
     return np.ascontiguousarray(rows)
 
 
+def prepare(
+    shapes: npt.ArrayLike, weights_shared: npt.ArrayLike, operand_bits: npt.ArrayLike, input_expansion: npt.ArrayLike
+) -> tuple[IntArray, FloatArray]:
+    """The kernel's arrays of shapes and of their operands, checked; see `search` for the arguments."""
+    rows = check_shapes(shapes, weights_shared)
+    operands = np.empty((len(rows), 4))
+    operands[:, :3] = operand_bits
+    operands[:, 3] = input_expansion
+    if not (operands[:, :3] > 0).all() or not (operands[:, 3] >= 1).all():
+        raise ValueError("operand_bits must be positive and input_expansion at least 1")
+    return rows, operands
+
+
+_NO_MAPPINGS = np.empty((0, 0, 0), dtype=np.int64)
+
+
+def search_prepared(
+    prepared: tuple[IntArray, FloatArray], packed: tuple[IntArray, FloatArray, FloatArray], criterion: Criterion
+) -> tuple[FloatArray, FloatArray]:
+    """`search` without its checks, for shapes of `prepare` and points of `MappingHardware.packed`: (shapes, points, 3)
+    cycles, array cycles and energy, infinite where nothing fits, and (shapes, points, levels, 2) words read and written.
+    """
+    rows, operands = prepared
+    integers, reals, levels = packed
+    count, (points, depth, _) = len(rows), levels.shape
+    results = np.empty((count, points, 3))
+    words = np.empty((count, points, depth, 2))
+    if count and points:
+        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], 1, results, words, _NO_MAPPINGS)
+    return results, words
+
+
 def search(
     shapes: npt.ArrayLike,
     weights_shared: npt.ArrayLike,
@@ -264,12 +296,7 @@ def search(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion {criterion!r} is unknown: allowed are {', '.join(CRITERIA)}")
-    rows = check_shapes(shapes, weights_shared)
-    operands = np.empty((len(rows), 4))
-    operands[:, :3] = operand_bits
-    operands[:, 3] = input_expansion
-    if not (operands[:, :3] > 0).all() or not (operands[:, 3] >= 1).all():
-        raise ValueError("operand_bits must be positive and input_expansion at least 1")
+    rows, operands = prepare(shapes, weights_shared, operand_bits, input_expansion)
     integers, reals, levels = hardware.packed()
     count, points, depth = len(rows), len(hardware), hardware.levels
     results = np.empty((count, points, 3))

@@ -12,13 +12,15 @@ int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t cou
     const double fixed = batch * e[x] * e[y] * word[d];
     if (fixed > capacity[d]) return 0;
     const double px = batch * e[y] * word[x], py = batch * e[x] * word[y];  // words of operands x and y per element along d
-    const double most = std::min(std::min(capacity[x] / px, capacity[y] / py), (capacity[3] - fixed) / (px + py));
+    double most = capacity[3] == kInfinity ? kInfinity : (capacity[3] - fixed) / (px + py);
+    if (capacity[x] != kInfinity || capacity[y] != kInfinity)
+        most = std::min(std::min(capacity[x] / px, capacity[y] / py), most);
     if (most >= static_cast<double>(shape->dim[d])) return count;
     if (most < 1.0) return 0;
     int64_t elements = static_cast<int64_t>(most);
-    if (shared) elements /= (*split)[d];
+    if (shared) elements = quotient(elements, (*split)[d]);
     if (elements >= share->core[d]) return count;
-    return std::min(elements / tile, count);
+    return std::min(quotient(elements, tile), count);
 }
 
 Floor floor_of(const Geometry &g, int levels, bool joint) {
@@ -28,6 +30,7 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
     const Triple &core = g.share->core;
     for (int l = 1; l < levels; ++l) {
         out.pj[l] = out.reads[l] = out.writes[l] = kInfinity;
+        double along[3] = {kInfinity, kInfinity, kInfinity};  // energy by the loop that is innermost outside
         // The best integer tiles that fit the memory inside the boundary, with no array and no other memory in the way.
         for (int s = 0; s < 3; ++s) {
             const int x = (s + 1) % 3, y = (s + 2) % 3;
@@ -42,8 +45,8 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
                     f[s] = 1.0;
                     f[x] = static_cast<double>(cx);
                     f[y] = static_cast<double>(ceil_div(core[y], most_y));
-                    out.pj[l] =
-                        std::min(out.pj[l], o.e[l][0] * f[0] + o.e[l][1] * f[1] + o.e[l][2] * (f[2] - 1.0) + o.e[l][3] * f[2]);
+                    along[s] =
+                        std::min(along[s], o.e[l][0] * f[0] + o.e[l][1] * f[1] + o.e[l][2] * (f[2] - 1.0) + o.e[l][3] * f[2]);
                     out.reads[l] =
                         std::min(out.reads[l], o.words[l][0] * f[0] + o.words[l][1] * f[1] + o.words[l][2] * (f[2] - 1.0));
                     out.writes[l] = std::min(out.writes[l], o.words[l][2] * f[2]);
@@ -51,34 +54,46 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
                 }
                 most = piece - 1;
             }
+            out.pj[l] = std::min(out.pj[l], along[s]);
         }
+        if (l == 1) std::copy_n(along, 3, out.first_pj);
     }
-    for (int d = 0; d < 3 && levels > 1; ++d) out.joint_pj[d] = joint ? joint_floor(g, levels, d) : out.pj[1];
+    if (levels == 1) return out;  // nothing is outside, and nobody asks
+    out.apart_pj = kInfinity;
+    for (int next = 0; next < 3; ++next) {
+        out.rest_pj[next] = levels > 2 ? joint_floor(g, o, 1, next) : 0.0;
+        for (int l = 3; l < levels; ++l) out.rest_pj[next] += out.pj[l];
+        out.apart_pj = std::min(out.apart_pj, out.first_pj[next] + out.rest_pj[next]);
+    }
+    const double rest = *std::min_element(out.rest_pj, out.rest_pj + 3);
+    for (int resting = 0; resting < 3; ++resting)
+        out.outside_pj[resting] = joint ? std::max(out.apart_pj, joint_floor(g, o, 0, resting) + rest) : out.apart_pj;
     return out;
 }
 
-double joint_floor(const Geometry &g, int levels, int resting) {
+double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
     const Memory &m = g.hw->memory;
     const Share &s = *g.share;
-    Outer o;
-    set_outer(s, *g.hw, levels, o);
-    // One more fetch over boundary 0: read from the innermost memory, written to one array unit at least; outputs also go back.
-    double again = 0.0;
-    if (m.registers_keep[resting] != 0.0) {
-        const double level = m.per_core[0] != 0.0 ? s.total[resting] * s.copies[resting] : s.total[resting];
+    double again = 0.0;  // energy of one more fetch over boundary `level`
+    if (level > 0) {
+        again = o.e[level][resting] + (resting == 2 ? o.e[level][3] : 0.0);
+    } else if (m.registers_keep[resting] != 0.0) {
+        // Read from the innermost memory, written to one array unit at least; outputs also go back.
+        const double words = m.per_core[0] != 0.0 ? s.total[resting] * s.copies[resting] : s.total[resting];
         const double expansion = resting == 1 ? g.shape->input_expansion : 1.0;
-        again = level * expansion * (m.read_pj[0] + (resting == 2 ? m.write_pj[0] : 0.0));
+        again = words * expansion * (m.read_pj[0] + (resting == 2 ? m.write_pj[0] : 0.0));
     }
     const Triple &core = s.core;
+    const double *e1 = o.e[level + 1];
     double fine[3];
-    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, 1);
+    for (int d = 0; d < 3; ++d) fine[d] = g.extent(level, d, 1);
     double best = kInfinity;
     const auto value = [&](const double (&f)[3], double pieces) {
-        return o.e[1][0] * f[0] + o.e[1][1] * f[1] + o.e[1][2] * (f[2] - 1.0) + o.e[1][3] * f[2] + again * (pieces - 1.0);
+        return e1[0] * f[0] + e1[1] * f[1] + e1[2] * (f[2] - 1.0) + e1[3] * f[2] + again * (pieces - 1.0);
     };
     // Walk over cuts along x (and y); the cut along `resting` is then the coarsest that fits.
     const auto finish = [&](const double (&e)[3], double (&f)[3], bool inner_too) {
-        const int64_t most = g.most_tiles(0, resting, e, core[resting], 1);
+        const int64_t most = g.most_tiles(level, resting, e, core[resting], 1);
         if (most == 0) return;
         const double pieces = static_cast<double>(ceil_div(core[resting], most));
         f[resting] = inner_too ? 1.0 : pieces;
@@ -87,22 +102,22 @@ double joint_floor(const Geometry &g, int levels, int resting) {
     for (int next = 0; next < 3; ++next) {
         const int x = next == resting ? (resting + 1) % 3 : 3 - next - resting, y = 3 - x - resting;
         double e[3] = {fine[0], fine[1], fine[2]}, f[3] = {1.0, 1.0, 1.0};
-        for (int64_t most = g.most_tiles(0, x, e, core[x], 1); most > 0;) {
+        for (int64_t most = g.most_tiles(level, x, e, core[x], 1); most > 0;) {
             const int64_t cut = ceil_div(core[x], most), piece = ceil_div(core[x], cut);
             f[x] = static_cast<double>(cut);
             f[y] = f[resting] = 1.0;
             if (value(f, 1.0) >= best) break;
-            e[x] = g.extent(0, x, piece);
+            e[x] = g.extent(level, x, piece);
             if (next != resting) {
                 finish(e, f, false);
             } else {
                 e[y] = fine[y];
-                for (int64_t most_y = g.most_tiles(0, y, e, core[y], 1); most_y > 0;) {
+                for (int64_t most_y = g.most_tiles(level, y, e, core[y], 1); most_y > 0;) {
                     const int64_t cut_y = ceil_div(core[y], most_y), piece_y = ceil_div(core[y], cut_y);
                     f[y] = static_cast<double>(cut_y);
                     f[resting] = 1.0;
                     if (value(f, 1.0) >= best) break;
-                    e[y] = g.extent(0, y, piece_y);
+                    e[y] = g.extent(level, y, piece_y);
                     finish(e, f, true);
                     e[y] = fine[y];
                     most_y = piece_y - 1;
@@ -115,63 +130,49 @@ double joint_floor(const Geometry &g, int levels, int resting) {
     return best;
 }
 
-BlockTerms block_terms(const Shape &shape, const Share &s, const Split &split, const Block &block, const Hardware &hw,
-                       int levels) {
+Inside::Inside(const Shape &shape, const Share &s, const Hardware &hw, const Outer &outer, int levels) {
     const Memory &m = hw.memory;
     const bool per_core = m.per_core[0] != 0.0, refills = levels > 1 && m.refills != 0.0;
-    BlockTerms b{};
-    b.share = &s;
-    b.unroll = block.unroll;
-    b.stationary = block.stationary;
-    b.expansion = shape.input_expansion;
-    if (hw.core.kind == kDotProduct) {
-        b.compute = s.batch_core;
-        for (int d = 0; d < 3; ++d) b.compute *= static_cast<double>(ceil_div(s.core[d], block.unroll[d]));
-    } else {
-        b.compute = inner_of(shape, s, {split, block.unroll, {1, 1, 1}, block.stationary}, hw).compute;
-    }
+    expansion = shape.input_expansion;
+    words = outer.words[0];
+    base_pj = s.macs * m.mac_pj;
+    drain_pj = 0.0;
     for (int d = 0; d < 3; ++d) {
-        const double expansion = d == 1 ? b.expansion : 1.0, words = per_core ? s.total[d] * s.copies[d] : s.total[d];
-        b.keep[d] = m.registers_keep[d];
-        b.all[d] = words * expansion;
-        b.array[d] = s.total[d] * s.copies[d] * expansion;
-        b.busy[d] = per_core && m.pooled_bandwidth[0] == 0.0 ? s.core_words[d] : words;
-        if (b.keep[d] != 0.0) {
-            b.register_reads += s.macs;
-            if (d == 2) b.register_writes += s.macs;
-            continue;
+        const double times = d == 1 ? expansion : 1.0;
+        const double at_level = (per_core ? s.total[d] * s.copies[d] : s.total[d]) * times;
+        const double at_array = s.total[d] * s.copies[d] * times;
+        level_pj[d] = lane_pj[d] = pass_pj[d] = 0.0;
+        if (m.registers_keep[d] != 0.0) {
+            level_pj[d] = at_level * m.read_pj[0];
+            lane_pj[d] = at_array * m.register_write_pj;
+            base_pj += s.macs * (m.register_read_pj + (d == 2 ? m.register_write_pj : 0.0));
+            if (d == 2) drain_pj = at_level * m.write_pj[0] + (m.refills != 0.0 ? at_array * m.register_read_pj : 0.0);
+        } else {
+            pass_pj[d] = at_level * (m.read_pj[0] + (d == 2 ? m.write_pj[0] : 0.0));
+            if (d == 2) base_pj -= at_level * m.read_pj[0];
         }
-        const double passes = static_cast<double>(ceil_div(s.core[d], block.unroll[d]));
-        b.read_words += b.all[d] * (d == 2 ? passes - 1.0 : passes);
-        if (d == 2) b.write_words += b.all[d] * passes;
     }
-    if (refills) {
-        b.refill_reads = b.busy[2];
-        b.refill_writes = b.busy[0] + b.busy[1];
-    }
-    return b;
+    refill_reads = refills ? words[2] : 0.0;
+    refill_writes = refills ? words[0] + words[1] : 0.0;
+    far_reads = levels > 1 ? outer.words[1][0] + outer.words[1][1] : 0.0;
+    far_writes = levels > 1 ? outer.words[1][2] : 0.0;
 }
 
-Terms BlockTerms::with(const Triple &registers, const Triple &tiles) const {
-    double f[3], lanes[3];
+Candidate Inside::candidate(const Block &b, const double (&f)[3], const double (&lanes)[3]) const {
+    Candidate c;
+    c.compute = b.compute;
+    c.pj = base_pj + drain_pj * f[2];
     for (int d = 0; d < 3; ++d) {
-        f[d] = d == stationary ? 1.0 : static_cast<double>(tiles[d]);
-        lanes[d] = unroll[d] == 1 ? 1.0 : static_cast<double>(std::min(unroll[d], ceil_div(share->core[d], registers[d])));
+        c.pj += (level_pj[d] + lane_pj[d] * lanes[d]) * (d == 2 ? f[2] - 1.0 : f[d]);
+        if (pass_pj[d] != 0.0) c.pj += pass_pj[d] * static_cast<double>(b.passes[d]);
     }
-    return with(f, lanes);
-}
-
-Terms BlockTerms::with(const double (&f)[3], const double (&lanes)[3]) const {
-    Terms t{compute, 0.0, 0.0, read_words, write_words, register_reads, register_writes};
-    const double fills[3] = {f[0], f[1], f[2] - 1.0};
-    for (int d = 0; d < 3; ++d) {
-        t.read_words += keep[d] * all[d] * fills[d];
-        t.register_writes += keep[d] * array[d] * lanes[d] * fills[d];
-    }
-    t.write_words += keep[2] * all[2] * f[2];
-    t.reads = busy[0] * f[0] + busy[1] * (f[1] * expansion) + busy[2] * (f[2] - 1.0) + refill_reads;
-    t.writes = busy[2] * f[2] + refill_writes;
-    return t;
+    c.reads[0] = words[0] * f[0] + words[1] * (f[1] * expansion) + words[2] * (f[2] - 1.0) + refill_reads;
+    c.writes[0] = words[2] * f[2] + refill_writes;
+    c.reads[1] = far_reads;
+    c.writes[1] = far_writes;
+    c.fetches[0] = c.fetches[1] = c.fetches[3] = 1.0;
+    c.fetches[2] = 0.0;
+    return c;
 }
 
 double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw) {

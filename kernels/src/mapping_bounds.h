@@ -1,6 +1,7 @@
 // What fits where, and lower bounds: of the traffic that capacities allow, and of one choice inside the innermost memory.
 #pragma once
 
+#include "mapping_lanes.h"
 #include "mapping_options.h"
 
 namespace mapping {
@@ -30,36 +31,37 @@ struct Geometry {
 
 // Least energy and words across the boundaries outside the innermost memory, whatever happens inside.
 struct Floor {
-    double pj[kMaxLevels], reads[kMaxLevels], writes[kMaxLevels];
-    double joint_pj[3];  // see joint_floor
+    double pj[kMaxLevels], reads[kMaxLevels], writes[kMaxLevels];  // of each boundary by itself
+    double first_pj[3];    // boundary 1, by the loop that is innermost outside the innermost memory
+    double rest_pj[3];     // the boundaries further out, by the same loop; see joint_floor
+    double apart_pj;       // all of them
+    double outside_pj[3];  // all of them, with what the operand that rests in the array fetches over boundary 0 beyond once
 };
 // `joint`: with the joint floors, which take longer and pay where many points share them.
 Floor floor_of(const Geometry &geometry, int levels, bool joint);
 
-// Least energy of boundary 1 together with what operand `resting`, which rests in the array, fetches over boundary 0 beyond
-// once: large tiles along its loop leave less room for the others.
-double joint_floor(const Geometry &geometry, int levels, int resting);
+// Least energy of boundary level + 1 together with what operand `resting`, which the loop outside memory `level - 1` leaves in
+// place (level 0: which rests in the array), fetches over boundary `level` beyond once: large tiles along its loop leave less
+// room for the others.
+double joint_floor(const Geometry &geometry, const Outer &outer, int level, int resting);
 
-// One choice inside the innermost memory with everything outside crossing once: cycles, words, and what energies multiply.
-struct Terms {
-    double compute, reads, writes;
-    double read_words, write_words, register_reads, register_writes;
-};
+// What happens inside the innermost memory under one split, as linear forms in the fetches over boundary 0: `inner_of` and
+// `evaluate` for many choices at once. Energies are summed in another order, words in the same.
+struct Inside {
+    double base_pj;        // multiply-accumulates and registers
+    double level_pj[3];    // at the innermost memory, for each fetch of operand d
+    double lane_pj[3];     // in the registers, for each fetch and each unit that holds the same word
+    double drain_pj;       // for each time that the outputs go back
+    double pass_pj[3];     // for each pass of the array, where operand d is not kept in the registers
+    const double *words;  // for each fetch, as in Outer
+    double refill_reads, refill_writes, expansion;
+    double far_reads, far_writes;  // words of the level outside when everything crosses once
 
-// What the choices of one block (same split, unroll and resting operand) have in common.
-struct BlockTerms {
-    const Share *share;
-    Triple unroll;
-    int64_t stationary;
-    double compute, expansion, refill_reads, refill_writes;
-    double keep[3], all[3], array[3],
-        busy[3];  // kept in registers; words per fetch: charged, at the array, in the busiest instance
-    double read_words, write_words, register_reads, register_writes;  // whatever the register tile
-    Terms with(const Triple &registers, const Triple &tiles) const;
-    Terms with(const double (&fetches)[3], const double (&lanes)[3]) const;
+    Inside() = default;
+    Inside(const Shape &shape, const Share &share, const Hardware &hw, const Outer &outer, int levels);
+    // One choice with everything outside crossing once.
+    Candidate candidate(const Block &block, const double (&fetches)[3], const double (&lanes)[3]) const;
 };
-BlockTerms block_terms(const Shape &shape, const Share &share, const Split &split, const Block &block, const Hardware &hw,
-                       int levels);
 
 // Energy-delay product of the array and the innermost memory alone, one core doing all of the work, the best operand resting.
 double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw);

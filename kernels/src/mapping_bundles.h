@@ -6,37 +6,18 @@
 namespace mapping {
 
 template <int L>
-Candidate Search<L>::candidate_of(const Terms &t, int split) const {
-    const Memory &m = lanes_[0].hw->memory;
-    const Outer &o = lanes_[0].outer[split];
-    Candidate c;
-    c.compute = t.compute;
-    c.pj = t.read_words * m.read_pj[0] + t.write_words * m.write_pj[0] + t.register_writes * m.register_write_pj +
-           t.register_reads * m.register_read_pj + macs_ * m.mac_pj;
-    c.reads[0] = t.reads;
-    c.writes[0] = t.writes;
-    c.reads[1] = L > 1 ? o.words[1][0] + o.words[1][1] : 0.0;
-    c.writes[1] = L > 1 ? o.words[1][2] : 0.0;
-    c.fetches[0] = c.fetches[1] = c.fetches[3] = L > 1 ? 1.0 : 0.0;
-    c.fetches[2] = 0.0;
-    return c;
-}
-
-template <int L>
 void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
     c.splits = splits_of(hw.core, *shape_);
     c.shares.clear();
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
-    macs_ = c.shares[0].macs;
-    blocks_of(hw.core, *shape_, c.splits, c.blocks);
+    if (c.unrolls.empty() || !(c.core == hw.core)) {
+        c.core = hw.core;
+        c.unrolls = unrolls_of(hw.core);
+    }
+    blocks_of(hw.core, *shape_, c.splits, c.shares, c.unrolls, c.blocks);
+    c.ladders.clear();
     c.tiles.resize(c.blocks.size());
     for (RegisterTiles &t : c.tiles) t.ready = false;
-    c.common.clear();
-    c.terms.clear();
-    for (const Block &b : c.blocks) {
-        c.common.push_back(block_terms(*shape_, c.shares[b.split], c.splits[b.split], b, hw, L));
-        c.terms.push_back(c.common.back().with(b.largest_registers, b.least_tiles));
-    }
 }
 
 template <int L>
@@ -78,12 +59,14 @@ template <int L>
 void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
     std::vector<Mapping> hints;
     for (const Lane &lane : lanes_)
-        if (lane.owned && plan_->core[lane.point] == plan_->core[points[0]]) hints.push_back(lane.best);
+        if (lane.owned && plan_->core[lane.point] == plan_->core[points[0]] &&
+            allowed(lane.best.spatial, plan_->points[points[0]]))
+            hints.push_back(lane.best);
     const size_t splits = c.splits.size();
     lanes_.resize(points.size());
     split_lanes_.resize(splits);
     bounds_.count = static_cast<int>(points.size());
-    bounds_.padded = (bounds_.count + kChunk - 1) / kChunk * kChunk;
+    bounds_.padded = bounds_.count == 1 ? 1 : (bounds_.count + kChunk - 1) / kChunk * kChunk;
     for (int i = 0; i < bounds_.padded; ++i) {
         bounds_.best_first[i] = bounds_.best_second[i] = -1.0;
         const int from = std::min(i, bounds_.count - 1);  // lanes that are not used hold harmless numbers
@@ -96,11 +79,10 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
             lane.best_cost = Cost();
             lane.owned = false;
             lane.outer.resize(splits);
-            lane.joint_pj.resize(splits);
+            lane.floor = &floor;
             for (size_t s = 0; s < splits; ++s) {
                 Outer &o = lane.outer[s];
                 set_outer(c.shares[s], hw, L, o);
-                std::copy_n(floor[s].joint_pj, 3, lane.joint_pj[s].begin());
                 for (int l = 1; l < L; ++l) {
                     o.floor_pj[l] = floor[s].pj[l];
                     o.cycles = std::max(
@@ -115,14 +97,19 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
         for (size_t s = 0; s < splits; ++s) {
             const Outer &o = lane.outer[s];
             SplitLanes &v = split_lanes_[s];
+            const Floor &floor = (*lane.floor)[s];
             for (int d = 0; d < 4; ++d) v.e[d][i] = L > 1 ? o.e[1][d] : 0.0;
-            v.floor_pj[i] = L > 1 ? o.floor_pj[1] : 0.0;
-            for (int d = 0; d < 3; ++d) v.joint_pj[d][i] = L > 1 ? lane.joint_pj[s][d] : 0.0;
-            v.rest_pj[i] = 0.0;
-            for (int l = 2; l < L; ++l) v.rest_pj[i] += o.floor_pj[l];
+            for (int d = 0; d < 3; ++d) {
+                v.first_pj[d][i] = L > 1 ? floor.first_pj[d] : 0.0;
+                v.rest_pj[d][i] = L > 1 ? floor.rest_pj[d] : 0.0;
+                v.outside_pj[d][i] = L > 1 ? floor.outside_pj[d] : 0.0;
+            }
+            v.apart_pj[i] = L > 1 ? floor.apart_pj : 0.0;
             v.cycles[i] = o.cycles;
         }
     }
+    inside_.clear();
+    for (size_t s = 0; s < splits; ++s) inside_.emplace_back(*shape_, c.shares[s], *lanes_[0].hw, lanes_[0].outer[s], L);
     for (int i = 0; i < bounds_.count; ++i) {
         Lane &lane = lanes_[i];
         if (!hints.empty()) lane.best_cost = cost_of(c, lane, hints[std::min<size_t>(i, hints.size() - 1)]);
@@ -130,66 +117,114 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
     }
 }
 
+// Before the first block is listed, try one of its register tiles: with a cost to compare with, most of the others are dropped
+// before anything is done with them.
+template <int L>
+template <typename Pair>
+void Search<L>::seed(const CoreClass &c, const Block &b, const RegisterTiles &tiles, const Pair &pair) {
+    const Ladders::Steps &along_x = *tiles.along_x, &along_y = *tiles.along_y;
+    const Core &core = lanes_[0].hw->core;
+    size_t best_x = 0, best_y = 0, held = 0;
+    double least = kInfinity;
+    for (size_t i = along_x.size(); i-- > 0 && held < along_y.size();) {
+        const size_t before = held;
+        while (held < along_y.size() && registers_hold(core, along_x[i].elements, along_y[held].elements)) ++held;
+        if (held == before) continue;
+        const double value = promise(least_of(pair(along_x[i], along_y[held - 1]), b));
+        if (value >= least) continue;
+        least = value;
+        best_x = i;
+        best_y = held - 1;
+    }
+    if (least < kInfinity) option(c, b, tiles.pair(along_x[best_x], along_y[best_y]));
+}
+
 // All options of a block that are not hopeless, the most promising first.
 template <int L>
 void Search<L>::block(CoreClass &c, int index) {
     const Block &b = c.blocks[index];
     const Hardware &hw = *lanes_[0].hw;
+    const Share &share = c.shares[b.split];
+    const Inside &inside = inside_[b.split];
     RegisterTiles &tiles = c.tiles[index];
-    if (!tiles.ready) register_tiles(hw.core, *shape_, c.splits, b, tiles);
+    if (!tiles.ready) register_tiles(hw.core, *shape_, c.splits, share, b, c.ladders, tiles);
     options_.clear();
-    const Geometry g(Geometry(*shape_, c.shares[b.split], c.splits[b.split]), hw);
-    const BlockTerms &common = c.common[index];
-    const auto consider = [&](const Terms &terms, const RegisterTile &t) {
-        Candidate candidate = candidate_of(terms, b.split);
-        if (!could_be_best(candidate, b)) return false;
-        if (L > 1 && !tighten(candidate, g, b, t)) return true;
-        if (hw.inner_limit < kInfinity && inner_product(*shape_, b.unroll, t.registers, hw) > hw.inner_limit) return true;
-        options_.push_back({promise(candidate, b), t});
-        return true;
+    const Geometry g(Geometry(*shape_, share, c.splits[b.split]), hw);
+    const auto admit = [&](Candidate candidate, const RegisterTile &t) {
+        if (L > 1 && !tighten(candidate, g, b, t)) return;
+        if (!allowed({c.splits[b.split], b.unroll, t.registers, b.stationary}, hw)) return;
+        const Bound bound = least_of(candidate, b);
+        options_.push_back({promise(bound), bound, t, candidate});
     };
-    for (const RegisterTile &t : tiles.listed) consider(common.with(t.registers, t.tiles), t);
-    // The more elements a unit holds along x or y, the lower the bound: go down from the most, and stop where there is no hope.
-    double f[3] = {1.0, 1.0, 1.0}, lanes[3] = {1.0, 1.0, 1.0};
-    if (tiles.listed.empty()) {
-        const int st = static_cast<int>(b.stationary);
-        if (b.unroll[st] > 1) lanes[st] = static_cast<double>(std::min(b.unroll[st], c.shares[b.split].core[st]));
+    double f[3] = {1.0, 1.0, 1.0}, lanes[3];
+    for (const RegisterTile &t : tiles.listed) {
+        for (int d = 0; d < 3; ++d) {
+            f[d] = d == b.stationary ? 1.0 : static_cast<double>(t.tiles[d]);
+            lanes[d] = lanes_of(b.unroll[d], share.core[d], t.registers[d]);
+        }
+        const Candidate candidate = inside.candidate(b, f, lanes);
+        if (could_be_best(candidate, b)) admit(candidate, t);
     }
+    if (tiles.along_x) pairs(c, b, tiles, admit);
+    std::sort(options_.begin(), options_.end(), [](const Option &p, const Option &q) {
+        return p.promise != q.promise ? p.promise < q.promise : p.tile.registers < q.tile.registers;
+    });
+    for (size_t i = 0; i < options_.size(); ++i)
+        if (i == 0 || still_best(options_[i].bound, options_[i].candidate, b)) option(c, b, options_[i].tile);
+}
+
+// The more elements a unit holds along x or y, the lower the bound: go down from the most, and stop where there is no hope.
+template <int L>
+template <typename Admit>
+void Search<L>::pairs(const CoreClass &c, const Block &b, const RegisterTiles &tiles, const Admit &admit) {
+    const Core &core = lanes_[0].hw->core;
+    const Inside &inside = inside_[b.split];
+    const Ladders::Steps &along_x = *tiles.along_x, &along_y = *tiles.along_y;
+    double f[3] = {1.0, 1.0, 1.0}, lanes[3];
+    lanes[b.stationary] = b.lanes[b.stationary];
     const auto pair = [&](const RegisterStep &x, const RegisterStep &y) {
         f[tiles.x] = x.tiles;
         lanes[tiles.x] = x.lanes;
         f[tiles.y] = y.tiles;
         lanes[tiles.y] = y.lanes;
-        return common.with(f, lanes);
+        return inside.candidate(b, f, lanes);
     };
-    for (size_t i = tiles.along_x.size(); i-- > 0;) {
-        const RegisterStep &a = tiles.along_x[i];
-        size_t j = tiles.along_y.size();
-        while (j > 0 && !registers_hold(hw.core, a.elements, tiles.along_y[j - 1].elements)) --j;
-        const bool whole = j == tiles.along_y.size();
+    if (bounds_.count == 1 && lanes_[0].best_cost.first == kInfinity && lanes_[0].hw->inner_limit == kInfinity)
+        seed(c, b, tiles, pair);
+    size_t held = 0;  // steps along y that fit: more of them the fewer elements along x
+    for (size_t i = along_x.size(); i-- > 0;) {
+        const RegisterStep &a = along_x[i];
+        while (held < along_y.size() && registers_hold(core, a.elements, along_y[held].elements)) ++held;
         bool some = false;
-        for (; j > 0; --j) {
-            const RegisterStep &o = tiles.along_y[j - 1];
-            if (!consider(pair(a, o), tiles.pair(a, o))) break;
+        for (size_t j = held; j > 0; --j) {
+            const RegisterStep &o = along_y[j - 1];
+            const Candidate candidate = pair(a, o);
+            if (!could_be_best(candidate, b)) break;
+            admit(candidate, tiles.pair(a, o));
             some = true;
         }
         if (some) continue;
-        if (whole || !could_be_best(candidate_of(pair(a, tiles.along_y.back()), b.split), b)) break;
+        if (held == along_y.size() || !could_be_best(pair(a, along_y.back()), b)) break;
     }
-    std::sort(options_.begin(), options_.end(), [](const Option &p, const Option &q) {
-        return p.promise != q.promise ? p.promise < q.promise : p.tile.registers < q.tile.registers;
-    });
-    for (size_t i = 0; i < options_.size(); ++i) {
-        const RegisterTile t = options_[i].tile;
-        if (i == 0 || could_be_best(candidate_of(common.with(t.registers, t.tiles), b.split), b))
-            option(c, b, t.registers, t.tiles);
-    }
+}
+
+// Bound of the first lane.
+template <int L>
+Bound Search<L>::least_of(const Candidate &candidate, const Block &b) const {
+    const SplitLanes &split = split_lanes_[b.split];
+    return bound_of(criterion_, bounds_, split, split.outside_pj[b.stationary], bounds_.nothing, candidate);
+}
+
+// `could_be_best` where the bound of the first lane is known.
+template <int L>
+bool Search<L>::still_best(const Bound &bound, const Candidate &candidate, const Block &b) {
+    return bounds_.count == 1 ? reachable(criterion_, bounds_, bound) : could_be_best(candidate, b);
 }
 
 template <int L>
 bool Search<L>::could_be_best(const Candidate &candidate, const Block &b) {
     const SplitLanes &split = split_lanes_[b.split];
-    return alive_lanes(criterion_, bounds_, split, split.joint_pj[b.stationary], candidate) > 0;
+    return any_lane(criterion_, bounds_, split, split.outside_pj[b.stationary], bounds_.nothing, candidate);
 }
 
 // Charge the resting operand for the cuts along its loop that the innermost memory forces even when the other two dimensions
@@ -221,16 +256,7 @@ bool Search<L>::tighten(Candidate &candidate, const Geometry &g, const Block &b,
     with_energy.writes[0] = candidate.writes[0];
     if (!could_be_best(candidate, b)) return false;
     const SplitLanes &split = split_lanes_[b.split];
-    return alive_lanes(criterion_, bounds_, split, split.floor_pj, with_energy) > 0;
-}
-
-template <int L>
-double Search<L>::promise(const Candidate &c, const Block &b) const {
-    const SplitLanes &split = split_lanes_[b.split];
-    const double cycles = std::max(std::max(c.compute, split.cycles[0]),
-                                   std::max(c.reads[0] * bounds_.read_cycles[0][0], c.writes[0] * bounds_.write_cycles[0][0]));
-    const double energy = c.pj + split.joint_pj[b.stationary][0] + split.rest_pj[0];
-    return criterion_ == kEnergy ? energy : cycles * energy;
+    return any_lane(criterion_, bounds_, split, split.apart_pj, bounds_.nothing, with_energy);
 }
 
 // The most promising first: a good cost early prunes the rest. The result does not depend on the order.
@@ -238,14 +264,30 @@ template <int L>
 void Search<L>::bundle(CoreClass &c) {
     todo_.clear();
     for (size_t i = 0; i < c.blocks.size(); ++i) {
-        const Candidate candidate = candidate_of(c.terms[i], c.blocks[i].split);
-        if (could_be_best(candidate, c.blocks[i])) todo_.push_back({promise(candidate, c.blocks[i]), static_cast<int>(i)});
+        const Block &b = c.blocks[i];
+        const Candidate candidate = candidate_of(b);
+        const Bound bound = least_of(candidate, b);
+        if (still_best(bound, candidate, b)) todo_.push_back({promise(bound), static_cast<int>(i), bound});
     }
-    std::sort(todo_.begin(), todo_.end());
-    for (size_t t = 0; t < todo_.size(); ++t) {
-        const int i = todo_[t].second;
-        if (t == 0 || could_be_best(candidate_of(c.terms[i], c.blocks[i].split), c.blocks[i])) block(c, i);
+    if (todo_.empty()) return;
+    const auto hopeless = [&](const Todo &t) {
+        const Block &b = c.blocks[t.block];
+        return bounds_.count == 1 ? !reachable(criterion_, bounds_, t.bound) : !could_be_best(candidate_of(b), b);
+    };
+    const auto before = [](const Todo &p, const Todo &q) {
+        return p.promise != q.promise ? p.promise < q.promise : p.block < q.block;
+    };
+    // After the first few most of the others are hopeless: drop these before the rest is sorted.
+    constexpr size_t kFirst = 2;
+    for (size_t t = 0; t < std::min(kFirst, todo_.size()); ++t) {
+        std::iter_swap(todo_.begin() + t, std::min_element(todo_.begin() + t, todo_.end(), before));
+        if (t == 0 || !hopeless(todo_[t])) block(c, todo_[t].block);
+        todo_.erase(std::remove_if(todo_.begin() + t + 1, todo_.end(), hopeless), todo_.end());
     }
+    if (todo_.size() <= kFirst) return;
+    std::sort(todo_.begin() + kFirst, todo_.end(), before);
+    for (size_t t = kFirst; t < todo_.size(); ++t)
+        if (t == kFirst || !hopeless(todo_[t])) block(c, todo_[t].block);
 }
 
 template <int L>

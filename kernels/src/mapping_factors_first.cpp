@@ -10,14 +10,18 @@ namespace {
 double best_inner_product(const Shape &shape, const Hardware &hw) {
     double best = kInfinity;
     const std::vector<Split> splits = splits_of(hw.core, shape);
+    std::vector<Share> shares;
+    for (const Split &split : splits) shares.push_back(share_of(shape, split, hw.memory.word_bits));
     RegisterTiles tiles;
+    Ladders ladders;
     std::vector<Block> blocks;
-    blocks_of(hw.core, shape, splits, blocks);
+    blocks_of(hw.core, shape, splits, shares, unrolls_of(hw.core), blocks);
     for (const Block &b : blocks) {
-        register_tiles(hw.core, shape, splits, b, tiles);
+        register_tiles(hw.core, shape, splits, shares[b.split], b, ladders, tiles);
         for (const RegisterTile &t : tiles.listed) best = std::min(best, inner_product(shape, b.unroll, t.registers, hw));
-        for (const RegisterStep &x : tiles.along_x)
-            for (const RegisterStep &y : tiles.along_y)
+        if (!tiles.along_x) continue;
+        for (const RegisterStep &x : *tiles.along_x)
+            for (const RegisterStep &y : *tiles.along_y)
                 if (registers_hold(hw.core, x.elements, y.elements))
                     best = std::min(best, inner_product(shape, b.unroll, tiles.pair(x, y).registers, hw));
     }

@@ -11,10 +11,6 @@ namespace mapping {
 
 namespace {
 
-// Energies of bounds are summed in another order than those of costs; this much more than covers the rounding of either. Cycles
-// are computed by the same operations as those of costs, in the same order, and need no margin.
-constexpr double kMargin = 1.0 - 1e-9;
-
 typedef double Vector __attribute__((vector_size(kChunk * sizeof(double))));
 typedef int64_t Mask __attribute__((vector_size(kChunk * sizeof(int64_t))));
 
@@ -24,13 +20,13 @@ typedef int64_t Mask __attribute__((vector_size(kChunk * sizeof(int64_t))));
 }  // namespace
 
 MAPPING_CLONES int64_t alive_lanes(int criterion, Lanes &lanes, const SplitLanes &split, const double *floor_pj,
-                                   const Candidate &c) {
+                                   const double *rest_pj, const Candidate &c) {
     Mask total = {};
     for (int at = 0; at < lanes.padded; at += kChunk) {
         const Vector b1 = LOAD(split.e[0]) * c.fetches[0] + LOAD(split.e[1]) * c.fetches[1] + LOAD(split.e[2]) * c.fetches[2] +
                           LOAD(split.e[3]) * c.fetches[3];
         const Vector floor = LOAD(floor_pj);
-        const Vector energy = (c.pj + LARGER(b1, floor) + LOAD(split.rest_pj)) * kMargin;
+        const Vector energy = (c.pj + LARGER(b1, floor) + LOAD(rest_pj)) * kMargin;
         const Vector reads0 = c.reads[0] * LOAD(lanes.read_cycles[0]), writes0 = c.writes[0] * LOAD(lanes.write_cycles[0]);
         const Vector reads1 = c.reads[1] * LOAD(lanes.read_cycles[1]), writes1 = c.writes[1] * LOAD(lanes.write_cycles[1]);
         const Vector least = LOAD(split.cycles), compute = Vector{} + c.compute;

@@ -50,21 +50,27 @@ void set_outer(const Share &s, const Hardware &hw, int levels, Outer &o) {
 }
 
 Inner inner_of(const Shape &shape, const Share &s, const Spatial &sp, const Hardware &hw) {
+    double passes[3], lanes[3];
+    for (int d = 0; d < 3; ++d) {
+        passes[d] = static_cast<double>(ceil_div(s.core[d], sp.unroll[d]));
+        lanes[d] = lanes_of(sp.unroll[d], s.core[d], sp.registers[d]);
+    }
+    return inner_of(shape, s, passes, lanes, sp.stationary, hw);
+}
+
+Inner inner_of(const Shape &shape, const Share &s, const double (&passes)[3], const double (&lanes)[3], int64_t stationary,
+               const Hardware &hw) {
     const Memory &m = hw.memory;
-    const Core &core = hw.core;
     Inner in;
-    double passes[3];
-    for (int d = 0; d < 3; ++d) passes[d] = static_cast<double>(ceil_div(s.core[d], sp.unroll[d]));
     in.expansion = shape.input_expansion;
     double base = s.macs * m.mac_pj;
     for (int d = 0; d < 3; ++d) {
         const double expansion = d == 1 ? in.expansion : 1.0;
         const double at_level = words_at(s, m, 0, d) * expansion, at_array = s.total[d] * s.copies[d] * expansion;
-        const double lanes = static_cast<double>(std::min(sp.unroll[d], ceil_div(s.core[d], sp.registers[d])));
         in.e[d] = 0.0;
         if (d == 2) in.e[3] = 0.0;
         if (m.registers_keep[d] != 0.0) {
-            in.e[d] = at_level * m.read_pj[0] + at_array * lanes * m.register_write_pj;
+            in.e[d] = at_level * m.read_pj[0] + at_array * lanes[d] * m.register_write_pj;
             base += s.macs * m.register_read_pj;
             if (d == 2) {
                 in.e[3] = at_level * m.write_pj[0] + (m.refills != 0.0 ? at_array * m.register_read_pj : 0.0);
@@ -77,18 +83,22 @@ Inner inner_of(const Shape &shape, const Share &s, const Spatial &sp, const Hard
         }
     }
     in.base_pj = base;
+    set_array(hw.core, s, passes, stationary, in);
+    return in;
+}
+
+void set_array(const Core &core, const Share &s, const double (&passes)[3], int64_t stationary, Inner &in) {
     in.folds = in.extra = 0.0;
     if (core.kind == kDotProduct) {
         in.compute = s.batch_core * passes[0] * passes[1] * passes[2];
-        return in;
+        return;
     }
-    const int d = static_cast<int>(sp.stationary);
+    const int d = static_cast<int>(stationary);
     in.folds = s.batch_core * passes[(d + 1) % 3] * passes[(d + 2) % 3];
     // Outputs that rest are drained in rows + columns - 2 cycles after the last product; weights or inputs are loaded first.
     const double fill_drain = static_cast<double>((d == 2 ? core.rows : 2 * core.rows) + core.columns - 2);
     in.extra = core.kind == kSystolic ? in.folds * fill_drain : fill_drain;
     in.compute = compute_cycles(in, core, s.core[d], 1, s.core[d]);
-    return in;
 }
 
 void traffic(const Share &s, const Memory &m, double expansion, int levels, const double (&f)[kMaxLevels][3], double *read,

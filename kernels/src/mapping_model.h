@@ -24,7 +24,12 @@ enum Criterion { kLatency = 0, kEnergy = 1, kEnergyDelay = 2 };
 enum ArrayKind { kSystolic = 0, kSystolicPipelined = 1, kDotProduct = 2 };
 enum Dataflow { kOutputStationary = 0, kWeightStationary = 1, kInputStationary = 2, kAnyDataflow = 3 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Quotients of what fits 32 bits, as nearly all sizes do, take a fraction of the time. a >= 0, b > 0.
+inline int64_t quotient(int64_t a, int64_t b) {
+    if ((static_cast<uint64_t>(a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+    return a / b;
+}
+inline int64_t ceil_div(int64_t a, int64_t b) { return quotient(a + b - 1, b); }
 
 using Triple = std::array<int64_t, 3>;
 
@@ -151,6 +156,18 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
 Share share_of(const Shape &shape, const Split &split, double word_bits);
 void set_outer(const Share &share, const Hardware &hw, int levels, Outer &outer);
 Inner inner_of(const Shape &shape, const Share &share, const Spatial &spatial, const Hardware &hw);
+
+// The same where the array passes along each dimension and the units that hold the same word are known.
+Inner inner_of(const Shape &shape, const Share &share, const double (&passes)[3], const double (&lanes)[3], int64_t stationary,
+               const Hardware &hw);
+
+// Units along a dimension that hold the same word when each of them has `registers` elements of a core's share.
+inline double lanes_of(int64_t unroll, int64_t core, int64_t registers) {
+    return static_cast<double>(core > (unroll - 1) * registers ? unroll : ceil_div(core, registers));
+}
+
+// Cycles of the array with the streamed dimension in one piece, and what `compute_cycles` needs for more of them.
+void set_array(const Core &core, const Share &share, const double (&passes)[3], int64_t stationary, Inner &inner);
 
 // Cycles of the array when the streamed dimension of a core (`length` elements) is cut into `tiles` pieces of `tile` elements.
 inline double compute_cycles(const Inner &inner, const Core &core, int64_t length, int64_t tiles, int64_t tile) {

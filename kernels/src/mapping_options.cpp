@@ -20,31 +20,8 @@ std::vector<Triple> axis_factors(int64_t size, bool shared) {
     return out;
 }
 
-std::vector<Triple> unrolls_of(const Core &core) {
-    std::vector<Triple> out;
-    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0),
-                              columns = axis_factors(core.columns, core.split_axes != 0);
-    for (const Triple &r : rows)
-        for (const Triple &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2]});
-    std::sort(out.begin(), out.end());
-    out.erase(std::unique(out.begin(), out.end()), out.end());
-    return out;
-}
-
 bool triple_holds(const Core &core, const Triple &r) {
     return (r[0] == 1 && r[1] == 1 && r[2] == 1) || r[0] * r[2] + r[2] * r[1] + r[0] * r[1] <= core.register_words;
-}
-
-// Numbers of elements per array unit worth having along a dimension of `passes` array passes: the smallest for each number of
-// tiles.
-void register_ladder(int64_t core, int64_t unroll, int64_t passes, int64_t limit, std::vector<RegisterStep> &out) {
-    out.clear();
-    for (int64_t r = 1; r == 1 || r <= limit;) {
-        const int64_t tiles = ceil_div(passes, r), lanes = unroll == 1 ? 1 : std::min(unroll, ceil_div(core, r));
-        out.push_back({r, static_cast<double>(tiles), static_cast<double>(lanes)});
-        if (tiles == 1) break;
-        r = ceil_div(passes, tiles - 1);
-    }
 }
 
 // Unrolls that fill the array with exact divisors of the dimensions; of two at most: what Sunstone tries first (`factors_first`
@@ -119,6 +96,12 @@ std::vector<Triple> filled_registers(const Core &core, const Shape &shape, const
     return out;
 }
 
+// Elements of an array unit along one dimension at most: one word for the operand that rests and one for each that streams
+// past, (a + 1)(b + 1) <= words + 1 with b = 1.
+int64_t largest_register(const Core &core) {
+    return core.kind == kDotProduct ? std::max<int64_t>(1, (core.register_words - 1) / 2) : 1;
+}
+
 }  // namespace
 
 std::vector<Split> splits_of(const Core &core, const Shape &shape) {
@@ -135,51 +118,91 @@ std::vector<Split> splits_of(const Core &core, const Shape &shape) {
     return out;
 }
 
-void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, std::vector<Block> &out) {
+std::vector<Triple> unrolls_of(const Core &core) {
+    std::vector<Triple> out;
+    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0),
+                              columns = axis_factors(core.columns, core.split_axes != 0);
+    for (const Triple &r : rows)
+        for (const Triple &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2]});
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+}
+
+void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, const std::vector<Share> &shares,
+               const std::vector<Triple> &unrolls, std::vector<Block> &out) {
     out.clear();
-    std::vector<Triple> unrolls;
-    if (core.kind == kDotProduct) unrolls = unrolls_of(core);
-    if (core.factors_first) unrolls = factors_first(core, shape, unrolls);
-    const auto add = [&](int split, const Triple &unroll, int64_t stationary) {
-        Block b{split, unroll, stationary, {1, 1, 1}, {1, 1, 1}};
+    const std::vector<Triple> kept = core.factors_first ? factors_first(core, shape, unrolls) : std::vector<Triple>();
+    const int64_t room = largest_register(core);
+    const auto add = [&](int split, const Triple &unroll, int64_t from, int64_t to, bool any_register) {
+        const Triple &share = shares[split].core;
+        Triple passes;
+        double count[3], fetches[3], whole[3], shared[3];  // with one element a unit, and with as many as there can be
         for (int d = 0; d < 3; ++d) {
-            const int64_t passes = ceil_div(ceil_div(shape.dim[d], splits[split][d]), unroll[d]);
-            // One word for the operand that rests and one for each that streams past: (a + 1)(b + 1) <= words + 1 with b = 1.
-            int64_t most = core.kind == kDotProduct ? std::max<int64_t>(1, (core.register_words - 1) / 2) : 1;
-            if (d == stationary && !(core.factors_first && exact_unroll(core, shape, unroll))) most = 1;
-            b.largest_registers[d] = std::min(most, passes);
-            b.least_tiles[d] = ceil_div(passes, b.largest_registers[d]);
+            passes[d] = ceil_div(share[d], unroll[d]);
+            const int64_t most = std::min(room, passes[d]);
+            count[d] = static_cast<double>(passes[d]);
+            fetches[d] = most == passes[d] ? 1.0 : static_cast<double>(ceil_div(passes[d], most));
+            whole[d] = lanes_of(unroll[d], share[d], 1);
+            shared[d] = lanes_of(unroll[d], share[d], most);
         }
-        out.push_back(b);
-    };
-    for (int s = 0; s < static_cast<int>(splits.size()); ++s)
-        for (int64_t stationary = 0; stationary < 3; ++stationary) {
-            if (core.kind == kDotProduct) {
-                for (const Triple &u : unrolls) add(s, u, stationary);
-                continue;
+        for (int64_t st = from; st < to; ++st) {
+            Inner inner;
+            set_array(core, shares[split], count, st, inner);
+            Block &b = out.emplace_back();  // filled in place: a copy of what was just written would wait for the writes
+            b.split = split;
+            b.unroll = unroll;
+            b.stationary = st;
+            b.passes = passes;
+            b.compute = inner.compute;
+            for (int d = 0; d < 3; ++d) {
+                b.fetches[d] = d == st ? 1.0 : fetches[d];
+                b.lanes[d] = d == st && !any_register ? whole[d] : shared[d];
             }
+        }
+    };
+    for (int s = 0; s < static_cast<int>(splits.size()); ++s) {
+        if (core.kind == kDotProduct) {
+            for (const Triple &u : core.factors_first ? kept : unrolls)
+                add(s, u, 0, 3, core.factors_first && exact_unroll(core, shape, u));
+            continue;
+        }
+        for (int64_t stationary = 0; stationary < 3; ++stationary) {
             // Systolic: outputs rest on rows m x columns n, weights on k x n, inputs on k x m; the third dimension streams.
             const int64_t flow = stationary == 2 ? kOutputStationary : stationary == 0 ? kWeightStationary : kInputStationary;
             if (core.dataflow != kAnyDataflow && core.dataflow != flow) continue;
             Triple u{1, 1, 1};
             u[stationary == 2 ? 0 : 2] = core.rows;
             u[stationary == 1 ? 0 : 1] = core.columns;
-            add(s, u, stationary);
+            add(s, u, stationary, stationary + 1, false);
         }
+    }
 }
 
-void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block,
-                    RegisterTiles &out) {
-    const Split &split = splits[block.split];
+const Ladders::Steps *Ladders::find(int64_t core, int64_t unroll, int64_t passes, int64_t limit) {
+    for (size_t i = 0; i < used_; ++i)
+        if (ladders_[i].core == core && ladders_[i].unroll == unroll) return &ladders_[i].steps;
+    if (used_ == ladders_.size()) ladders_.emplace_back();
+    Ladder &ladder = ladders_[used_++];
+    ladder.core = core;
+    ladder.unroll = unroll;
+    ladder.steps.clear();
+    // The smallest number of elements for each number of tiles.
+    for (int64_t r = 1; r == 1 || r <= limit;) {
+        const int64_t tiles = ceil_div(passes, r);
+        ladder.steps.push_back({r, static_cast<double>(tiles), lanes_of(unroll, core, r)});
+        if (tiles == 1) break;
+        r = ceil_div(passes, tiles - 1);
+    }
+    return &ladder.steps;
+}
+
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Share &share,
+                    const Block &block, Ladders &ladders, RegisterTiles &out) {
     out.ready = true;
     out.listed.clear();
-    out.along_x.clear();
-    out.along_y.clear();
-    Triple share;
-    for (int d = 0; d < 3; ++d) {
-        share[d] = ceil_div(shape.dim[d], split[d]);
-        out.passes[d] = ceil_div(share[d], block.unroll[d]);
-    }
+    out.along_x = out.along_y = nullptr;
+    out.passes = block.passes;
     if (core.kind != kDotProduct) {
         out.listed.push_back({{1, 1, 1}, out.passes});
         return;
@@ -189,7 +212,7 @@ void register_tiles(const Core &core, const Shape &shape, const std::vector<Spli
             const Triple unit{r[0] * block.unroll[0], r[1] * block.unroll[1], r[2] * block.unroll[2]};
             bool some = false;
             for (const Split &other : splits) some |= exact_split(shape, other, unit);
-            if (some && !exact_split(shape, split, unit)) continue;
+            if (some && !exact_split(shape, splits[block.split], unit)) continue;
             RegisterTile t{r, {}};
             for (int d = 0; d < 3; ++d) t.tiles[d] = ceil_div(out.passes[d], r[d]);
             out.listed.push_back(t);
@@ -198,9 +221,11 @@ void register_tiles(const Core &core, const Shape &shape, const std::vector<Spli
     }
     out.x = static_cast<int>((block.stationary + 1) % 3);
     out.y = static_cast<int>((block.stationary + 2) % 3);
-    for (int d : {out.x, out.y})
-        register_ladder(share[d], block.unroll[d], out.passes[d], block.largest_registers[d],
-                        d == out.x ? out.along_x : out.along_y);
+    const auto along = [&](int d) {
+        return ladders.find(share.core[d], block.unroll[d], block.passes[d], largest_register(core));
+    };
+    out.along_x = along(out.x);
+    out.along_y = along(out.y);
 }
 
 }  // namespace mapping

@@ -1,6 +1,8 @@
 // What can happen inside the innermost memory: splits over cores, unrolling over the array, tiles in the registers.
 #pragma once
 
+#include <deque>
+
 #include "mapping_model.h"
 
 namespace mapping {
@@ -13,11 +15,17 @@ struct Block {
     int split;  // index in the list of splits
     Triple unroll;
     int64_t stationary;
-    Triple least_tiles;  // per dimension the fewest array tiles of a core that any register tile of the block gives
-    Triple largest_registers;
+    Triple passes;   // of the array over a core's share, one element a unit
+    double compute;  // cycles of the array, the streamed dimension in one piece
+    // Whatever the register tile, at least: fetches over boundary 0 and units that hold the same word.
+    double fetches[3], lanes[3];
 };
 
-void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, std::vector<Block> &out);
+// Unrollings of a dot-product array.
+std::vector<Triple> unrolls_of(const Core &core);
+
+void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, const std::vector<Share> &shares,
+               const std::vector<Triple> &unrolls, std::vector<Block> &out);
 
 // A register tile of a block and the number of array tiles of a core's share along m, n, k that it gives.
 struct RegisterTile {
@@ -31,12 +39,28 @@ struct RegisterStep {
     double tiles, lanes;
 };
 
+// Steps along one dimension, ascending. Many blocks share them: they depend on the share of a core and the unrolling alone.
+class Ladders {
+ public:
+    using Steps = std::vector<RegisterStep>;
+    void clear() { used_ = 0; }
+    const Steps *find(int64_t core, int64_t unroll, int64_t passes, int64_t limit);
+
+ private:
+    struct Ladder {
+        int64_t core, unroll;
+        Steps steps;
+    };
+    std::deque<Ladder> ladders_;  // pointers into it stay valid; what was allocated is used again
+    size_t used_ = 0;
+};
+
 // The register tiles of a block: those of `listed`, or all pairs along dimensions x and y that fit together.
 struct RegisterTiles {
     bool ready = false;
     int x = 0, y = 0;
     Triple passes;
-    std::vector<RegisterStep> along_x, along_y;  // ascending
+    const Ladders::Steps *along_x = nullptr, *along_y = nullptr;  // null where all tiles are listed
     std::vector<RegisterTile> listed;
 
     RegisterTile pair(const RegisterStep &a, const RegisterStep &b) const {
@@ -48,8 +72,8 @@ struct RegisterTiles {
         return t;
     }
 };
-void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Block &block,
-                    RegisterTiles &out);
+void register_tiles(const Core &core, const Shape &shape, const std::vector<Split> &splits, const Share &share,
+                    const Block &block, Ladders &ladders, RegisterTiles &out);
 // Whether a unit holds a x b elements of the resting operand and what streams past them.
 inline bool registers_hold(const Core &core, int64_t a, int64_t b) {
     return (a == 1 && b == 1) || a * b + a + b <= core.register_words;

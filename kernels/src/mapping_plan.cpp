@@ -29,6 +29,12 @@ Plan make_plan(std::vector<Hardware> points, int levels, int criterion) {
     plan.points = std::move(points);
     plan.levels = levels;
     plan.criterion = criterion;
+    if (plan.points.size() == 1) {
+        plan.core = plan.memory = plan.cores = {0};
+        plan.bundles = {{0}};
+        plan.core_classes = plan.memory_classes = plan.cores_classes = 1;
+        return plan;
+    }
     std::vector<std::vector<double>> core, memory, cores, bundle;
     for (const Hardware &hw : plan.points) {
         const Core &c = hw.core;
@@ -49,6 +55,10 @@ Plan make_plan(std::vector<Hardware> points, int levels, int criterion) {
             innermost.push_back(v);
         key.insert(key.end(), innermost.begin(), innermost.end());
         key.push_back(hw.inner_limit);
+        if (hw.inner_limit < kInfinity) {  // what is compared with the limit depends on the innermost bandwidth
+            key.push_back(hw.read_cycles[0]);
+            key.push_back(hw.write_cycles[0]);
+        }
         bundle.push_back(key);
         for (int l = 1; l < levels; ++l) {
             append(innermost, m.capacity[l], 4);

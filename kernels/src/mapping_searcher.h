@@ -12,7 +12,7 @@ struct Lane {
     const Hardware *hw = nullptr;
     int point = 0;
     std::vector<Outer> outer;  // by split
-    std::vector<std::array<double, 3>> joint_pj;
+    const std::vector<Floor> *floor = nullptr;
     Cost best_cost;
     Mapping best;
     bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
@@ -29,27 +29,41 @@ class Search final : public Searcher {
         std::vector<Split> splits;
         std::vector<Share> shares;
         std::vector<Block> blocks;
-        std::vector<BlockTerms> common;
-        std::vector<Terms> terms;          // bounds of each block
         std::vector<RegisterTiles> tiles;  // of each block, found when first needed
+        Ladders ladders;
+        Core core;
+        std::vector<Triple> unrolls;  // of `core`: the same for every shape
     };
     struct Option {
         double promise;
+        Bound bound;
         RegisterTile tile;
+        Candidate candidate;
+    };
+    struct Todo {
+        double promise;
+        int block;
+        Bound bound;
     };
 
     void prepare(CoreClass &c, const Hardware &hw);
     void open(CoreClass &c, const std::vector<int> &points);
     void bundle(CoreClass &c);
     void block(CoreClass &c, int index);
-    double promise(const Candidate &candidate, const Block &b) const;
+    template <typename Pair>
+    void seed(const CoreClass &c, const Block &b, const RegisterTiles &tiles, const Pair &pair);
+    template <typename Admit>
+    void pairs(const CoreClass &c, const Block &b, const RegisterTiles &tiles, const Admit &admit);
+    double promise(const Bound &b) const { return criterion_ == kLatency ? b.first * b.second : b.first; }
+    Bound least_of(const Candidate &candidate, const Block &b) const;
+    bool still_best(const Bound &bound, const Candidate &candidate, const Block &b);
     bool could_be_best(const Candidate &candidate, const Block &b);
     bool tighten(Candidate &candidate, const Geometry &g, const Block &b, const RegisterTile &t);
-    Candidate candidate_of(const Terms &terms, int split) const;
+    Candidate candidate_of(const Block &b) const { return inside_[b.split].candidate(b, b.fetches, b.lanes); }
     void note_best(int lane);
     const std::vector<Floor> &floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class);
 
-    void option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles);
+    void option(const CoreClass &c, const Block &b, const RegisterTile &t);
     void innermost(const Triple &count, const Triple &tile);
     void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
     bool any_alive(const Triple &outer, int next, double compute);
@@ -58,12 +72,15 @@ class Search final : public Searcher {
     Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
     Cost bound_at(int level, const Triple &outer, int next);
     void offer(const Cost &cost);
+    // Whether the limit of factors_first leaves a choice inside the innermost memory; one that it drops is no hint either.
+    bool allowed(const Spatial &choice, const Hardware &hw) const {
+        return hw.inner_limit == kInfinity || inner_product(*shape_, choice.unroll, choice.registers, hw) <= hw.inner_limit;
+    }
     Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
 
     const Plan *plan_ = nullptr;
     int criterion_ = kEnergyDelay;
     const Shape *shape_ = nullptr;
-    double macs_ = 0.0;
     std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
 
     CoreClass core_class_;
@@ -71,7 +88,8 @@ class Search final : public Searcher {
     std::vector<Lane> lanes_;
     Lanes bounds_;
     std::vector<SplitLanes> split_lanes_;
-    std::vector<std::pair<double, int>> todo_;  // promise and index of blocks
+    std::vector<Inside> inside_;  // by split
+    std::vector<Todo> todo_;      // blocks
     std::vector<Option> options_;
     // the option at hand
     int split_index_ = 0;
@@ -79,6 +97,7 @@ class Search final : public Searcher {
     Inner inner_;
     double pj_ = 0.0;  // energy inside the innermost memory but for what the resting operand fetches
     double f_[kMaxLevels][3];
+    Bound bound_{};  // see any_alive
     double compute_ = 0.0;
     Mapping trial_;
     // the lane at hand

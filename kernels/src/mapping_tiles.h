@@ -123,7 +123,8 @@ Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile,
     return found;
 }
 
-// Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane.
+// Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane; the
+// bound itself in bound_ where there is one lane.
 template <int L>
 bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     const Outer &o = lanes_[0].outer[split_index_];  // words are the same in all lanes
@@ -145,7 +146,12 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     c.fetches[1] = f_[1][1];
     c.fetches[2] = f_[1][2] - 1.0;
     c.fetches[3] = f_[1][2];
-    return alive_lanes(criterion_, bounds_, split_lanes_[split_index_], split_lanes_[split_index_].floor_pj, c) > 0;
+    const SplitLanes &split = split_lanes_[split_index_];
+    if (bounds_.count > 1) return alive_lanes(criterion_, bounds_, split, split.first_pj[next], split.rest_pj[next], c) > 0;
+    bound_ = bound_of(criterion_, bounds_, split, split.first_pj[next], split.rest_pj[next], c);
+    const bool alive = reachable(criterion_, bounds_, bound_);
+    bounds_.alive[0] = alive;
+    return alive;
 }
 
 // The line of `line` for all lanes together; the bound with `outer` as given is known to have hope.
@@ -160,14 +166,22 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
     const int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
     if (most == 0) return;
     const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
-    int64_t done[kLanes] = {};
+    int64_t done[kLanes];
+    std::fill_n(done, bounds_.count, 0);
+    const int64_t given = outer[d];
     outer[d] = ceil_div(count[d], most);
+    // What the caller has asked for one lane need not be asked again; systolic arrays take longer for more pieces.
+    bool known = bounds_.count == 1 && core.kind == kDotProduct && outer[d] == given;
     for (;;) {
         const int64_t piece = ceil_div(count[d], outer[d]);
         const double compute = compute_cycles(inner_, core, geometry_.share->core[d], outer[d], piece * tile[d]);
-        if (!any_alive(outer, next, pipelined ? inner_.compute : compute)) return;
+        if (!known && !any_alive(outer, next, pipelined ? inner_.compute : compute)) return;
         int64_t open[kLanes], more = 0;
-        std::copy_n(bounds_.alive, bounds_.padded, open);
+        if (known)
+            open[0] = 1;
+        else
+            std::copy_n(bounds_.alive, bounds_.count, open);
+        known = false;
         for (int i = 0; i < 3; ++i) trial_.tile[0][i] = ceil_div(count[i], outer[i]) * tile[i];
         trial_.count[0] = outer;
         trial_.stationary[1] = next;
@@ -208,21 +222,27 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
         if (most == 0) return;
         least[d] = ceil_div(count[d], most);
     }
+    // The most promising loop outside first, where the bounds of one lane tell; each is looked at once.
     const double compute = inner_.compute;
-    if (!any_alive(least, inside, compute)) {
-        bool some = false;
-        for (int next = 0; next < 3 && !some; ++next)
-            if (next != inside) some = any_alive(least, next, compute);
-        if (!some) return;
-    }
+    const bool alone = bounds_.count == 1;
+    std::pair<Bound, int> open[3];
+    int loops = 0;
     for (int next = 0; next < 3; ++next) {
+        if (!any_alive(least, next, compute)) continue;
+        int at = loops++;
+        for (; alone && at > 0 && promise(bound_) < promise(open[at - 1].first); --at) open[at] = open[at - 1];
+        open[at] = {bound_, next};
+    }
+    for (int i = 0; i < loops; ++i) {
+        const int next = open[i].second;
+        if (i > 0 && !(alone ? reachable(criterion_, bounds_, open[i].first) : any_alive(least, next, compute))) continue;
         Triple outer = count;
         if (next != inside) {
             const int other = 3 - next - inside;
             for (int64_t c = least[other];;) {
                 outer[other] = c;
                 outer[inside] = least[inside];
-                if (!any_alive(outer, next, compute)) break;
+                if (c != least[other] && !any_alive(outer, next, compute)) break;
                 innermost_line(count, tile, outer, next);
                 const int64_t piece = ceil_div(count[other], c);
                 if (piece == 1) break;
@@ -236,7 +256,7 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
             outer[x] = cx;
             outer[y] = least[y];
             outer[inside] = least[inside];
-            if (!any_alive(outer, next, compute)) break;
+            if (cx != least[x] && !any_alive(outer, next, compute)) break;
             const int64_t piece_x = ceil_div(count[x], cx);
             e[x] = g.extent(0, x, piece_x * tile[x]);
             for (int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]); most_y > 0;
@@ -253,12 +273,19 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
 }
 
 template <int L>
-void Search<L>::option(const CoreClass &c, const Block &b, const Triple &registers, const Triple &tiles) {
+void Search<L>::option(const CoreClass &c, const Block &b, const RegisterTile &t) {
+    const Triple &registers = t.registers, &tiles = t.tiles;
+    const Share &share = c.shares[b.split];
     trial_.spatial = {c.splits[b.split], b.unroll, registers, b.stationary};
     trial_.stationary[0] = b.stationary;
     split_index_ = b.split;
     geometry_ = Geometry(*shape_, c.shares[b.split], c.splits[b.split]);
-    inner_ = inner_of(*shape_, c.shares[b.split], trial_.spatial, *lanes_[0].hw);
+    double passes[3], lanes[3];
+    for (int d = 0; d < 3; ++d) {
+        passes[d] = static_cast<double>(b.passes[d]);
+        lanes[d] = lanes_of(b.unroll[d], share.core[d], registers[d]);
+    }
+    inner_ = inner_of(*shape_, share, passes, lanes, b.stationary, *lanes_[0].hw);
     for (int d = 0; d < 3; ++d) f_[0][d] = d == b.stationary ? 1.0 : static_cast<double>(tiles[d]);
     if constexpr (L == 1) {
         for (int i = 0; i < bounds_.count; ++i) {

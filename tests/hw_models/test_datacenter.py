@@ -146,8 +146,8 @@ def test_area_of_dies() -> None:
     # 20 of 128 cores, 8 of 48 MiB and a stack are on the die but switched off, and not in the model: 15 % low.
     assert product / devices.load("a100").die_mm2 == pytest.approx(0.849, abs=0.005)
     hopper = template.with_knobs(cores=[144], core_sram_kib=[256], node_nm=[4], register_bytes=[128]).batch(
-        cores=144, array_rows=32, array_columns=64, register_bytes=128, core_sram_kib=256, shared_sram_mib=60, hbm_stacks=6, chips=1, links=18,
-        node_nm=4, nominal_frequency_hz=1_750_000_000, voltage_v=0.75, vector_lanes_per_core=128,
+        cores=144, array_rows=32, array_columns=64, register_bytes=128, core_sram_kib=256, shared_sram_mib=60, hbm_stacks=6,
+        chips=1, links=18, node_nm=4, nominal_frequency_hz=1_750_000_000, voltage_v=0.75, vector_lanes_per_core=128,
     )  # fmt: skip
     assert hopper.area_mm2[0] / devices.load("h100").die_mm2 == pytest.approx(1.0, abs=0.05)
 

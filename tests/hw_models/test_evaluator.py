@@ -45,6 +45,30 @@ def test_phases_and_precision() -> None:
         assert evaluator(point).latency_s == together.latency_s[point]
 
 
+def test_several_chips() -> None:
+    template = templates.load("datacenter")
+    rng = np.random.default_rng(5)
+    batch = template.batch(**{name: rng.choice(np.array(values), 6) for name, values in template.knobs.items()})
+    workload = workloads.load("gpt2").build(sequence=32, new_tokens=4, layers=2, weight_bits=16)
+    together, evaluator = evaluate(batch, workload), Evaluator(workload, batch)
+    assert len(set(batch.chips.tolist())) > 1
+    for point in range(len(batch)):
+        one = evaluator(point)
+        for name in DesignCost._fields:
+            assert getattr(one, name) == getattr(together, name)[point], name
+
+
+def test_designs_of_the_imitated_search_do_not_depend_on_their_company() -> None:
+    """The limit of that search is a design's own: a mapping that it drops is no hint from a neighbour."""
+    template = templates.load("edge22", profile="catransformers22")
+    grid = template.batch(**template.grid())
+    workload = workloads.load("bert").build()
+    for points in (np.arange(84, 98), np.arange(140, 150)):
+        batch = grid.take(points)
+        together, evaluator = evaluate(batch, workload), Evaluator(workload, batch)
+        assert [evaluator(point).latency_s for point in range(len(batch))] == together.latency_s.tolist()
+
+
 def test_many_models_are_refused() -> None:
     template = templates.load("edge22")
     batch = template.batch(**template.grid()).take([0])
