@@ -197,38 +197,3 @@ def floorplan_mm2(
     """Area of a design from that of its parts [mm2]; see `hw_models.area`."""
     total = mac_um2 * (cores * macs_per_core) + lane_um2 * lanes
     return (total + cores * core_sram_um2 + shared_sram_um2) * 1e-6
-
-
-@dataclass(frozen=True)
-class ProductWork:
-    """Matrix products as arrays that broadcast to (shapes, points): sizes, words of each operand, whole."""
-
-    batch: Array
-    m: Array
-    n: Array
-    k: Array
-    input_words: Array
-    second_words: Array
-    output_words: Array
-
-
-def product_bounds(
-    xp: Namespace, work: ProductWork, *, units: Array, cores: Array, held_words: Sequence[Array]
-) -> tuple[Array, list[Array]]:
-    """Closed forms for a product that no search is run for: array cycles, and words that enter each storage from
-    outside.
-
-    ``units`` (points): multiply-accumulates of a core; ``held_words``: what the array's registers and then each level
-    below the DRAM hold, of one core where it is per core. Words: every operand once, or what any schedule moves that
-    works in a storage of S words, 2 m n k / sqrt(S) + m n (Hong and Kung 1981, constant of Smith et al. 2019),
-    whichever is more. An optimum of the mapping search lies above these bounds; they carry its trends in every size
-    and bandwidth, and have gradients.
-    """
-    macs = work.batch * work.m * work.n * work.k
-    cycles = xp.ceil(macs / (units * cores))
-    once = work.input_words + work.second_words + work.output_words
-    crossing = []
-    for held in held_words:
-        tiled = 2.0 * macs / held**0.5 + work.output_words
-        crossing.append(xp.maximum(once, tiled))
-    return cycles, crossing

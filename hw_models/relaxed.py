@@ -3,7 +3,7 @@
 
 The vector unit, the floor plan and the power laws of the tables are the formulas of `hw_models.formulas`, the same
 lines that cost a design exactly, run with the named relaxations. Matrix products, whose mapping is searched and has
-no gradient, take closed-form bounds (`formulas.product_bounds`). The result is a guide for gradient descent, not a
+no gradient, take the bounds of `hw_models.relaxed_products`. The result is a guide for gradient descent, not a
 cost: round and cost the design exactly afterwards. Measured on BERT-base and the 3,240 designs of `edge22`:
 docs/models/hardware.md.
 """
@@ -20,20 +20,22 @@ from hw_models.errors import HardwareError, unknown_name
 from hw_models.formulas import (
     LevelRates,
     Namespace,
-    ProductWork,
     floorplan_mm2,
-    power_law,
-    product_bounds,
     torch_namespace,
     vector_unit,
 )
-from hw_models.technology import ADDRESS_READ_PJ, ADDRESS_WRITE_PJ, Quantity, dram, logic, sram_curve
+from hw_models.gemm import product_shapes
+from hw_models.relaxed_products import ArrayRates, ProductWork, product_costs
+from hw_models.relaxed_technology import sram
+from hw_models.technology import Quantity, dram, logic
 from hw_models.vector import vector_work
 from workloads.ops import ATTENTION, PRODUCTS, OperationTable
 
 if TYPE_CHECKING:
     import torch
 
+REGISTER_WORDS = 32.0
+"""Words of one unit of the array in `edge22`."""
 KNOBS = ("cores", "width", "depth", "l2_kib", "l2_words_per_cycle", "glb_mib")
 Tensor = Any
 
@@ -52,14 +54,8 @@ class RelaxedCost:
 
 
 def _sram(xp: Namespace, quantity: Quantity, size_bytes: Tensor) -> Tensor:
-    """SRAM at 22 nm with a 4-byte port, as `technology.sram`."""
-    held = sram_curve(quantity, 22, 4)
-    value = xp.exp(power_law(xp, xp.asarray(held.log_bytes), xp.asarray(held.log_value), xp.log(size_bytes)))
-    if quantity == "read_pj":
-        return value / 2 + ADDRESS_READ_PJ
-    if quantity == "write_pj":
-        return value / 2 + ADDRESS_WRITE_PJ
-    return value
+    """SRAM at 22 nm with a 4-byte port."""
+    return sram(xp, quantity, size_bytes, np.full(1, 22.0))
 
 
 def edge_cost(
@@ -119,12 +115,14 @@ def edge_cost(
     products = np.isin(table.kind, PRODUCTS)
     repeat = xp.asarray(table.repeat.astype(np.float64))[:, None]
     if products.any():
-        time, joule = _products(xp, table.take(products), levels, width * depth, cores, l2, glb, mac.energy_pj, unit.energy_pj)
-        latency = latency + (time / frequency_hz * repeat[products]).sum(dim=0)
-        energy = energy + (joule * repeat[products]).sum(dim=0)
+        array = ArrayRates(cores, width * depth, REGISTER_WORDS + 0.0 * cores, mac.energy_pj, unit.energy_pj, unit.write_energy_pj)
+        work = _work(xp, table.take(products))
+        cycles, picojoule = product_costs(xp, work, array, core=levels[0], shared=levels[1], main=levels[2], word_bits=8.0)
+        latency = latency + (cycles / frequency_hz * repeat[products]).sum(dim=0)
+        energy = energy + (picojoule * 1e-12 * repeat[products]).sum(dim=0)
     if (~products).any():
-        work = vector_work(table.take(~products), dram(dram_type).burst_bytes)
-        tensors = type(work)(**{name: xp.asarray(value) for name, value in vars(work).items()})
+        vectors = vector_work(table.take(~products), dram(dram_type).burst_bytes)
+        tensors = type(vectors)(**{name: xp.asarray(value) for name, value in vars(vectors).items()})
         found = vector_unit(
             xp,
             tensors,
@@ -144,38 +142,11 @@ def edge_cost(
     return RelaxedCost(latency, energy + (leakage[0] * latency), area[0], leakage[0], tops[0])
 
 
-def _products(
-    xp: Namespace,
-    table: OperationTable,
-    levels: list[LevelRates],
-    units: Tensor,
-    cores: Tensor,
-    l2: Tensor,
-    glb: Tensor,
-    mac_pj: float,
-    register_pj: float,
-) -> tuple[Tensor, Tensor]:
-    """Cycles and energy [J] of products (rows, points) by the closed-form bounds; half of every memory holds tiles."""
-    columns = {
-        "batch": table.batch * table.groups,
-        "m": table.m,
-        "n": table.n,
-        "k": table.k,
-        "input_words": table.row_input_elements() * table.input_bits / 8.0,
-        "second_words": table.row_second_elements() * table.weight_bits / 8.0,
-        "output_words": table.row_output_elements() * table.output_bits / 8.0,
-    }
-    work = ProductWork(**{name: xp.asarray(np.asarray(c, dtype=np.float64))[:, None] for name, c in columns.items()})
-    # The registers of an array hold 32 words a unit; the L2 of the cores works on shares of the same product.
-    cycles, crossing = product_bounds(xp, work, units=units, cores=cores, held_words=[units * 32.0, l2 / 2, glb / 2])
-    time = cycles
-    macs = work.batch * work.m * work.n * work.k
-    energy = macs * (mac_pj + register_pj)
-    for inside, level in enumerate(levels):
-        out = crossing[inside]
-        filled = crossing[inside + 1] if inside + 1 < len(levels) else 0.0
-        read = out - work.output_words
-        write = work.output_words + filled
-        time = xp.maximum(time, xp.maximum(read / level.read_words_per_cycle, write / level.write_words_per_cycle))
-        energy = energy + read * level.read_pj + write * level.write_pj
-    return time, energy * 1e-12
+def _work(xp: Namespace, table: OperationTable) -> ProductWork:
+    """Products of a table (rows,) as columns (rows, 1)."""
+    sizes, shared, bits, expansion = product_shapes(table)
+    batch, m, n, k = (sizes[:, i].astype(np.float64) for i in range(4))
+    m, batch = np.where(shared, batch * m, m), np.where(shared, 1.0, batch)
+    words = bits / 8.0
+    columns = (batch, m, n, k, batch * m * k * words[:, 0] / expansion, batch * k * n * words[:, 1], batch * m * n * words[:, 2])
+    return ProductWork(*(xp.asarray(column[:, None]) for column in columns))
