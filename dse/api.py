@@ -16,21 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from dse import __version__, analysis, robustness
-from dse.deployment import VARIABLE, Deployment
+from dse.deployment import VARIABLE, Deployment, default_carbon_profile
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import Evaluation, build_space, file_sha256, load_family, load_hardware
+from dse.evaluation import Evaluation, file_sha256, load_hardware
 from dse.learnt import LearntSettings
 from dse.learnt import check as check_learnt
 from dse.learnt import run as run_learnt
 from dse.metrics import METRICS
 from dse.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.objectives import default_constraints as constraints_by_default
+from dse.pareto import Front
 from dse.problem import DEFAULT_SPACE, Problem
 from dse.quality import for_workload as surrogate_for
 from dse.run import Run, describe_front, load, support_name, write_files
-from dse.strategies.choose import SWEEP_LIMIT
+from dse.strategies import design_costs, large_space
 from dse.study import FILE_NAME, Study
-from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
+from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, SweepSummary, block_bounds, front_of
 from dse.sweep import run as run_sweep
 from workloads import library
 from workloads.family import Family
@@ -39,9 +40,6 @@ __all__ = ["evaluate", "load", "make_problem", "resume", "search"]
 
 # `say(stage, done, total, note)`: stages are "mappings" (unit costs) and "designs" (the sweep).
 Say = Callable[[str, int, int, str], None]
-
-# Unit costs take about 200 bytes and some microseconds for each shape on each hardware point.
-MAPPING_LIMIT = 20_000_000
 
 
 def make_problem(
@@ -89,7 +87,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(),
+        deployment=deployment or Deployment(carbon_profile=default_carbon_profile(hw)),
         space=space,
         fixed=dict(fixed or {}),
         vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
@@ -127,6 +125,8 @@ def search(
     out: str | Path | None = None,
     seed: int = 0,
     learnt: LearntSettings | None = None,
+    strategy: str = "auto",
+    budget: int | None = None,
     threads: int | None = None,
     block_points: int = DEFAULT_BLOCK_POINTS,
     command: str | None = None,
@@ -144,18 +144,28 @@ def search(
     With ``learnt`` (see :class:`dse.learnt.LearntSettings`) quality is measured by an evaluator, trial by trial, and searched by
     a strategy; the hardware of every model stays exact.
 
+    A space too large to sweep is searched by ``strategy`` (auto, amoo, nsga2, random or sobol) with ``budget`` exact evaluations
+    (default 2,000), a design each; see :mod:`dse.strategies.large_space`. The front is then of the evaluated designs.
+
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
     """
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
-    evaluation_space = _check_size(problem)
+    sizes = design_costs.sizes(problem)
+    large = large_space.settings_for(sizes, learnt, strategy, budget)
+    if large is not None:
+        learnt = None
+        large_space.check(problem, large)
+    elif not sizes.sweepable:
+        raise UsageError(sizes.refusal)
     if learnt is not None:
         check_learnt(learnt, library.load(problem.workload, bind=problem.bind or None).name)
     folder = _new_folder(out, problem)
     description = {
         "learnt": learnt.to_dict() if learnt else None,
+        "large": large.to_dict() if large else None,
         "problem": problem.to_dict(),
-        "bounds": block_bounds(*evaluation_space, block_points),
+        "bounds": block_bounds(sizes.models, sizes.hardware, block_points) if large is None else [],
         "provenance": {
             "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
             "seed": seed,
@@ -289,11 +299,16 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         if say:
             say("designs", progress.points_done, progress.points, _so_far(progress, problem))
 
-    evaluation = Evaluation(problem, threads=workers, progress=mapped)
     found: dict[str, Any] = {}
+    seed = description["provenance"]["seed"]
+    if description.get("large") is not None:
+        large = large_space.LargeSettings(**description["large"])
+        evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
+        return _written(study, problem, folder, description, evaluation, front, summary, found)
+    evaluation = Evaluation(problem, threads=workers, progress=mapped)
     if description["learnt"] is not None:
         settings = LearntSettings.from_dict(description["learnt"])
-        front, summary, found = run_learnt(study, evaluation, settings, seed=description["provenance"]["seed"], say=say)
+        front, summary, found = run_learnt(study, evaluation, settings, seed=seed, say=say)
     else:
         bounds = [(first, last) for first, last in description["bounds"]]
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
@@ -302,6 +317,20 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
             raise DseError(_no_feasible(summary.reasons, summary.points, study))
         found["convergence"] = analysis.convergence(study.blocks(), front)
         found["importance"] = analysis.importance(evaluation, problem.objectives)
+    return _written(study, problem, folder, description, evaluation, front, summary, found)
+
+
+def _written(
+    study: Study,
+    problem: Problem,
+    folder: Path,
+    description: Mapping[str, Any],
+    evaluation: Evaluation,
+    front: Front,
+    summary: SweepSummary,
+    found: Mapping[str, Any],
+) -> Run:
+    """The finished run, in its study and its files; ``found`` is what the search itself adds to the context."""
     designs = describe_front(evaluation, front)
     run = Run(
         path=folder,
@@ -347,21 +376,11 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _check_size(problem: Problem) -> tuple[int, int]:
-    space = build_space(problem, load_family(problem), load_hardware(problem))
-    if space.size > SWEEP_LIMIT:
-        raise UsageError(
-            f"space of {space.size:,} designs is more than the {SWEEP_LIMIT:,} that the exhaustive strategy takes; "
-            "fix some knobs with --set"
-        )
-    built = load_family(problem).build(**space.models, **space.settings)
-    shapes = sum(len(phase.table.distinct().table) for phase in built.phases)
-    if shapes * space.hardware_count > MAPPING_LIMIT:
-        raise UsageError(
-            f"space needs {shapes:,} shapes x {space.hardware_count:,} hardware points = {shapes * space.hardware_count:,} mapping "
-            f"searches, more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; fix some knobs with --set"
-        )
-    return space.model_count, space.hardware_count
+def large_settings(
+    problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
+) -> large_space.LargeSettings | None:
+    """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
+    return large_space.settings_for(design_costs.sizes(problem), learnt, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> Path:

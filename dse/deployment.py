@@ -41,6 +41,11 @@ class Deployment:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
+def default_carbon_profile(hardware: str) -> str:
+    """The carbon profile where none is named: ACT's, and for the `datacenter` template, whose HBM ACT does not know, our own."""
+    return "default" if hardware == "datacenter" else "act2"
+
+
 def _positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"{name} is {value}; a positive number is needed")

@@ -22,7 +22,7 @@ from dse_kernels.sums import weighted_sums
 
 import carbon.operational
 import hw_models.cost
-from dse import hardware, quality
+from dse import hardware, quality, space_file
 from dse.deployment import VARIABLE, Deployment
 from dse.errors import UsageError, unknown_name
 from dse.metrics import METRICS
@@ -299,8 +299,9 @@ _COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
 
 def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
     """The joint space of a problem; models without support are left out unless the problem allows them."""
-    grid = family.model_grid(problem.space)
-    points = _with_deployments(hardware_space.grid(), problem)
+    grid = space_file.model_grid(problem.space_toml, problem.space, family)
+    points = _with_deployments(hardware_space.narrowed(problem.fixed).grid(), problem)
+    points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
     if problem.fixed_model:

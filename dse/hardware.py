@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
+from dse.problem import fix_knobs
 from hw_models import accelerator_files, devices, templates
 from hw_models.accelerator import Accelerator, AcceleratorBatch
 
@@ -24,6 +25,11 @@ class HardwareSpace:
         self._source = source
         self.name: str = source.name
         self.knobs: dict[str, tuple[Any, ...]] = {} if isinstance(source, Accelerator) else dict(source.knobs)
+
+    @property
+    def template(self) -> templates.Template | None:
+        """The template behind the space; None for a single design."""
+        return None if isinstance(self._source, Accelerator) else self._source
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -42,6 +48,16 @@ class HardwareSpace:
         if isinstance(self._source, Accelerator):
             raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
         return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}))
+
+    def narrowed(self, fixed: Mapping[str, Any]) -> HardwareSpace:
+        """The same space with the knobs of ``fixed`` that it has at one of their values: a large grid is never listed for them.
+
+        A value that a knob does not list is an error that names the nearest.
+        """
+        chosen = {name: [value] for name, value in fixed.items() if name in self.knobs}
+        for name, values in chosen.items():
+            fix_knobs({name: np.array(self.knobs[name])}, {name: values[0]})
+        return self.with_knobs(chosen)
 
     def with_settings(self, values: Mapping[str, Any]) -> HardwareSpace:
         """The same space with other values of settings."""

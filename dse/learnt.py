@@ -6,13 +6,17 @@ evaluator. The package's own engine needs torch only for the strategy ``ax``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse import __version__
 from dse.errors import UsageError
 from dse.evaluation import Evaluation
 from dse.pareto import Front
@@ -20,9 +24,15 @@ from dse.quality import MEASURED, Quality
 from dse.study import Study
 from dse.sweep import SweepSummary
 
+if TYPE_CHECKING:
+    from dse.problem import Problem
+    from dse.strategies.search import SearchResult
+    from dse.trials import TrialStore
+
 Say = Callable[[str, int, int, str], None]
 
 DEFAULT_BUDGET = 50
+DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,10 @@ class LearntSettings:
 
     ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``python:module:function``, ``command:...``); ``confirm``
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
-    ``warm_start`` run folders whose trials are known beforehand.
+    ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
+    it and its ``proxy_top`` best designs are measured by ``quality``. ``storage`` is the SQLAlchemy URL of a database that
+    holds the trials in place of the run folder, so that several drivers share them; ``study`` their name in it (default: one
+    that follows from the problem and these settings, the same for every driver of the same search).
     """
 
     quality: str = "surrogate"
@@ -45,6 +58,10 @@ class LearntSettings:
     confirm: int = 0
     stop_early: bool = True
     warm_start: tuple[str, ...] = ()
+    proxy: str | None = None
+    proxy_top: int = DEFAULT_PROXY_TOP
+    storage: str | None = None
+    study: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("budget", "workers"):
@@ -53,6 +70,22 @@ class LearntSettings:
         for name in ("confirm", "retries"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
+        if self.proxy is not None and not 1 <= self.proxy_top <= self.budget:
+            raise UsageError(f"proxy-top is {self.proxy_top}; between 1 and the budget of {self.budget} trials on the proxy is needed")
+        if self.study is not None and self.storage is None:
+            raise UsageError(f"study {self.study!r} names trials in a shared database; give the database with --storage URL")
+        if self.storage is not None:
+            _check_storage(self.storage)
+
+    @property
+    def in_words(self) -> str:
+        """What is evaluated how often."""
+        if self.proxy is None:
+            return f"at most {self.budget} evaluations of {self.quality}"
+        return (
+            f"at most {self.budget} evaluations of the proxy {self.proxy}, then {self.proxy_top} of {self.quality}, which alone make "
+            "the front"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -71,6 +104,11 @@ def check(settings: LearntSettings, workload: str) -> None:
 
     check_strategy(settings.strategy)
     evaluators.parse(settings.quality, workload=workload)
+    if settings.proxy is not None:
+        try:
+            evaluators.parse(settings.proxy, workload=workload)
+        except UsageError as error:
+            raise UsageError(str(error).replace("quality ", "proxy ", 1)) from error
 
 
 def run(
@@ -81,25 +119,26 @@ def run(
     from dse.strategies.search import search
     from dse.strategies.stopping import SmallImprovement, Stalled
     from dse.strategies.transfer import Prior
-    from dse.trials import TrialStore
 
-    evaluator = evaluators.parse(settings.quality, workload=evaluation.family.name)
-    store = TrialStore.of_study(study)
+    workload = evaluation.family.name
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
-    done = 0
+    done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
 
     def on_trial(_: Any) -> None:
         nonlocal done
         done += 1
         if say:
-            say("trials", min(done, settings.budget), settings.budget, "")
+            say("trials", min(done, expected), expected, "")
 
-    with execution.workers(settings.executor, settings.workers, settings.address) as pool:
+    with (
+        _trials(study, evaluation.problem, settings, seed) as store,
+        execution.workers(settings.executor, settings.workers, settings.address) as pool,
+    ):
         found = search(
             evaluation,
             store,
-            evaluator,
+            evaluators.parse(settings.quality, workload=workload),
             strategy=settings.strategy,
             budget=settings.budget,
             seed=seed,
@@ -108,14 +147,32 @@ def run(
             timeout_s=settings.timeout_s,
             stopping=[Stalled(), SmallImprovement()] if settings.stop_early else [],
             prior=Prior.of(priors, "quality") if priors else None,
+            proxy=evaluators.parse(settings.proxy, workload=workload) if settings.proxy else None,
+            proxy_top=settings.proxy_top,
             confirmations=settings.confirm,
             say=notes.append,
             on_trial=on_trial,
         )
+        shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality)
-    completed = [trial for trial in found.trials if trial.done]
-    context = {
-        "strategy": {"name": found.strategy, "why": found.why, "stopped": found.reason, "notes": notes, "trials": len(found.trials)},
+    points = len(found.quality) * evaluation.space.hardware_count
+    return found.front, SweepSummary(points, points, {}), _context(evaluation, settings, found, notes, shared)
+
+
+def _context(
+    evaluation: Evaluation, settings: LearntSettings, found: SearchResult, notes: list[str], shared: dict[str, Any]
+) -> dict[str, Any]:
+    """What a report says of the search."""
+    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
+    context: dict[str, Any] = {
+        "strategy": {
+            "name": found.strategy,
+            "why": found.why,
+            "stopped": found.reason,
+            "notes": notes,
+            "trials": len(found.trials),
+            **shared,
+        },
         "quality_surrogate": None,
         "quality_evaluator": {
             "evaluator": settings.quality,
@@ -126,8 +183,66 @@ def run(
     }
     if found.confirmation is not None:
         context["confirmation"] = _plain(asdict(found.confirmation))
-    points = len(found.quality) * evaluation.space.hardware_count
-    return found.front, SweepSummary(points, points, {}), context
+    if found.proxy is not None:
+        context["proxy"] = {
+            "evaluator": settings.proxy,
+            "target": settings.quality,
+            "trials": sum(trial.done for trial in found.proxy.proxy),
+            "asked": settings.proxy_top,
+            "measured": len(found.proxy.target),
+            "rank_correlation": found.proxy.spearman,
+        }
+    return context
+
+
+@contextmanager
+def _trials(study: Study, problem: Problem, settings: LearntSettings, seed: int) -> Iterator[TrialStore]:
+    """The trials of a search: in its own study file, or in a database that several drivers share."""
+    from dse.trials import TrialStore
+
+    if settings.storage is None:
+        yield TrialStore.of_study(study)
+        return
+    search = _fingerprint(problem, settings, seed)
+    name = settings.study or f"{Path(problem.workload).stem}-{problem.preset or 'custom'}-{search[:12]}"
+    store = TrialStore.open(settings.storage, study=name)
+    try:
+        theirs = store.meta().get("search")
+        if theirs is None:
+            store.set_meta("search", search)
+        elif theirs != search:
+            raise UsageError(
+                f"study {name!r} of the database holds the trials of another problem, evaluator, strategy, seed or version; "
+                "choose another --study, or leave it out for a name that follows from the search"
+            )
+        yield store
+    finally:
+        store.close()
+
+
+def _fingerprint(problem: Problem, settings: LearntSettings, seed: int) -> str:
+    """What drivers must have in common to share trials: everything that decides which trial comes next and what it measures.
+
+    Workers and time limits may differ, and the budget too where nothing is measured again afterwards.
+    """
+    same = {name: getattr(settings, name) for name in ("quality", "strategy", "proxy", "warm_start")}
+    if settings.proxy or settings.confirm:
+        same |= {"budget": settings.budget, "proxy_top": settings.proxy_top, "confirm": settings.confirm}
+    text = json.dumps({"problem": problem.to_dict(), "seed": seed, "version": __version__, **same}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_storage(url: str) -> None:
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.engine.make_url(url)
+    except sa.exc.ArgumentError:
+        raise UsageError("storage is no URL of a database; sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is meant") from None
+    if parsed.password is not None:
+        raise UsageError(
+            "storage holds a password, which would be written into the study and the report; leave it to PGPASSWORD or ~/.pgpass"
+        )
 
 
 def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
@@ -140,11 +255,16 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
 
 
 def _trials_of(folder: Path) -> list[Any]:
+    from dse.problem import Problem
+    from dse.strategies.proxy import is_proxy
     from dse.study import FILE_NAME
-    from dse.trials import TrialStore
 
     with Study.open(folder if folder.is_file() else folder / FILE_NAME) as study:
-        return list(TrialStore.of_study(study).trials())
+        known = study.description()
+        settings = LearntSettings.from_dict(known["learnt"] or LearntSettings().to_dict())
+        with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
+            # A proxy's figures are of another scale than those that this search will measure.
+            return [trial for trial in store.trials() if not is_proxy(trial)]
 
 
 def _plain(value: Any) -> Any:

@@ -50,7 +50,7 @@ class Why:
 
 def why(run: Run, number: int) -> Why:
     """The neighbours of design ``number`` of a run's front, evaluated exactly as the run evaluated its designs."""
-    from dse.evaluation import build_space, load_family, load_hardware
+    from dse.strategies.design_costs import around
 
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
@@ -59,7 +59,7 @@ def why(run: Run, number: int) -> Why:
     knobs = dict(entry["knobs"])
     # Knobs that the user fixed for the search are free here: what they cost is part of the answer.
     open_problem = replace(problem, fixed={k: v for k, v in problem.fixed.items() if k not in knobs}, fixed_model=False)
-    space = build_space(open_problem, load_family(problem), load_hardware(problem))
+    space = around(open_problem, knobs)
     own = {side: {name: knobs[name] for name in columns if name in knobs} for side, columns in _sides(space)}
     settings = space.settings
     metrics, _ = _metrics(problem, own["models"], own["hardware"], settings)

@@ -39,6 +39,7 @@ class Problem:
     constraints: tuple[Constraint, ...]
     deployment: Deployment = field(default_factory=Deployment)
     space: str = DEFAULT_SPACE
+    space_toml: str | None = None  # the text of --space FILE.toml, which `space` names
     hardware_toml: str | None = None
     hardware_profile: str | None = None  # None: the default, or what a user's file says
     bind: Mapping[str, int] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class Problem:
         return {
             "workload": self.workload,
             "space": self.space,
+            "space_toml": self.space_toml,
             "hardware": self.hardware,
             "hardware_toml": self.hardware_toml,
             "hardware_profile": self.hardware_profile,
@@ -85,6 +87,7 @@ class Problem:
         return cls(
             workload=values["workload"],
             space=values["space"],
+            space_toml=values.get("space_toml"),
             hardware=values["hardware"],
             hardware_toml=values["hardware_toml"],
             hardware_profile=values["hardware_profile"],

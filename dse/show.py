@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from dse.learnt import LearntSettings
     from dse.problem import Problem
     from dse.run import Run
+    from dse.strategies.large_space import LargeSettings
 
 
-def say_problem(problem: Problem, learnt: LearntSettings | None = None) -> None:
+def say_problem(problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
     from dse import quality
     from dse.objectives import default_constraints
@@ -26,7 +27,9 @@ def say_problem(problem: Problem, learnt: LearntSettings | None = None) -> None:
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
-        f"strategy    {learnt.strategy}, at most {learnt.budget} evaluations of {learnt.quality}; the hardware of a model is exact"
+        f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
+        if large
+        else f"strategy    {learnt.strategy}, {learnt.in_words}; the hardware of a model is exact"
         if learnt
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
@@ -34,7 +37,8 @@ def say_problem(problem: Problem, learnt: LearntSettings | None = None) -> None:
     if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
-    if learnt is None and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
+    of_surrogate = learnt is None or large is not None
+    if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
         lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
         if problem.allow_unsupported:
             knobs = " and ".join(surrogate.unsupported_knobs)
@@ -57,6 +61,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
         return
     from dse import terminal
+    from dse.reports.text import proxy_sentences
 
     summary = run.summary
     print(terminal.front_table(run))
@@ -64,6 +69,8 @@ def show_run(run: Run, *, as_json: bool) -> None:
     if strategy:
         print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
+        for sentence in proxy_sentences(run):
+            print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
     print(

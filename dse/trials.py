@@ -195,14 +195,18 @@ class TrialStore:
     def open(cls, target: str | Path, *, study: str = "main", owner: str | None = None) -> TrialStore:
         """The trials of a SQLite file, or of a database given by its SQLAlchemy URL."""
         text = str(target)
-        if "://" not in text:
+        # A SQLite file by its URL is set up as one by its path: two drivers on it wait for each other's short transactions.
+        file = text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
+        if "://" not in file and file:
             from dse.study import _engine
 
-            return cls(_engine(Path(text)), study=study, owner=owner)
+            return cls(_engine(Path(file)), study=study, owner=owner)
         try:
             engine = sa.create_engine(text, pool_pre_ping=True)
         except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
-            raise DseError(f"storage {text.partition('@')[0].partition(':')[0]} cannot be used: {error}") from error
+            # The extra brings psycopg; a URL may name another driver.
+            hint = "; `pip install 'dse-toolkit[postgres]'` brings psycopg" if isinstance(error, ModuleNotFoundError) else ""
+            raise DseError(f"storage {text.partition('@')[0].partition(':')[0]} cannot be used: {error}{hint}") from error
         return cls(engine, study=study, owner=owner)
 
     # -- settings --------------------------------------------------------------------------------------------------

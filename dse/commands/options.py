@@ -32,7 +32,8 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--fab-grid", default="taiwan", metavar="REGION", help="grid of the fab (default taiwan)")
     deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
     deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
-    deployment.add_argument("--carbon-profile", default="act2", metavar="NAME", help="embodied carbon model (default act2)")
+    deployment.add_argument("--carbon-profile", metavar="NAME", help="embodied carbon model (default act2; for hw datacenter, "
+                            "whose HBM act2 does not know: default)")  # fmt: skip
 
 
 def workload_of(args: argparse.Namespace) -> str:
@@ -46,7 +47,7 @@ def workload_of(args: argparse.Namespace) -> str:
 
 def deployment_of(args: argparse.Namespace) -> Any:
     """The deployment that the options describe."""
-    from dse.deployment import Deployment
+    from dse.deployment import Deployment, default_carbon_profile
 
     return Deployment(
         rate_per_s=args.rate,
@@ -54,7 +55,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
         grid=args.grid,
         fab_grid=args.fab_grid,
         pue=args.pue,
-        carbon_profile=args.carbon_profile,
+        carbon_profile=args.carbon_profile or default_carbon_profile(args.hw),
         package=args.package,
     )
 

@@ -30,13 +30,19 @@ def register(commands: Any) -> None:
     parser.add_argument("--vary", action="append", default=[], metavar="NAME=V,V,...",
                         help="search further knobs: settings of the hardware (node_nm, frequency_hz, dram_type, ...) or the "
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
-    parser.add_argument("--space", default="default", metavar="NAME", help="model space of the workload (default: the models "
-                        "that published quality supports)")  # fmt: skip
+    parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
+                        "models that published quality supports), or a file with a space of your own")  # fmt: skip
     learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
     learnt.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, python:module:function or command:PROGRAM ARGS")  # fmt: skip
     learnt.add_argument("--strategy", default="auto", metavar="NAME", help="auto (default) or a name of `dse list strategies`")
-    learnt.add_argument("--budget", type=int, default=50, metavar="N", help="quality evaluations (default 50)")
+    learnt.add_argument("--budget", type=int, metavar="N",
+                        help="quality evaluations; with --proxy those of the proxy (default 50). Where the space is too large to "
+                        "sweep and quality a surrogate's: exact evaluations of designs (default 2000)")  # fmt: skip
+    learnt.add_argument("--proxy", metavar="EVALUATOR",
+                        help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
+                        "--quality; --budget is then the proxy's trials")  # fmt: skip
+    learnt.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     learnt.add_argument("--workers", type=int, default=1, metavar="N", help="evaluations at a time (default 1)")
     learnt.add_argument("--executor", metavar="NAME", help="inline, processes or dask")
     learnt.add_argument("--address", metavar="URL", help="scheduler of a Dask cluster")
@@ -45,6 +51,9 @@ def register(commands: Any) -> None:
     learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
     learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
     learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
+    learnt.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
+                        "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
+    learnt.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
     parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
@@ -57,12 +66,13 @@ def run(args: argparse.Namespace) -> int:
     """Search and show."""
     import shlex
     import sys
+    from dataclasses import replace
 
     if args.config:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse import api, show, terminal
+    from dse import api, show, space_file, terminal
     from dse.errors import UsageError
     from dse.sweep import DEFAULT_BLOCK_POINTS
 
@@ -71,17 +81,21 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"{name.replace('_', '-')} is {value}; a whole number of at least 1 is needed")
+    own = space_file.read(args.space) if space_file.is_file(args.space) else None
+    vary = options.vary_of(args)
+    if own and (both := [name for name in space_file.varied(own[1]) if name in vary]):
+        raise UsageError(f"vary {both[0]} is in space {args.space} too; leave it to one of them")
     problem = api.make_problem(
         options.workload_of(args),
         args.objective or ["carbon"],
         hw=args.hw,
         hardware_profile=args.profile,
-        space=args.space,
+        space="default" if own else args.space,
         constraints=args.constraint,
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
-        vary=options.vary_of(args),
+        vary={**vary, **(space_file.varied(own[1]) if own else {})},
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
@@ -89,13 +103,21 @@ def run(args: argparse.Namespace) -> int:
         bind=options.bind_of(args),
         strict=args.strict,
     )
-    show.say_problem(problem, settings)
+    if own:
+        problem = replace(problem, space=own[1].name, space_toml=own[0])
+        if own[1].constraints and api.large_settings(problem, settings, args.strategy, args.budget) is not None:
+            raise UsageError(
+                f"space {args.space} has constraints and is too large to sweep, where they are not applied; fix some knobs with --set"
+            )
+    show.say_problem(problem, settings, api.large_settings(problem, settings, args.strategy, args.budget))
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
             out=args.out,
             seed=args.seed,
             learnt=settings,
+            strategy=args.strategy,
+            budget=args.budget,
             threads=args.threads,
             block_points=args.block_points or DEFAULT_BLOCK_POINTS,
             command=shlex.join(["dse", *sys.argv[1:]]),
@@ -107,16 +129,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     """Settings of a learnt search; None where every design is swept."""
-    from dse.learnt import LearntSettings
+    from dse.errors import UsageError
+    from dse.learnt import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings
     from dse.strategies.choose import check as check_strategy
 
     check_strategy(args.strategy)
+    if args.proxy is not None and args.quality is None:
+        raise UsageError("proxy stands in for a dear evaluation; name the dear one with --quality EVALUATOR")
+    if args.proxy_top is not None and args.proxy is None:
+        raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
+        if args.storage is not None:
+            raise UsageError("storage is for trials of a measured quality and a sweep has none; name an evaluator with --quality")
         return None
     return LearntSettings(
         quality=args.quality or "surrogate",
         strategy=args.strategy,
-        budget=args.budget,
+        budget=DEFAULT_BUDGET if args.budget is None else args.budget,
         workers=args.workers,
         executor=args.executor,
         address=args.address,
@@ -125,4 +154,18 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
         confirm=args.confirm,
         stop_early=not args.whole_budget,
         warm_start=tuple(args.warm_start),
+        proxy=args.proxy,
+        proxy_top=DEFAULT_PROXY_TOP if args.proxy_top is None else args.proxy_top,
+        storage=_absolute(args.storage),
+        study=args.study,
     )
+
+
+def _absolute(storage: str | None) -> str | None:
+    """A SQLite file stays the same file for whoever resumes from another folder."""
+    from pathlib import Path
+
+    prefix = "sqlite:///"
+    if storage is None or not storage.startswith(prefix):
+        return storage
+    return prefix + str(Path(storage.removeprefix(prefix)).absolute())

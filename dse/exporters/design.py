@@ -118,8 +118,11 @@ def load_design(run: Run, number: int) -> ExportDesign:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem
     family, hardware = load_family(problem), load_hardware(problem)
-    space = build_space(problem, family, hardware)
     knobs = entry["knobs"]
+    # Of the hardware only the design's own point is needed, and a large grid would take gigabytes.
+    own = hardware.with_knobs({name: [knobs[name]] for name in hardware.knobs if name in knobs})
+    left = {name: value for name, value in problem.fixed.items() if name not in hardware.knobs}
+    space = build_space(replace(problem, fixed=left), family, own)
     missing = [name for name in (*space.models, *hardware.knobs) if name not in knobs]
     if missing:
         raise DseError(f"design {number} of run {run.path} has no value for {', '.join(missing)}; its study is not whole")

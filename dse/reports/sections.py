@@ -8,7 +8,7 @@ from typing import Any
 from dse.reports import text
 from dse.reports.data import best_designs
 from dse.reports.markup import Markup, tag
-from dse.reports.units import DisplayUnit, error_text, finite, number_text
+from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text
 
 
 def section(name: str, title: str, *children: Any, **attributes: Any) -> Markup:
@@ -138,6 +138,54 @@ def setting(run: Any) -> Markup:
             class_="columns",
         ),
     )
+
+
+def alignment(run: Any) -> Markup | None:
+    """Cosines of the costs' gradients as a heat map, their groups, and how far the gradients can be trusted."""
+    known = run.context.get("alignment")
+    if not isinstance(known, Mapping) or len(known.get("objectives") or ()) < 2:
+        return None
+    names = [str(name) for name in known["objectives"]]
+    labels = [display_unit(name, ()).label for name in names]
+    cosine, conflict = known["cosine"], known["conflict_share"]
+    rows: list[list[Any]] = []
+    for i, label in enumerate(labels):
+        cells = [
+            _heat(cosine[i][j], f"{label}, {labels[j]}: gradients oppose at {conflict[i][j]:.0%} of the designs") for j in range(len(names))
+        ]
+        rows.append([tag("strong", label), *cells])
+    groups = [text.joined([labels[names.index(str(name))] for name in group]) for group in known["groups"]]
+    model = known.get("model")
+    of_model = f" for the model {text.knobs_text(model)} (design {known.get('design')})" if isinstance(model, Mapping) else ""
+    return section(
+        "alignment",
+        "Which costs pull the same way",
+        tag(
+            "p",
+            f"Mean cosine of the gradients of each two costs over the hardware knobs{of_model}. At 1 one falls wherever the other "
+            "does; below 0 what lowers one raises the other, and only there is a trade-off to choose.",
+        ),
+        table(["", *labels], rows, caption="Cosines of the gradients of the costs", numeric=range(1, len(names) + 1)),
+        tag("p", "Aligned groups: " + "; ".join(groups) + "."),
+        tag("p", text.alignment_trust(known), class_="note"),
+    )
+
+
+def _heat(value: float, title: str) -> Markup:
+    """A cosine with a tint: blue where two agree, orange where they oppose, stronger the nearer to 1 (both read with any colour vision)."""
+    colour = "0,114,178" if value >= 0 else "213,94,0"
+    return tag(
+        "span",
+        f"{value:.2f}",
+        title=title,
+        style=f"background:rgba({colour},{0.6 * min(1.0, abs(value)):.2f});padding:4px 8px;border-radius:4px",
+    )
+
+
+def quality_search(run: Any) -> Markup | None:
+    """How a measured quality was searched."""
+    lines = text.search_sentences(run)
+    return section("search", "How quality was searched", tag("ul", [tag("li", line) for line in lines])) if lines else None
 
 
 def surrogate(run: Any) -> Markup | None:

@@ -8,6 +8,8 @@ from typing import Any
 from dse.objectives import Constraint, parse_constraint
 from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text, quality_label
 
+# Below this a proxy's order says little about the target's.
+WEAK_RANK_CORRELATION = 0.5
 CRITERIA = {"edp": "energy-delay product", "latency": "latency", "energy": "energy"}
 
 
@@ -66,6 +68,8 @@ def summary_sentences(run: Any) -> list[str]:
         else ""
     )
     sentences = [f"The search evaluated {plural(counts.points, 'design')}{made_of}."]
+    if context.get("sampled") and isinstance(models, int) and isinstance(hardware, int):
+        sentences = [f"The search evaluated {counts.points:,} of {models * hardware:,} designs{made_of}, each exactly."]
     meet = "meets" if counts.feasible == 1 else "meet"
     front = len(run.designs)
     sentences.append(
@@ -78,6 +82,81 @@ def summary_sentences(run: Any) -> list[str]:
         sentences.append(
             f"The whole space was enumerated, so the front is exact for mappings chosen by {CRITERIA.get(criterion, criterion)}."
         )
+    if proxy := proxy_sentences(run):
+        sentences.append(proxy[0])
+    return sentences
+
+
+def proxy_sentences(run: Any) -> list[str]:
+    """How a proxy was used and how far it could be trusted; empty where there was none."""
+    known = run.context.get("proxy")
+    if not isinstance(known, Mapping):
+        return []
+    measured = known.get("measured", 0)
+    rank = finite(known.get("rank_correlation"))
+    agreement = (
+        f"Spearman's rank correlation of proxy and target over {plural(measured, 'design')} that both measured is {rank:.2f}."
+        if rank is not None
+        else f"Proxy and target cannot be compared by rank: {plural(measured, 'design')} measured by both are too few or too alike."
+    )
+    sentences = [
+        f"Models were searched on the proxy {known.get('evaluator')} ({plural(known.get('trials', 0), 'trial')}); the front holds the "
+        f"measurements of the target {known.get('target')} alone.",
+        f"Of the proxy's designs {measured:,} of the {known.get('asked', 0):,} asked for were measured on the target.",
+        agreement,
+    ]
+    if rank is not None:
+        # The confirmed designs are the proxy's best: over a range cut off at one end a correlation is smaller than over all.
+        sentences.append("These are the proxy's best designs, so their correlation is lower than it would be over the whole space.")
+    return sentences
+
+
+def alignment_trust(known: Mapping[str, Any]) -> str:
+    """How far the gradients of an alignment can be trusted: they are a smooth twin's, and the exact model may disagree."""
+    names, cosine, rank = known["objectives"], known["cosine"], known["rank_correlation"]
+    trust = known["relaxation_rank_correlation"]
+    if not known.get("exact", True):
+        return (
+            "The gradients are those of closed forms of the cost model, smoothed; smoothing keeps their order of designs at a rank "
+            f"correlation of {min(trust):.3f} or more. How closely closed forms follow exact costs is measured in the documentation."
+        )
+    sentence = (
+        "The gradients are those of a smooth twin of the cost model, which orders designs as the exact model does by a rank correlation "
+        f"of {min(trust):.2f} (for {names[trust.index(min(trust))]}) to {max(trust):.2f}."
+    )
+    pairs = [(i, j) for i in range(len(names)) for j in range(i) if cosine[i][j] * rank[i][j] < 0]
+    if not pairs:
+        return sentence + " Rank correlations of the exact costs over the same designs have the same signs throughout."
+    against = "; ".join(f"{names[j]} and {names[i]} ({rank[i][j]:.2f})" for i, j in pairs)
+    return sentence + f" Rank correlations of the exact costs over the same designs have the other sign for {against}."
+
+
+def search_sentences(run: Any) -> list[str]:
+    """How a learnt quality was searched: strategy, evaluations, why it ended, proxy, repeated measurements."""
+    strategy, evaluator = run.context.get("strategy"), run.context.get("quality_evaluator")
+    if not isinstance(strategy, Mapping):
+        return []
+    sentences = [
+        f"Strategy {strategy.get('name')}: {str(strategy.get('why', '')).rstrip('.')}.",
+        f"The search ended because {str(strategy.get('stopped', '')).rstrip('.')}.",
+    ]
+    if not isinstance(evaluator, Mapping):
+        return [*sentences, "The front is that of the evaluated designs; others that were not evaluated may be better."]
+    sentences += [
+        f"{evaluator.get('evaluator')} measured {plural(evaluator.get('evaluations', 0), 'model')}.",
+        *proxy_sentences(run),
+    ]
+    if strategy.get("study"):
+        sentences.append(f"The trials are in a shared database, under the name {strategy['study']}.")
+    again = run.context.get("confirmation")
+    if isinstance(again, Mapping):
+        curse = again.get("curse") or {}
+        mean, error = finite(curse.get("mean")), finite(curse.get("se"))
+        if mean is not None and error is not None:
+            sentences.append(
+                f"The front was measured again and holds the new figures: selection had flattered its designs by {number_text(mean)} "
+                f"± {error_text(error)} on average (the winner's curse)."
+            )
     return sentences
 
 
@@ -99,6 +178,12 @@ def cautions(run: Any) -> list[str]:
     if run.problem.allow_unsupported and varied:
         verb = "does" if len(varied) == 1 else "do"
         found.append(f"{joined(varied)} {verb} not enter the surrogate, so the search takes a saving there for nothing.")
+    rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
+    if rank is not None and rank < WEAK_RANK_CORRELATION:
+        found.append(
+            f"The proxy ranks the designs that were measured on the target poorly (rank correlation {rank:.2f}): models that it "
+            "passed over may be better than the front."
+        )
     left_out = run.context.get("models_left_out")
     if left_out:
         verb = "was" if left_out == 1 else "were"

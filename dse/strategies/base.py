@@ -49,7 +49,7 @@ def rng_of(seed: int, number: int, stream: int = 0) -> np.random.Generator:
 
 def taken_rows(task: Task, history: Sequence[Trial]) -> set[tuple[int, ...]]:
     """Index rows of the designs that have been proposed, whatever became of them."""
-    return {tuple(task.space.index(trial.parameters).tolist()) for trial in history}
+    return {task.row(trial.parameters) for trial in history}
 
 
 def left_over(task: Task, taken: set[tuple[int, ...]]) -> IntArray:
@@ -65,18 +65,20 @@ def draw(task: Task, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> I
     shape = np.array(task.space.shape)
     for _ in range(_DRAW_BLOCKS):
         rows = rng.integers(0, shape, size=(_DRAW_BLOCK, len(shape)))
-        for row in rows[task.allowed(rows)]:
-            if tuple(row.tolist()) not in taken:
-                return np.asarray(row, dtype=np.int64)
+        # The first few mostly hold one that is allowed, and what is known of a design may take a while.
+        for part in np.split(rows, (8, 64, 512)):
+            for row in part[task.allowed(part)]:
+                if tuple(row.tolist()) not in taken:
+                    return np.asarray(row, dtype=np.int64)
     raise DseError(f"space {task.space.name} gave no feasible new design in {_DRAW_BLOCK * _DRAW_BLOCKS:,} draws; loosen a constraint")
 
 
-def draw_many(task: Task, rng: np.random.Generator, count: int) -> IntArray:
-    """Up to ``count`` allowed designs of a large space, uniformly, possibly fewer where few are allowed."""
+def draw_many(task: Task, rng: np.random.Generator, count: int, *, blocks: int = _DRAW_BLOCKS) -> IntArray:
+    """Up to ``count`` allowed designs of a large space, uniformly, possibly fewer where few are allowed (``blocks`` limits the draws)."""
     shape = np.array(task.space.shape)
     found: list[IntArray] = []
     have = 0
-    for _ in range(_DRAW_BLOCKS):
+    for _ in range(blocks):
         rows = rng.integers(0, shape, size=(max(_DRAW_BLOCK, count), len(shape)))
         rows = rows[task.allowed(rows)]
         found.append(rows)

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dse.errors import UsageError, unknown_name
 
 NAMES = ("auto", "exhaustive", "nested", "flat", "ax", "amoo", "nsga2", "random", "sobol")
 # Largest joint space that is swept whole without asking, and largest hardware space that is solved exactly a model.
 SWEEP_LIMIT = 500_000_000
+# Most mapping searches (shapes x hardware points) of a sweep: each takes about 200 bytes and some microseconds.
+MAPPING_LIMIT = 20_000_000
 INNER_LIMIT = 100_000
 MODEL_LIMIT = 250_000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Models, hardware points and distinct operations of all models of a problem: whether a sweep is too much, and why."""
+
+    models: int
+    hardware: int
+    shapes: int
+
+    @property
+    def designs(self) -> int:
+        """Number of designs."""
+        return self.models * self.hardware
+
+    @property
+    def sweepable(self) -> bool:
+        """Whether every model meets every hardware point in minutes and in memory."""
+        return self.designs <= SWEEP_LIMIT and self.shapes * self.hardware <= MAPPING_LIMIT
+
+    @property
+    def refusal(self) -> str:
+        """Why a sweep is too much, in a sentence."""
+        way_out = "fix some knobs with --set, or search it with --strategy auto"
+        if self.designs > SWEEP_LIMIT:
+            return f"space of {self.designs:,} designs is more than the {SWEEP_LIMIT:,} that the exhaustive strategy takes; {way_out}"
+        return (
+            f"space needs {self.shapes:,} shapes x {self.hardware:,} hardware points = {self.shapes * self.hardware:,} mapping searches, "
+            f"more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; {way_out}"
+        )
 
 
 def choose(*, learnt: int, models: int, hardware: int, separable: bool = True) -> tuple[str, str]:

@@ -53,11 +53,16 @@ def run(
     retries: int = 1,
     timeout_s: float | None = None,
     stopping: Sequence[StoppingRule] = (),
+    phase: Callable[[Trial], bool] | None = None,
     say: Callable[[str], None] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     tolerated_failures: int = 10,
 ) -> Outcome:
     """Search until the budget of trials is spent, the space is exhausted or a rule of ``stopping`` holds.
+
+    ``phase`` tells the trials of this search from those of a later one on the same study (a confirmation, a proxy's target):
+    rules see its own alone, and once a later one has begun nothing more is proposed. A search ends only when no other driver
+    of the study is still evaluating, so that every driver sees the same outcome.
 
     A failed, timed-out or lost evaluation is recorded and retried up to ``retries`` times with the same seed; after
     ``tolerated_failures`` trials that failed for good in a row the search ends with an error, for something is wrong with
@@ -67,8 +72,8 @@ def run(
     if pool is None:
         with workers() as own:
             return run(task, store, strategy, budget=budget, seed=seed, pool=own, retries=retries, timeout_s=timeout_s,
-                       stopping=stopping, say=say, on_trial=on_trial, tolerated_failures=tolerated_failures)  # fmt: skip
-    loop = _Loop(task, store, strategy, budget, seed, pool, retries, timeout_s, on_trial)
+                       stopping=stopping, phase=phase, say=say, on_trial=on_trial, tolerated_failures=tolerated_failures)  # fmt: skip
+    loop = _Loop(task, store, strategy, budget, seed, pool, retries, timeout_s, phase, on_trial)
     try:
         while (reason := loop.step(stopping, tolerated_failures)) is None:
             pass
@@ -104,11 +109,12 @@ class _Loop:
         pool: Workers,
         retries: int,
         timeout_s: float | None,
+        phase: Callable[[Trial], bool] | None,
         on_trial: Callable[[Trial], None] | None,
     ) -> None:
         self.task, self.store, self.pool, self.retries, self.timeout_s = task, store, pool, retries, timeout_s
         self.asker = AskTell(task, strategy, store, seed=seed, budget=budget)
-        self.on_trial = on_trial
+        self.phase, self.on_trial = phase, on_trial
         self.running: dict[Future[Any], _Running] = {}
         self.suspects: list[Trial] = []
         self.renewed = time.monotonic()
@@ -129,11 +135,8 @@ class _Loop:
         for trial in new:
             self._submit(trial)
         if not self.running and not self.suspects:
-            if ending is not None:
-                return ending
-            if self.asker.exhausted and not self._others_running():
-                spent = self.asker.budget is not None and len(self.store.trials()) >= self.asker.budget
-                return f"the budget of {self.asker.budget} trials is spent" if spent else "the space is exhausted"
+            if (ending is not None or self.asker.exhausted) and not self._others_running():
+                return ending or self._end(self.store.trials())
             time.sleep(_POLL_SECONDS)
             return None
         self._collect()
@@ -219,10 +222,17 @@ class _Loop:
             self.on_trial(trial)
 
     def _why_stop(self, stopping: Sequence[StoppingRule]) -> str | None:
-        if not stopping:
+        if not stopping and self.phase is None:
             return None
         trials = self.store.trials()
-        return next((reason for rule in stopping if (reason := rule.reason(self.task, trials))), None)
+        own = [trial for trial in trials if self.phase is None or self.phase(trial)]
+        reason = next((reason for rule in stopping if (reason := rule.reason(self.task, own))), None)
+        return reason or (self._end(own) if len(own) < len(trials) else None)
+
+    def _end(self, trials: Sequence[Trial]) -> str:
+        """Why a search ended that no rule ended."""
+        spent = self.asker.budget is not None and len(trials) >= self.asker.budget
+        return f"the budget of {self.asker.budget} trials is spent" if spent else "the space is exhausted"
 
     def _others_running(self) -> bool:
         return any(trial.state == "running" for trial in self.store.trials())

@@ -2,45 +2,87 @@
 
 The search runs wholly on a proxy (public data, fewer steps, a surrogate); its best ``top`` designs, spread over the front, are
 then evaluated by the target's evaluator. What is reported comes from the target alone; how far the proxy could be trusted is
-Spearman's correlation over the confirmed designs.
+Spearman's correlation over the confirmed designs. After Kuo and others, *On Noisy Evaluation in Federated Hyperparameter Tuning*
+(MLSys 2023, arXiv 2212.08930).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dse.errors import UsageError
 from dse.execution import Workers
 from dse.pareto import Front
+from dse.space import Value
 from dse.strategies.base import Strategy, Wait
 from dse.strategies.driver import run
+from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Evaluator, Task
-from dse.trials import Proposal, Trial, TrialStore
+from dse.trials import Measured, Proposal, Trial, TrialStore
 
 # The proxy's trials carry this fidelity, so that the target's trials of the same designs are trials of their own.
 PROXY_FIDELITY = 0.0
 
 
+def is_proxy(trial: Trial) -> bool:
+    """Whether a trial is the proxy's."""
+    return trial.fidelity == PROXY_FIDELITY
+
+
+@dataclass(frozen=True)
+class ByFidelity:
+    """The proxy at the proxy's fidelity, the target at any other.
+
+    One evaluator for both halves of a proxy search: whoever takes over a trial of a killed driver evaluates it by the half
+    that it belongs to. The proxy itself is asked at full fidelity: it is a whole evaluation of its own.
+    """
+
+    proxy: Evaluator
+    target: Evaluator
+
+    def __post_init__(self) -> None:
+        if set(self.proxy.metrics) != set(self.target.metrics):
+            raise UsageError(
+                f"proxy gives {', '.join(self.proxy.metrics)} and the target {', '.join(self.target.metrics)}; both must give the same"
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The target's."""
+        return self.target.metrics
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        if fidelity == PROXY_FIDELITY:
+            return self.proxy(parameters, fidelity=1.0, seed=seed)
+        return self.target(parameters, fidelity=fidelity, seed=seed)
+
+
 @dataclass(frozen=True)
 class ProxyResult:
-    """The proxy's trials, the target's, and how the two agree over the designs that both evaluated."""
+    """The proxy's trials, the target's, and how the two agree over the designs that both evaluated.
+
+    ``target`` holds completed trials only; ``spearman`` is None for fewer than three of them or where one side is constant.
+    ``reason`` says why the search on the proxy ended.
+    """
 
     proxy: list[Trial]
     target: list[Trial]
     spearman: float | None
+    reason: str
 
 
-class _AtFidelity:
-    """A strategy whose proposals carry another fidelity."""
+class _OnProxy:
+    """A strategy whose proposals are the proxy's."""
 
-    def __init__(self, strategy: Strategy, fidelity: float) -> None:
-        self.name, self.strategy, self.fidelity = strategy.name, strategy, fidelity
+    def __init__(self, strategy: Strategy) -> None:
+        self.name, self.strategy = strategy.name, strategy
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | Wait | None:
-        found = self.strategy.propose(task, [t for t in history if t.fidelity == self.fidelity], number, seed)
-        return replace(found, fidelity=self.fidelity) if isinstance(found, Proposal) else found
+        found = self.strategy.propose(task, [t for t in history if is_proxy(t)], number, seed)
+        return replace(found, fidelity=PROXY_FIDELITY) if isinstance(found, Proposal) else found
 
 
 class _Listed:
@@ -79,7 +121,7 @@ def choose_top(task: Task, trials: Sequence[Trial], top: int) -> list[Trial]:
 
 def proxy_search(
     task: Task,
-    proxy: Evaluator,
+    proxy: Evaluator | None,
     store: TrialStore,
     strategy: Strategy,
     *,
@@ -87,23 +129,52 @@ def proxy_search(
     top: int,
     seed: int,
     pool: Workers | None = None,
+    retries: int = 1,
+    timeout_s: float | None = None,
+    stopping: Sequence[StoppingRule] = (),
     say: Callable[[str], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
 ) -> ProxyResult:
-    """Search ``task`` with ``proxy`` in its evaluator's place for ``budget`` trials, then evaluate the ``top`` with its own."""
-    run(replace(task, evaluator=proxy), store, _AtFidelity(strategy, PROXY_FIDELITY), budget=budget, seed=seed, pool=pool)
-    seen = [t for t in store.trials() if t.fidelity == PROXY_FIDELITY]
+    """Search ``task`` with ``proxy`` in its evaluator's place for ``budget`` trials, then evaluate the ``top`` with its own.
+
+    ``proxy`` None: the task's evaluator tells the two apart itself (:class:`ByFidelity`). Resumable like any search.
+    """
+    if top < 1:
+        raise UsageError(f"proxy-top is {top}; at least one design must be confirmed on the target")
+    if proxy is not None:
+        assert task.evaluator is not None  # a proxy of nothing
+        task = replace(task, evaluator=ByFidelity(proxy, task.evaluator))
+    outcome = run(task, store, _OnProxy(strategy), budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+                  stopping=stopping, phase=is_proxy, say=say, on_trial=on_trial)  # fmt: skip
+    seen = [t for t in outcome.trials if is_proxy(t)]
     chosen = choose_top(task, seen, top)
-    run(task, store, _Listed(chosen, len(seen)), budget=None, seed=seed, pool=pool)
-    target = [t for t in store.trials() if t.fidelity == 1.0 and t.done]
+    done = run(task, store, _Listed(chosen, len(seen)), budget=None, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+               phase=is_first, on_trial=on_trial)  # fmt: skip
+    target = [t for t in done.trials if is_target(t) and t.done]
+    agreement = _agreement(task, seen, target)
+    if say:
+        said = "too few to tell" if agreement is None else f"{agreement:.2f}"
+        say(f"{len(target)} designs of the proxy measured on the target; rank correlation of the two over them: {said}")
+    return ProxyResult(seen, target, agreement, outcome.reason)
+
+
+def is_target(trial: Trial) -> bool:
+    """Whether a trial is the target's measurement of a design that the proxy chose."""
+    return trial.info.get("origin") == "target"
+
+
+def is_first(trial: Trial) -> bool:
+    """Whether a trial is not a repeated measurement of a front."""
+    return trial.info.get("origin") != "confirmation"
+
+
+def _agreement(task: Task, seen: Sequence[Trial], target: Sequence[Trial]) -> float | None:
+    """Spearman's correlation of proxy and target over the designs that both have measured."""
     metric = task.learnt_objectives[0].metric
     by_number = {t.number: t for t in seen}
     pairs = np.array([(by_number[t.info["of"]].metrics[metric].mean, t.metrics[metric].mean) for t in target])
-    agreement: float | None = None
-    if len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0:
-        from scipy.stats import spearmanr
+    if len(pairs) < 3 or np.ptp(pairs, axis=0).min() <= 0:
+        return None
+    from scipy.stats import spearmanr
 
-        agreement = float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
-    if say:
-        said = "too few to tell" if agreement is None else f"{agreement:.2f}"
-        say(f"{len(target)} designs of the proxy confirmed; rank correlation of proxy and target over them: {said}")
-    return ProxyResult(seen, target, agreement)
+    return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)

@@ -80,13 +80,15 @@ def refine(
     """
     if not 1 <= resolution <= 6:
         raise UsageError(f"resolution is {resolution}; from 1 (half steps) to 6 is allowed")
-    from dse.evaluation import build_space, load_family, load_hardware
+    from dse.evaluation import load_hardware
+    from dse.strategies.design_costs import one_point
 
     hardware = load_hardware(problem)
-    space = build_space(problem, load_family(problem), hardware)
-    listed = {name: tuple(np.unique(values).tolist()) for name, values in space.hardware.items()}
+    space, every = one_point(problem)
+    listed = {name: tuple(np.unique(np.array(values)).tolist()) for name, values in every.items()}
     moved = [name for name, values in listed.items() if len(values) > 1 and not isinstance(values[0], str)]
-    movable = [name for name in moved if name in hardware.knobs]
+    # Between two process nodes there is none that anybody makes.
+    movable = [name for name in moved if name in hardware.knobs and name != "node_nm"]
     if not movable:
         raise UsageError(f"hardware {problem.hardware} has no numeric knob with several values; there is nothing to refine")
     models = list(dict.fromkeys(tuple(design[name] for name in space.models) for design in designs))

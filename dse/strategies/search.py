@@ -12,13 +12,14 @@ import numpy.typing as npt
 from dse.errors import DseError
 from dse.evaluation import Evaluation
 from dse.execution import Workers
-from dse.learnt import DEFAULT_BUDGET
+from dse.learnt import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
 from dse.pareto import Front
 from dse.strategies import make
 from dse.strategies.choose import check, check_budget, choose
 from dse.strategies.confirm import Confirmation, confirm
 from dse.strategies.driver import run
 from dse.strategies.problem_view import flat_task, nested_front, nested_task
+from dse.strategies.proxy import ByFidelity, ProxyResult, is_first, proxy_search
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Evaluator, Task
 from dse.strategies.transfer import Prior
@@ -35,7 +36,8 @@ class SearchResult:
     """What a search found.
 
     ``front`` has the evaluation's indices; ``quality`` the measured quality of every evaluated model (index -> figure);
-    ``confirmation`` is there where the front was measured again, and then the front's quality comes from it.
+    ``confirmation`` is there where the front was measured again, and then the front's quality comes from it. ``proxy`` is
+    there where the search ran on one; front and quality then come from the target's measurements alone.
     """
 
     front: Front
@@ -45,6 +47,7 @@ class SearchResult:
     why: str
     reason: str
     confirmation: Confirmation | None
+    proxy: ProxyResult | None = None
 
 
 def search(
@@ -60,6 +63,8 @@ def search(
     timeout_s: float | None = None,
     stopping: Sequence[StoppingRule] = (),
     prior: Prior | None = None,
+    proxy: Evaluator | None = None,
+    proxy_top: int = DEFAULT_PROXY_TOP,
     confirmations: int = 0,
     reference: FloatArray | None = None,
     say: Callable[[str], None] | None = None,
@@ -68,7 +73,8 @@ def search(
     """Search models with ``evaluator`` as the dear part; hardware is solved exactly by every strategy but flat and ax.
 
     Trials are kept in ``store``; called again with the same store and seed it continues. ``confirmations``: how often the
-    designs of the found front are measured again. Raises DseError if no evaluated model has a feasible design.
+    designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
+    ``proxy_top`` designs are then measured by ``evaluator``. Raises DseError if no evaluated model has a feasible design.
     """
     check(strategy)
     check_budget(budget)
@@ -78,23 +84,37 @@ def search(
     if say:
         say(f"strategy {strategy}: {why}")
     options: dict[str, Any] = {"prior": prior} if prior is not None and strategy == "nested" else {}
-    if strategy in MODEL_STRATEGIES:
-        task = nested_task(evaluation, evaluator, reference=reference)
+    make_task = nested_task if strategy in MODEL_STRATEGIES else flat_task
+    task = make_task(evaluation, evaluator if proxy is None else ByFidelity(proxy, evaluator), reference=reference)
+    chosen = make(strategy, **options)
+    on_proxy: ProxyResult | None = None
+    if proxy is not None:
+        on_proxy = proxy_search(task, None, store, chosen, budget=budget, top=proxy_top, seed=seed, pool=pool, retries=retries,
+                                timeout_s=timeout_s, stopping=stopping, say=say, on_trial=on_trial)  # fmt: skip
+        trials, reason = on_proxy.target, on_proxy.reason
     else:
-        task = flat_task(evaluation, evaluator, reference=reference)
-    outcome = run(task, store, make(strategy, **options), budget=budget, seed=seed, pool=pool, retries=retries,
-                  timeout_s=timeout_s, stopping=stopping, say=say, on_trial=on_trial)  # fmt: skip
-    trials = [t for t in outcome.trials if t.info.get("origin") != "confirmation"]
+        outcome = run(task, store, chosen, budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+                      stopping=stopping, phase=is_first, say=say, on_trial=on_trial)  # fmt: skip
+        trials, reason = [t for t in outcome.trials if is_first(t)], outcome.reason
     confirmation, levels = None, None
     if confirmations and task.inner is not None:
-        chosen = _on_front(task, trials)
-        confirmation = confirm(task, store, chosen, times=confirmations, seed=seed, pool=pool, retries=retries, say=say)
+        confirmation = confirm(task, store, _on_front(task, trials), times=confirmations, seed=seed, pool=pool, retries=retries, say=say)
         levels = {number: m.mean for number, m in confirmation.quality.items()}
     front = nested_front(task, trials, levels=levels) if task.inner is not None else _flat_front(evaluation, task, trials)
     if not len(front):
-        raise DseError(f"none of the {len(trials)} evaluated designs is feasible; the study keeps them, raise the budget")
-    return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, outcome.reason,
-                        confirmation)  # fmt: skip
+        raise DseError(_no_front(store.trials(), trials, on_proxy))
+    return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, reason,
+                        confirmation, on_proxy)  # fmt: skip
+
+
+def _no_front(every: list[Trial], own: list[Trial], proxy: ProxyResult | None) -> str:
+    """Why there is no front, in a sentence."""
+    if not any(trial.done for trial in own):
+        last = next((trial.error for trial in reversed(every) if trial.error), "")
+        whose = "evaluations on the target" if proxy and proxy.proxy and any(t.done for t in proxy.proxy) else "evaluations"
+        return f"none of the {whose} succeeded" + (f"; the last failure said: {last}" if last else "; the study keeps the trials")
+    more = "--proxy-top" if proxy else "the budget"
+    return f"none of the {len(own)} evaluated designs is feasible; the study keeps them, raise {more}"
 
 
 def _on_front(task: Task, trials: list[Trial]) -> list[int]:

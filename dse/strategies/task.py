@@ -135,6 +135,17 @@ class Task:
     def _positions(self) -> dict[tuple[int, ...], int]:
         return {tuple(row): i for i, row in enumerate(self._listed.tolist())}
 
+    @cached_property
+    def _row_memory(self) -> dict[tuple[tuple[str, Value], ...], tuple[int, ...]]:
+        return {}
+
+    def row(self, parameters: Mapping[str, Value]) -> tuple[int, ...]:
+        """Index row of a design; remembered, for a strategy asks for those of all trials again and again."""
+        key = tuple(parameters.items())
+        if key not in self._row_memory:
+            self._row_memory[key] = tuple(self.space.index(parameters).tolist())
+        return self._row_memory[key]
+
     def position(self, parameters: Mapping[str, Value]) -> int:
         """Position of a design in the listed space."""
         found = self._positions.get(tuple(self.space.index(parameters).tolist()))

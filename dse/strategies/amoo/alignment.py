@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dse.strategies.amoo.feasible import sample
 from dse.strategies.amoo.relaxed import Relaxed
 from dse.strategies.task import Task
 
@@ -74,12 +75,8 @@ class Alignment:
 
 def alignment(task: Task, *, seed: int = 0, points: int = 200, relaxed: Relaxed | None = None) -> Alignment:
     """Measure the alignment of a task's objectives at ``points`` random feasible designs (their gradients by torch)."""
-    from scipy.stats import spearmanr
-
-    from dse.strategies.base import draw_many
-
     relaxed = relaxed or Relaxed.of(task, seed)
-    rows = draw_many(task, np.random.default_rng([seed, 11]), points)
+    rows = sample(task, np.random.default_rng([seed, 11]), points)
     # Away from the faces of the box, where a one-sided change is all that is possible.
     x = np.clip(task.space.coded(rows), 0.02, 0.98)
     found = relaxed.evaluate(x)
@@ -93,11 +90,21 @@ def alignment(task: Task, *, seed: int = 0, points: int = 200, relaxed: Relaxed 
     count = len(task.objectives)
     ranks, trust = np.eye(count), np.ones(count)
     for i in range(count):
-        trust[i] = spearmanr(exact[:, i], found.values[:, i]).statistic
+        trust[i] = _spearman(exact[:, i], found.values[:, i], both_constant=1.0)
         for j in range(i):
-            ranks[i, j] = ranks[j, i] = spearmanr(exact[:, i], exact[:, j]).statistic
+            ranks[i, j] = ranks[j, i] = _spearman(exact[:, i], exact[:, j], both_constant=0.0)
     names = tuple(o.metric for o in task.objectives)
     return Alignment(names, mean, (cosines < 0).mean(0), group(mean), ranks, trust)
+
+
+def _spearman(a: FloatArray, b: FloatArray, *, both_constant: float) -> float:
+    """Spearman's rank correlation; a column without any order has none with one that has."""
+    from scipy.stats import spearmanr
+
+    constant = np.ptp(a) == 0, np.ptp(b) == 0
+    if any(constant):
+        return both_constant if all(constant) else 0.0
+    return float(spearmanr(a, b).statistic)
 
 
 def group(cosine: FloatArray) -> tuple[tuple[int, ...], ...]:

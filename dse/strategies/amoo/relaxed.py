@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
+from dse.strategies.amoo.feasible import sample, why_none
 from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,11 +43,9 @@ class Relaxed:
 
         if find_spec("torch") is None:
             raise DseError("strategy amoo needs the package torch; install dse-toolkit[search]")
-        from dse.strategies.base import draw_many
-
-        rows = draw_many(task, np.random.default_rng([seed, 7]), _PROBE)
+        rows = sample(task, np.random.default_rng([seed, 7]), _PROBE)
         if not len(rows) or task.known is None:
-            raise UsageError(f"strategy amoo found no feasible design of task {task.name} to begin with")
+            raise UsageError(f"strategy amoo found no feasible design of {task.name} to begin with{why_none(task, seed)}")
         metrics = task.known(task.space.columns(rows))
         scales, logs = [], []
         for objective in task.objectives:

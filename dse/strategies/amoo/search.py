@@ -18,8 +18,9 @@ from dse.errors import UsageError
 from dse.pareto import Front
 from dse.strategies.amoo.alignment import Alignment, alignment
 from dse.strategies.amoo.descent import descend
+from dse.strategies.amoo.feasible import neighbours_of, sample
 from dse.strategies.amoo.relaxed import Relaxed
-from dse.strategies.base import draw, draw_many, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.base import draw, left_over, proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task, meets
 from dse.trials import Proposal, Trial
 
@@ -101,8 +102,6 @@ def polish(
     in two: a clock that needs its voltage moves along with it. The least crowded designs go first. Of a front of more than
     ``working`` designs the least crowded are worked on; the rest is kept and rejoins at the end.
     """
-    shape = np.array(task.space.shape)
-    steps = _single_steps(shape)
     expanded: set[tuple[int, ...]] = set()
     aside: list[ExactFront] = []
     current, spent = front, 0
@@ -115,21 +114,12 @@ def polish(
             break
         chosen = fresh[np.argsort(-crowding(current.values)[fresh], kind="stable")[:expand]]
         expanded.update(tuple(row) for row in current.rows[chosen].tolist())
-        pairs = steps[rng.integers(len(steps), size=(len(chosen), len(steps)))]
-        pairs = pairs + steps[rng.integers(len(steps), size=(len(chosen), len(steps)))]
-        near = current.rows[chosen][:, None, :] + np.concatenate([np.broadcast_to(steps, pairs.shape), pairs], axis=1)
-        near = near.reshape(-1, len(shape))
-        near = near[((near >= 0) & (near < shape)).all(1)]
+        near = neighbours_of(task, current.rows[chosen], rng)
         spent += len(near)
         current = current.merged(*evaluate(task, near))
     for part in aside:
         current = current.merged(part.rows, part.values)
     return current
-
-
-def _single_steps(shape: IntArray) -> IntArray:
-    identity = np.eye(len(shape), dtype=np.int64)
-    return np.concatenate([sign * width * identity[shape > 2 * width] for width in (1, 4, 16) for sign in (1, -1)])
 
 
 class AmooSearch:
@@ -193,35 +183,45 @@ class AmooSearch:
     def _round(self, task: Task, front: ExactFront, number: int, seed: int) -> ExactFront:
         relaxed, found = self.prepare(task, seed)
         rng = rng_of(seed, number, stream=3)
-        rows, values = evaluate(task, draw_many(task, rng, self.draws * self.starts))
+        rows, values = evaluate(task, sample(task, rng, self.draws * self.starts))
         fresh = len(front.rows) < self.starts
         front = front.merged(rows, values)
         if not len(front.rows):
             return front
         chosen = np.argsort(-crowding(front.values), kind="stable")[: self.starts]
+        movable = self._movable(found)
+        if not len(movable):
+            return polish(task, front, evaluations=self.polish_evaluations, rng=rng)
         if fresh:
-            starts = rows[: self.starts]
-            lead, bounds = self._spread_bounds(relaxed, found, front, len(starts), number)
+            starts = rows[: self.starts] if len(rows) else front.rows[chosen]
+            lead, bounds = self._spread_bounds(relaxed, found, front, len(starts), number, movable)
         else:
             # Improve one group of each front design while the others stay as good as they are.
             starts = front.rows[chosen]
             own = relaxed.transform(front.values[chosen])
-            lead = (np.arange(len(chosen), dtype=np.int64) + number) % len(found.groups)
+            lead = movable[(np.arange(len(chosen), dtype=np.int64) + number) % len(movable)]
             bounds = np.where(self._leading(found, lead, own.shape[1]), np.inf, own + _SLACK)
         ends = descend(relaxed, task.space.coded(starts), lead, found.groups, bounds, rule=self.rule, steps=self.steps)
         front = front.merged(*evaluate(task, task.space.nearest(ends)))
         return polish(task, front, evaluations=self.polish_evaluations, rng=rng)
 
     @staticmethod
+    def _movable(found: Alignment) -> IntArray:
+        """Groups that descent can move: an objective of discrete parameters alone has no gradient (its cosine with itself is 0)."""
+        return np.array([g for g, group in enumerate(found.groups) if found.cosine[group[0], group[0]] > 0], dtype=np.int64)
+
+    @staticmethod
     def _leading(found: Alignment, lead: IntArray, count: int) -> npt.NDArray[np.bool_]:
         return np.array([[j in found.groups[g] for j in range(count)] for g in lead.tolist()], dtype=bool)
 
     @staticmethod
-    def _spread_bounds(relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int) -> tuple[IntArray, FloatArray]:
+    def _spread_bounds(
+        relaxed: Relaxed, found: Alignment, front: ExactFront, count: int, number: int, movable: IntArray
+    ) -> tuple[IntArray, FloatArray]:
         """Leading group of each start, and its bounds on the other groups' objectives, spread between the front's ends."""
         values = relaxed.transform(front.values)
         low, high = values.min(0), values.max(0)
-        lead = np.arange(count, dtype=np.int64) % len(found.groups)
+        lead = movable[np.arange(count, dtype=np.int64) % len(movable)]
         bounds = np.full((count, values.shape[1]), np.inf)
         for i in range(count):
             # A van der Corput sequence over all starts of all rounds; the ends lie beyond what random designs reached.

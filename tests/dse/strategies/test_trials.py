@@ -1,7 +1,5 @@
 """The trial store: claims, take-overs, two processes, PostgreSQL."""
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -152,48 +150,8 @@ def test_bad_storage_url_is_one_sentence() -> None:
         TrialStore.open("sqlite:////nonexistent-folder/x.db")
 
 
-def _postgres_folder() -> Path:
-    found = shutil.which("initdb")
-    candidates = [Path(found).parent] if found else []
-    candidates += [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path("/usr/local/pgsql/bin")]
-    for folder in candidates:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return folder
-    pytest.skip("PostgreSQL is not installed")
-
-
 @pytest.mark.slow
-def test_two_drivers_on_a_postgresql_study(tmp_path: Path) -> None:
-    import pwd
-    import tempfile
-
-    pytest.importorskip("psycopg2")
-    binaries = _postgres_folder()
-    user = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        names = {entry.pw_name for entry in pwd.getpwall()}
-        user = "postgres" if "postgres" in names else "nobody"
-    with tempfile.TemporaryDirectory(prefix="dse-pg-") as folder:
-        if user:
-            shutil.chown(folder, user)
-        data = f"{folder}/data"
-        made = subprocess.run([binaries / "initdb", "-D", data, "-U", "dse", "-A", "trust"], check=False, capture_output=True,
-                              text=True, user=user, cwd=folder)  # fmt: skip
-        assert made.returncode == 0, made.stderr
-        server = subprocess.Popen([binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="], user=user,
-                                  cwd=folder, stderr=subprocess.DEVNULL)  # fmt: skip
-        try:
-            url = f"postgresql+psycopg2://dse@/postgres?host={folder}"
-            store = None
-            for _ in range(100):
-                try:
-                    store = TrialStore.open(url)
-                    break
-                except DseError:
-                    time.sleep(0.1)
-            assert store is not None
-            _two_drivers(tmp_path, url, store)
-            store.close()
-        finally:
-            server.terminate()
-            server.wait()
+def test_two_drivers_on_a_postgresql_study(tmp_path: Path, postgresql_url: str) -> None:
+    store = TrialStore.open(postgresql_url, study="main")
+    _two_drivers(tmp_path, postgresql_url, store)
+    store.close()
