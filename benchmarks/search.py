@@ -11,7 +11,6 @@ are process CPU seconds with one thread. What was tuned is said in docs/models/s
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
@@ -390,200 +389,17 @@ def _by_nsga2(task: Any, seed: int, seconds: float) -> Any:
 
 
 def transfer(seeds: Any = range(9)) -> list[dict[str, Any]]:
-    """Evaluations to 95 % of the true hypervolume with 0, 1, 2, 4 prior workloads of 30 random trials each.
+    """Evaluations that a warm start saves, on the stand-in and between real tasks (benchmarks/transfer.py)."""
+    import transfer as module
 
-    Prior workloads are the stand-in with another quality: accuracy saturates sooner or later in each dimension.
-    """
-    from dataclasses import replace
-
-    from dse.evaluators import FunctionEvaluator
-    from dse.strategies import make
-    from dse.strategies.base import simulate
-    from dse.strategies.nested import NestedSearch
-    from dse.strategies.transfer import Prior
-
-    t = tasks()
-    ref, true = t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
-    view = t.standin_nested()
-    found = []
-    for count in (0, 1, 2, 4):
-        needed, at10 = [], []
-        for seed in seeds:
-            priors = []
-            for w in range(count):
-                rates = np.random.default_rng([seed, w]).uniform(0.6, 1.6, 3)
-
-                def quality(p: dict[str, Any], fidelity: float, trial_seed: int, rates: Any = rates) -> float:
-                    d, f, n = 96 * p["hidden"] / 768, 384 * p["ffn"] / 3072, p["num_layers"] / 3.2
-                    return float(70 * (1 - 0.42 * np.exp(-2.2 * d * rates[0]) - 0.16 * np.exp(-1.8 * f * rates[1])
-                                       - 0.55 * np.exp(-n * rates[2])))  # fmt: skip
-
-                other = replace(view, evaluator=FunctionEvaluator(quality, ("accuracy",)))
-                priors.append(simulate(other, make("random"), budget=30, seed=100 + 10 * seed + w))
-            strategy = NestedSearch(prior=Prior.of(priors, "accuracy") if count else None)
-            shares = curve(view, simulate(view, strategy, budget=40, seed=seed), ref, true)
-            needed.append(next((k + 1 for k, s in enumerate(shares) if s >= 0.95), 41))
-            at10.append(100 * shares[9])
-        print(f"  {count} prior workloads: evaluations to 95 % median {np.median(needed):g}  {needed}  share @10 "
-              f"{np.median(at10):.1f}", flush=True)  # fmt: skip
-        found.append({"priors": count, "evaluations_to_95": needed, "share_at_10": at10})
-    return found
+    return [*module.stand_in(seeds), *module.real_tasks(range(15))]
 
 
-def noise(seeds: Any = range(30), budget: int = 16) -> list[dict[str, Any]]:
-    """Regret of the chosen architecture on NAS-Bench-BERT (GLUE) under evaluation noise; MNLI is the public proxy.
+def noise(seeds: Any = range(30)) -> list[dict[str, Any]]:
+    """Evaluation noise and proxies on NAS-Bench-BERT x edge22 (benchmarks/noise.py)."""
+    import noise as module
 
-    500 measured architectures, equal descriptors averaged. Injected: 100 clients, standard deviation 8 points between the
-    clients' views of one architecture; an evaluation asks 100, 10, 3 or 1 of them, or 10 with Laplace noise (epsilon 100 over
-    the whole search, span 100 points). Budget: 16 full evaluations; Hyperband spends it in parts (a share of the clients).
-    """
-    from dse.noise import NoisyEvaluator
-
-    names, rows, glue, mnli = _nas_bench_bert()
-    best = float(glue.max())
-    levels: list[tuple[str, dict[str, Any]]] = [
-        ("none", {"clients_asked": 100}),
-        ("10 of 100 clients", {"clients_asked": 10}),
-        ("3 of 100 clients", {"clients_asked": 3}),
-        ("1 of 100 clients", {"clients_asked": 1}),
-        ("10 clients, private", {"clients_asked": 10, "epsilon": 100.0, "releases": budget}),
-        ("10 clients, biased 1.5", {"clients_asked": 10, "bias": 1.5}),
-    ]
-    methods: dict[str, Callable[..., int]] = {
-        "random search": _pick_random,
-        "TPE": _pick_tpe,
-        "Hyperband": lambda *a: _pick_optuna(*a, tpe=False),
-        "TPE with Hyperband": lambda *a: _pick_optuna(*a, tpe=True),
-        "nested (GP told the noise)": _pick_gp,
-        "one-shot proxy random search": lambda n, r, e, s, b: _pick_proxy(r, mnli, s, b),
-    }
-    found = []
-    for label, settings in levels:
-        for method, pick in methods.items():
-            regrets = []
-            for seed in seeds:
-                exact = _Row(names, rows, glue)
-                evaluator = NoisyEvaluator(exact, heterogeneity=8.0, population_seed=seed, **settings)
-                regrets.append(best - float(glue[pick(names, rows, evaluator, seed, budget)]))
-            found.append({"noise": label, "method": method, "regret_points": regrets})
-            print(f"  {label:<24} {method:<30} regret median {np.median(regrets):5.2f} mean {np.mean(regrets):5.2f} "
-                  f"[{min(regrets):.2f}, {max(regrets):.2f}]", flush=True)  # fmt: skip
-    return found
-
-
-class _Row:
-    """GLUE of an architecture by its descriptors."""
-
-    metrics = ("quality",)
-
-    def __init__(self, names: list[str], rows: Any, values: Any) -> None:
-        self.names, self.values = names, {tuple(r): float(v) for r, v in zip(rows.tolist(), values, strict=True)}
-
-    def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
-        from dse.trials import Measured
-
-        return {"quality": Measured(self.values[tuple(float(parameters[n]) for n in self.names)])}
-
-
-def _nas_bench_bert() -> tuple[list[str], Any, Any, Any]:
-    names = ["hidden", "layers", "mean_heads", "mean_ffn_or_ratio", "n_ffn_mean", "frac_self_attention"]
-    path = ROOT / "tests" / "reference" / "search" / "nas_bench_bert.csv"
-    groups: dict[tuple[float, ...], dict[str, list[float]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in csv.DictReader(x for x in file if not x.startswith("#")):
-            key = tuple(float(line[n]) for n in names)
-            groups.setdefault(key, {}).setdefault(line["metric"], []).append(float(line["value"]))
-    rows = np.array(sorted(groups))
-    score = {m: np.array([np.mean(groups[tuple(r)][m]) for r in rows]) for m in ("glue", "mnli")}
-    return names, rows, score["glue"], score["mnli"]
-
-
-def _ask(names: list[str], rows: Any, i: int, evaluator: Any, seed: int, fidelity: float = 1.0) -> Any:
-    return evaluator(dict(zip(names, rows[i].tolist(), strict=True)), fidelity=fidelity, seed=seed)["quality"]
-
-
-def _pick_random(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
-    chosen = np.random.default_rng([seed, 1]).choice(len(rows), budget, replace=False)
-    seen = [_ask(names, rows, i, evaluator, seed * 1000 + k).mean for k, i in enumerate(chosen)]
-    return int(chosen[int(np.argmax(seen))])
-
-
-def _pick_proxy(rows: Any, proxy: Any, seed: int, budget: int) -> int:
-    chosen = np.random.default_rng([seed, 1]).choice(len(rows), budget, replace=False)
-    return int(chosen[int(np.argmax(proxy[chosen]))])
-
-
-def _pick_gp(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
-    from dse.objectives import Objective
-    from dse.space import Parameter, Space
-    from dse.strategies import make
-    from dse.strategies.base import simulate
-    from dse.strategies.task import Inner, Task
-
-    space = Space("nas-bench-bert", tuple(
-        Parameter(n, tuple(float(v) for v in np.unique(rows[:, j])), "model", "linear") for j, n in enumerate(names)
-    ))  # fmt: skip
-    table = np.stack([np.searchsorted(np.unique(rows[:, j]), rows[:, j]) for j in range(len(names))], axis=1)
-    nothing = [np.zeros((1, 0)) for _ in rows]
-    task = Task("nas", space, (Objective("max", "quality"),), evaluator, table=table,
-                inner=Inner((), nothing, [np.zeros(1, dtype=np.int64) for _ in rows]))  # fmt: skip
-    strategy = make("nested")
-    trials = simulate(task, strategy, budget=budget, seed=seed)
-    seen = strategy.predict(task, trials)
-    best = seen.observed[int(np.argmax(seen.level))]  # the posterior mean: never the largest noisy value
-    return int(task.row_numbers[best])
-
-
-def _snap(rows: Any, values: list[float]) -> int:
-    scale = np.maximum(np.ptp(rows, axis=0), 1e-12)
-    return int((((rows - np.array(values)) / scale) ** 2).sum(1).argmin())
-
-
-def _pick_tpe(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int) -> int:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    chosen: list[tuple[float, int]] = []
-
-    def measure(trial: Any) -> float:
-        at = _snap(rows, [trial.suggest_categorical(n, np.unique(rows[:, j]).tolist()) for j, n in enumerate(names)])
-        chosen.append((_ask(names, rows, at, evaluator, seed * 1000 + len(chosen)).mean, at))
-        return chosen[-1][0]
-
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5))
-    study.optimize(measure, n_trials=budget)
-    return max(chosen)[1]
-
-
-def _pick_optuna(names: list[str], rows: Any, evaluator: Any, seed: int, budget: int, *, tpe: bool) -> int:
-    """Hyperband over the share of the clients asked (1/9, 1/3, 1), with TPE or random proposals."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5) if tpe else optuna.samplers.RandomSampler(seed=seed)
-    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-    spent, full, part = 0.0, [], []
-    number = 0
-    while spent < budget:
-        trial = study.ask()
-        at = _snap(rows, [trial.suggest_categorical(n, np.unique(rows[:, j]).tolist()) for j, n in enumerate(names)])
-        value, pruned, paid = 0.0, False, 0.0
-        for step in (1, 3, 9):
-            value = _ask(names, rows, at, evaluator, seed * 1000 + number, step / 9).mean
-            paid = step / 9
-            trial.report(value, step)
-            if step < 9 and trial.should_prune():
-                pruned = True
-                break
-        spent += paid
-        number += 1
-        (part if pruned else full).append((value, at))
-        if pruned:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # it keeps what was reported
-        else:
-            study.tell(trial, value)
-    return max(full or part)[1]
+    return module.noise(seeds)
 
 
 SECTIONS: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -108,9 +108,7 @@ def _own_files(folder: Path) -> None:
     (folder / "mine.toml").write_text('template = "edge22"\n[knobs]\ncores = [2]\ndepth = [16, 32]\n')
     (folder / "products.csv").write_text("batch,m,n,k\n1,512,768,768\n")
     (folder / "device.toml").write_text("[device]\narea_mm2 = 100.0\nnode_nm = 7\n")
-    (folder / "train.py").write_text(
-        "def score(parameters, fidelity, seed):\n    return {'quality': (60.0 + parameters['layers'], 0.5)}\n"
-    )
+    (folder / "train.py").write_text("def score(parameters, fidelity, seed):\n    return {'quality': (60.0 + parameters['layers'], 0.5)}\n")
 
 
 def test_readme_examples_run(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ def register(commands: Any) -> None:
         help="say which design suits which deployment, and why a design won",
         description="Cost every design of a run exactly in a grid of deployments (region, lifetime, request rate, latency budget), fit a "
         "tree of a few questions that assigns each deployment a design, and hold it against the best assignment and the best single "
-        "design. Then tell what one step of each knob would change of a design. Writes RUN/explanation.svg.",
+        "design. Then tell what one step of each knob would change of a design. Writes RUN/explanation.svg. With --alignment: say "
+        "which costs of a model pull the same way over the hardware knobs, and put it into the run's report.",
         allow_abbrev=False,
     )
     parser.add_argument("run_folder", metavar="RUN", help="run folder or study file")
@@ -27,6 +28,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--weigh", default="kg", metavar="kg|share", help="what the tree minimises: the carbon of all segments together "
                         "(default), or each segment's carbon as a share of its least")  # fmt: skip
     parser.add_argument("--design", type=int, metavar="K", help="explain this design's knobs (default: the best single design)")
+    parser.add_argument("--alignment", action="store_true",
+                        help="instead: cosines of the costs' gradients for the model of --design (default: the middle one of the "
+                        "front), and groups of allied costs; needs torch")  # fmt: skip
     parser.add_argument("--no-why", action="store_true", help="leave the knobs out")
     parser.add_argument("--out", metavar="FILE.svg", help="where the picture goes (default RUN/explanation.svg)")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
@@ -46,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from dse.run import load, write_text
 
     result = load(args.run_folder)
+    if args.alignment:
+        return _alignment(result, args)
     axes: dict[str, Any] = {}
     if args.regions:
         axes["regions"] = [name.strip() for name in args.regions.split(",") if name.strip()]
@@ -69,6 +75,23 @@ def run(args: argparse.Namespace) -> int:
         print(explanation_text.text(result, found, reason))
     place = Path(args.out) if args.out else result.path / "explanation.svg"
     print(write_text(place, explanation_text.svg(result, found)), file=sys.stderr)
+    return 0
+
+
+def _alignment(result: Any, args: argparse.Namespace) -> int:
+    """Which costs pull the same way: printed, and kept in the run's report."""
+    import json
+    import sys
+
+    from dse import alignment
+
+    found = alignment.of_run(result, design=args.design)
+    kept = alignment.keep(result, found)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print(alignment.text(found))
+    print(kept.path / "report.html", file=sys.stderr)
     return 0
 
 
