@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dse import __version__, analysis, robustness
+from dse import __version__, analysis, robustness, shards
 from dse.deployment import VARIABLE, Deployment, default_carbon_profile
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import Evaluation, file_sha256, load_hardware
@@ -29,7 +29,9 @@ from dse.pareto import Front
 from dse.problem import DEFAULT_SPACE, Problem
 from dse.quality import for_workload as surrogate_for
 from dse.run import Run, describe_front, load, support_name, write_files
+from dse.shards import ShardSettings
 from dse.strategies import design_costs, large_space
+from dse.strategies.choose import Sizes
 from dse.study import FILE_NAME, Study
 from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, SweepSummary, block_bounds, front_of
 from dse.sweep import run as run_sweep
@@ -127,6 +129,7 @@ def search(
     learnt: LearntSettings | None = None,
     strategy: str = "auto",
     budget: int | None = None,
+    sharded: ShardSettings | None = None,
     threads: int | None = None,
     block_points: int = DEFAULT_BLOCK_POINTS,
     command: str | None = None,
@@ -147,25 +150,34 @@ def search(
     A space too large to sweep is searched by ``strategy`` (auto, amoo, nsga2, random or sobol) with ``budget`` exact evaluations
     (default 2,000), a design each; see :mod:`dse.strategies.large_space`. The front is then of the evaluated designs.
 
+    With ``sharded`` (a :class:`dse.shards.ShardSettings`) the sweep runs on worker processes or a Dask cluster; the front is the same.
+
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
     """
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
     sizes = design_costs.sizes(problem)
-    large = large_space.settings_for(sizes, learnt, strategy, budget)
-    if large is not None:
+    large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
+    if sharded is not None:
+        _check_sharded(sizes, learnt, strategy)
+    elif large is not None:
         learnt = None
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal)
     if learnt is not None:
         check_learnt(learnt, library.load(problem.workload, bind=problem.bind or None).name)
+    if sharded is not None:
+        bounds = shards.shard_bounds(problem, sizes, sharded.workers)
+    else:
+        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
     folder = _new_folder(out, problem)
     description = {
         "learnt": learnt.to_dict() if learnt else None,
         "large": large.to_dict() if large else None,
         "problem": problem.to_dict(),
-        "bounds": block_bounds(sizes.models, sizes.hardware, block_points) if large is None else [],
+        "shards": sharded.to_dict() if sharded else None,
+        "bounds": bounds,  # of models, or of hardware points where the sweep is sharded
         "provenance": {
             "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
             "seed": seed,
@@ -305,19 +317,36 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         large = large_space.LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
         return _written(study, problem, folder, description, evaluation, front, summary, found)
+    bounds = [(first, last) for first, last in description["bounds"]]
+    if description.get("shards") is not None:
+        shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
+        front, summary = _swept_front(study, problem)
+        evaluation, own = shards.evaluation_of(problem, front, threads=workers)
+        found = {"convergence": analysis.convergence(study.blocks(), front), **shards.counts(problem, bounds)}
+        return _written(study, problem, folder, description, evaluation, own, summary, found)
     evaluation = Evaluation(problem, threads=workers, progress=mapped)
     if description["learnt"] is not None:
         settings = LearntSettings.from_dict(description["learnt"])
         front, summary, found = run_learnt(study, evaluation, settings, seed=seed, say=say)
     else:
-        bounds = [(first, last) for first, last in description["bounds"]]
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
-        front, summary = front_of(study.blocks(), len(problem.objectives))
-        if not len(front):
-            raise DseError(_no_feasible(summary.reasons, summary.points, study))
+        front, summary = _swept_front(study, problem)
         found["convergence"] = analysis.convergence(study.blocks(), front)
         found["importance"] = analysis.importance(evaluation, problem.objectives)
     return _written(study, problem, folder, description, evaluation, front, summary, found)
+
+
+def _check_sharded(sizes: Sizes, learnt: LearntSettings | None, strategy: str) -> None:
+    if learnt is not None or strategy not in ("auto", "exhaustive"):
+        raise UsageError(f"shards are of a sweep, and strategy {learnt.strategy if learnt else strategy} is none; use exhaustive")
+    shards.check(sizes)
+
+
+def _swept_front(study: Study, problem: Problem) -> tuple[Front, SweepSummary]:
+    front, summary = front_of(study.blocks(), len(problem.objectives))
+    if not len(front):
+        raise DseError(_no_feasible(summary.reasons, summary.points, study))
+    return front, summary
 
 
 def _written(

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from dse.learnt import LearntSettings
     from dse.problem import Problem
     from dse.run import Run
+    from dse.shards import ShardSettings
     from dse.strategies.large_space import LargeSettings
 
 
-def say_problem(problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None) -> None:
+def say_problem(
+    problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
+) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
     from dse import quality
     from dse.objectives import default_constraints
@@ -33,6 +36,7 @@ def say_problem(problem: Problem, learnt: LearntSettings | None = None, large: L
         if learnt
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
+        *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")

@@ -9,6 +9,7 @@ from dse.commands import options
 
 if TYPE_CHECKING:
     from dse.learnt import LearntSettings
+    from dse.shards import ShardSettings
 
 
 def register(commands: Any) -> None:
@@ -43,17 +44,19 @@ def register(commands: Any) -> None:
                         help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
     learnt.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
-    learnt.add_argument("--workers", type=int, default=1, metavar="N", help="evaluations at a time (default 1)")
-    learnt.add_argument("--executor", metavar="NAME", help="inline, processes or dask")
-    learnt.add_argument("--address", metavar="URL", help="scheduler of a Dask cluster")
     learnt.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
-    learnt.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation (default 1)")
     learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
     learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
     learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
     learnt.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
     learnt.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
+    elsewhere = parser.add_argument_group("where it runs (evaluations of measured quality, or shards of a sweep)")
+    elsewhere.add_argument("--workers", type=int, default=1, metavar="N", help="evaluations or shards at a time (default 1)")
+    elsewhere.add_argument("--executor", metavar="NAME", help="inline, processes or dask")
+    elsewhere.add_argument("--address", metavar="URL", help="scheduler of a Dask cluster")
+    elsewhere.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation or a "
+                           "lost shard (default 1)")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
     parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
@@ -109,7 +112,9 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"space {args.space} has constraints and is too large to sweep, where they are not applied; fix some knobs with --set"
             )
-    show.say_problem(problem, settings, api.large_settings(problem, settings, args.strategy, args.budget))
+    sharded = _sharded(args)
+    large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
+    show.say_problem(problem, settings, large, sharded)
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
@@ -118,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
             learnt=settings,
             strategy=args.strategy,
             budget=args.budget,
+            sharded=sharded,
             threads=args.threads,
             block_points=args.block_points or DEFAULT_BLOCK_POINTS,
             command=shlex.join(["dse", *sys.argv[1:]]),
@@ -159,6 +165,18 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
         storage=_absolute(args.storage),
         study=args.study,
     )
+
+
+def _sharded(args: argparse.Namespace) -> ShardSettings | None:
+    """Where the shards of a sweep run; None for a sweep in this process and where quality is measured."""
+    from dse.shards import ShardSettings
+
+    if args.quality is not None or args.strategy not in ("auto", "exhaustive"):
+        return None
+    if args.executor is None and args.address is None and args.workers == 1:
+        return None
+    executor = args.executor or ("dask" if args.address else "processes")
+    return ShardSettings(executor, args.workers, args.address, args.retries)
 
 
 def _absolute(storage: str | None) -> str | None:

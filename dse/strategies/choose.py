@@ -41,7 +41,7 @@ class Sizes:
             return f"space of {self.designs:,} designs is more than the {SWEEP_LIMIT:,} that the exhaustive strategy takes; {way_out}"
         return (
             f"space needs {self.shapes:,} shapes x {self.hardware:,} hardware points = {self.shapes * self.hardware:,} mapping searches, "
-            f"more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; {way_out}"
+            f"more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; sweep it in shards with --workers N, {way_out}"
         )
 
 
