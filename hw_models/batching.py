@@ -9,13 +9,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator import Accelerator, AcceleratorBatch, FloatArray, IntArray
+from hw_models.accelerator import Accelerator, AcceleratorBatch, ArrayKind, Dataflow, FloatArray, IntArray
 from hw_models.area import area_mm2, leakage_w
-from hw_models.errors import HardwareError
+from hw_models.errors import HardwareError, unknown_name
 from hw_models.profiles import profile as find_profile
 from hw_models.technology import REFERENCE_V, dram, logic, logic_energy, sram
 
 LINKS = ("link_bytes_per_s", "link_latency_s", "link_fixed_s", "link_pj_per_bit")
+
+
+def codes(field: str, values: npt.NDArray[Any], kind: type[ArrayKind] | type[Dataflow]) -> IntArray:
+    """Codes of an enumeration for an array of its names (any case)."""
+    known = {member.name.lower(): int(member) for member in kind}
+    unique, inverse = np.unique(values, return_inverse=True)
+    for name in unique:
+        if str(name).lower() not in known:
+            raise unknown_name(field, str(name), known)
+    return np.asarray(np.array([known[str(name).lower()] for name in unique], dtype=np.int64)[inverse])
 
 
 def level_energies(
@@ -265,7 +275,7 @@ def batch_of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
 
 def accelerator_of(batch: AcceleratorBatch, index: int, *, name: str, source: str = "") -> Accelerator:
     """One design of a batch as a record whose `batch()` holds the same numbers."""
-    from hw_models.accelerator import ArrayKind, Dataflow, MemoryLevel
+    from hw_models.accelerator import MemoryLevel
 
     def number(value: np.float64) -> int | float:
         return int(value) if value == int(value) else float(value)

@@ -161,8 +161,7 @@ def _check_size(what: str, size_bytes: IntArray) -> None:
 def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of the `datacenter` family from columns of knobs and settings (count,)."""
     from hw_models.accelerator_files import NUMBERS
-    from hw_models.batching import LINKS, resolve
-    from hw_models.edge import codes  # edge imports this module for its list of builders
+    from hw_models.batching import LINKS, codes, resolve
 
     def ints(name: str) -> IntArray:
         return np.ascontiguousarray(columns[name], dtype=np.int64)

@@ -7,31 +7,20 @@ What the area charges for is the published rule of the template, exceptions incl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator import AcceleratorBatch, ArrayKind, Dataflow
-from hw_models.datacenter import datacenter
-from hw_models.errors import HardwareError, unknown_name
+from hw_models.errors import HardwareError
 from hw_models.profiles import profile as find_profile
 
 if TYPE_CHECKING:
-    from hw_models.templates import Builder, Columns, Template
+    from hw_models.templates import Columns, Template
 
 IntArray = npt.NDArray[np.int64]
 NOMINAL_22NM_V = 0.8
-
-
-def codes(field: str, values: npt.NDArray[Any], kind: type[ArrayKind] | type[Dataflow]) -> IntArray:
-    """Codes of an enumeration for an array of its names (any case)."""
-    known = {member.name.lower(): int(member) for member in kind}
-    unique, inverse = np.unique(values, return_inverse=True)
-    for name in unique:
-        if str(name).lower() not in known:
-            raise unknown_name(field, str(name), known)
-    return np.asarray(np.array([known[str(name).lower()] for name in unique], dtype=np.int64)[inverse])
 
 
 def array_l2_kib(width: IntArray, depth: IntArray, l2_kib: IntArray) -> IntArray:
@@ -52,7 +41,7 @@ def mapper_l2_kib(width: IntArray, depth: IntArray, l2_kib: IntArray) -> IntArra
 
 def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of the `edge` family from columns of knobs and settings (count,)."""
-    from hw_models.batching import resolve
+    from hw_models.batching import codes, resolve
 
     def ints(name: str) -> IntArray:
         return np.ascontiguousarray(columns[name], dtype=np.int64)
@@ -99,6 +88,3 @@ def edge(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
         level_read_words_per_cycle=bandwidth,
         level_write_words_per_cycle=bandwidth.copy(),
     )
-
-
-BUILDERS: dict[str, Builder] = {"edge": edge, "datacenter": datacenter}

@@ -72,9 +72,10 @@ def shares(shapes: OperationTable, chips: int) -> Shares:
         at_work[where] = -(-whole // largest)
         sizes[where] = largest
 
+    grouped = shapes.groups > 1  # told before `group` is dealt: eight groups on eight chips leave each a single one
     deal(product & along_k, k)
-    deal(weights & by_columns & (group > 1), group)
-    deal(weights & by_columns & (group == 1), n)
+    deal(weights & by_columns & grouped, group)
+    deal(weights & by_columns & ~grouped, n)
     # Products of activations and fused attention: by batch entries and heads; where there are fewer than chips, by queries.
     heads = np.maximum(batch // np.where(attention, share, 1), 1)
     rest = np.maximum(chips // heads, 1)
@@ -91,8 +92,7 @@ def shares(shapes: OperationTable, chips: int) -> Shares:
     deal(vector & np.isin(kind, _BY_ROWS), m)
     deal(vector & ~np.isin(kind, _BY_ROWS), n)
     # The feature map of a convolution is dealt with its channels, that is along k or by groups.
-    channels = product & (along_k | (group != shapes.groups))
-    fed = np.where(channels & (fed > 0), -(-fed // chips), fed)
+    fed = np.where(product, -(-fed * k * group // np.maximum(shapes.k * shapes.groups, 1)), fed)
     return Shares(replace(shapes, m=m, n=n, k=k, batch=batch, groups=group, kv_share=share, input_elements=fed), at_work)
 
 

@@ -278,6 +278,7 @@ def _product_columns(shapes: OperationTable) -> dict[str, FloatArray]:
         "deal_k": np.isin(table.parallel, (Parallel.ROW, Parallel.PARTIAL)),
         "deal_n": weights & by_columns & (table.groups == 1),
         "deal_batch": by_columns & ~(weights & (table.groups == 1)),
+        "deal_m": by_columns & ~weights,
     }
     return {name: _spread(column, rows, len(shapes)) for name, column in columns.items()}
 
@@ -372,8 +373,9 @@ def _products(xp: Namespace, c: Mapping[str, Tensor], hw: _Hardware) -> tuple[Te
     k, on_k = _shared_by(xp, c["k"], c["deal_k"], chips)
     n, on_n = _shared_by(xp, c["n"], c["deal_n"], chips)
     batch, on_batch = _shared_by(xp, c["batch"], c["deal_batch"], chips)
-    # Fewer entries than chips: those that are left share the rows of one.
-    m, on_m = _shared_by(xp, c["m"], c["deal_batch"], xp.maximum(chips / on_batch, 0.0 * on_batch + 1.0))
+    # Fewer entries of activations than chips: floor(chips / entries) of them share the rows of one (relaxed: up to one fewer).
+    sharing = xp.maximum(xp.ceil((chips + 1.0) / c["batch"]) - 1.0, 0.0 * on_batch + 1.0)
+    m, on_m = _shared_by(xp, c["m"], c["deal_m"], sharing)
     at_work = _at_work(c["deal_k"] + c["deal_n"] + c["deal_batch"], on_k * on_n * on_batch * on_m, chips)
     inputs = batch * m * k * c["input_bits"] / hw.word_bits
     second = batch * k * n * c["second_bits"] / hw.word_bits

@@ -198,17 +198,19 @@ def load_file(path: str | Path, *, profile: str | None = None) -> Accelerator | 
 
 def template_from(document: Mapping[str, Any], *, where: str) -> Template:
     """A template from a parsed TOML document of the shipped form."""
-    from hw_models.edge import BUILDERS
+    from hw_models.datacenter import datacenter
+    from hw_models.edge import edge
 
+    builders: dict[str, Builder] = {"edge": edge, "datacenter": datacenter}
     name = str(document["name"])
-    if document["builder"] not in BUILDERS:
-        raise unknown_name("builder", document["builder"], BUILDERS, where=where)
+    if document["builder"] not in builders:
+        raise unknown_name("builder", document["builder"], builders, where=where)
     return Template(
         name=name,
         title=str(document["title"]),
         source=str(document["source"]),
         knobs={k: tuple(v) for k, v in document["knobs"].items()},
         settings=dict(document["settings"]),
-        builder=BUILDERS[document["builder"]],
+        builder=builders[document["builder"]],
         not_modelled=tuple(document.get("not_modelled", ())),
     )

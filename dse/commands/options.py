@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 
@@ -103,7 +104,7 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
         if not separator or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         number = _number_or_name(value.strip())
-        if isinstance(number, str) or (option == "bind" and not isinstance(number, int)):
+        if isinstance(number, str) or math.isnan(number) or (option == "bind" and not isinstance(number, int)):
             raise UsageError(f"{option} {text!r} has the value {value!r}; a {'whole ' if option == 'bind' else ''}number is needed")
         name = name.strip()
         if fixed.get(name, number) != number:

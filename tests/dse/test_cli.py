@@ -50,6 +50,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         (["search", *BERT, "--set", "widht=64"], 2, "did you mean 'width'"),
         (["search", *BERT, "--set", "width"], 2, "NAME=VALUE"),
         (["search", *BERT, "--set", "width=64", "--set", "width=32"], 2, "given twice"),
+        (["search", *BERT, "--set", "width=nan"], 2, "a number is needed"),
         (["search", *BERT, "--constraint", "latency_s<=0.01", "--constraint", "latency_s>=0.02"], 2, "contradict"),
         (["search", *BERT, "--constraint", "latency<=0.01"], 2, "did you mean 'latency_s'"),
         (["search", *BERT, "--rate", "0"], 2, "positive number"),

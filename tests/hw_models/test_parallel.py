@@ -88,6 +88,23 @@ def test_groups_and_feature_maps_are_dealt_together() -> None:
     assert (int(found.groups[0]), int(found.input_elements[0]), int(found.m[0])) == (12, 12 * 256, 196)
 
 
+@pytest.mark.parametrize("chips", [3, 4, 8, 16])
+def test_fewer_groups_than_chips_leave_some_without_one(chips: int) -> None:
+    """No group is dealt again by its columns, and the feature map follows the groups, not the chips."""
+    table = one(kind=Kind.CONV, m=49, n=12, k=27, groups=8, second_is_weight=True, input_elements=8 * 3 * 64, parallel=Parallel.COLUMN)
+    found = parallel.shares(table, chips)
+    pieces = dealt_by_hand(8, chips)
+    assert (int(found.table.groups[0]), int(found.table.n[0]), int(found.at_work[0])) == (max(pieces), 12, len(pieces))
+    assert int(found.table.input_elements[0]) == max(pieces) * 3 * 64
+
+
+@pytest.mark.parametrize("chips", [4, 32])
+def test_a_feature_map_is_dealt_with_its_channels(chips: int) -> None:
+    """1 x 1 convolution of 20 channels along k: a chip reads the channels of its rows of the weight."""
+    table = one(kind=Kind.CONV, m=64, n=12, k=20, second_is_weight=True, input_elements=20 * 64, parallel=Parallel.ROW)
+    assert int(parallel.shares(table, chips).table.input_elements[0]) == max(dealt_by_hand(20, chips)) * 64
+
+
 def test_vector_operations_keep_whole_rows_where_they_need_them() -> None:
     for kind, expected in ((Kind.SOFTMAX, (16, 100)), (Kind.NORM, (16, 100)), (Kind.ACTIVATION, (64, 25)), (Kind.ELEMENTWISE, (64, 25))):
         found = parallel.shares(one(kind=kind, m=64, n=100, function="gelu", parallel=Parallel.COLUMN), 4).table

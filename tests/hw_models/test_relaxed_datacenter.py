@@ -16,7 +16,7 @@ from hw_models.relaxed_datacenter import DatacenterTwin, _exchanges
 from hw_models.relaxed_technology import logic_scale, sram
 from hw_models.technology import Quantity, logic_delay, logic_energy
 from hw_models.technology import sram as table_sram
-from workloads.ops import concatenate
+from workloads.ops import Kind, Operation, OperationTable, Parallel, concatenate
 
 torch = pytest.importorskip("torch")
 TEMPLATE = templates.load("datacenter")
@@ -168,6 +168,16 @@ def test_collectives_are_those_of_the_links(bert: Any) -> None:
         # The number of bytes of a piece is a whole one there and here.
         np.testing.assert_allclose(time[:, point], true.latency_s[at, 0], rtol=1e-12, atol=1e-18)
         np.testing.assert_allclose(energy[:, point], true.energy_j[at, 0], rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize("entries", [{"batch": 3}, {"batch": 12}, {"groups": 2, "second_is_weight": True}])
+def test_entries_are_dealt_as_the_exact_cost_deals_them(entries: dict[str, Any]) -> None:
+    """Heads or groups in numbers that chips do not divide: cycles of such large products are those of the arrays in both."""
+    table = OperationTable.from_rows([Operation("row", Kind.GEMM, 4096, 2048, 2048, parallel=Parallel.COLUMN, **entries)])
+    knobs = {name: np.repeat(column, 5) for name, column in designs(1, seed=9).items()} | {"chips": np.array([1, 2, 4, 8, 16])}
+    knobs |= {"cores": np.full(5, 4), "array_rows": np.full(5, 16), "array_columns": np.full(5, 16)}
+    exact = evaluate(TEMPLATE.batch(**knobs), table, threads=1)
+    np.testing.assert_allclose(DatacenterTwin(table, TEMPLATE).cost(as_floats(knobs)).latency_s, exact.latency_s, rtol=1e-12)
 
 
 @pytest.mark.parametrize("quantity", ["area_um2", "read_pj", "write_pj", "leakage_w"])
