@@ -164,7 +164,7 @@ def search(
         learnt = None
         large_space.check(problem, large)
     elif not sizes.sweepable:
-        raise UsageError(sizes.refusal)
+        raise UsageError(sizes.refusal(measured=learnt is not None and (learnt.quality != "surrogate" or learnt.proxy is not None)))
     if learnt is not None:
         check_learnt(learnt, library.load(problem.workload, bind=problem.bind or None).name)
     if sharded is not None:
@@ -377,9 +377,23 @@ def _written(
             "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
+    run = replace(run, context={**run.context, **_alignment(run)})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
     return run
+
+
+def _alignment(run: Run) -> dict[str, Any]:
+    """Which costs pull the same way, where the search used the twin that tells it; nothing where that fails, for the front needs it not."""
+    strategy = run.context.get("strategy")
+    if strategy is None or strategy["name"] != "amoo" or len(run.problem.objectives) < 2:
+        return {}
+    from dse import alignment
+
+    try:
+        return {"alignment": alignment.of_run(run, seed=run.provenance["seed"]).to_dict()}
+    except (ValueError, RuntimeError):  # ours, and torch's
+        return {}
 
 
 def _so_far(progress: Progress, problem: Problem) -> str:

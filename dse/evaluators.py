@@ -47,7 +47,11 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
         evaluator.function  # noqa: B018 - looked up now, so that a wrong name is told before the search starts
         return evaluator
     if kind == "command" and rest.strip():
-        return CommandEvaluator(tuple(shlex.split(rest)), time_limit_s=time_limit_s, metrics=(metric,))
+        try:
+            words = tuple(shlex.split(rest))
+        except ValueError as error:
+            raise UsageError(f"quality {text!r} is not a command line: {str(error).lower()}") from None
+        return CommandEvaluator(words, time_limit_s=time_limit_s, metrics=(metric,))
     close = nearest(kind, [form.partition(":")[0] for form in FORMS])
     hint = f"; did you mean {next(f for f in FORMS if f.startswith(close))}?" if close else ""
     raise UsageError(f"quality {text!r} is not one of {', '.join(FORMS)}{hint}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -76,6 +77,19 @@ class LearntSettings:
             raise UsageError(f"study {self.study!r} names trials in a shared database; give the database with --storage URL")
         if self.storage is not None:
             _check_storage(self.storage)
+
+    @property
+    def of_trials(self) -> str | None:
+        """The first setting, in the command line's word, that only trials of a measured quality can have; None if there is none."""
+        given = {
+            "storage": self.storage,
+            "confirm": self.confirm,
+            "from": self.warm_start,
+            "executor": self.executor,
+            "address": self.address,
+            "trial-timeout": self.timeout_s,
+        }
+        return next((name for name, value in given.items() if value), None)
 
     @property
     def in_words(self) -> str:
@@ -155,8 +169,25 @@ def run(
         )
         shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality)
-    points = len(found.quality) * evaluation.space.hardware_count
-    return found.front, SweepSummary(points, points, {}), _context(evaluation, settings, found, notes, shared)
+    return found.front, _summary(evaluation, found), _context(evaluation, settings, found, notes, shared)
+
+
+def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
+    """What was evaluated: whole designs, or every measured model on all hardware."""
+    from dse.strategies.proxy import is_first
+    from dse.strategies.search import MODEL_STRATEGIES
+    from dse.sweep import sweep_block
+
+    if found.strategy not in MODEL_STRATEGIES:
+        measured = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
+        return SweepSummary(len(measured), found.feasible, {})
+    problem = evaluation.problem
+    points, feasible, reasons = 0, 0, Counter[str]()
+    for model in sorted(found.quality):
+        block = sweep_block(evaluation, problem.objectives, problem.constraints, 0, model, model + 1)
+        points, feasible = points + block.points, feasible + block.feasible
+        reasons.update(block.reasons)
+    return SweepSummary(points, feasible, dict(reasons))
 
 
 def _context(
@@ -239,6 +270,16 @@ def _check_storage(url: str) -> None:
         parsed = sa.engine.make_url(url)
     except sa.exc.ArgumentError:
         raise UsageError("storage is no URL of a database; sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is meant") from None
+    try:
+        parsed.get_dialect()
+    except sa.exc.NoSuchModuleError:
+        raise UsageError(
+            f"storage {parsed.drivername} is no kind of database; sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is meant"
+        ) from None
+    except ModuleNotFoundError:
+        pass  # a driver that is not installed is told where the database is opened
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError("storage sqlite:// names no file, and what is kept in memory is lost and shared with nobody; give sqlite:///FILE")
     if parsed.password is not None:
         raise UsageError(
             "storage holds a password, which would be written into the study and the report; leave it to PGPASSWORD or ~/.pgpass"

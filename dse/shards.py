@@ -8,7 +8,7 @@ holds the unit costs of the whole space. Merged fronts are the bytes of a sweep 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dse.strategies.design_costs import one_point
 from dse.strategies.design_costs import sizes as sizes_of
 from dse.study import BlockResult, Study
 from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
+from workloads import library
 
 IntArray = npt.NDArray[np.int64]
 
@@ -164,7 +165,14 @@ def run(
         busy = set(pending.values())
         width = len(bounds) if pool.kind == "dask" else 2 * pool.count
         for number in [n for n in attempts if n not in busy][: width - len(pending)]:
-            pending[pool.submit(sweep_shard, told, number, *bounds[number], threads)] = number
+            try:
+                pending[pool.submit(sweep_shard, told, number, *bounds[number], threads)] = number
+            except BrokenExecutor:  # a process died since; the shards that it had come back as lost
+                if not pending:
+                    pool.renew()
+                break
+        if not pending:
+            continue
         done, _ = wait(pending, return_when=FIRST_COMPLETED)
         broken = False
         for future in done:
@@ -194,8 +202,10 @@ def run(
 
 def _portable(problem: Problem) -> Problem:
     """The problem as a worker in another folder can read it."""
-    workload = Path(problem.workload)
-    return replace(problem, workload=str(workload.absolute())) if workload.exists() else problem
+    path = Path(problem.workload)
+    # A folder that happens to be called as a known workload is not meant.
+    named = problem.workload in library.names() or problem.workload in library.mixes()
+    return problem if named or not path.exists() else replace(problem, workload=str(path.absolute()))
 
 
 def evaluation_of(problem: Problem, front: Front, *, threads: int | None = None) -> tuple[Evaluation, Front]:

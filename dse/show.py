@@ -32,7 +32,8 @@ def say_problem(
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
-        else f"strategy    {learnt.strategy}, {learnt.in_words}; the hardware of a model is exact"
+        else f"strategy    {learnt.strategy}, {learnt.in_words}"
+        + ("" if learnt.strategy in ("flat", "ax") else "; the hardware of a model is exact")
         if learnt
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",

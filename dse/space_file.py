@@ -97,6 +97,14 @@ def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray
     return {knob: column[keep] for knob, column in points.items()}
 
 
+def point_constraints(text: str | None, name: str) -> list[str]:
+    """Constraints of a problem's space file between parameters of the hardware and the deployment."""
+    if text is None:
+        return []
+    found = space.parse(text, where=name)
+    return [c.text for c in found.constraints if found.parameter(c.names[0]).role not in MODEL_ROLES]
+
+
 def _meets(found: Space, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Rows that meet the constraints whose parameters are all among the columns."""
     keep = np.ones(len(next(iter(columns.values()), (0,))), dtype=bool)

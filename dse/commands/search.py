@@ -108,10 +108,6 @@ def run(args: argparse.Namespace) -> int:
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
-        if own[1].constraints and api.large_settings(problem, settings, args.strategy, args.budget) is not None:
-            raise UsageError(
-                f"space {args.space} has constraints and is too large to sweep, where they are not applied; fix some knobs with --set"
-            )
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
@@ -145,8 +141,10 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        if args.storage is not None:
-            raise UsageError("storage is for trials of a measured quality and a sweep has none; name an evaluator with --quality")
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout"):
+            if getattr(args, name):
+                word = "from" if name == "warm_start" else name.replace("_", "-")
+                raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
         return None
     return LearntSettings(
         quality=args.quality or "surrogate",

@@ -87,7 +87,7 @@ def infeasible(run: Any) -> Markup:
     reasons = sorted(((count, reason) for reason, count in run.summary.reasons.items()), key=lambda pair: (-pair[0], pair[1]))
     left = points - run.summary.feasible
     if not reasons:
-        return section("infeasible", "Why designs fell out", tag("p", "Nothing was asked that a design could fail."))
+        return section("infeasible", "Why designs fell out", tag("p", text.no_reasons(run)))
     rows = [
         (
             tag("span", text.reason_text(reason), title=reason),
@@ -108,7 +108,8 @@ def infeasible(run: Any) -> Markup:
         tag(
             "p",
             f"{left:,} of {text.plural(points, 'design')} ({text.share(left, points)}) break at least one bound. "
-            "A design may break several, so the counts do not add up to that.",
+            "A design may break several, so the counts do not add up to that."
+            + (" Designs known beforehand to break one were passed over and are not counted." if run.context.get("sampled") else ""),
         ),
         table(("Reason", "Designs", "Of all", ""), rows, caption="Counts of infeasible designs by reason", numeric=(1, 2)),
     )
@@ -183,9 +184,10 @@ def _heat(value: float, title: str) -> Markup:
 
 
 def quality_search(run: Any) -> Markup | None:
-    """How a measured quality was searched."""
+    """How a measured quality, or a space too large to sweep, was searched."""
     lines = text.search_sentences(run)
-    return section("search", "How quality was searched", tag("ul", [tag("li", line) for line in lines])) if lines else None
+    title = "How quality was searched" if run.context.get("quality_evaluator") else "How designs were searched"
+    return section("search", title, tag("ul", [tag("li", line) for line in lines])) if lines else None
 
 
 def surrogate(run: Any) -> Markup | None:

@@ -68,8 +68,10 @@ def summary_sentences(run: Any) -> list[str]:
         else ""
     )
     sentences = [f"The search evaluated {plural(counts.points, 'design')}{made_of}."]
-    if context.get("sampled") and isinstance(models, int) and isinstance(hardware, int):
-        sentences = [f"The search evaluated {counts.points:,} of {models * hardware:,} designs{made_of}, each exactly."]
+    part = context.get("sampled") or context.get("quality_evaluator")
+    if part and isinstance(models, int) and isinstance(hardware, int) and counts.points != models * hardware:
+        exactly = ", each exactly" if context.get("sampled") else ""
+        sentences = [f"The search evaluated {counts.points:,} of {models * hardware:,} designs{made_of}{exactly}."]
     meet = "meets" if counts.feasible == 1 else "meet"
     front = len(run.designs)
     sentences.append(
@@ -85,6 +87,15 @@ def summary_sentences(run: Any) -> list[str]:
     if proxy := proxy_sentences(run):
         sentences.append(proxy[0])
     return sentences
+
+
+def no_reasons(run: Any) -> str:
+    """What is told where no count of broken bounds is there."""
+    left = run.summary.points - run.summary.feasible
+    if left:
+        of_all = f"{plural(run.summary.points, 'design')} ({share(left, run.summary.points)})"
+        return f"{left:,} of {of_all} broke a bound; which one was not counted."
+    return "Every evaluated design meets every bound." if run.problem.constraints else "Nothing was asked that a design could fail."
 
 
 def proxy_sentences(run: Any) -> list[str]:

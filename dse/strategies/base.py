@@ -70,7 +70,10 @@ def draw(task: Task, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> I
             for row in part[task.allowed(part)]:
                 if tuple(row.tolist()) not in taken:
                     return np.asarray(row, dtype=np.int64)
-    raise DseError(f"space {task.space.name} gave no feasible new design in {_DRAW_BLOCK * _DRAW_BLOCKS:,} draws; loosen a constraint")
+    from dse.strategies.amoo.feasible import why_none
+
+    count = _DRAW_BLOCK * _DRAW_BLOCKS
+    raise DseError(f"space {task.space.name} gave no feasible new design in {count:,} draws; loosen a constraint{why_none(task, 0)}")
 
 
 def draw_many(task: Task, rng: np.random.Generator, count: int, *, blocks: int = _DRAW_BLOCKS) -> IntArray:

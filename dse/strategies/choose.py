@@ -33,12 +33,11 @@ class Sizes:
         """Whether every model meets every hardware point in minutes and in memory."""
         return self.designs <= SWEEP_LIMIT and self.shapes * self.hardware <= MAPPING_LIMIT
 
-    @property
-    def refusal(self) -> str:
-        """Why a sweep is too much, in a sentence."""
-        way_out = "fix some knobs with --set, or search it with --strategy auto"
+    def refusal(self, *, measured: bool = False) -> str:
+        """Why listing all designs is too much, in a sentence; ``measured``: quality is no surrogate's, and all strategies list them."""
+        way_out = "fix some knobs with --set" + ("" if measured else ", or search it with --strategy auto")
         if self.designs > SWEEP_LIMIT:
-            return f"space of {self.designs:,} designs is more than the {SWEEP_LIMIT:,} that the exhaustive strategy takes; {way_out}"
+            return f"space of {self.designs:,} designs is more than the {SWEEP_LIMIT:,} that can be listed whole; {way_out}"
         return (
             f"space needs {self.shapes:,} shapes x {self.hardware:,} hardware points = {self.shapes * self.hardware:,} mapping searches, "
             f"more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; sweep it in shards with --workers N, {way_out}"

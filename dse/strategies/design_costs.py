@@ -92,6 +92,8 @@ class DesignCosts:
         # The largest point prepares the models: several chips tell shapes apart that are one on one chip.
         space, values = one_point(problem)
         base = Evaluation(problem, space=space, threads=threads)
+        for name in self.known_names:
+            base.block(0, 1).metric(name)  # one that the workload lacks is told before a search begins
         order = np.argsort(base.macs, kind="stable")
         self.order: IntArray = order
         self.base = base
@@ -171,11 +173,16 @@ class DesignCosts:
         view = self._view(columns)
         models = self.order[rows[:, 0]]
         view.unit = self._unit_costs(view, models, at)
-        if len(self.order) * len(points) <= _DENSE:
+        with np.errstate(invalid="ignore"):  # what nobody asked for is infinite, and a ratio of two such is not a number
+            return self._metrics(view, models, at)
+
+    def _metrics(self, view: Evaluation, models: IntArray, at: IntArray) -> FloatArray:
+        """``metrics`` of models on the points of a view, (n, metrics)."""
+        if len(self.order) * view.space.hardware_count <= _DENSE:
             block = view.block(0, len(self.order))
             found = [np.broadcast_to(block.metric(name), block.shape)[models, at] for name in self.metrics]
-            return np.stack(found, axis=1) if found else np.zeros((len(rows), 0))
-        result = np.empty((len(rows), len(self.metrics)))
+            return np.stack(found, axis=1) if found else np.zeros((len(models), 0))
+        result = np.empty((len(models), len(self.metrics)))
         for model in np.unique(models):
             here = models == model
             block = view.block(int(model), int(model) + 1)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dse import space_file
 from dse.errors import DseError, UsageError
 from dse.evaluation import Evaluation
 from dse.objectives import Constraint
@@ -31,7 +32,7 @@ from dse.strategies.base import AskTell, Strategy
 from dse.strategies.choose import Sizes
 from dse.strategies.design_costs import MAKEABLE, UNMAPPABLE, DesignCosts, sizes
 from dse.strategies.stopping import StoppingRule
-from dse.strategies.task import Task
+from dse.strategies.task import Task, meets
 from dse.study import Study
 from dse.sweep import SweepSummary
 from dse.trials import FAILED, Measured, Trial, TrialStore
@@ -79,6 +80,10 @@ def settings_for(sizes: Sizes, learnt: LearntSettings | None, strategy: str, bud
             return None
         strategy = learnt.strategy if strategy == "auto" else strategy
     if strategy == "amoo" or (not sizes.sweepable and strategy in ("auto", *STRATEGIES)):
+        if learnt is not None and (name := learnt.of_trials) is not None:
+            raise UsageError(
+                f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
+            )
         return LargeSettings(strategy, DEFAULT_BUDGET if budget is None else budget)
     return None
 
@@ -131,9 +136,13 @@ def strategy_of(view: LargeView, name: str) -> tuple[Strategy, str]:
 
 
 def check(problem: Problem, settings: LargeSettings) -> None:
-    """Tell a strategy that the problem cannot have before anything is written."""
-    if settings.strategy == "amoo":
-        strategy_of(large_view(problem, threads=1), settings.strategy)
+    """Tell what the problem cannot have (a strategy, a metric, a carbon profile, a space file) before anything is written."""
+    if texts := space_file.point_constraints(problem.space_toml, problem.space):
+        raise UsageError(
+            f"space {problem.space} is too large to list its hardware points, so {', '.join(map(repr, texts))} cannot be applied; fix some "
+            "knobs with --set"
+        )
+    strategy_of(large_view(problem, threads=1), settings.strategy)
 
 
 def _auto(view: LargeView) -> tuple[str, str]:
@@ -153,10 +162,10 @@ class LargeResult:
     front: Front
     trials: list[Trial]
     feasible: int
+    reasons: dict[str, int]
     strategy: str
     why: str
     reason: str
-    alignment: dict[str, Any] | None = None
 
 
 def search(
@@ -178,16 +187,27 @@ def search(
     reason = run(view, store, strategy, budget=settings.budget, seed=seed, stopping=stopping, on_trials=on_trials)
     trials = store.trials()
     found = front_of(view, trials)
+    reasons = _reasons(view, trials)
     if not len(found):
-        raise DseError(f"none of the {len(trials)} evaluated designs is feasible; the study keeps them, raise the budget")
+        told = "; ".join(f"{name} fails at {count / len(trials):.1%} of them" for name, count in reasons.items() if count)
+        raise DseError(
+            f"none of the {len(trials):,} evaluated designs is feasible: {told}; the study keeps them, search with a larger budget or "
+            "loosen a constraint"
+        )
     evaluation, front = view.costs.evaluation_of(found)
     feasible = sum(trial.done and view.task.feasible(trial) for trial in trials)
-    aligned = None
-    if strategy.name == "amoo" and view.twin is not None:
-        from dse.strategies.amoo.alignment import alignment
+    return LargeResult(evaluation, front, trials, feasible, reasons, strategy.name, why, reason)
 
-        aligned = alignment(view.twin.task, seed=seed).to_dict()
-    return LargeResult(evaluation, front, trials, feasible, strategy.name, why, reason, aligned)
+
+def _reasons(view: LargeView, trials: Sequence[Trial]) -> dict[str, int]:
+    """How many of the evaluated designs break each bound (those known beforehand none does), and how many have no mapping."""
+    done = [trial for trial in trials if trial.done]
+    unmapped = len(trials) - len(done)
+    reasons = {UNMAPPABLE: unmapped} if unmapped else {}
+    for constraint in view.costs.problem.constraints:
+        values = np.array([trial.metrics[constraint.metric].mean for trial in done])
+        reasons[str(constraint)] = int(np.count_nonzero(~meets(constraint, values)))
+    return reasons
 
 
 def run_study(
@@ -218,9 +238,7 @@ def run_study(
         "hardware_points": size.hardware,
         "shapes": size.shapes,
     }
-    if found.alignment is not None:
-        context["alignment"] = found.alignment
-    return found.evaluation, found.front, SweepSummary(len(found.trials), found.feasible, {}), context
+    return found.evaluation, found.front, SweepSummary(len(found.trials), found.feasible, found.reasons), context
 
 
 def run(
@@ -287,9 +305,10 @@ def cost_trials(view: LargeView, trials: Sequence[Trial]) -> list[Trial]:
 def front_of(view: LargeView, trials: Sequence[Trial]) -> Front:
     """The front of the completed feasible trials: positions of models, ranks of hardware points."""
     values, owners, _ = view.task.points(trials)
-    rows = np.array([view.task.row(trials[i].parameters) for i in owners.tolist()]).reshape(len(owners), -1)
-    if len(view.task.space.parameters) == 1 or not len(rows):
+    parameters = view.task.space.parameters
+    rows = np.array([view.task.row(trials[i].parameters) for i in owners.tolist()], dtype=np.int64).reshape(len(owners), len(parameters))
+    if len(parameters) == 1 or not len(rows):
         ranks = np.zeros(len(rows), dtype=np.int64)
     else:
-        ranks = Space("hardware", view.task.space.parameters[1:]).rank(rows[:, 1:])
-    return Front.of(rows[:, 0].astype(np.int64) if len(rows) else ranks, ranks, values)
+        ranks = Space("hardware", parameters[1:]).rank(rows[:, 1:])
+    return Front.of(rows[:, 0], ranks, values)

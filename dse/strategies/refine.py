@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dse import robustness
 from dse.errors import UsageError
 from dse.evaluation import Evaluation, Space
 from dse.objectives import Objective
@@ -30,14 +31,16 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _LARGEST_BATCH = 4096
+_OF_THE_START = ("sampled", "strategy", "convergence", "importance", "alignment", "uncertainty", "shapes")
 
 
 @dataclass(frozen=True)
 class Refined:
     """The refined front: an evaluation of exactly its models and hardware points, and its indices into that.
 
-    ``gained`` is the number of designs that were not there before, ``costed`` of designs costed on the way, ``growth`` the
-    relative gain of hypervolume over the start's front (reference: the start's nadir moved out by a tenth of its range).
+    ``gained`` is the number of designs that were not there before, ``costed`` of designs costed on the way (``models`` on ``points``
+    hardware points), ``feasible`` of those that meet every bound, ``growth`` the relative gain of hypervolume over the start's
+    front (reference: the start's nadir moved out by a tenth of its range).
     """
 
     evaluation: Evaluation
@@ -45,6 +48,9 @@ class Refined:
     gained: int
     costed: int
     growth: float
+    models: int
+    points: int
+    feasible: int
 
 
 def levels(values: tuple[Any, ...], name: str, resolution: int) -> npt.NDArray[Any]:
@@ -116,7 +122,8 @@ def refine(
     reference = high + 0.1 * np.where(high > low, high - low, np.maximum(np.abs(high), 1e-12))
     growth = hypervolume(search.front.values, reference) / hypervolume(before, reference) - 1.0
     evaluation, front = search.finish()
-    return Refined(evaluation, front, len(set(search.keys()) - first), search.costed, growth)
+    return Refined(evaluation, front, len(set(search.keys()) - first), search.costed, growth, len(models), len(search.points),
+                   search.feasible)  # fmt: skip
 
 
 class _Search:
@@ -130,7 +137,7 @@ class _Search:
         self.seen: dict[tuple[Any, ...], int] = {}
         self.points: list[tuple[Any, ...]] = []
         self.front = Front(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, len(problem.objectives))))
-        self.costed = 0
+        self.costed = self.feasible = 0
 
     def keys(self) -> list[tuple[int, tuple[Any, ...]]]:
         return [(m, self.points[h]) for m, h in zip(self.front.models.tolist(), self.front.hardware.tolist(), strict=True)]
@@ -157,6 +164,7 @@ class _Search:
         rows, columns = np.nonzero(feasible)
         values = np.stack([self._values(block, o)[rows, columns] for o in self.problem.objectives], axis=1)
         self.costed += len(points) * count
+        self.feasible += len(rows)
         self.front = Front.of(
             np.concatenate([self.front.models, rows.astype(np.int64)]),
             np.concatenate([self.front.hardware, columns.astype(np.int64) + offset]),
@@ -229,14 +237,29 @@ def refine_run(
         say(f"{found.gained} new designs, hypervolume {found.growth:+.2%}, {found.costed:,} designs costed")
     folder.mkdir(parents=True, exist_ok=True)
     provenance = {**start.provenance, "command": command or f"dse refine {start.path}", "refined_from": str(start.path)}
-    summary = SweepSummary(found.costed, len(found.front), {})
+    summary = SweepSummary(found.costed, found.feasible, {})
+    designs = describe_front(found.evaluation, found.front)
+    # What was told of the start's own search and of its designs by number is not true of this one.
+    kept = {name: value for name, value in start.context.items() if name not in _OF_THE_START}
     run = Run(
         path=folder,
         problem=start.problem,
         provenance=provenance,
         summary=summary,
-        designs=describe_front(found.evaluation, found.front),
-        context={**start.context, "hardware_points": found.evaluation.space.hardware_count},
+        designs=designs,
+        context={
+            **kept,
+            "models": found.models,
+            "hardware_points": found.points,
+            "strategy": {
+                "name": "refine",
+                "why": f"from the front of {start.path}, hardware between the listed values of its knobs",
+                "stopped": f"no step costed improves the front, or {rounds} rounds a resolution are done (to 1/{2**resolution} of a step)",
+                "notes": [],
+                "trials": found.costed,
+            },
+            "uncertainty": robustness.report_context(start.problem, designs, seed=start.provenance["seed"]),
+        },
     )
     description: dict[str, Any] = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
     with Study.create(folder / FILE_NAME, description) as study:

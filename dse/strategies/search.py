@@ -37,7 +37,8 @@ class SearchResult:
 
     ``front`` has the evaluation's indices; ``quality`` the measured quality of every evaluated model (index -> figure);
     ``confirmation`` is there where the front was measured again, and then the front's quality comes from it. ``proxy`` is
-    there where the search ran on one; front and quality then come from the target's measurements alone.
+    there where the search ran on one; front and quality then come from the target's measurements alone. ``feasible``
+    counts the measured trials that meet every bound on what they measured.
     """
 
     front: Front
@@ -48,6 +49,7 @@ class SearchResult:
     reason: str
     confirmation: Confirmation | None
     proxy: ProxyResult | None = None
+    feasible: int = 0
 
 
 def search(
@@ -104,7 +106,7 @@ def search(
     if not len(front):
         raise DseError(_no_front(store.trials(), trials, on_proxy))
     return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, reason,
-                        confirmation, on_proxy)  # fmt: skip
+                        confirmation, on_proxy, sum(trial.done and task.feasible(trial) for trial in trials))  # fmt: skip
 
 
 def _no_front(every: list[Trial], own: list[Trial], proxy: ProxyResult | None) -> str:

@@ -77,7 +77,7 @@ class Twin:
         names = (*costs.names, "makeable")
         self.task = replace(
             task,
-            name=f"{task.name}, closed forms",
+            name=f"{task.name} (closed forms)",
             evaluator=None,
             known=lambda columns: {name: value for name, value in self.metrics(columns).items() if name in names},
             known_metrics=names,

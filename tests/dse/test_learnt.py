@@ -4,11 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dse import api
 from dse.errors import DseError, UsageError
 from dse.learnt import LearntSettings
+from dse.study import Study
+from dse.trials import Trial, TrialStore
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 4}
 
@@ -87,3 +90,38 @@ def test_unknown_evaluators_are_told_before_anything_is_written(tmp_path: Path, 
 def test_settings_survive_json() -> None:
     settings = LearntSettings(quality="surrogate", warm_start=("a", "b"), budget=7)
     assert LearntSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> None:
+    """Every measured model met all hardware, and what breaks a bound there is no feasible design."""
+    from dse.evaluation import Evaluation
+
+    problem = api.make_problem("bert", "carbon", fixed={"depth": 16, "l2_words_per_cycle": 64})
+    run = api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="surrogate", strategy="random", budget=5), threads=1)
+    evaluation = Evaluation(problem, threads=1)
+    measured = {tuple(trial.parameters.values()) for trial in _trials(tmp_path / "run")}
+    feasible = points = 0
+    for model in range(evaluation.space.model_count):
+        if tuple(int(column[model]) for column in evaluation.space.models.values()) not in measured:
+            continue
+        block = evaluation.block(model, model + 1)
+        keep = np.array(np.broadcast_to(block.mappable() & block.makeable(), block.shape))
+        for c in problem.constraints:
+            keep &= np.broadcast_to(block.metric(c.metric) <= c.bound, block.shape)
+        points, feasible = points + keep.size, feasible + int(keep.sum())
+    assert (run.summary.points, run.summary.feasible) == (points, feasible)
+    assert 0 < feasible < points
+    assert set(run.summary.reasons) >= {str(c) for c in problem.constraints}
+    every = evaluation.space.model_count * evaluation.space.hardware_count
+    assert f"evaluated {points:,} of {every:,} designs" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def _trials(folder: Path) -> list[Trial]:
+    with Study.open(folder / "study.db") as study:
+        return TrialStore.of_study(study).trials()
+
+
+def test_a_quality_that_is_measured_gets_no_advice_that_does_not_help(tmp_path: Path) -> None:
+    problem = api.make_problem("bert", "carbon", hw="datacenter", allow_unsupported=True)
+    with pytest.raises(DseError, match=r"fix some knobs with --set$"):
+        api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="command:measure"))

@@ -167,6 +167,7 @@ def test_a_target_that_always_fails_is_one_sentence(tmp_path: Path, log: Path, c
         (["--quality", "surrogate", "--proxy", "surogate"], "proxy 'surogate' is not one of .* did you mean surrogate"),
         (["--quality", "surrogate", "--proxy", "surrogate", "--budget", "4", "--proxy-top", "5"], "between 1 and the budget of 4"),
         (["--quality", "surrogate", "--proxy", "surrogate", "--proxy-top", "0"], "proxy-top is 0"),
+        (["--quality", "surrogate", "--proxy", "command:'rank.py"], "proxy .* is not a command line: no closing quotation"),
     ],
 )
 def test_errors_are_told_before_anything_is_written(tmp_path: Path, words: list[str], sentence: str) -> None:

@@ -116,6 +116,9 @@ def test_a_relative_sqlite_file_is_the_same_file_from_anywhere(tmp_path: Path, m
         ({"storage": "not a url"}, "storage is no URL of a database"),
         ({"storage": "postgresql+psycopg://me:secret@host/db"}, "storage holds a password.*PGPASSWORD"),
         ({"study": "mine"}, "give the database with --storage URL"),
+        ({"storage": "sqlit:///a.db"}, "storage sqlit is no kind of database"),
+        ({"storage": "sqlite://"}, "names no file"),
+        ({"storage": "sqlite:///:memory:"}, "names no file"),
     ],
 )
 def test_settings_are_checked(options: dict, words: str) -> None:
@@ -141,4 +144,16 @@ def test_a_sqlite_url_is_set_up_as_its_path(tmp_path: Path) -> None:
 def test_a_sweep_has_no_trials_to_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["search", "--workload", "bert", "--storage", f"sqlite:///{tmp_path / 'a.db'}", "--out", str(tmp_path / "run")]) == 2
     assert "name an evaluator with --quality" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["--storage", "sqlite:///a.db"], ["--confirm", "2"], ["--from", "other"], ["--trial-timeout", "3"]])
+def test_what_only_trials_of_a_quality_have_is_never_left_out_silently(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert cli.main(["search", "--workload", "bert", *words, *out]) == 2
+    assert f"{words[0].removeprefix('--')} is for trials of a measured quality" in capsys.readouterr().err
+    assert cli.main(["search", "--workload", "bert", "--hw", "datacenter", "--strategy", "random", *words, *out]) == 2
+    assert f"{words[0].removeprefix('--')} is for trials of a measured quality" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

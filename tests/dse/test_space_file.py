@@ -146,4 +146,17 @@ def test_constraints_on_a_space_too_large_to_sweep_are_refused(tmp_path: Path, c
     )
     words = ["search", "--workload", "bert", "--hw", "datacenter", "--space", str(tmp_path / "large.toml"), "--objective", "hardware"]
     assert cli.main([*words, "--out", str(tmp_path / "run")]) == 2
-    assert "has constraints and is too large to sweep" in capsys.readouterr().err
+    assert "too large to list its hardware points, so 'chips * cores <= 64' cannot be applied" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_constraints_between_model_knobs_hold_on_a_space_too_large_to_sweep(tmp_path: Path) -> None:
+    (tmp_path / "large.toml").write_text(
+        'constraints = ["hidden >= 64 * layers"]\n[parameters.layers]\nrole = "model"\nvalues = [6, 12, 24]\n'
+        '[parameters.hidden]\nrole = "model"\nvalues = [768, 1536]\n'
+    )
+    words = ["search", "--workload", "bert", "--hw", "datacenter", "--space", str(tmp_path / "large.toml"), "--allow-unsupported"]
+    assert cli.main([*words, "--strategy", "random", "--budget", "12", "--out", str(tmp_path / "run")]) == 0
+    run = load(tmp_path / "run")
+    assert run.context["models"] == 5, "24 layers of 768 break it"
+    assert all(design["knobs"]["hidden"] >= 64 * design["knobs"]["layers"] for design in run.designs)

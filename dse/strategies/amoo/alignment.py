@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.strategies.amoo.feasible import sample
+from dse.errors import UsageError
+from dse.strategies.amoo.feasible import sample, why_none
 from dse.strategies.amoo.relaxed import Relaxed
 from dse.strategies.task import Task
 
@@ -77,6 +78,8 @@ def alignment(task: Task, *, seed: int = 0, points: int = 200, relaxed: Relaxed 
     """Measure the alignment of a task's objectives at ``points`` random feasible designs (their gradients by torch)."""
     relaxed = relaxed or Relaxed.of(task, seed)
     rows = sample(task, np.random.default_rng([seed, 11]), points)
+    if not len(rows):
+        raise UsageError(f"alignment found no feasible design of {task.name}{why_none(task, seed)}")
     # Away from the faces of the box, where a one-sided change is all that is possible.
     x = np.clip(task.space.coded(rows), 0.02, 0.98)
     found = relaxed.evaluate(x)

@@ -102,6 +102,8 @@ class Relaxed:
                 excess = excess + torch.relu(sign * (metrics[constraint.metric] - constraint.bound) / span)
         gradients, curvatures = [], []
         for value in values:
+            if not value.requires_grad:  # it depends on nothing that moves
+                value = value + 0.0 * points.sum(1)
             (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=hessian_probes > 0, retain_graph=True)
             if hessian_probes:
                 curvatures.append(_diagonal(gradient, points, hessian_probes))

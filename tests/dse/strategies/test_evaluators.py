@@ -100,12 +100,12 @@ def test_table(tmp_path: Path) -> None:
 
 
 def test_python_function_and_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_quality.py").write_text("def score(parameters, fidelity, seed):\n    return parameters['a'], 0.5\n")
+    (tmp_path / "my_scores.py").write_text("def score(parameters, fidelity, seed):\n    return parameters['a'], 0.5\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = evaluators.parse("python:my_quality:score", workload="bert")({"a": 3}, fidelity=1.0, seed=0)
+    found = evaluators.parse("python:my_scores:score", workload="bert")({"a": 3}, fidelity=1.0, seed=0)
     assert found == {"quality": Measured(3.0, 0.5)}
     with pytest.raises(UsageError, match="did you mean 'score'"):
-        evaluators.parse("python:my_quality:scor", workload="bert")
+        evaluators.parse("python:my_scores:scor", workload="bert")
     with pytest.raises(UsageError, match="cannot be imported"):
         evaluators.parse("python:no_such_module:score", workload="bert")
     design = {"layers": 12, "hidden": 768, "ffn": 3072, "heads": 12}

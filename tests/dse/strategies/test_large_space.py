@@ -305,6 +305,12 @@ def test_a_run_of_the_whole_space(tmp_path: Path, name: str) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "evaluated 40 of 787,968,000 designs" in text
     assert "others that were not evaluated may be better" in text
+    assert "How designs were searched" in text
+    assert ("Which costs pull the same way" in text) == (name == "amoo")
+    if name == "amoo":
+        aligned = found.context["alignment"]
+        assert aligned["exact"] is False, "nobody may take closed forms for exact costs"
+        assert {"latency_s", "energy_j", "embodied_kgco2e"} <= set(aligned["objectives"])
     again = dse.api.resume(out, threads=1)
     assert again.designs == found.designs
     assert load(out).designs == found.designs
@@ -356,3 +362,79 @@ def test_designs_to_begin_with_are_reached_where_random_ones_miss(tasks: ModuleT
     assert "latency_s<=1e-09 fails at 100.0%" in why_none(none, 0)
     with pytest.raises(UsageError, match=r"no feasible design .* fails at 100\.0%"):
         Relaxed.of(none)
+
+
+def test_where_nothing_is_feasible_the_bounds_that_failed_are_told(tmp_path: Path) -> None:
+    busy = replace(problem(), deployment=Deployment(carbon_profile="default", rate_per_s=1e6))
+    for search in (
+        lambda: dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=6, threads=1),
+        lambda: dse.api.resume(tmp_path / "run", threads=1),
+    ):
+        with pytest.raises(DseError, match=r"none of the 6 evaluated designs is feasible: utilisation<=1.0 fails at 100.0% of them"):
+            search()
+
+
+@pytest.mark.parametrize("name", ["auto", "nsga2"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workload": "gpt2", "objective": ["max:quality", "min:latency_s"]}, "has no quality surrogate"),
+        ({"workload": "bert", "objective": "carbon", "deployment": Deployment(carbon_profile="act2")}, "carbon profile act2 cannot cost"),
+    ],
+)
+def test_what_the_problem_lacks_is_told_before_anything_is_written(tmp_path: Path, name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dse.api.search(api.make_problem(hw="datacenter", **options), out=tmp_path / "run", strategy=name, budget=5, threads=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_draws_that_find_nothing_name_the_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dse.strategies import base
+
+    monkeypatch.setattr(base, "_DRAW_BLOCKS", 2)
+    found = large.large_view(replace(problem(), constraints=(Constraint("area_mm2", "<=", 1.0), Constraint("latency_s", "<=", 1.0))))
+    with pytest.raises(DseError, match=r"loosen a constraint; area_mm2<=1.0 fails at 100.0% of .* random designs \(nearest "):
+        base.draw(found.task, np.random.default_rng(0), set())
+
+
+def test_bounds_that_designs_break_are_counted(tmp_path: Path) -> None:
+    busy = replace(problem(), deployment=Deployment(carbon_profile="default", rate_per_s=2000.0))
+    run = dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=40, threads=1)
+    assert 0 < run.summary.feasible < 40
+    assert run.summary.reasons["utilisation<=1.0"] == 40 - run.summary.feasible
+    assert "Nothing was asked" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_descent_takes_objectives_that_nothing_open_moves(tmp_path: Path) -> None:
+    """With every knob fixed but node, clock and voltage, quality and area have no gradient at all."""
+    pytest.importorskip("torch")
+    fixed = {
+        "chips": 1,
+        "cores": 8,
+        "shared_sram_mib": 16,
+        **{k: v for k, v in FIXED.items() if k not in ("layers", "nominal_frequency_hz")},
+    }
+    run = dse.api.search(
+        problem(("max:quality", "min:area_mm2", "min:latency_s"), fixed=fixed), out=tmp_path / "run", strategy="amoo", budget=20, threads=1
+    )
+    assert len(run) > 1
+    assert run.summary.points == 20
+
+
+def test_an_alignment_that_fails_leaves_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from dse import alignment
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no gradient")
+
+    monkeypatch.setattr(alignment, "of_run", fails)
+    run = dse.api.search(problem(), out=tmp_path / "run", strategy="amoo", budget=4, threads=1)
+    assert "alignment" not in run.context
+    assert len(run)
+
+
+def test_metrics_that_are_ratios_are_costed_without_warnings() -> None:
+    costs_of = large.large_view(cut(("max:quality", "min:peak_power_w")), threads=1).costs
+    values = costs_of.cost(costs_of.space.unrank(np.array([0, 40, 107])))
+    assert np.isfinite(values).all()

@@ -132,6 +132,14 @@ def test_refine_command_writes_a_run_of_its_own(tmp_path: Path, capsys: pytest.C
     best = min(design["metrics"]["total_kgco2e"] for design in start.designs)
     assert min(design["metrics"]["total_kgco2e"] for design in refined.designs) <= best
     assert refined.provenance["refined_from"] == str(tmp_path / "run")
+    # What is told of the refinement is its own: its counts, and no claim of having enumerated a space.
+    assert refined.summary.points == refined.context["models"] * refined.context["hardware_points"]
+    assert len(refined.designs) < refined.summary.feasible <= refined.summary.points
+    assert refined.context["strategy"]["name"] == "refine"
+    assert "importance" not in refined.context
+    text = (tmp_path / "run-refined" / "report.html").read_text(encoding="utf-8")
+    assert "whole space was enumerated" not in text
+    assert "others that were not evaluated may be better" in text
     assert '"refined_from"' in capsys.readouterr().out
 
 
