@@ -202,10 +202,8 @@ def run(
 
 def _portable(problem: Problem) -> Problem:
     """The problem as a worker in another folder can read it."""
-    path = Path(problem.workload)
-    # A folder that happens to be called as a known workload is not meant.
-    named = problem.workload in library.names() or problem.workload in library.mixes()
-    return problem if named or not path.exists() else replace(problem, workload=str(path.absolute()))
+    name = problem.workload
+    return replace(problem, workload=str(Path(name).absolute())) if library.is_path(name) else problem
 
 
 def evaluation_of(problem: Problem, front: Front, *, threads: int | None = None) -> tuple[Evaluation, Front]:

@@ -42,7 +42,7 @@ def load(name: str, *, bind: Mapping[str, int] | None = None, strict: bool = Fal
     holds one, ``.toml`` with a model record or a mix. ``strict``: operations of an imported graph that are not understood
     are an error. Raises WorkloadError, naming the nearest name, or the file and its field.
     """
-    if _is_path(name):
+    if is_path(name):
         return _load_file(Path(name), bind or {}, strict)
     if bind:
         raise WorkloadError(f"bind is given for workload {shorten(name)!r}, must be left out except for an ONNX file")
@@ -59,7 +59,8 @@ def _load_name(name: str) -> Family:
     raise unknown_name("workload", name, (*names(), *mixes(), *ALIASES))
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether ``load`` takes a word for a file or folder, not for a known name."""
     return name.endswith((".onnx", ".json", ".toml")) or os.sep in name or "/" in name
 
 
