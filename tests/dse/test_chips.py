@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import carbon.robustness
 import workloads
 from dse import api
-from dse.deployment import Deployment
+from dse.deployment import Deployment, default_carbon_profile
 from dse.evaluation import Evaluation, Space
 from dse.exporters.design import describe
 from hw_models import cost, parallel, templates
@@ -71,3 +73,13 @@ def test_an_export_is_one_chip_with_its_share() -> None:
     shares = parallel.shares(workload.phases[0].table, 4).table
     macs = sum(p.runs * p.batch * p.m * p.n * p.k for p in found.products)
     assert macs == int(shares.macs())
+
+
+def test_a_file_that_narrows_the_template_has_its_carbon_profile(tmp_path: Path) -> None:
+    """ACT does not know HBM, so that its profile would be an error where nobody named one."""
+    file = tmp_path / "mine.toml"
+    knobs = "\n".join(f"{name} = [{value}]" for name, value in {**KNOBS, "chips": 2}.items())
+    file.write_text(f'template = "datacenter"\n[knobs]\n{knobs}\n', encoding="utf-8")
+    assert default_carbon_profile(str(file)) == default_carbon_profile("datacenter") == "default"
+    assert api.evaluate("bert", str(file))["embodied_kgco2e"] > 0
+    assert default_carbon_profile("edge22") == default_carbon_profile(str(tmp_path / "missing.toml")) == "act2"
