@@ -62,22 +62,20 @@ def summary_sentences(run: Any) -> list[str]:
     """What was searched and what is left of it: designs, feasible ones, the front."""
     counts, context = run.summary, run.context
     models, hardware = context.get("models"), context.get("hardware_points")
-    made_of = (
-        f" ({plural(models, 'model')} × {plural(hardware, 'hardware point')})"
-        if isinstance(models, int) and isinstance(hardware, int)
-        else ""
-    )
-    sentences = [f"The search evaluated {plural(counts.points, 'design')}{made_of}."]
+    size = models * hardware if isinstance(models, int) and isinstance(hardware, int) else None
+    made_of = f" ({plural(models, 'model')} × {plural(hardware, 'hardware point')})" if size is not None else ""
     part = context.get("sampled") or context.get("quality_evaluator")
-    if part and isinstance(models, int) and isinstance(hardware, int) and counts.points != models * hardware:
+    sampled = bool(part) and size is not None and size != counts.points
+    sentences = [f"The search evaluated {plural(counts.points, 'design')}{made_of}."]
+    if sampled:
         exactly = ", each exactly" if context.get("sampled") else ""
-        sentences = [f"The search evaluated {counts.points:,} of {models * hardware:,} designs{made_of}{exactly}."]
+        sentences = [f"The search evaluated {counts.points:,} of {size:,} designs{made_of}{exactly}."]
     meet = "meets" if counts.feasible == 1 else "meet"
     front = len(run.designs)
+    among = "other evaluated design" if sampled else "feasible design"
     sentences.append(
         f"{counts.feasible:,} ({share(counts.feasible, counts.points)}) {meet} every constraint, and {front:,} of them "
-        f"{'forms' if front == 1 else 'form'} the Pareto front: no feasible design is at least as good in every objective "
-        "and better in one."
+        f"{'forms' if front == 1 else 'form'} the Pareto front: no {among} is at least as good in every objective and better in one."
     )
     criterion = str(context.get("criterion") or run.problem.criterion)
     if context.get("strategy", "exhaustive") == "exhaustive":

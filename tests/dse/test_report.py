@@ -282,6 +282,16 @@ def test_cautions_speak_of_extrapolation_and_of_free_knobs(factories: ModuleType
 # Building blocks
 
 
+def test_a_front_of_evaluated_designs_claims_no_more(factories: ModuleType) -> None:
+    """Only a sweep can say that no feasible design of the space is better."""
+    swept = " ".join(text.summary_sentences(factories.make_run(5, models=58, hardware_points=3240, strategy="exhaustive")))
+    assert "no feasible design is at least as good" in swept and "The whole space was enumerated" in swept
+    run = factories.make_run(5, models=58, hardware_points=99_999, sampled=True, strategy={"name": "amoo"})
+    part = " ".join(text.summary_sentences(run))
+    assert "187,920 of 5,799,942 designs" in part and "each exactly" in part
+    assert "no other evaluated design is at least as good" in part and "enumerated" not in part
+
+
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.one_of(st.none(), st.integers(-5, 5), st.floats(width=32), st.sampled_from(["a", "<b>", ""])), max_size=60))
 def test_columns_unpack_to_what_was_packed(values: list[Any]) -> None:
