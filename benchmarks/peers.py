@@ -21,6 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,10 +96,12 @@ def run_peer(tool: Tool, python: Path, products: dict[str, tuple[int, int, int]]
     cases = [{**ARRAY, "m": m, "n": n, "k": k} for m, n, k in products.values()]
     lines = "\n".join(json.dumps(case) for case in [cases[-1], *cases])
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(python), str(SCRIPTS / f"{tool.name}_gemms.py")],
-        input=lines, capture_output=True, text=True, check=False, env=one_thread, timeout=3600,
-    )  # fmt: skip
+    # Some tools leave drawings where they run.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [str(python), str(SCRIPTS / f"{tool.name}_gemms.py")], cwd=folder,
+            input=lines, capture_output=True, text=True, check=False, env=one_thread, timeout=3600,
+        )  # fmt: skip
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or len(answers) != len(cases) + 1:
         reason = done.stderr.strip().splitlines()
