@@ -21,6 +21,7 @@ from dse.evaluation import Space as Joint
 from dse.objectives import Objective
 from dse.problem import Problem
 from dse.space import Space, from_columns
+from dse.strategies.problem_view import index_rows, plain
 from dse.strategies.task import Columns, Task
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def of_run(run: Run, *, design: int | None = None, points: int = 200, seed: int 
 
 def twin_of(problem: Problem) -> Callable[[Problem, Mapping[str, Any]], Task]:
     """What makes the task of a problem's hardware with its differentiable twin; an error where there is none."""
-    template = load_hardware(problem).template
-    if template is not None and getattr(template.builder, "__name__", "") == "datacenter":
+    if load_hardware(problem).family == "datacenter":
         return datacenter_task
     if problem.hardware_toml is not None or problem.hardware != "edge22":
         raise UsageError(f"hardware {problem.hardware} has no differentiable twin; alignment is for edge22 and the datacenter family")
@@ -115,8 +115,7 @@ def edge_task(problem: Problem, model: Mapping[str, Any]) -> Task:
         what = f"{moved[0]}={problem.fixed[moved[0]]}" if moved else f"profile {problem.hardware_profile}"
         raise UsageError(f"the differentiable twin of edge22 knows the template's own settings only; the run has {what}")
     evaluation = _evaluation(problem, model)
-    grid = _plain_grid(evaluation)
-    space = from_columns(problem.hardware, grid, "hardware")
+    space = from_columns(problem.hardware, plain(evaluation.space.hardware), "hardware")
     if space.size != evaluation.space.hardware_count or not any(len(p.values) > 1 for p in space.parameters):
         raise UsageError("alignment needs a full product of hardware knobs of which at least one varies")
     objectives = _objectives(problem)
@@ -138,10 +137,6 @@ def _evaluation(problem: Problem, model: Mapping[str, Any]) -> Evaluation:
     return Evaluation(problem, space=Joint(one, whole.hardware, 0, whole.settings), threads=1)
 
 
-def _plain_grid(evaluation: Evaluation) -> dict[str, list[Any]]:
-    return {name: values.tolist() for name, values in evaluation.space.hardware.items()}
-
-
 def _objectives(problem: Problem) -> tuple[Objective, ...]:
     """The usual costs, then what else the run optimises and the twin gives."""
     more = [o for o in problem.objectives if o.metric in TWIN_METRICS and o.metric not in COSTS]
@@ -150,19 +145,15 @@ def _objectives(problem: Problem) -> tuple[Objective, ...]:
 
 def _exact(evaluation: Evaluation, space: Space) -> Callable[[Columns, list[str]], dict[str, FloatArray]]:
     block = evaluation.block(0, 1)
-    order = space.rank(_indices(space, evaluation.space.hardware))
+    order = space.rank(index_rows(space, evaluation.space.hardware))
     place = np.empty(space.size, dtype=np.int64)
     place[order] = np.arange(space.size)
 
     def known(columns: Columns, names: list[str]) -> dict[str, FloatArray]:
-        at = place[space.rank(_indices(space, columns))]
+        at = place[space.rank(index_rows(space, columns))]
         return {name: np.broadcast_to(block.metric(name), block.shape)[0][at] for name in names}
 
     return known
-
-
-def _indices(space: Space, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    return np.stack([np.searchsorted(p.column, columns[p.name]) for p in space.parameters], axis=1).astype(np.int64)
 
 
 def _edge_twin(evaluation: Evaluation) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

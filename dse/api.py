@@ -311,28 +311,28 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         if say:
             say("designs", progress.points_done, progress.points, _so_far(progress, problem))
 
-    found: dict[str, Any] = {}
     seed = description["provenance"]["seed"]
+    bounds = [(first, last) for first, last in description["bounds"]]
     if description.get("large") is not None:
         large = large_space.LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
-        return _written(study, problem, folder, description, evaluation, front, summary, found)
-    bounds = [(first, last) for first, last in description["bounds"]]
-    if description.get("shards") is not None:
+    elif description.get("shards") is not None:
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
-        front, summary = _swept_front(study, problem)
-        evaluation, own = shards.evaluation_of(problem, front, threads=workers)
-        found = {"convergence": analysis.convergence(study.blocks(), front), **shards.counts(problem, bounds)}
-        return _written(study, problem, folder, description, evaluation, own, summary, found)
-    evaluation = Evaluation(problem, threads=workers, progress=mapped)
-    if description["learnt"] is not None:
+        whole, summary = _swept_front(study, problem)
+        evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
+        found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
+    elif description["learnt"] is not None:
+        evaluation = Evaluation(problem, threads=workers, progress=mapped)
         settings = LearntSettings.from_dict(description["learnt"])
         front, summary, found = run_learnt(study, evaluation, settings, seed=seed, say=say)
     else:
+        evaluation = Evaluation(problem, threads=workers, progress=mapped)
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
         front, summary = _swept_front(study, problem)
-        found["convergence"] = analysis.convergence(study.blocks(), front)
-        found["importance"] = analysis.importance(evaluation, problem.objectives)
+        found = {
+            "convergence": analysis.convergence(study.blocks(), front),
+            "importance": analysis.importance(evaluation, problem.objectives),
+        }
     return _written(study, problem, folder, description, evaluation, front, summary, found)
 
 

@@ -32,6 +32,11 @@ class HardwareSpace:
         return None if isinstance(self._source, Accelerator) else self._source
 
     @property
+    def family(self) -> str:
+        """What builds the template's designs (`edge`, `datacenter`), whatever its name; empty for designs of files."""
+        return "" if self.template is None else getattr(self.template.builder, "__name__", "")
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
         return {name: values[len(values) // 2] for name, values in self.knobs.items()}

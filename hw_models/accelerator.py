@@ -23,6 +23,10 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
+LINKS = ("link_latency_s", "link_bytes_per_s", "link_pj_per_bit", "link_fixed_s")
+"""Fields of a chip's links, in the order of `hw_models.interconnect.Link`."""
+
+
 class ArrayKind(IntEnum):
     """How an array is filled and drained: fold after fold, with the next fold's weights loading, or not at all."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw_models.accelerator import Accelerator, AcceleratorBatch, ArrayKind, Dataflow, MemoryLevel
+from hw_models.accelerator import LINKS, Accelerator, AcceleratorBatch, ArrayKind, Dataflow, MemoryLevel
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.profiles import profiles
 from hw_models.technology import ACCESS_BYTES, NODE_RANGE_NM, dram_types
@@ -97,15 +97,9 @@ OPTIONAL = (
     "area_mm2",
     "leakage_w",
     "chips",
-    "link_bytes_per_s",
-    "link_latency_s",
-    "link_fixed_s",
-    "link_pj_per_bit",
+    *LINKS,
 )
-SINGLE_CHIP: dict[str, float] = {
-    **{"chips": 1, "link_bytes_per_s": 0.0, "link_latency_s": 0.0},
-    **{"link_fixed_s": 0.0, "link_pj_per_bit": 0.0},
-}
+SINGLE_CHIP: dict[str, float] = {"chips": 1, **dict.fromkeys(LINKS, 0.0)}
 LEVEL_OPTIONAL = ("area_bytes", "read_pj_per_word", "write_pj_per_word")
 TEXTS = ("name", "array_kind", "dataflow", "profile", "source")
 LEVEL_FIELDS = (

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator import Accelerator, AcceleratorBatch, ArrayKind, Dataflow, FloatArray, IntArray
+from hw_models.accelerator import LINKS, Accelerator, AcceleratorBatch, ArrayKind, Dataflow, FloatArray, IntArray
 from hw_models.area import area_mm2, leakage_w
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.profiles import profile as find_profile
 from hw_models.technology import REFERENCE_V, dram, logic, logic_energy, sram
-
-LINKS = ("link_bytes_per_s", "link_latency_s", "link_fixed_s", "link_pj_per_bit")
 
 
 def codes(field: str, values: npt.NDArray[Any], kind: type[ArrayKind] | type[Dataflow]) -> IntArray:

@@ -113,7 +113,7 @@ def unit_costs(
     parts = [
         (widths, chips, points[here])
         for widths, points in precision.groups(hardware)
-        for chips, here in parallel.groups(hardware.take(points))
+        for chips, here in parallel.groups(hardware.chips[points])
     ]
     if len(parts) == 1:
         return _shared(shapes, hardware, *parts[0][:2], criterion, threads, progress, unmapped)

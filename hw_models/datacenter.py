@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator import AcceleratorBatch, ArrayKind, Dataflow
+from hw_models.accelerator import LINKS, AcceleratorBatch, ArrayKind, Dataflow
 from hw_models.area import area_mm2
 from hw_models.errors import HardwareError, bad_value
 from hw_models.formulas import Array
@@ -161,7 +161,7 @@ def _check_size(what: str, size_bytes: IntArray) -> None:
 def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of the `datacenter` family from columns of knobs and settings (count,)."""
     from hw_models.accelerator_files import NUMBERS
-    from hw_models.batching import LINKS, codes, resolve
+    from hw_models.batching import codes, resolve
 
     def ints(name: str) -> IntArray:
         return np.ascontiguousarray(columns[name], dtype=np.int64)
@@ -231,6 +231,6 @@ def datacenter(template: Template, columns: Columns, count: int) -> AcceleratorB
         level_read_words_per_cycle=bandwidth,
         level_write_words_per_cycle=bandwidth.copy(),
         chips=ints("chips"),
-        links={"link_bytes_per_s": links * floats("link_bytes_per_s_per_link"), **{name: floats(name) for name in LINKS[1:]}},
+        links={name: links * floats("link_bytes_per_s_per_link") if name == "link_bytes_per_s" else floats(name) for name in LINKS},
         overrides={"area_mm2": np.sum(list(parts.values()), axis=0)},
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.accelerator import LINKS
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.interconnect import Collective, Link, all_gather, all_reduce, all_to_all, reduce_scatter
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, Parallel
@@ -36,7 +37,6 @@ COLLECTIVES: dict[str, Callable[..., Collective]] = {
 }
 # Vector operations that need a whole row take their share of rows, the others of columns.
 _BY_ROWS = (Kind.NORM, Kind.SOFTMAX, Kind.TOPK)
-_LINK = ("link_latency_s", "link_bytes_per_s", "link_pj_per_bit", "link_fixed_s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,9 @@ class Shares:
     at_work: IntArray
 
 
-def groups(hardware: AcceleratorBatch) -> list[tuple[int, IntArray]]:
-    """The designs by their number of chips: (chips, indices of the points)."""
-    counts = np.unique(hardware.chips)
-    return [(int(chips), np.flatnonzero(hardware.chips == chips)) for chips in counts]
+def groups(chips: IntArray) -> list[tuple[int, IntArray]]:
+    """Designs by their number of ``chips`` (points,): (chips, indices of the points)."""
+    return [(int(count), np.flatnonzero(chips == count)) for count in np.unique(chips)]
 
 
 def shares(shapes: OperationTable, chips: int) -> Shares:
@@ -118,7 +117,7 @@ def exchange(shapes: OperationTable, hardware: AcceleratorBatch, chips: int) -> 
         return Exchange(latency, energy)
     size = -(-(shapes.row_output_elements() * shapes.output_bits) // 8)
     names = np.where(shapes.kind == Kind.COLLECTIVE, shapes.function, _behind(shapes.parallel))
-    columns = np.column_stack([getattr(hardware, name) for name in _LINK])
+    columns = np.column_stack([getattr(hardware, name) for name in LINKS])
     for values in np.unique(columns, axis=0):
         here = np.flatnonzero((columns == values).all(axis=1))
         link = _link(*values.tolist(), chips=chips)

@@ -28,15 +28,17 @@ _HARDWARE_METRICS = ("area_mm2", "tops", "embodied_kgco2e")
 
 def model_space(evaluation: Evaluation) -> tuple[Space, IntArray]:
     """The space of the model knobs, and the index rows of the models that exist, in the evaluation's order."""
-    space = spaces.from_columns(evaluation.problem.workload, _plain(evaluation.space.models), "model")
-    return space, _rows(space, evaluation.space.models)
+    space = spaces.from_columns(evaluation.problem.workload, plain(evaluation.space.models), "model")
+    return space, index_rows(space, evaluation.space.models)
 
 
-def _plain(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[Value]]:
+def plain(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[Value]]:
+    """Columns as lists of plain values."""
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def _rows(space: Space, columns: Mapping[str, npt.NDArray[Any]]) -> IntArray:
+def index_rows(space: Space, columns: Mapping[str, npt.NDArray[Any]]) -> IntArray:
+    """The index rows (n, d) of designs given as columns of values."""
     found = []
     for parameter in space.parameters:
         if parameter.numeric:
@@ -192,7 +194,7 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
         )
     if not evaluation.space.hardware:
         raise UsageError(f"hardware {problem.hardware} is one design; use nested")
-    hardware = spaces.from_columns(problem.hardware, _plain(evaluation.space.hardware), "hardware")
+    hardware = spaces.from_columns(problem.hardware, plain(evaluation.space.hardware), "hardware")
     if hardware.size != evaluation.space.hardware_count:
         raise UsageError(f"hardware {problem.hardware} is not a full product of its knobs; use nested")
     space = Space(f"{models.name} x {hardware.name}", (*models.parameters, *hardware.parameters))
@@ -202,11 +204,11 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
     known_names = tuple(name for name in names if name in _HARDWARE_METRICS)
     block = evaluation.block(0, 1)
     known_values = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in known_names}
-    order = hardware.rank(_rows(hardware, evaluation.space.hardware))
+    order = hardware.rank(index_rows(hardware, evaluation.space.hardware))
     by_rank = {name: values[np.argsort(order)] for name, values in known_values.items()}
 
     def known(columns: Columns) -> dict[str, FloatArray]:
-        rank = hardware.rank(_rows(hardware, columns))
+        rank = hardware.rank(index_rows(hardware, columns))
         return {name: values[rank] for name, values in by_rank.items()}
 
     keys = zip(*(values.tolist() for values in evaluation.space.models.values()), strict=True)

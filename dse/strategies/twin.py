@@ -33,8 +33,7 @@ METRICS = (
 
 def refusal(costs: DesignCosts) -> str | None:
     """Why a problem has no twin, as half a sentence; None where it has one."""
-    template = costs.base.hardware_space.template
-    if template is None or getattr(template.builder, "__name__", "") != "datacenter":
+    if costs.base.hardware_space.family != "datacenter":
         return "only hardware of the datacenter family has closed forms"
     for name in costs.names:
         if name not in METRICS:

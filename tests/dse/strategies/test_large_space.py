@@ -141,9 +141,7 @@ def test_every_strategy_is_resumed_from_the_study_alone(view: large.LargeView, t
     assert other != whole or name == "amoo", "the seed has no effect"
 
 
-def test_a_killed_search_goes_on_with_the_same_trials(view: large.LargeView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [trial.parameters for trial in simulate(view.task, make("random"), budget=20, seed=1)]
-    store = TrialStore.open(tmp_path / "study.db")
+def _die_at_the_second_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = large.cost_trials, []
 
     def dies(*arguments: Any) -> Any:
@@ -153,6 +151,12 @@ def test_a_killed_search_goes_on_with_the_same_trials(view: large.LargeView, tmp
         return real(*arguments)
 
     monkeypatch.setattr(large, "cost_trials", dies)
+
+
+def test_a_killed_search_goes_on_with_the_same_trials(view: large.LargeView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [trial.parameters for trial in simulate(view.task, make("random"), budget=20, seed=1)]
+    store = TrialStore.open(tmp_path / "study.db")
+    _die_at_the_second_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         large.run(view, store, make("random"), budget=20, seed=1, batch=5)
     assert [trial.state for trial in store.trials()].count("running") == 5
@@ -318,15 +322,7 @@ def test_a_run_of_the_whole_space(tmp_path: Path, name: str) -> None:
 
 def test_an_interrupted_run_is_finished_to_the_same_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dse.api.search(problem(), out=tmp_path / "whole", strategy="random", budget=140, seed=2, threads=1)
-    real, calls = large.cost_trials, []
-
-    def dies(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(large, "cost_trials", dies)
+    _die_at_the_second_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         dse.api.search(problem(), out=tmp_path / "cut", strategy="random", budget=140, seed=2, threads=1)
     with pytest.raises(DseError, match="is not finished"):
