@@ -4,8 +4,8 @@ Submodules load on first use, so that ``import carbon`` costs next to nothing::
 
     import carbon
 
-    carbon.grid.lookup("taiwan", role="fab").gco2e_per_kwh  # 583.0
-    carbon.profiles.device_embodied("act2", area_mm2=12.0, node_nm=22, memory_type="lpddr4", memory_gb=2)
+    carbon.factors.grid.lookup("taiwan", role="fab").gco2e_per_kwh  # 583.0
+    carbon.device.profiles.device_embodied("act2", area_mm2=12.0, node_nm=22, memory_type="lpddr4", memory_gb=2)
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ from typing import TYPE_CHECKING, Any
 from carbon.errors import CarbonError
 
 if TYPE_CHECKING:
-    from carbon import device as device
-    from carbon import ecochip as ecochip
-    from carbon import embodied as embodied
-    from carbon import factors as factors
-    from carbon import grid as grid
-    from carbon import memory as memory
-    from carbon import operational as operational
-    from carbon import packaging as packaging
-    from carbon import profiles as profiles
-    from carbon import recipes as recipes
-    from carbon import threedcarbon as threedcarbon
-    from carbon import yields as yields
+    from carbon.device import device, ecochip, profiles, recipes
+    from carbon.embodied import act as embodied
+    from carbon.embodied import memory, packaging, threedcarbon, yields
+    from carbon.factors import grid
+    from carbon.factors import table as factors
+    from carbon.operational import service as operational
 
 __all__ = [
     "CarbonError",

@@ -179,8 +179,8 @@ def test_every_command_is_documented() -> None:
 
 def test_figures_in_the_prose_are_what_the_code_says() -> None:
     from dse.api import make_problem
-    from dse.evaluation import build_space, load_family, load_hardware
-    from dse.quality import bert_mnli
+    from dse.evaluation.evaluation import build_space, load_family, load_hardware
+    from dse.quality.surrogate import bert_mnli
 
     problem = make_problem("bert", "carbon")
     space = build_space(problem, load_family(problem), load_hardware(problem))

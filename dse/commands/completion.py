@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
     from dse.cli import build_parser
-    from dse.completion import script
+    from dse.commands.completion_scripts import script
     from dse.errors import unknown_name
 
     if args.shell not in SHELLS:

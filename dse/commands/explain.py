@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from dse import explanation_text
-    from dse.explanation import explain
-    from dse.neighbours import why
-    from dse.run import load, write_text
+    from dse.analysis.explanation import explain
+    from dse.analysis.neighbours import why
+    from dse.reports import explanation_text
+    from dse.storage.run_folder import load, write_text
 
     result = load(args.run_folder)
     if args.alignment:
@@ -83,7 +83,7 @@ def _alignment(result: Any, args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from dse import alignment
+    from dse.analysis import alignment
 
     found = alignment.of_run(result, design=args.design)
     kept = alignment.keep(result, found)

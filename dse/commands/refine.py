@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
     import shlex
     import sys
 
-    from dse import show
     from dse.errors import UsageError
-    from dse.strategies.refine import refine_run
+    from dse.reports import console as show
+    from dse.searches.refine import refine_run
 
     if args.rounds < 1:
         raise UsageError(f"rounds is {args.rounds}; a whole number of at least 1 is needed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dse.errors import unknown_name
 
 if TYPE_CHECKING:
-    from dse.run import Run
+    from dse.storage.run_folder import Run
 
 # Name on the command line -> what it is. The module bears the name.
 TARGETS = {

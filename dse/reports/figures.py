@@ -11,7 +11,7 @@ from dse.reports.units import DisplayUnit, design_units, error_text, finite
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from dse.run import Run
+    from dse.storage.run_folder import Run
 
 # What supports a quality is told by shape, as in the report; colour is free for a third objective.
 _MARKS = {"published": "diamond", "interpolated": "circle", "extrapolated": "x-thin-open"}
@@ -102,7 +102,7 @@ def _steps(run: Run, designs: list[dict[str, Any]], units: dict[str, DisplayUnit
 
 
 def _sign(run: Run, name: str) -> float:
-    from dse.metrics import METRICS
+    from dse.problem.metrics import METRICS
 
     for objective in run.problem.objectives:
         if objective.metric == name:

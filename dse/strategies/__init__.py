@@ -1,10 +1,10 @@
 """Search strategies: random, sobol, exhaustive, nested, flat, ax, nsga2, amoo; ``auto`` picks one and says why.
 
-    task = nested_task(evaluation, evaluator)         # dse.strategies.problem_view
-    store = TrialStore.of_study(study)                # dse.trials
+    task = nested_task(evaluation, evaluator)         # dse.strategies.views
+    store = TrialStore.of_study(study)                # dse.storage.trials
     outcome = run(task, store, make("nested"), budget=50, seed=0)
 
-:func:`search` does all of it for a problem of :mod:`dse.evaluation`. Importing this module is light; torch, Ax, pymoo and Dask
+:func:`search` does all of it for a problem of :mod:`dse.evaluation.evaluation`. Importing this module is light; torch, Ax, pymoo and Dask
 are imported by the strategies that need them when they propose.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dse.strategies.choose import NAMES, check, choose
 
 if TYPE_CHECKING:
-    from dse.strategies.base import Strategy
+    from dse.strategies.protocol import Strategy
 
 __all__ = ["NAMES", "check", "choose", "make", "run", "search"]
 
@@ -36,7 +36,7 @@ def make(name: str, **options: Any) -> Strategy:
 
         return AxSearch(**options)
     if name == "nsga2":
-        from dse.strategies.evolution import Nsga2Search
+        from dse.strategies.nsga2 import Nsga2Search
 
         return Nsga2Search(**options)
     if name == "amoo":
@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
 
         return run
     if name == "search":
-        from dse.strategies.search import search
+        from dse.searches.measured_search import search
 
         return search
     raise AttributeError(f"module 'dse.strategies' has no attribute {name!r}")

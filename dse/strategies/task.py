@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
-from dse.objectives import Constraint, Objective
-from dse.pareto import hypervolume
-from dse.space import Space, Value
-from dse.trials import Measured, Trial
+from dse.fronts.pareto import hypervolume
+from dse.problem.objectives import Constraint, Objective
+from dse.spaces.parameters import Space, Value
+from dse.storage.trials import Measured, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -42,7 +42,7 @@ def postgresql_url() -> Iterator[str]:
     import pwd
 
     from dse.errors import DseError
-    from dse.trials import TrialStore
+    from dse.storage.trials import TrialStore
 
     driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
     if driver is None:

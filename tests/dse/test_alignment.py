@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dse import alignment, api, cli
+from dse import api, cli
+from dse.analysis import alignment
 from dse.errors import UsageError
-from dse.run import load
+from dse.storage.run_folder import load
 
 BASE = {"layers": 12, "hidden": 768, "heads": 12, "ffn": 3072}
 ONE_DESIGN = {"cores": 2, "width": 64, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64, "glb_mib": 4}

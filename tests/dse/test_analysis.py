@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from dse import api
-from dse.analysis import importance
-from dse.evaluation import Evaluation
+from dse.analysis.importance import importance
+from dse.evaluation.evaluation import Evaluation
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64}
 

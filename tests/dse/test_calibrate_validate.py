@@ -10,7 +10,7 @@ import pytest
 
 from dse.commands import calibrate, validate
 from dse.errors import DseError
-from hw_models import devices
+from hw_models.devices import library as devices
 from hw_models.errors import HardwareError
 
 LLMCOMPASS = Path(__file__).parents[1] / "reference" / "hardware" / "measured" / "llmcompass_a100.csv"
@@ -69,7 +69,7 @@ def test_validate_prints_a_table_json_and_the_page(capsys: pytest.CaptureFixture
 
 
 def test_validate_leaves_with_one_when_a_figure_is_worse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from hw_models import validation
+    from hw_models.validation import registry as validation
 
     worse = validation.Comparison("x", "r", 3, 5.2, "%", 5.0, None, "", "nothing")
     monkeypatch.setattr(validation, "run", lambda names: [worse])

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import carbon.robustness
+import carbon.analysis.robustness
 import workloads
 from dse import api
-from dse.deployment import Deployment, default_carbon_profile
-from dse.evaluation import Evaluation, Space
+from dse.evaluation.evaluation import Evaluation, Space
 from dse.exporters.design import describe
-from hw_models import cost, parallel, templates
+from dse.problem.deployment import Deployment, default_carbon_profile
+from hw_models import spaces as templates
+from hw_models.costs import chips as parallel
+from hw_models.costs import evaluate as cost
 
 CHIPS = np.array([1, 2, 4, 8])
 KNOBS = {
@@ -58,7 +60,7 @@ def test_the_draws_of_robustness_know_the_chips(evaluation: Evaluation) -> None:
         "operational_kgco2e": np.full(4, 1.0),
         "total_kgco2e": points.embodied_kgco2e + 1.0,
     }
-    found = carbon.robustness.front_of_groups("default", points.groups, metrics, [("total_kgco2e", 1.0)], draws=50)
+    found = carbon.analysis.robustness.front_of_groups("default", points.groups, metrics, [("total_kgco2e", 1.0)], draws=50)
     p50 = np.asarray(found.total.p50) - 1.0
     # Operation (1 kg) is drawn too, but it is small beside the dies.
     assert p50[3] / p50[0] == pytest.approx(8.0, rel=0.05)

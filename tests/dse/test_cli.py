@@ -104,7 +104,7 @@ def test_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_taken_folder_is_not_overwritten(tmp_path: Path) -> None:
-    from dse.study import Study
+    from dse.storage.study import Study
 
     Study.create(tmp_path / "study.db", {}).close()
     before = (tmp_path / "study.db").read_bytes()

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse import api, comparison, doctor
+from dse import api
+from dse.analysis import comparison
 from dse.cli import build_parser
-from dse.completion import commands_of, script
-from dse.deployment import Deployment
+from dse.commands import checks as doctor
+from dse.commands.completion_scripts import commands_of, script
 from dse.errors import UsageError
-from dse.pareto import hypervolume
-from dse.run import Run
+from dse.fronts.pareto import hypervolume
+from dse.problem.deployment import Deployment
+from dse.storage.run_folder import Run
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 2}
 

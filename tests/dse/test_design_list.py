@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dse import api
-from dse.design_list import evaluate_designs
 from dse.errors import UsageError
+from dse.evaluation.design_list import evaluate_designs
 
 HEADER = "layers,hidden,ffn,heads,cores,width,depth,l2_kib,l2_words_per_cycle,glb_mib"
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import carbon.grid
-from dse import api, explanation_text, neighbours, policy_tree
-from dse.deployment import Deployment
+import carbon.factors.grid
+from dse import api
+from dse.analysis import neighbours, policy_tree
+from dse.analysis.explanation import Candidates, Segments, assign, candidates_of, explain, make_segments, question, total_costs
 from dse.errors import DseError, UsageError
-from dse.explanation import Candidates, Segments, assign, candidates_of, explain, make_segments, question, total_costs
-from dse.run import Run
+from dse.problem.deployment import Deployment
+from dse.reports import explanation_text
+from dse.storage.run_folder import Run
 
 MODEL = {"layers": 12, "hidden": 768}
 HARDWARE = ["min:latency_s", "min:energy_j", "min:embodied_kgco2e"]
@@ -160,7 +162,7 @@ def test_regions_are_ordered_by_their_grid(hardware_run: Run) -> None:
     candidates, _ = candidates_of(hardware_run)
     segments = make_segments(candidates, regions=["world", "france", "iceland"])
     assert segments.gco2e_per_kwh == tuple(sorted(segments.gco2e_per_kwh))
-    assert [carbon.grid.lookup(name).gco2e_per_kwh for name in segments.regions] == list(segments.gco2e_per_kwh)
+    assert [carbon.factors.grid.lookup(name).gco2e_per_kwh for name in segments.regions] == list(segments.gco2e_per_kwh)
 
 
 def test_neighbours_are_costed_as_evaluate_does(hardware_run: Run) -> None:

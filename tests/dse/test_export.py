@@ -18,9 +18,9 @@ from dse.errors import DseError, UsageError
 from dse.exporters import accelforge, base, gemmini, genz, llmcompass, scalesim, stream, timeloop, yaml_text, zigzag
 from dse.exporters.design import axis_dimensions, describe
 from dse.exporters.names import safe_name
-from hw_models import cost
-from hw_models.accelerator import Dataflow
-from hw_models.systolic import gemm_counts
+from hw_models.accelerator.design import Dataflow
+from hw_models.costs import evaluate as cost
+from hw_models.systolic.gemm import gemm_counts
 from workloads import library
 from workloads.ops import Kind, Operation
 

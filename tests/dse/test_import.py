@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-import hw_models.templates
+import hw_models.spaces
 from dse.errors import DseError, UsageError
 from dse.exporters import scalesim as scalesim_export
 from dse.exporters import timeloop as timeloop_export
@@ -17,7 +17,7 @@ from dse.exporters import zigzag as zigzag_export
 from dse.importers import read
 from dse.importers.base import Options
 from dse.importers.scalesim import read_topology
-from hw_models.accelerator import Accelerator, ArrayKind, Dataflow
+from hw_models.accelerator.design import Accelerator, ArrayKind, Dataflow
 
 
 def _beside(name: str) -> ModuleType:
@@ -230,7 +230,7 @@ operational_array: {unit_energy: 0.04, unit_area: 1, dimensions: [D1, D2, D3], s
 def test_what_was_read_is_a_hardware_file(tmp_path: Path) -> None:
     imported = read(file(tmp_path, "google.cfg", CONFIG), "scalesim")
     written = file(tmp_path, "google.toml", imported.to_toml())
-    again = hw_models.templates.load_file(written)
+    again = hw_models.spaces.load_file(written)
     assert isinstance(again, Accelerator)
     assert again == imported.accelerator
     assert all(f"# {note}" in written.read_text() for note in imported.notes)
@@ -391,7 +391,7 @@ def test_hostile_names_become_text(tmp_path: Path) -> None:
     path.write_text(text)
     imported = read(path, "zigzag")
     written = file(tmp_path, "out.toml", imported.to_toml())
-    again = hw_models.templates.load_file(written)
+    again = hw_models.spaces.load_file(written)
     assert isinstance(again, Accelerator)
     assert again.name.isprintable()
     assert again == imported.accelerator
@@ -407,7 +407,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "assumed: frequency_hz" in done.stderr
-    assert hw_models.templates.load_file(out).name == "google"
+    assert hw_models.spaces.load_file(out).name == "google"
     # And it is what --hw takes.
     words = [sys.executable, "-m", "dse", "evaluate", "--workload", "bert", "--hw", str(out), "--set", "layers=2", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)

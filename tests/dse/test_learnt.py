@@ -9,9 +9,9 @@ import pytest
 
 from dse import api
 from dse.errors import DseError, UsageError
-from dse.learnt import LearntSettings
-from dse.study import Study
-from dse.trials import Trial, TrialStore
+from dse.searches.measured import LearntSettings
+from dse.storage.study import Study
+from dse.storage.trials import Trial, TrialStore
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 4}
 
@@ -94,7 +94,7 @@ def test_settings_survive_json() -> None:
 
 def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> None:
     """Every measured model met all hardware, and what breaks a bound there is no feasible design."""
-    from dse.evaluation import Evaluation
+    from dse.evaluation.evaluation import Evaluation
 
     problem = api.make_problem("bert", "carbon", fixed={"depth": 16, "l2_words_per_cycle": 64})
     run = api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="surrogate", strategy="random", budget=5), threads=1)

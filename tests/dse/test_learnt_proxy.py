@@ -12,10 +12,10 @@ import pytest
 
 from dse import api, cli
 from dse.errors import DseError, UsageError
-from dse.learnt import LearntSettings
-from dse.run import load
-from dse.study import FILE_NAME, Study
-from dse.trials import TrialStore
+from dse.searches.measured import LearntSettings
+from dse.storage.run_folder import load
+from dse.storage.study import FILE_NAME, Study
+from dse.storage.trials import TrialStore
 
 SMALL = ["--set", "cores=2", "--set", "depth=16", "--set", "l2_words_per_cycle=64", "--set", "glb_mib=4"]
 # The proxy is off by a function of the width, so that it ranks like the target but never gives its figure.
@@ -135,7 +135,7 @@ def test_killed_in_either_half_it_resumes_to_the_same_run(tmp_path: Path, log: P
 
 
 def test_warm_start_from_a_proxy_search_takes_the_targets_figures(tmp_path: Path, log: Path) -> None:
-    from dse.learnt import _trials_of
+    from dse.searches.measured import _trials_of
 
     assert cli.main(_words(tmp_path / "run", "--budget", "8", "--proxy-top", "4", "--strategy", "random")) == 0
     known = _trials_of(tmp_path / "run")
@@ -174,7 +174,7 @@ def test_errors_are_told_before_anything_is_written(tmp_path: Path, words: list[
     import argparse
 
     from dse.commands.search import _learnt
-    from dse.learnt import check
+    from dse.searches.measured import check
 
     parser = cli.build_parser()
     args: argparse.Namespace = parser.parse_all(["search", "--workload", "bert", *words])
@@ -189,7 +189,7 @@ def test_errors_are_told_before_anything_is_written(tmp_path: Path, words: list[
 
 
 def test_proxy_and_target_must_give_the_same_metric() -> None:
-    from dse.evaluators import FunctionEvaluator
+    from dse.quality.evaluators import FunctionEvaluator
     from dse.strategies.proxy import ByFidelity
 
     with pytest.raises(DseError, match="both must give the same"):

@@ -9,9 +9,9 @@ import pytest
 
 from dse import cli
 from dse.errors import UsageError
-from dse.learnt import LearntSettings
-from dse.run import load
-from dse.trials import TrialStore
+from dse.searches.measured import LearntSettings
+from dse.storage.run_folder import load
+from dse.storage.trials import TrialStore
 
 SMALL = ["--set", "cores=2", "--set", "depth=16", "--set", "l2_words_per_cycle=64", "--set", "glb_mib=4"]
 MODULE = """

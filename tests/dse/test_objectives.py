@@ -3,7 +3,7 @@
 import pytest
 
 from dse.errors import UsageError
-from dse.objectives import (
+from dse.problem.objectives import (
     EDGE_CONSTRAINTS,
     PRESETS,
     SERVICE_CONSTRAINT,

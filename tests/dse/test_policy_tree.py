@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse import policy_tree
-from dse.policy_tree import Leaf, Split, Tree
+from dse.analysis import policy_tree
+from dse.analysis.policy_tree import Leaf, Split, Tree
 
 
 def plain_value(cells: list[tuple[int, ...]], cost: np.ndarray, served: np.ndarray) -> tuple[int, float]:

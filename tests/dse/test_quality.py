@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dse.quality import EXTRAPOLATED, INTERPOLATED, PUBLISHED, bert_mnli
+from dse.quality.surrogate import EXTRAPOLATED, INTERPOLATED, PUBLISHED, bert_mnli
 
 
 def _predict(layers: int, hidden: int, ffn: int | None = None, heads: int | None = None):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse.objectives import Constraint, parse_objective
+from dse.problem.objectives import Constraint, parse_objective
 from dse.reports import data as report_data
 from dse.reports import text
 from dse.reports.html import MAX_BYTES, json_text, report_html

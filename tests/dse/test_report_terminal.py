@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from dse import terminal
-from dse.terminal import ProgressReporter, duration_text, front_table, printable
+from dse.reports import terminal
+from dse.reports.terminal import ProgressReporter, duration_text, front_table, printable
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
@@ -159,7 +159,7 @@ def test_durations() -> None:
 def test_import_is_light() -> None:
     import subprocess
 
-    code = "import sys, dse.terminal; print(sorted({'rich', 'numpy', 'plotly', 'pandas'} & set(sys.modules)))"
+    code = "import sys, dse.reports.terminal; print(sorted({'rich', 'numpy', 'plotly', 'pandas'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
     assert terminal.LOG_INTERVAL_S > 0

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dse import api, shards
+from dse import api
 from dse.errors import DseError, UsageError
-from dse.evaluation import build_space, load_family, load_hardware
-from dse.execution import workers
-from dse.problem import Problem
-from dse.shards import ShardSettings
+from dse.evaluation.design_costs import sizes
+from dse.evaluation.evaluation import build_space, load_family, load_hardware
+from dse.problem.problem import Problem
+from dse.searches import shards
+from dse.searches.shards import ShardSettings
+from dse.searches.sweep import front_of
+from dse.storage.study import Study
 from dse.strategies.choose import Sizes
-from dse.strategies.design_costs import sizes
-from dse.study import Study
-from dse.sweep import front_of
+from dse.strategies.executors import workers
 
 # A part of edge22 that is swept in a second: 4 x 1 x 2 x 1 x 3 x 3 designs.
 FIXED = {"width": 64, "l2_kib": 256}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dse import cli
-from dse.run import load
+from dse.storage.run_folder import load
 
 FILE = """
 name = "mine"
@@ -78,7 +78,7 @@ def test_exactly_the_designs_that_meet_the_constraints_are_searched(tmp_path: Pa
 
 def test_the_front_is_that_of_every_design_alone(tmp_path: Path, file: Path) -> None:
     from dse import api
-    from dse.pareto import Front
+    from dse.fronts.pareto import Front
 
     assert _search(file, tmp_path / "run", "--objective", "min:latency_s", "--objective", "min:area_mm2", "--allow-unsupported",
                    "--no-default-constraints") == 0  # fmt: skip

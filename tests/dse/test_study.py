@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dse.errors import DseError
-from dse.study import BlockResult, Study
+from dse.storage.study import BlockResult, Study
 
 
 def _block(number: int, size: int = 3) -> BlockResult:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_models import templates
-from hw_models.accelerator import Accelerator, AcceleratorBatch, ArrayKind, MemoryLevel
+from hw_models import spaces as templates
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch, ArrayKind, MemoryLevel
 from hw_models.errors import HardwareError
 
 GOOD = """

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workloads
-from hw_models import templates
-from hw_models.accelerator import AcceleratorBatch
-from hw_models.attention import query_tile
-from hw_models.cost import evaluate, unit_costs
+from hw_models import spaces as templates
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.costs.attention import query_tile
+from hw_models.costs.evaluate import evaluate, unit_costs
 from hw_models.errors import HardwareError
 from workloads.ops import Kind, Operation, OperationTable
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hw_models import templates
-from hw_models.batch_files import evaluate_gemms
-from hw_models.cost import unit_costs
+from hw_models import spaces as templates
+from hw_models.costs.evaluate import unit_costs
+from hw_models.costs.products_csv import evaluate_gemms
 from hw_models.errors import HardwareError
 from workloads.ops import Kind, Operation, OperationTable
 

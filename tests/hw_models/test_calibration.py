@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_models import devices
-from hw_models.calibration import (
+from hw_models.costs.collectives import Link, ring_all_reduce
+from hw_models.devices import library as devices
+from hw_models.devices.calibration import (
     GemmOverheads,
     Measurements,
     VectorOverheads,
@@ -24,7 +25,6 @@ from hw_models.calibration import (
     relative_errors,
 )
 from hw_models.errors import HardwareError
-from hw_models.interconnect import Link, ring_all_reduce
 
 LLMCOMPASS = Path(__file__).parents[1] / "reference" / "hardware" / "measured" / "llmcompass_a100.csv"
 A100 = devices.load("a100").gpu_hardware()

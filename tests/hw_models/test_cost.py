@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workloads
-from hw_models import templates
-from hw_models.accelerator import AcceleratorBatch
-from hw_models.cost import ADDITIVE, evaluate, required_bytes, table_sums, unit_costs
+from hw_models import spaces as templates
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.costs.evaluate import evaluate, required_bytes, table_sums, unit_costs
+from hw_models.costs.unit_costs import ADDITIVE
 from hw_models.errors import HardwareError
-from hw_models.validation import reference_rows
+from hw_models.validation.registry import reference_rows
 from workloads.ops import Kind, Operation, OperationTable
 
 KNOBS = {"cores": 4, "width": 64, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64, "glb_mib": 4}

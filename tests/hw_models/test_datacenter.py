@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import workloads
-from hw_models import cost, datacenter, devices, templates
-from hw_models.accelerator import Accelerator, AcceleratorBatch
+from hw_models import spaces as templates
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.costs import evaluate as cost
+from hw_models.devices import library as devices
 from hw_models.errors import HardwareError
+from hw_models.spaces import datacenter
 
 A100: dict[str, Any] = {
     "chips": 1,
@@ -109,7 +112,7 @@ def test_one_design_is_its_record_and_its_file() -> None:
 def templates_read(text: str) -> Accelerator:
     import tomllib
 
-    from hw_models.accelerator_files import read_document
+    from hw_models.spaces.files import read_document
 
     found = read_document(tomllib.loads(text), where="text", profile=None)
     assert isinstance(found, Accelerator)

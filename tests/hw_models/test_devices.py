@@ -12,11 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hw_models import devices, gpu
-from hw_models.calibration import GemmOverheads, VectorOverheads
-from hw_models.cost import unit_costs
+from hw_models.costs import gpu
+from hw_models.costs.evaluate import unit_costs
+from hw_models.devices import library as devices
+from hw_models.devices.calibration import GemmOverheads, VectorOverheads
 from hw_models.errors import HardwareError
-from hw_models.validation_devices import shipped_overheads
+from hw_models.validation.devices import shipped_overheads
 from workloads.ops import Kind, Operation, OperationTable
 
 NAMES = ("a100", "eyeriss", "gemmini", "h100", "tpu-v1", "tpu-v4i")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import workloads
-from hw_models import templates
-from hw_models.cost import evaluate
+from hw_models import spaces as templates
+from hw_models.costs.evaluate import evaluate
+from hw_models.costs.one_design import DesignCost, Evaluator
 from hw_models.errors import HardwareError
-from hw_models.evaluator import DesignCost, Evaluator
 
 
 @pytest.mark.parametrize("profile", ["default", "catransformers22"])

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workloads
-from hw_models import formulas, relaxed, technology, templates
-from hw_models.cost import evaluate
+from hw_models import spaces as templates
+from hw_models.costs.evaluate import evaluate
+from hw_models.costs.vector import lane_pj, level_rates, physical, vector_work
 from hw_models.errors import HardwareError
-from hw_models.vector import lane_pj, level_rates, physical, vector_work
+from hw_models.technology import namespace as formulas
+from hw_models.technology import tables as technology
+from hw_models.twins import edge as relaxed
 from workloads.ops import PRODUCTS
 
 torch = pytest.importorskip("torch")

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.errors import HardwareError
-from hw_models.interconnect import (
+from hw_models.costs.collectives import (
     Link,
     all_gather,
     all_reduce,
@@ -18,6 +17,7 @@ from hw_models.interconnect import (
     ring_all_reduce,
     tree_all_reduce,
 )
+from hw_models.errors import HardwareError
 
 LINK = Link(latency_s=2e-6, bandwidth_bytes_per_s=1e9, pj_per_bit=10.0, fixed_s=5e-6)
 DEVICES = st.integers(1, 9)

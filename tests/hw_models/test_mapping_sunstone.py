@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from dse_kernels.mapping import MappingResult, search
 
-from hw_models import templates
-from hw_models.memory import mapping_hardware
+from hw_models import spaces as templates
+from hw_models.costs.mapping import mapping_hardware
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "hardware" / "sunstone_gemm.csv"
 Row = dict[str, float]

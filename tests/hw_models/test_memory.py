@@ -10,9 +10,10 @@ from dse_kernels.mapping import KEEP_ALL, KEEP_WEIGHTS, MappingHardware, search
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models import systolic, templates
+from hw_models import spaces as templates
+from hw_models.costs.mapping import LoopNest, is_sunstone, loop_nest, mapping_hardware, usable_words
 from hw_models.errors import HardwareError
-from hw_models.memory import LoopNest, is_sunstone, loop_nest, mapping_hardware, usable_words
+from hw_models.systolic import gemm as systolic
 
 KNOBS = {"cores": 2, "width": 64, "depth": 16, "l2_kib": 128, "l2_words_per_cycle": 64, "glb_mib": 2}
 

@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workloads
-from hw_models import cost, devices, parallel, templates
-from hw_models.accelerator import Accelerator
+from hw_models import spaces as templates
+from hw_models.accelerator.design import Accelerator
+from hw_models.costs import chips as parallel
+from hw_models.costs import evaluate as cost
+from hw_models.costs.collectives import Link, all_gather, all_reduce
+from hw_models.devices import library as devices
 from hw_models.errors import HardwareError
-from hw_models.interconnect import Link, all_gather, all_reduce
 from workloads.ops import Kind, Operation, OperationTable, Parallel
 
 A100 = replace(devices.load("a100").accelerator, link_bytes_per_s=168e9, link_latency_s=8e-7, link_fixed_s=4e-5, link_pj_per_bit=10.0)
@@ -253,7 +256,7 @@ def test_errors_say_what_would_do() -> None:
 def test_a_design_of_several_chips_is_its_file() -> None:
     import tomllib
 
-    from hw_models.accelerator_files import read_document
+    from hw_models.spaces.files import read_document
 
     design = on(8, link_bytes_per_s=3e11)
     assert read_document(tomllib.loads(design.to_toml()), where="text") == design

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import workloads
-from hw_models import templates
-from hw_models.accelerator import AcceleratorBatch
-from hw_models.cost import evaluate
+from hw_models import spaces as templates
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.costs.chips import exchange
+from hw_models.costs.evaluate import evaluate
 from hw_models.errors import HardwareError
-from hw_models.formulas import NUMPY, torch_namespace
-from hw_models.parallel import exchange
-from hw_models.relaxed_datacenter import DatacenterTwin, _exchanges
-from hw_models.relaxed_technology import logic_scale, sram
-from hw_models.technology import Quantity, logic_delay, logic_energy
-from hw_models.technology import sram as table_sram
+from hw_models.technology.namespace import NUMPY, torch_namespace
+from hw_models.technology.tables import Quantity, logic_delay, logic_energy
+from hw_models.technology.tables import sram as table_sram
+from hw_models.twins.datacenter import DatacenterTwin, _exchanges
+from hw_models.twins.technology import logic_scale, sram
 from workloads.ops import Kind, Operation, OperationTable, Parallel, concatenate
 
 torch = pytest.importorskip("torch")

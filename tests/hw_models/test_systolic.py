@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.errors import HardwareError
-from hw_models.systolic import ARRAY_KINDS, SystolicCounts, array_cycles, flush_cache_misses, gemm_counts
-from hw_models.validation_arrays import differing, gemm_reference
+from hw_models.systolic.gemm import ARRAY_KINDS, SystolicCounts, array_cycles, flush_cache_misses, gemm_counts
+from hw_models.validation.arrays import differing, gemm_reference
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "hardware"
 EXACT = {

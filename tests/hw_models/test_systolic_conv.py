@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.errors import HardwareError
-from hw_models.systolic import gemm_counts
-from hw_models.systolic_conv import conv_counts, im2col, replay_flush_cache
-from hw_models.validation_arrays import EXACT, columns, convolution_reference, differing
+from hw_models.systolic.conv import conv_counts, im2col, replay_flush_cache
+from hw_models.systolic.gemm import gemm_counts
+from hw_models.validation.arrays import EXACT, columns, convolution_reference, differing
 
 ARRAY = {"rows": 8, "columns": 8, "dataflow": "ws", "ifmap_kib": 64, "filter_kib": 64, "ofmap_kib": 64}
 

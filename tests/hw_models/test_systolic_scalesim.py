@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hw_models.systolic import gemm_counts
-from hw_models.systolic_conv import conv_counts
-from hw_models.validation_arrays import EXACT, PERCENT
+from hw_models.systolic.conv import conv_counts
+from hw_models.systolic.gemm import gemm_counts
+from hw_models.validation.arrays import EXACT, PERCENT
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peer_scripts" / "scalesim_gemms.py"
 

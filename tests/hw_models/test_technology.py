@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_models import technology
-from hw_models.area import area_mm2
 from hw_models.errors import HardwareError
-from hw_models.validation import reference_rows
+from hw_models.technology import tables as technology
+from hw_models.technology.floorplan import area_mm2
+from hw_models.validation.registry import reference_rows
 
 
 def test_accelergy_rows_at_22_nm() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hw_models import templates
+from hw_models import spaces as templates
 from hw_models.errors import HardwareError
-from hw_models.validation import reference_rows
+from hw_models.validation.registry import reference_rows
 
 KNOBS = ("cores", "width", "depth", "l2_kib", "l2_words_per_cycle", "glb_mib")
 # Published SRAM areas [um2] (CACTI@1ffd8df, 22 nm), copied by hand from the table of the source, not from our data file.

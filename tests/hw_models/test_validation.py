@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hw_models import validation
 from hw_models.errors import HardwareError
+from hw_models.validation import registry as validation
 
 DOCS = Path(__file__).parents[2] / "docs" / "validation.md"
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_models import templates, vector
-from hw_models.accelerator import AcceleratorBatch
+from hw_models import spaces as templates
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.costs import vector
+from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
-from hw_models.validation_costs import OPERATORS, vector_operators
-from hw_models.vector_compat import catransformers
+from hw_models.validation.costs import OPERATORS, vector_operators
 from workloads.ops import Kind, Operation, OperationTable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dse.strategies.base import draw_many
+from dse.strategies.protocol import draw_many
 from dse.strategies.task import Task, meets
 
 FloatArray = npt.NDArray[np.float64]

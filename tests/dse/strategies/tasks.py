@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dse.objectives import Constraint, Objective
-from dse.space import Parameter, Space, Value
-from dse.space_constraints import parse_constraint
+from dse.problem.objectives import Constraint, Objective
+from dse.spaces.constraints import parse_constraint
+from dse.spaces.parameters import Parameter, Space, Value
+from dse.storage.trials import Measured
 from dse.strategies.task import Columns, Inner, Task
-from dse.trials import Measured
 
 REFERENCE = Path(__file__).resolve().parents[2] / "reference" / "search"
 

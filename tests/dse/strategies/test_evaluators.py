@@ -12,12 +12,12 @@ from types import ModuleType
 
 import pytest
 
-from dse import evaluators
 from dse.errors import DseError, UsageError
-from dse.execution import workers
+from dse.quality import evaluators
+from dse.storage.trials import COMPLETE, FAILED, TIMED_OUT, Measured, TrialStore
 from dse.strategies import make
 from dse.strategies.driver import run
-from dse.trials import COMPLETE, FAILED, TIMED_OUT, Measured, TrialStore
+from dse.strategies.executors import workers
 
 ECHO = """
 import json, sys

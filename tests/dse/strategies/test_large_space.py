@@ -11,22 +11,22 @@ import pytest
 
 import dse.api
 from dse import api
-from dse.deployment import Deployment
 from dse.errors import DseError, UsageError
-from dse.evaluation import Evaluation
-from dse.evaluation import Space as JointSpace
-from dse.objectives import Constraint
-from dse.pareto import Front
-from dse.problem import Problem
-from dse.run import load
-from dse.strategies import design_costs as costs
-from dse.strategies import large_space as large
+from dse.evaluation import design_costs as costs
+from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.evaluation import Space as JointSpace
+from dse.fronts.pareto import Front
+from dse.problem.deployment import Deployment
+from dse.problem.objectives import Constraint
+from dse.problem.problem import Problem
+from dse.searches import large_space as large
+from dse.storage.run_folder import load
+from dse.storage.study import FILE_NAME, Study
+from dse.storage.trials import Trial, TrialStore, design_key
 from dse.strategies import make
 from dse.strategies.amoo.screened import Correction, ScreenedAmoo, spread
-from dse.strategies.base import Wait, simulate
+from dse.strategies.protocol import Wait, simulate
 from dse.strategies.stopping import Stalled
-from dse.study import FILE_NAME, Study
-from dse.trials import Trial, TrialStore, design_key
 
 OBJECTIVES = ("max:quality", "min:total_kgco2e", "min:latency_s")
 # A cut of `datacenter` that can be enumerated: three models, 2 x 3 x 2 x 3 hardware points.
@@ -344,7 +344,7 @@ def test_designs_to_begin_with_are_reached_where_random_ones_miss(tasks: ModuleT
     pytest.importorskip("torch")
     from dse.strategies.amoo.feasible import reach, sample, why_none
     from dse.strategies.amoo.relaxed import Relaxed
-    from dse.strategies.base import draw_many
+    from dse.strategies.protocol import draw_many
 
     task = tasks.datacenter()
     rows = draw_many(task, np.random.default_rng(0), 4000)
@@ -385,7 +385,7 @@ def test_what_the_problem_lacks_is_told_before_anything_is_written(tmp_path: Pat
 
 
 def test_draws_that_find_nothing_name_the_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dse.strategies import base
+    from dse.strategies import protocol as base
 
     monkeypatch.setattr(base, "_DRAW_BLOCKS", 2)
     found = large.large_view(replace(problem(), constraints=(Constraint("area_mm2", "<=", 1.0), Constraint("latency_s", "<=", 1.0))))
@@ -419,7 +419,7 @@ def test_descent_takes_objectives_that_nothing_open_moves(tmp_path: Path) -> Non
 
 def test_an_alignment_that_fails_leaves_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    from dse import alignment
+    from dse.analysis import alignment
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no gradient")

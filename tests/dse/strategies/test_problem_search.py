@@ -1,4 +1,4 @@
-"""Search of a real problem: BERT on edge22 through dse.evaluation, its result, refinement."""
+"""Search of a real problem: BERT on edge22 through dse.evaluation.evaluation, its result, refinement."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from dse import api
-from dse.evaluation import Evaluation
-from dse.evaluators import FunctionEvaluator, SurrogateEvaluator
-from dse.noise import ScaledEvaluator
-from dse.strategies.problem_view import nested_task
-from dse.strategies.refine import levels, refine
-from dse.strategies.search import search
-from dse.sweep import sweep_block
-from dse.trials import TrialStore
+from dse.evaluation.evaluation import Evaluation
+from dse.quality.evaluators import FunctionEvaluator, SurrogateEvaluator
+from dse.quality.noise import ScaledEvaluator
+from dse.searches.measured_search import search
+from dse.searches.refine import levels, refine
+from dse.searches.sweep import sweep_block
+from dse.storage.trials import TrialStore
+from dse.strategies.views import nested_task
 
 # 121 models on 3 x 2 x 3 = 18 designs: the joint space is small enough to sweep in the test.
 _FIXED = {"l2_words_per_cycle": 128, "glb_mib": 4, "l2_kib": 256, "depth": 16}
@@ -51,7 +51,7 @@ def test_searching_all_models_gives_the_sweeps_front(evaluation: Evaluation, tmp
 
 
 def test_auto_is_nested_and_finds_most_of_the_front(evaluation: Evaluation, tmp_path: Path) -> None:
-    from dse.pareto import hypervolume
+    from dse.fronts.pareto import hypervolume
 
     said: list[str] = []
     found = search(evaluation, TrialStore.open(tmp_path / "s.db"), SurrogateEvaluator("bert"), budget=25, say=said.append)
@@ -119,7 +119,7 @@ def test_refine_command_writes_a_run_of_its_own(tmp_path: Path, capsys: pytest.C
     import argparse
 
     from dse.commands.refine import register
-    from dse.run import load
+    from dse.storage.run_folder import load
 
     api.search("bert", "carbon", out=tmp_path / "run", fixed={**_FIXED, "layers": 12}, threads=1)
     parser = argparse.ArgumentParser()
@@ -144,8 +144,8 @@ def test_refine_command_writes_a_run_of_its_own(tmp_path: Path, capsys: pytest.C
 
 
 def test_refine_keeps_measured_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dse.learnt import LearntSettings
-    from dse.strategies.refine import refine_run
+    from dse.searches.measured import LearntSettings
+    from dse.searches.refine import refine_run
 
     (tmp_path / "measure_it.py").write_text("def score(p, fidelity, seed):\n    return 50.0 + p['layers'], 0.25\n")
     monkeypatch.syspath_prepend(str(tmp_path))

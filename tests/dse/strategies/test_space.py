@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse import space
 from dse.errors import UsageError
-from dse.space import Parameter, Space, parse
-from dse.space_constraints import parse_constraint
+from dse.spaces import parameters as space
+from dse.spaces.constraints import parse_constraint
+from dse.spaces.parameters import Parameter, Space, parse
 
 TEXT = """
 name = "tiny"

@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 from dse.errors import DseError
+from dse.storage.trials import COMPLETE, FAILED, RUNNING, Claimed, Measured, Proposal, TrialStore
 from dse.strategies import make
 from dse.strategies.driver import run
-from dse.trials import COMPLETE, FAILED, RUNNING, Claimed, Measured, Proposal, TrialStore
 
 
 def _store(path: Path, owner: str | None = None) -> TrialStore:
@@ -87,7 +87,7 @@ import time
 from dataclasses import dataclass, replace
 from dse.strategies import make
 from dse.strategies.driver import run
-from dse.trials import TrialStore
+from dse.storage.trials import TrialStore
 
 class Slow:
     metrics = ("quality",)
