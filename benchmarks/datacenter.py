@@ -104,7 +104,7 @@ def by_amoo(view: Any, seed: int, rule: str | None = "pamoo", generation: int = 
 
 def by_random(view: Any, seed: int, block: int = 128) -> Found:
     """Uniform designs that no known constraint rules out."""
-    from dse.strategies.protocol import draw_many
+    from dse.strategies.drawing import draw_many
 
     rng = np.random.default_rng(seed)
     while True:

@@ -151,7 +151,7 @@ class _Table:
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
-        from dse.storage.trials import Measured
+        from dse.quality.measured import Measured
 
         return {"quality": Measured(float(self.figures[int(parameters["row"])]))}
 
@@ -249,7 +249,7 @@ class _Asked:
         self.position, self.scores = {tuple(r): i for i, r in enumerate(rows.tolist())}, scores
 
     def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
-        from dse.storage.trials import Measured
+        from dse.quality.measured import Measured
 
         return {"quality": Measured(*self.scores.ask(self.position[tuple(float(parameters[n]) for n in NAMES)]))}
 

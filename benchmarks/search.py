@@ -274,7 +274,7 @@ def amoo_evaluations(seeds: Any = range(5)) -> list[dict[str, Any]]:
     from moocore import hypervolume as exact
 
     from dse.strategies.amoo import search as module
-    from dse.strategies.protocol import draw_many
+    from dse.strategies.drawing import draw_many
 
     task = tasks().datacenter()
     methods = {"amoo, pamoo": "pamoo", "amoo, camoo": "camoo", "amoo, equal weights": "equal", "amoo without descent": None}

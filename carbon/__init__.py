@@ -1,47 +1,46 @@
 """Embodied and operational carbon of accelerators: formulas, sourced factors, uncertainty and decision metrics.
 
-Submodules load on first use, so that ``import carbon`` costs next to nothing::
+Rooms: `factors` (every number from outside, grids, traces), `embodied` (dies, packages, memory), `operational` (service, water,
+language-model requests), `device` (specifications and named recipes), `analysis` (estimates, uncertainty, validation). The modules
+that users meet are offered by their own names and load on first use, so that ``import carbon`` costs next to nothing::
 
     import carbon
 
-    carbon.factors.grid.lookup("taiwan", role="fab").gco2e_per_kwh  # 583.0
-    carbon.device.profiles.device_embodied("act2", area_mm2=12.0, node_nm=22, memory_type="lpddr4", memory_gb=2)
+    carbon.grid.lookup("taiwan", role="fab").gco2e_per_kwh  # 583.0
+    carbon.profiles.device_embodied("act2", area_mm2=12.0, node_nm=22, memory_type="lpddr4", memory_gb=2)
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from carbon.errors import CarbonError
+from carbon.moved import FORWARDING
 
-if TYPE_CHECKING:
-    from carbon.device import device, ecochip, profiles, recipes
-    from carbon.embodied import act as embodied
-    from carbon.embodied import memory, packaging, threedcarbon, yields
-    from carbon.factors import grid
-    from carbon.factors import table as factors
-    from carbon.operational import service as operational
+_HOME = {
+    "ecochip": "carbon.device.ecochip",
+    "grid": "carbon.factors.grid",
+    "memory": "carbon.embodied.memory",
+    "packaging": "carbon.embodied.packaging",
+    "profiles": "carbon.device.profiles",
+    "recipes": "carbon.device.recipes",
+    "threedcarbon": "carbon.embodied.threedcarbon",
+    "yields": "carbon.embodied.yields",
+}
+_ROOMS = ("analysis", "device", "embodied", "factors", "operational")
 
-__all__ = [
-    "CarbonError",
-    "device",
-    "ecochip",
-    "embodied",
-    "factors",
-    "grid",
-    "memory",
-    "operational",
-    "packaging",
-    "profiles",
-    "recipes",
-    "threedcarbon",
-    "yields",
-]
+if FORWARDING not in sys.meta_path:
+    sys.meta_path.append(FORWARDING)
+
+__all__ = ["CarbonError", *sorted((*_HOME, *_ROOMS))]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in _HOME:
+        return importlib.import_module(_HOME[name])
+    if name in _ROOMS:
         return importlib.import_module(f"carbon.{name}")
     raise AttributeError(f"module 'carbon' has no attribute {name!r}")
 

@@ -24,7 +24,7 @@ from carbon.embodied import act as embodied
 from carbon.embodied import memory
 from carbon.errors import CarbonError, unknown
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.values import Values
 from carbon.operational import llm, water
 from carbon.operational import service as operational

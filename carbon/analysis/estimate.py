@@ -39,9 +39,9 @@ from carbon.device import device as devices
 from carbon.device import recipes
 from carbon.errors import CarbonError, unknown
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
-from carbon.factors.table import Factor
+from carbon.factors.tables import Factor
 from carbon.factors.values import Values
 from carbon.operational import service as operational
 

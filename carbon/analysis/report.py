@@ -10,9 +10,9 @@ from carbon.analysis.estimate import Estimate
 from carbon.analysis.uncertainty import Spread
 from carbon.analysis.validation import Check, Product
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
-from carbon.factors.table import Factor
+from carbon.factors.tables import Factor
 
 
 def estimate_data(answer: Estimate) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carbon.errors import CarbonError, unknown
-from carbon.factors.table import Factor
+from carbon.factors.tables import Factor
 
 FloatArray = npt.NDArray[np.float64]
 Model = Callable[[Mapping[str, Any]], Any]

@@ -22,7 +22,7 @@ from carbon.device import device, ecochip
 from carbon.embodied import act as embodied
 from carbon.embodied import packaging, threedcarbon, yields
 from carbon.errors import CarbonError
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.operational import llm
 from carbon.operational import service as operational
 

@@ -16,9 +16,9 @@ from carbon.embodied import act as embodied
 from carbon.embodied import memory, packaging, yields
 from carbon.errors import CarbonError, unknown
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
-from carbon.factors.table import Factor
+from carbon.factors.tables import Factor
 from carbon.factors.values import Values
 
 #: What follows for a whole product, beside its chips.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from carbon.device.device import ecochip_waste
 from carbon.embodied import yields
 from carbon.errors import CarbonError, unknown
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 
 PACKAGES = ("RDL", "EMIB", "passive", "active", "3D")
 TYPES = ("logic", "sram", "analog")

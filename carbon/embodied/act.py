@@ -10,7 +10,7 @@ import numpy as np
 
 from carbon.arrays import Numeric, as_number
 from carbon.errors import CarbonError, unknown
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 
 #: GPA tables exist for these abatement levels (percent of process gases destroyed).
 ABATEMENT_LEVELS = (95.0, 97.0, 99.0)

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from carbon.errors import CarbonError
-from carbon.factors.table import item
+from carbon.factors.tables import item
 
 _KERF_MM = 0.2
 _WAFER_MM = 300.0

@@ -11,7 +11,7 @@ from functools import cache
 
 from carbon.arrays import Numeric
 from carbon.errors import CarbonError, unknown
-from carbon.factors.table import Factor, table
+from carbon.factors.tables import Factor, table
 from carbon.factors.values import Values
 
 #: A generation is taken to be sold for this many years after its start.

@@ -18,7 +18,7 @@ from typing import Any
 from carbon.arrays import Numeric, as_number
 from carbon.embodied import yields
 from carbon.errors import CarbonError, unknown
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 
 METHODS = ("MCM", "InFO_chip_first", "InFO_chip_last", "EMIB", "Si_int")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from carbon.errors import CarbonError, nearest, unknown
-from carbon.factors.table import table
+from carbon.factors.tables import table
 
 #: Which source answers when a code names none, by preference. ACT's own places come last: they are for its profiles.
 DEFAULT_ORDER = ("owid", "egrid", "gcp", "nordic", "cnprov", "ecologits", "act2023", "ipcc", "act2022")

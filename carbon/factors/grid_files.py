@@ -19,7 +19,7 @@ import numpy as np
 
 from carbon.errors import CarbonError, unknown
 from carbon.factors.grid import GridKind
-from carbon.factors.table import table
+from carbon.factors.tables import table
 from carbon.factors.traces import Trace
 
 GRAMS_PER_POUND = 453.59237

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from carbon.errors import CarbonError, unknown
 from carbon.factors.grid import GridFactor, GridKind
-from carbon.factors.table import table
+from carbon.factors.tables import table
 
 FloatArray = npt.NDArray[np.float64]
 _SHORT_DAY = 24

@@ -13,9 +13,9 @@ import numpy as np
 
 from carbon.arrays import Numeric, where
 from carbon.errors import CarbonError
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
-from carbon.factors.table import Factor
+from carbon.factors.tables import Factor
 
 
 class Values:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from carbon.arrays import Numeric, as_number
-from carbon.factors.table import item
+from carbon.factors.tables import item
 from carbon.operational.water import operational_litres
 
 #: Regressions: GPU energy of a token, Wh = alpha exp(beta B) P + gamma; its latency, s = alpha P + beta B + gamma.

@@ -6,7 +6,7 @@ from functools import cache
 
 from carbon.arrays import Numeric, as_number
 from carbon.errors import CarbonError, unknown
-from carbon.factors.table import table
+from carbon.factors.tables import table
 
 
 def operational_litres(it_kwh: Numeric, *, pue: Numeric = 1.0, wue_l_per_kwh: Numeric, mix_l_per_kwh: Numeric) -> Numeric:

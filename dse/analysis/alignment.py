@@ -20,12 +20,12 @@ from dse.evaluation.evaluation import Evaluation, build_space, load_family, load
 from dse.evaluation.evaluation import Space as Joint
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
-from dse.spaces.parameters import Space, from_columns
-from dse.strategies.task import Columns, Task
+from dse.spaces.parameters import Columns, Space, from_columns
+from dse.strategies.task import Task
 from dse.strategies.views import index_rows, plain
 
 if TYPE_CHECKING:
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
     from dse.strategies.amoo.alignment import Alignment
 
 FloatArray = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ class RunAlignment:
         return {"design": self.design, "model": dict(self.model), "exact": self.exact, **self.alignment.to_dict()}
 
 
-def of_run(run: Run, *, design: int | None = None, points: int = 200, seed: int = 0) -> RunAlignment:
+def of_run(run: RunRecord, *, design: int | None = None, points: int = 200, seed: int = 0) -> RunAlignment:
     """The alignment of a run's costs, for the model of design number ``design`` (default: the middle one of the front).
 
     Raises UsageError where the run's hardware has no differentiable twin or no such design, DseError without torch.
@@ -206,27 +206,3 @@ def _line(x: Any, at: FloatArray, value: FloatArray) -> Any:
     below = torch.clamp(torch.searchsorted(knots, x.detach().contiguous(), right=True) - 1, 0, len(at) - 2)
     slope = (levels[below + 1] - levels[below]) / (knots[below + 1] - knots[below])
     return levels[below] + slope * (x - knots[below])
-
-
-def text(found: RunAlignment) -> str:
-    """What ``dse explain --alignment`` prints."""
-    from dse.reports.text import alignment_trust
-
-    a = found.alignment
-    model = ", ".join(f"{name}={value}" for name, value in found.model.items())
-    return (
-        f"mean cosine of the costs' gradients over the hardware knobs, for the model of design {found.design} ({model}):\n{a}\n"
-        f"At 1 one falls wherever the other does; below 0 what lowers one raises the other.\n{alignment_trust(found.to_dict())}"
-    )
-
-
-def keep(run: Run, found: RunAlignment) -> Run:
-    """Put an alignment into a finished run: its study and its report show it from now on."""
-    from dse.storage.run_folder import write_files
-    from dse.storage.study import FILE_NAME, Study
-
-    kept = replace(run, context={**run.context, "alignment": found.to_dict()})
-    with Study.open(run.path / FILE_NAME) as study:
-        study.finish({"summary": vars(kept.summary), "designs": kept.designs, "context": kept.context})
-    write_files(kept)
-    return kept

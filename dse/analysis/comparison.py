@@ -13,7 +13,7 @@ from dse.errors import UsageError
 from dse.problem.objectives import Objective
 
 if TYPE_CHECKING:
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -64,7 +64,7 @@ class Comparison:
     changes: Mapping[str, float]
 
 
-def compare(first: Run, second: Run) -> Comparison:
+def compare(first: RunRecord, second: RunRecord) -> Comparison:
     """Compare the fronts of two runs by the objectives that both have.
 
     Raises UsageError if they have no objective in common.
@@ -90,7 +90,7 @@ def compare(first: Run, second: Run) -> Comparison:
     )
 
 
-def _objectives(first: Run, second: Run) -> tuple[tuple[Objective, ...], list[str]]:
+def _objectives(first: RunRecord, second: RunRecord) -> tuple[tuple[Objective, ...], list[str]]:
     for run in (first, second):
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
@@ -109,7 +109,7 @@ def _objectives(first: Run, second: Run) -> tuple[tuple[Objective, ...], list[st
     return objectives, notes + _quality_notes(first, second)
 
 
-def _quality_notes(first: Run, second: Run) -> list[str]:
+def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
     if first.problem.workload != second.problem.workload:
         return [
             f"the workloads differ ({first.problem.workload} and {second.problem.workload}): costs and qualities are of different tasks"
@@ -119,7 +119,7 @@ def _quality_notes(first: Run, second: Run) -> list[str]:
     return []
 
 
-def _values(run: Run, objectives: tuple[Objective, ...]) -> FloatArray:
+def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
     """Objective values (designs, objectives), to be minimised."""
     return np.array([[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in run.designs], dtype=np.float64)
 
@@ -149,8 +149,8 @@ def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, n
 
 
 def _side(
-    run: Run,
-    other: Run,
+    run: RunRecord,
+    other: RunRecord,
     objectives: tuple[Objective, ...],
     values: FloatArray,
     beaten: npt.NDArray[np.int64],
@@ -170,7 +170,7 @@ def _side(
     )
 
 
-def _shared(first: Run, second: Run) -> tuple[tuple[tuple[int, int], ...], dict[str, float]]:
+def _shared(first: RunRecord, second: RunRecord) -> tuple[tuple[tuple[int, int], ...], dict[str, float]]:
     """Designs with equal knobs, and how much each metric of them differs at most (relative to the first)."""
     places = {_key(design): design for design in second.designs}
     pairs = [(design, places[_key(design)]) for design in first.designs if _key(design) in places]
@@ -189,14 +189,14 @@ def _key(design: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, repr(value)) for name, value in design["knobs"].items()))
 
 
-def setting_differences(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+def setting_differences(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
     """Settings of the problems and versions that differ: {name: (first, second)}; nested names joined by dots."""
     mine, theirs = _flat(first), _flat(second)
     names = dict.fromkeys((*mine, *theirs))
     return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
 
 
-def _flat(run: Run) -> dict[str, Any]:
+def _flat(run: RunRecord) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -219,60 +219,3 @@ def _digest(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def text(comparison: Comparison, *, limit: int = 8) -> str:
-    """The comparison as text."""
-    from dse.reports.terminal import printable
-    from dse.reports.units import number_text
-
-    c = comparison
-    lines = [f"A  {printable(c.first.path)}", f"B  {printable(c.second.path)}", ""]
-    if c.settings:
-        lines.append("Settings that differ (A | B):")
-        lines += [f"  {printable(name)}: {printable(_told(a))} | {printable(_told(b))}" for name, (a, b) in c.settings.items()]
-    else:
-        lines.append("The settings are the same.")
-    lines += [f"  note: {printable(note)}" for note in c.notes]
-    names = [o.metric for o in c.objectives]
-    lines += ["", f"{'':<34}{'A':>14}{'B':>14}"]
-    rows: list[tuple[str, Any, Any]] = [("designs on the front", c.first.designs, c.second.designs)]
-    if c.first.hypervolume is not None and c.second.hypervolume is not None:
-        rows.append(("hypervolume (both together: 100 %)", f"{c.first.hypervolume:.2%}", f"{c.second.hypervolume:.2%}"))
-    rows += [
-        ("dominated by the other", len(c.first.dominated), len(c.second.dominated)),
-        ("on the front of both together", c.first.on_merged_front, c.second.on_merged_front),
-    ]
-    rows += [(f"best {name}", number_text(c.first.best[name], 1.0), number_text(c.second.best[name], 1.0)) for name in names]
-    lines += [f"{label:<34}{a!s:>14}{b!s:>14}" for label, a, b in rows]
-    for mine, other, side in (("A", "B", c.first), ("B", "A", c.second)):
-        if side.dominated:
-            pairs = [f"{by} > {design}" for design, by in list(side.dominated.items())[:limit]]
-            more = f", ... ({len(side.dominated)} in all)" if len(side.dominated) > limit else ""
-            lines.append(f"designs of {other} that dominate designs of {mine}: {', '.join(pairs)}{more}")
-    if c.shared:
-        lines.append(f"{len(c.shared)} designs are in both fronts")
-        if c.changes:
-            largest = sorted(c.changes.items(), key=lambda item: -abs(item[1]))[:limit]
-            lines.append("  their figures differ by at most: " + ", ".join(f"{name} {change:+.2%}" for name, change in largest))
-    return "\n".join(lines)
-
-
-def _told(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return str(value) if value != {} else "-"
-
-
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values."""
-    from dataclasses import asdict
-
-    answer = asdict(comparison)
-    answer["objectives"] = [str(o) for o in comparison.objectives]
-    answer["settings"] = {name: list(pair) for name, pair in comparison.settings.items()}
-    for side in ("first", "second"):
-        answer[side]["dominated"] = [{"design": k, "by": v} for k, v in answer[side]["dominated"].items()]
-    return answer

@@ -22,7 +22,7 @@ from dse.analysis.policy_tree import Leaf, Split, Tree
 from dse.errors import DseError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -129,7 +129,7 @@ class Explanation:
         return np.asarray(self.oracle >= 0)
 
 
-def candidates_of(run: Run, quality_floor: float | None = None) -> tuple[Candidates, float | None]:
+def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[Candidates, float | None]:
     """The designs of a front that have at least ``quality_floor``, and the floor that was used.
 
     Without a floor, designs within two standard errors of the best quality count as like; without a quality metric all do.
@@ -241,7 +241,7 @@ def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> Fl
 
 
 def explain(
-    run: Run,
+    run: RunRecord,
     *,
     depth: int = 3,
     min_quality: float | None = None,

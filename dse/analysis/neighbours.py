@@ -14,7 +14,7 @@ from dse.errors import DseError, UsageError
 if TYPE_CHECKING:
     from dse.evaluation.evaluation import Space
     from dse.problem.problem import Problem
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
 
 # What is told of a neighbour beside the objectives.
 METRICS_SHOWN = ("latency_s", "energy_j", "area_mm2", "embodied_kgco2e", "operational_kgco2e", "total_kgco2e")
@@ -48,7 +48,7 @@ class Why:
     neighbours: tuple[Neighbour, ...]
 
 
-def why(run: Run, number: int) -> Why:
+def why(run: RunRecord, number: int) -> Why:
     """The neighbours of design ``number`` of a run's front, evaluated exactly as the run evaluated its designs."""
     from dse.evaluation.design_costs import around
 

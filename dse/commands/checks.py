@@ -153,7 +153,7 @@ def _starts(program: str) -> bool:
 
 def text(findings: list[Finding]) -> str:
     """The findings as text, a group a paragraph."""
-    from dse import __version__
+    from dse.version import __version__
 
     lines = [f"dse {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     for group in dict.fromkeys(f.group for f in findings):

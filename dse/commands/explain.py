@@ -84,13 +84,15 @@ def _alignment(result: Any, args: argparse.Namespace) -> int:
     import sys
 
     from dse.analysis import alignment
+    from dse.reports.alignment_text import text
+    from dse.reports.run_files import keep_alignment
 
     found = alignment.of_run(result, design=args.design)
-    kept = alignment.keep(result, found)
+    kept = keep_alignment(result, found)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
-        print(alignment.text(found))
+        print(text(found))
     print(kept.path / "report.html", file=sys.stderr)
     return 0
 

@@ -22,11 +22,11 @@ from dse.evaluation.hardware_points import make_points
 from dse.fronts.pareto import Front
 from dse.problem.deployment import VARIABLE
 from dse.problem.problem import Problem, fix_knobs
+from dse.quality.measured import Measured
 from dse.spaces import parameters as spaces
-from dse.spaces.parameters import Parameter, Space, Value
-from dse.storage.trials import Measured
-from dse.strategies.choose import Sizes
-from dse.strategies.task import Columns
+from dse.spaces.parameters import Columns, Parameter, Space, Value
+from dse.spaces.sizes import Sizes
+from hw_models.costs.unit_costs import ADDITIVE
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -208,17 +208,16 @@ class DesignCosts:
                 )
                 if unit is None:
                     unit = self._unknown(found, sum(map(len, view.points.batches)))
-                for name in (*cost.ADDITIVE, "bound"):
+                for name in (*ADDITIVE, "bound"):
                     getattr(unit, name)[np.ix_(shapes, here)] = getattr(found, name)
             offset += len(batch)
         return unit
 
     def _unknown(self, like: Any, designs: int) -> Any:
         """Unit costs of every shape on every design, none of them known yet."""
-        from hw_models.costs import evaluate as cost
 
         shape = (len(self.base.shapes), designs)
-        arrays: dict[str, Any] = {name: np.full(shape, np.inf) for name in cost.ADDITIVE}
+        arrays: dict[str, Any] = {name: np.full(shape, np.inf) for name in ADDITIVE}
         return replace(like, **arrays, bound=np.zeros(shape, dtype=np.int8))
 
     def evaluation_of(self, front: Front) -> tuple[Evaluation, Front]:

@@ -23,12 +23,12 @@ from dse_kernels.sums import weighted_sums
 import carbon.operational.service
 import hw_models.costs.evaluate
 from dse.errors import UsageError, unknown_name
+from dse.evaluation import space_file
 from dse.evaluation.hardware_points import make_points
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
-from dse.spaces import files as space_file
 from dse.spaces import hardware
 from workloads import library
 from workloads.family import Family

@@ -23,6 +23,7 @@ from dse.problem.deployment import Deployment
 from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import evaluate as cost
+from hw_models.costs.unit_costs import Criterion, UnitCosts
 from workloads.ops import OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,10 +79,10 @@ class Points:
         self,
         shapes: OperationTable,
         *,
-        criterion: cost.Criterion,
+        criterion: Criterion,
         threads: int | None,
         progress: Callable[[int, int], None] | None,
-    ) -> cost.UnitCosts:
+    ) -> UnitCosts:
         """Unit costs of shapes on the distinct designs, (shapes, designs)."""
         parts = [
             cost.unit_costs(shapes, batch, criterion=criterion, threads=threads, progress=progress, unmapped="infinite")

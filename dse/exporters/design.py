@@ -18,9 +18,10 @@ from dse.exporters.names import quoted, safe_name
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
     from hw_models.accelerator.design import Accelerator, AcceleratorBatch
     from hw_models.costs.mapping import LoopNest
+    from hw_models.costs.unit_costs import Criterion
     from workloads.records import Workload
 
 
@@ -109,7 +110,7 @@ class ExportDesign:
         return self._mapped[1]
 
 
-def load_design(run: Run, number: int) -> ExportDesign:
+def load_design(run: RunRecord, number: int) -> ExportDesign:
     """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
     from dse.evaluation.evaluation import build_space, load_family, load_hardware
 
@@ -199,7 +200,7 @@ def _collect(
     for phase in workload.phases:
         table = phase.table
         shapes, index = table.distinct()
-        unit = cost.unit_costs(shapes, hardware, criterion=cast(cost.Criterion, criterion))
+        unit = cost.unit_costs(shapes, hardware, criterion=cast("Criterion", criterion))
         latency = unit.latency_s[index, 0]
         bound = [unit.bound_names[int(code)] for code in unit.bound[index, 0]]
         for row, operation in enumerate(table.rows()):

@@ -8,7 +8,8 @@ from dse.exporters.base import Export, script
 from dse.exporters.design import ExportDesign, Product, axis_dimensions
 from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, dump
-from hw_models.accelerator.design import Accelerator, ArrayKind, MemoryLevel
+from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.fields import ArrayKind
 
 if TYPE_CHECKING:
     from hw_models.costs.mapping import LoopNest

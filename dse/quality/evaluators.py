@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
+from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
-from dse.storage.trials import Measured
-from dse.strategies.task import Evaluator
 
 FORMS = ("surrogate", "table:FILE.csv", "python:module:function", "command:PROGRAM ARGS")
 DEFAULT_TIME_LIMIT_S = 3600.0

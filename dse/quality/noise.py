@@ -26,9 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces.parameters import Value
-from dse.storage.trials import Measured, design_key
-from dse.strategies.task import Evaluator
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dse.problem.problem import Problem
-    from dse.searches.large_space import LargeSettings
-    from dse.searches.measured import LearntSettings
-    from dse.searches.shards import ShardSettings
-    from dse.storage.run_folder import Run
+    from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
+    from dse.storage.run_folder import RunRecord
 
 
 def say_problem(
@@ -60,7 +58,7 @@ def _full_name(workload: str) -> str:
     return library.load(workload).name
 
 
-def show_run(run: Run, *, as_json: bool) -> None:
+def show_run(run: RunRecord, *, as_json: bool) -> None:
     """Print the front and where the files are."""
     if as_json:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
@@ -88,7 +86,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
 
 
-def run_json(run: Run) -> dict[str, Any]:
+def run_json(run: RunRecord) -> dict[str, Any]:
     """A run as plain values."""
     from dse.storage.run_folder import flat_row
 

@@ -14,7 +14,7 @@ from dse.reports.terminal import printable
 
 if TYPE_CHECKING:
     from dse.analysis.neighbours import Neighbour, Why
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
 
 _SHOWN = {
     "latency_s": "latency",
@@ -32,14 +32,14 @@ _VERDICTS = {
 }
 
 
-def knob_text(run: Run, design: int, *, only_varying: bool = True) -> str:
+def knob_text(run: RunRecord, design: int, *, only_varying: bool = True) -> str:
     """The knobs of a design of the front, those that differ between its designs."""
     knobs = next(d["knobs"] for d in run.designs if d["design"] == design)
     names = [name for name in knobs if not only_varying or len({str(d["knobs"].get(name)) for d in run.designs}) > 1] or list(knobs)
     return printable(", ".join(f"{name}={knobs[name]}" for name in names))
 
 
-def text(run: Run, explanation: Explanation, reason: Why | None) -> str:
+def text(run: RunRecord, explanation: Explanation, reason: Why | None) -> str:
     """What ``dse explain`` prints."""
     e = explanation
     s = e.segments
@@ -72,7 +72,7 @@ def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1%}"
 
 
-def _tree_lines(run: Run, e: Explanation, tree: Tree, indent: str) -> list[str]:
+def _tree_lines(run: RunRecord, e: Explanation, tree: Tree, indent: str) -> list[str]:
     if isinstance(tree, Leaf):
         design = int(e.candidates.design[tree.choice])
         served = f", {tree.unserved} of them not served" if tree.unserved else ""
@@ -84,13 +84,13 @@ def _tree_lines(run: Run, e: Explanation, tree: Tree, indent: str) -> list[str]:
     ]
 
 
-def _branch(run: Run, e: Explanation, tree: Tree, indent: str, answer: str) -> list[str]:
+def _branch(run: RunRecord, e: Explanation, tree: Tree, indent: str, answer: str) -> list[str]:
     inner = _tree_lines(run, e, tree, indent + "      ")
     first = inner[0][len(indent) + 6 :]
     return [f"{indent}  {answer:<3} {first}", *inner[1:]]
 
 
-def _why_lines(run: Run, reason: Why) -> list[str]:
+def _why_lines(run: RunRecord, reason: Why) -> list[str]:
     fixed = run.problem.fixed
     objectives = [o.metric for o in run.problem.objectives]
     # Quality, and objectives that have no column of their own, come first.
@@ -129,7 +129,7 @@ def _change(own: Mapping[str, float], other: Mapping[str, float], name: str) -> 
     return f"{other[name] / own[name] - 1:+.1%}"
 
 
-def as_json(run: Run, explanation: Explanation, reason: Why | None) -> dict[str, Any]:
+def as_json(run: RunRecord, explanation: Explanation, reason: Why | None) -> dict[str, Any]:
     """An explanation as plain values; costs that are infinite and shares that do not exist are null."""
     e = explanation
 
@@ -198,7 +198,7 @@ _STYLE = (
 )
 
 
-def svg(run: Run, explanation: Explanation) -> str:
+def svg(run: RunRecord, explanation: Explanation) -> str:
     """The deepest tree as a picture."""
     e = explanation
     tree = e.policies[-1].tree
@@ -240,7 +240,7 @@ def svg(run: Run, explanation: Explanation) -> str:
 
 
 def _draw(
-    run: Run, e: Explanation, tree: Tree, place: list[int], level: int, depth: int, offset: float, fills: Mapping[int, str],
+    run: RunRecord, e: Explanation, tree: Tree, place: list[int], level: int, depth: int, offset: float, fills: Mapping[int, str],
     into: list[str],
 ) -> float:  # fmt: skip
     """Draw a subtree; returns the x of its root. ``place`` counts the leaves that stand already."""

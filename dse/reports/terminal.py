@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from dse.storage.run_folder import Run
+    from dse.storage.run_folder import RunRecord
 
 LOG_INTERVAL_S = 5.0
 # Where output goes to a file or a pipe there is no width to fit; this one fits a page.
@@ -30,7 +30,7 @@ _ASCII = str.maketrans({"₂": "2", "µ": "u", "²": "2", "±": "+-", "–": "-"
 _STAGES = {"mappings": "Mappings", "designs": "Designs"}
 
 
-def front_table(run: Run, limit: int = 20, *, width: int | None = None, color: bool | None = None) -> str:
+def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, color: bool | None = None) -> str:
     """The front as text: one design a line, objectives first, then knobs, then what else fits.
 
     More than ``limit`` designs are thinned evenly along the front (the best of each objective stays) and the last line
@@ -108,7 +108,7 @@ def _table_lines(columns: list[_Column], color: bool) -> list[str]:
     return [*(f"{bold}{head.rstrip()}{plain}" for head in heads), rule, *rows]
 
 
-def _footnotes(run: Run, shown: list[dict[str, Any]], left_out: list[str], varying: list[str]) -> list[str]:
+def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str], varying: list[str]) -> list[str]:
     from dse.reports.units import knob_names, quality_label
 
     notes = []

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +22,24 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
+from dse.evaluation import space_file
 from dse.evaluation.design_costs import MAKEABLE, UNMAPPABLE, DesignCosts, sizes
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
 from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
-from dse.searches.sweep import SweepSummary
-from dse.spaces import files as space_file
+from dse.quality.measured import Measured
+from dse.searches.plan import LARGE_BUDGET, LARGE_STRATEGIES, LargeSettings, LearntSettings
 from dse.spaces.parameters import Space
+from dse.spaces.sizes import Sizes
 from dse.storage.study import Study
-from dse.storage.trials import FAILED, Measured, Trial, TrialStore
-from dse.strategies.choose import Sizes
+from dse.storage.summary import SweepSummary
+from dse.storage.trials import FAILED, Trial, TrialStore
 from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task, meets
 
 if TYPE_CHECKING:
-    from dse.searches.measured import LearntSettings
     from dse.twins.datacenter import Twin
 
 FloatArray = npt.NDArray[np.float64]
@@ -46,31 +47,8 @@ IntArray = npt.NDArray[np.int64]
 
 Say = Callable[[str, int, int, str], None]
 
-DEFAULT_BUDGET = 2000
-STRATEGIES = ("amoo", "nsga2", "random", "sobol")
 _BATCH = 128
 _POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class LargeSettings:
-    """How a large space is searched: the strategy (or auto) and the number of exact evaluations."""
-
-    strategy: str = "auto"
-    budget: int = DEFAULT_BUDGET
-
-    def __post_init__(self) -> None:
-        if self.strategy not in ("auto", *STRATEGIES):
-            raise UsageError(
-                f"strategy {self.strategy} does not fit a space too large to enumerate; use auto or one of {', '.join(STRATEGIES)}, or fix "
-                "knobs with --set"
-            )
-        if self.budget < 1:
-            raise UsageError(f"budget is {self.budget}; at least one evaluation is needed")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def settings_for(sizes: Sizes, learnt: LearntSettings | None, strategy: str, budget: int | None) -> LargeSettings | None:
@@ -79,12 +57,12 @@ def settings_for(sizes: Sizes, learnt: LearntSettings | None, strategy: str, bud
         if learnt.quality != "surrogate" or learnt.proxy is not None:
             return None
         strategy = learnt.strategy if strategy == "auto" else strategy
-    if strategy == "amoo" or (not sizes.sweepable and strategy in ("auto", *STRATEGIES)):
+    if strategy == "amoo" or (not sizes.sweepable and strategy in ("auto", *LARGE_STRATEGIES)):
         if learnt is not None and (name := learnt.of_trials) is not None:
             raise UsageError(
                 f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
             )
-        return LargeSettings(strategy, DEFAULT_BUDGET if budget is None else budget)
+        return LargeSettings(strategy, LARGE_BUDGET if budget is None else budget)
     return None
 
 
@@ -130,8 +108,8 @@ def strategy_of(view: LargeView, name: str) -> tuple[Strategy, str]:
         from dse.strategies.amoo.screened import ScreenedAmoo
 
         return ScreenedAmoo(view.twin.task), why
-    if name not in STRATEGIES:
-        raise UsageError(f"strategy {name} does not fit a space too large to enumerate; use one of {', '.join(STRATEGIES)}")
+    if name not in LARGE_STRATEGIES:
+        raise UsageError(f"strategy {name} does not fit a space too large to enumerate; use one of {', '.join(LARGE_STRATEGIES)}")
     return make(name, **({"population": 100} if name == "nsga2" else {})), why
 
 

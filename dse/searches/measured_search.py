@@ -12,8 +12,9 @@ import numpy.typing as npt
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
-from dse.searches.measured import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
-from dse.storage.trials import Measured, Trial, TrialStore
+from dse.quality.measured import Evaluator, Measured
+from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
+from dse.storage.trials import Trial, TrialStore
 from dse.strategies import make
 from dse.strategies.choose import check, check_budget, choose
 from dse.strategies.confirm import Confirmation, confirm
@@ -21,7 +22,7 @@ from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.proxy import ByFidelity, ProxyResult, is_first, proxy_search
 from dse.strategies.stopping import StoppingRule
-from dse.strategies.task import Evaluator, Task
+from dse.strategies.task import Task
 from dse.strategies.transfer import Prior
 from dse.strategies.views import flat_task, nested_front, nested_task
 

@@ -22,9 +22,10 @@ from dse.fronts.pareto import Front, hypervolume
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
 from dse.quality.surrogate import MEASURED, Quality
-from dse.searches.sweep import SweepSummary
 from dse.spaces.parameters import guess_coding
-from dse.storage.run_folder import Run
+from dse.storage.run_folder import RunRecord, describe_front, load
+from dse.storage.study import FILE_NAME, Study
+from dse.storage.summary import SweepSummary
 from dse.strategies.task import meets
 
 FloatArray = npt.NDArray[np.float64]
@@ -216,11 +217,8 @@ def refine_run(
     threads: int | None = None,
     command: str | None = None,
     say: Callable[[str], None] | None = None,
-) -> Run:
-    """Refine the front of a finished run and write it as a run folder of its own (default: the run's name, -refined)."""
-    from dse.storage.run_folder import describe_front, load, write_files
-    from dse.storage.study import FILE_NAME, Study
-
+) -> tuple[RunRecord, Evaluation]:
+    """Refine the front of a finished run; its record and evaluation, and a study of its own (default folder: the run's name, -refined)."""
     start = load(path)
     folder = Path(out) if out is not None else start.path.with_name(f"{start.path.name}-refined")
     quality = _measured_quality(start)
@@ -241,7 +239,7 @@ def refine_run(
     designs = describe_front(found.evaluation, found.front)
     # What was told of the start's own search and of its designs by number is not true of this one.
     kept = {name: value for name, value in start.context.items() if name not in _OF_THE_START}
-    run = Run(
+    run = RunRecord(
         path=folder,
         problem=start.problem,
         provenance=provenance,
@@ -264,11 +262,10 @@ def refine_run(
     description: dict[str, Any] = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
     with Study.create(folder / FILE_NAME, description) as study:
         study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
-    write_files(run, found.evaluation)
-    return run
+    return run, found.evaluation
 
 
-def _measured_quality(run: Run) -> dict[int, tuple[float, float]] | None:
+def _measured_quality(run: RunRecord) -> dict[int, tuple[float, float]] | None:
     """Quality of the run's distinct models where an evaluator measured it (no surrogate knows it again)."""
     if run.context.get("quality_evaluator") is None:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from dse.evaluation.design_costs import sizes as sizes_of
 from dse.evaluation.evaluation import Evaluation, Space, build_space, load_family, load_hardware
 from dse.fronts.pareto import Front, merge
 from dse.problem.problem import Problem
+from dse.searches.plan import ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
+from dse.spaces.sizes import SWEEP_LIMIT, Sizes
 from dse.storage.study import BlockResult, Study
-from dse.strategies.choose import SWEEP_LIMIT, Sizes
-from dse.strategies.executors import EXECUTORS, Workers, workers
+from dse.strategies.executors import Workers, workers
 from workloads import library
 
 IntArray = npt.NDArray[np.int64]
@@ -34,28 +35,6 @@ IntArray = npt.NDArray[np.int64]
 _PER_WORKER = 4
 # Unit costs (shapes x points) of a shard at most: some 400 MB a worker.
 _SHARD_COSTS = 4_000_000
-
-
-@dataclass(frozen=True)
-class ShardSettings:
-    """Where the shards of a sweep run, as :func:`dse.strategies.executors.workers` takes it, and further attempts of a lost one."""
-
-    executor: str
-    workers: int = 1
-    address: str | None = None
-    retries: int = 1
-
-    def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            Workers(self.executor)  # it knows the sentence
-        if self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; a whole number of at least 1 is needed")
-        if self.retries < 0:
-            raise UsageError(f"retries is {self.retries}; 0 or more is needed")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def check(sizes: Sizes) -> None:
@@ -78,7 +57,7 @@ def shard_bounds(problem: Problem, sizes: Sizes, workers: int) -> list[tuple[int
 
 
 def part_of(problem: Problem, points: IntArray) -> Space:
-    """The joint space of a problem with the hardware points at ``points``, in the order of :func:`dse.evaluation.evaluation.build_space`."""
+    """The joint space of a problem with the hardware points at ``points``, in the order of `build_space`."""
     if problem.space_toml is not None:  # its constraints leave points out, so that ranks say nothing
         space = build_space(problem, load_family(problem), load_hardware(problem))
         return replace(space, hardware={name: column[points] for name, column in space.hardware.items()})

@@ -18,6 +18,7 @@ from dse.evaluation.evaluation import Block, Evaluation
 from dse.fronts.pareto import Front, merge
 from dse.problem.objectives import Constraint, Objective
 from dse.storage.study import BlockResult, Study
+from dse.storage.summary import SweepSummary
 
 # Points a block: large enough that numpy's and the kernels' inner loops dominate, small enough that the dozen metric
 # arrays of a block stay below 50 MB a thread.
@@ -34,15 +35,6 @@ class Progress:
     points: int
     feasible: int
     front: Front  # of the blocks so far
-
-
-@dataclass(frozen=True)
-class SweepSummary:
-    """What a finished sweep counted."""
-
-    points: int
-    feasible: int
-    reasons: dict[str, int]
 
 
 def block_bounds(models: int, hardware: int, block_points: int = DEFAULT_BLOCK_POINTS) -> list[tuple[int, int]]:

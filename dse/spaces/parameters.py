@@ -38,6 +38,8 @@ from dse.spaces.constraints import SpaceConstraint, parse_constraint
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Values of parameters by name, one array a parameter."""
 Value = int | float | str
 
 ROLES = ("model", "hardware", "deployment", "shared")

@@ -22,13 +22,11 @@ from dse.fronts.pareto import Front
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
 from dse.quality.surrogate import SUPPORT
-from dse.searches.sweep import SweepSummary
 from dse.storage.study import FILE_NAME, Study
+from dse.storage.summary import SweepSummary
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
-
 # A folder of more files than this serves nobody; the front is whole in pareto.csv and in the study all the same.
 MAX_DESIGN_FILES = 500
 # Component breakdowns are kept for this many designs; a report shows no more.
@@ -36,7 +34,7 @@ MAX_BREAKDOWNS = 200
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """A finished search."""
 
     path: Path
@@ -51,12 +49,6 @@ class Run:
         import pandas as pd
 
         return pd.DataFrame([flat_row(design) for design in self.designs])
-
-    def plot(self) -> go.Figure:
-        """An interactive picture of the front."""
-        from dse.reports.figures import front_figure
-
-        return front_figure(self)
 
     def __len__(self) -> int:
         return len(self.designs)
@@ -105,25 +97,7 @@ def support_name(evaluation: Evaluation, model: int) -> str | None:
     return None if evaluation.quality is None else SUPPORT[int(evaluation.quality.support[model])]
 
 
-def write_files(run: Run, evaluation: Evaluation | None = None) -> list[Path]:
-    """Write pareto.csv, designs/ and report.html; returns what was written.
-
-    Without ``evaluation`` (a run loaded from its study) the design files are left as they are.
-    """
-    written = [write_text(run.path / "pareto.csv", csv_text(run))]
-    if evaluation is not None:
-        folder = run.path / "designs"
-        folder.mkdir(exist_ok=True)
-        for design in run.designs[:MAX_DESIGN_FILES]:
-            name = f"design-{design['design']:04d}.toml"
-            written.append(write_text(folder / name, design_toml(run, design, evaluation)))
-    from dse.reports.html import report_html
-
-    written.append(write_text(run.path / "report.html", report_html(run)))
-    return written
-
-
-def csv_text(run: Run) -> str:
+def csv_text(run: RunRecord) -> str:
     """The front as CSV; numbers in the shortest form that reads back to the same bits."""
     import csv
 
@@ -136,7 +110,7 @@ def csv_text(run: Run) -> str:
     return buffer.getvalue()
 
 
-def design_toml(run: Run, design: dict[str, Any], evaluation: Evaluation) -> str:
+def design_toml(run: RunRecord, design: dict[str, Any], evaluation: Evaluation) -> str:
     """One design as a TOML file: metrics and model as tables, the accelerator in the form that ``--hw`` reads."""
     knobs = design["knobs"]
     model = {name: knobs[name] for name in evaluation.space.models}
@@ -170,7 +144,7 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path) -> RunRecord:
     """Read a finished run from its folder (or its study file); an unfinished one is an error that says how to go on."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
@@ -179,7 +153,7 @@ def load(path: str | Path) -> Run:
         result = study.result()
     if result is None:
         raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
-    return Run(
+    return RunRecord(
         path=file.parent,
         problem=Problem.from_dict(description["problem"]),
         provenance=description["provenance"],

@@ -27,6 +27,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from dse.errors import DseError
+from dse.quality.measured import Measured, design_key
 from dse.spaces.parameters import Value
 from dse.storage.study import Study
 
@@ -64,14 +65,6 @@ _meta = sa.Table(
     sa.Column("key", sa.String(200), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric's mean and standard error; the error is 0 for an exact figure."""
-
-    mean: float
-    se: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,11 +112,6 @@ class Trial:
     def fail(self, state: str, error: str) -> Trial:
         """The trial without metrics: failed, timed out or cancelled."""
         return replace(self, state=state, metrics={}, error=error)
-
-
-def design_key(parameters: Mapping[str, Value]) -> str:
-    """One text a design, whatever the order of its parameters."""
-    return json.dumps(dict(sorted(parameters.items())), separators=(",", ":"))
 
 
 def _key(proposal: Proposal) -> str:

@@ -4,8 +4,8 @@
     store = TrialStore.of_study(study)                # dse.storage.trials
     outcome = run(task, store, make("nested"), budget=50, seed=0)
 
-:func:`search` does all of it for a problem of :mod:`dse.evaluation.evaluation`. Importing this module is light; torch, Ax, pymoo and Dask
-are imported by the strategies that need them when they propose.
+`dse.searches.measured_search.search` does all of it for a problem. Importing this module is light; torch, Ax, pymoo and Dask are imported
+by the strategies that need them when they propose.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dse.strategies.choose import NAMES, check, choose
 if TYPE_CHECKING:
     from dse.strategies.protocol import Strategy
 
-__all__ = ["NAMES", "check", "choose", "make", "run", "search"]
+__all__ = ["NAMES", "check", "choose", "make", "run"]
 
 
 def make(name: str, **options: Any) -> Strategy:
@@ -63,8 +63,4 @@ def __getattr__(name: str) -> Any:
         from dse.strategies.driver import run
 
         return run
-    if name == "search":
-        from dse.searches.measured_search import search
-
-        return search
     raise AttributeError(f"module 'dse.strategies' has no attribute {name!r}")

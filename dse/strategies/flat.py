@@ -18,7 +18,8 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.fronts.pareto import Front
 from dse.storage.trials import RUNNING, Proposal, Trial
-from dse.strategies.protocol import draw, draw_many, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.drawing import draw, draw_many, left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.sampling import SobolSearch
 from dse.strategies.surrogates import gp
 from dse.strategies.surrogates.marginals import Exact, LogNormal, Marginal, Normal, ehvi

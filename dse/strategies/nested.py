@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.storage.trials import RUNNING, Proposal, Trial
-from dse.strategies.protocol import left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.drawing import left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.surrogates import gp
 from dse.strategies.surrogates.improvement import CostCells, ehvi_one_cost, expected_excess
 from dse.strategies.task import Inner, Task

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from dse.errors import DseError
 from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.strategies.drawing import draw, left_over
 from dse.strategies.flat import fresh, neighbours, perturbed
-from dse.strategies.protocol import WAIT, Wait, draw, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]

@@ -13,15 +13,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import DseError
 from dse.storage.trials import RUNNING, Claimed, Proposal, Trial, TrialStore
 from dse.strategies.task import Task
 
 IntArray = npt.NDArray[np.int64]
-
-# Draws of rejection sampling before a space is given up as having nothing left to propose.
-_DRAW_BLOCK = 4096
-_DRAW_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -50,45 +45,6 @@ def rng_of(seed: int, number: int, stream: int = 0) -> np.random.Generator:
 def taken_rows(task: Task, history: Sequence[Trial]) -> set[tuple[int, ...]]:
     """Index rows of the designs that have been proposed, whatever became of them."""
     return {task.row(trial.parameters) for trial in history}
-
-
-def left_over(task: Task, taken: set[tuple[int, ...]]) -> IntArray:
-    """Positions in ``task.rows`` of the designs that have not been proposed."""
-    return np.array([i for i, row in enumerate(task.rows.tolist()) if tuple(row) not in taken], dtype=np.int64)
-
-
-def draw(task: Task, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> IntArray | None:
-    """One design that may be proposed and has not been, uniformly; None if there is none."""
-    if task.listable:
-        free = left_over(task, taken)
-        return None if not len(free) else np.asarray(task.rows[rng.choice(free)])
-    shape = np.array(task.space.shape)
-    for _ in range(_DRAW_BLOCKS):
-        rows = rng.integers(0, shape, size=(_DRAW_BLOCK, len(shape)))
-        # The first few mostly hold one that is allowed, and what is known of a design may take a while.
-        for part in np.split(rows, (8, 64, 512)):
-            for row in part[task.allowed(part)]:
-                if tuple(row.tolist()) not in taken:
-                    return np.asarray(row, dtype=np.int64)
-    from dse.strategies.amoo.feasible import why_none
-
-    count = _DRAW_BLOCK * _DRAW_BLOCKS
-    raise DseError(f"space {task.space.name} gave no feasible new design in {count:,} draws; loosen a constraint{why_none(task, 0)}")
-
-
-def draw_many(task: Task, rng: np.random.Generator, count: int, *, blocks: int = _DRAW_BLOCKS) -> IntArray:
-    """Up to ``count`` allowed designs of a large space, uniformly, possibly fewer where few are allowed (``blocks`` limits the draws)."""
-    shape = np.array(task.space.shape)
-    found: list[IntArray] = []
-    have = 0
-    for _ in range(blocks):
-        rows = rng.integers(0, shape, size=(max(_DRAW_BLOCK, count), len(shape)))
-        rows = rows[task.allowed(rows)]
-        found.append(rows)
-        have += len(rows)
-        if have >= count:
-            break
-    return np.concatenate(found)[:count]
 
 
 def proposal_of(task: Task, row: IntArray, **info: object) -> Proposal:

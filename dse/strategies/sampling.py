@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dse.errors import DseError
 from dse.storage.trials import Proposal, Trial
-from dse.strategies.protocol import draw, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.drawing import draw, left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task
 
 _SOBOL_LOG2_BLOCK = 10

@@ -13,10 +13,11 @@ from dse.errors import UsageError
 from dse.evaluation.evaluation import Block, Evaluation
 from dse.fronts.pareto import Front
 from dse.problem.objectives import Constraint
+from dse.quality.measured import Evaluator, Measured
 from dse.spaces import parameters as spaces
-from dse.spaces.parameters import Space, Value
-from dse.storage.trials import Measured, Trial
-from dse.strategies.task import Columns, Evaluator, Inner, Task, meets
+from dse.spaces.parameters import Columns, Space, Value
+from dse.storage.trials import Trial
+from dse.strategies.task import Inner, Task, meets
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -132,7 +133,7 @@ def nested_front(task: Task, trials: list[Trial], *, levels: Mapping[int, float]
 
 def _one_a_design(trials: list[Trial]) -> list[Trial]:
     """The last completed trial of every design at its highest fidelity."""
-    from dse.storage.trials import design_key
+    from dse.quality.measured import design_key
 
     kept: dict[str, Trial] = {}
     for trial in trials:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import carbon.device.profiles
 import carbon.operational.service
 from dse.problem.deployment import VARIABLE
-from dse.strategies.task import Columns, Task
+from dse.spaces.parameters import Columns
+from dse.strategies.task import Task
 
 if TYPE_CHECKING:
     from dse.evaluation.design_costs import DesignCosts

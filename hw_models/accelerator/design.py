@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def _check_order(levels: Sequence[MemoryLevel], where: str) -> None:
     for inner in levels[:-1]:
         if inner.kind != "sram":
             raise bad_value(f"levels.{inner.name}.kind", inner.kind, "sram: only the last level is a DRAM", where=where)
-    for inner, outer in zip(levels, levels[1:], strict=False):
+    for inner, outer in pairwise(levels):
         if outer.per_core and not inner.per_core:
             raise HardwareError(f"{where}: level {outer.name} is per core but lies outside level {inner.name}, which all cores share")
         if inner.bytes > outer.bytes:
@@ -349,7 +350,8 @@ class AcceleratorBatch:
         for key in ("area_mm2", "leakage_w"):
             resolved[key] = resolved[key] * full["chips"]
         shared: dict[str, Any] = {f"level_{f.name}": getattr(levels, f.name) for f in fields(Levels)}
-        return AcceleratorBatch(profile=profile, names=names, **shared, **full, **resolved)
+        arrays: dict[str, Any] = full | resolved
+        return AcceleratorBatch(profile=profile, names=names, **shared, **arrays)
 
     @staticmethod
     def of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
@@ -439,11 +441,14 @@ def given_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDAr
 
 def _levels_of(a: Accelerator) -> Levels:
     """What the levels of a design are, by the rules of its profile."""
-    names = [f.name for f in fields(Levels)]
-    found: dict[str, Any] = {
-        name: tuple(getattr(v, name.removesuffix("s") if name in ("names", "kinds") else name) for v in a.levels) for name in names
-    }
-    levels = Levels(**found)
+    levels = Levels(
+        names=tuple(v.name for v in a.levels),
+        kinds=tuple(v.kind for v in a.levels),
+        per_core=tuple(v.per_core for v in a.levels),
+        shared=tuple(v.shared for v in a.levels),
+        double_buffered=tuple(v.double_buffered for v in a.levels),
+        access_bytes=tuple(v.access_bytes for v in a.levels),
+    )
     if find_profile(a.profile).operand_buffers:
         levels = replace(levels, shared=(False, *levels.shared[1:]), double_buffered=(False,) * len(levels.shared))
     return levels

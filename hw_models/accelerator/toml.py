@@ -67,7 +67,8 @@ class Form:
     def tables(self) -> dict[str, dict[str, str]]:
         """{table of the file: {name there: field}}."""
         found: dict[str, dict[str, str]] = {}
-        for name, what in (*self.named.items(), *self.numbers.items()):
+        both: dict[str, Rule | Choice] = {**self.named, **self.numbers}
+        for name, what in both.items():
             if what.table is not None:
                 found.setdefault(what.table[0], {})[what.table[1]] = name
         return found

@@ -1,9 +1,9 @@
 """Designs of the `datacenter` family by closed forms: costs of millions of designs a second, and gradients of them (torch).
 
 Vector operations, area, leakage, clock, peak rate and the energies of all accesses are the formulas that cost a design exactly
-(`formulas.vector_unit`, `datacenter.assemble_die`, the tables). Matrix products, whose mapping is searched, take the bounds of
-`hw_models.twins.product_bounds`. With the namespace of numpy the cost is a screen for large numbers of designs; with torch's relaxed one it has
-gradients in every knob but the node, which is an enumerated choice (`hw_models.twins.technology`). What it finds is costed
+(`vector_unit`, `assemble_die`, the tables). Matrix products, whose mapping is searched, take the bounds of
+`hw_models.twins.product_bounds`. With the namespace of numpy the cost is a screen for large numbers of designs; with torch's relaxed
+one it has gradients in every knob but the node, which is an enumerated choice (`hw_models.twins.technology`). What it finds is costed
 exactly afterwards. Measured against the exact cost: docs/models/hardware.md.
 
 Several chips deal an operation and tell each other as in `hw_models.costs.chips`; a number of chips between two counts is divided by
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator.design import ArrayKind
+from hw_models.accelerator.fields import ArrayKind
 from hw_models.costs import precision
 from hw_models.costs.chips import _BY_ROWS as BY_ROWS
 from hw_models.costs.products import product_shapes

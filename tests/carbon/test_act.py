@@ -11,7 +11,7 @@ from carbon import CarbonError
 from carbon.device import device
 from carbon.embodied import act as embodied
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.operational import service as operational
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"

@@ -12,7 +12,7 @@ import pytest
 
 import carbon
 from carbon.analysis import report
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 
 DATA = resources.files("carbon").joinpath("data")
 TABLES = sorted(item.name for item in DATA.iterdir() if item.name.endswith(".csv"))

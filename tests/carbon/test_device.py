@@ -13,7 +13,7 @@ from carbon.analysis import validation
 from carbon.device import device, recipes
 from carbon.device.device import Device, Harvest
 from carbon.embodied import memory, packaging, yields
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 from carbon.factors.values import Values
 
 GPU = Harvest(144, 132, 0.6)

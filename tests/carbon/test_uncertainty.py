@@ -13,7 +13,7 @@ from carbon.analysis import estimate, robustness, uncertainty
 from carbon.analysis.uncertainty import Range
 from carbon.device import device
 from carbon.factors import grid
-from carbon.factors import table as factors
+from carbon.factors import tables as factors
 
 
 @given(st.tuples(st.floats(0, 1), st.floats(1, 2), st.floats(2, 5)))

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import hw_models.spaces
 from dse.exporters.design import ExportDesign, describe
-from hw_models.accelerator.design import Accelerator, ArrayKind, Dataflow
+from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.fields import ArrayKind, Dataflow
 from workloads import library
 from workloads.ops import Kind, Operation, OperationTable
 from workloads.records import Phase, Workload

@@ -8,8 +8,8 @@ from typing import Any
 
 from dse.problem.objectives import PRESETS, Constraint, Objective, parse_constraint
 from dse.problem.problem import Problem
-from dse.searches.sweep import SweepSummary
-from dse.storage.run_folder import Run
+from dse.run import Run
+from dse.storage.summary import SweepSummary
 
 SUPPORT_CYCLE = ("interpolated", "published", "interpolated", "interpolated", "extrapolated")
 

@@ -19,9 +19,9 @@ from dse_kernels.pareto import pareto_mask
 
 from dse.errors import UsageError
 from dse.storage.trials import RUNNING, Proposal, Trial
-from dse.strategies.amoo.feasible import neighbours_of, sample
 from dse.strategies.amoo.search import AmooSearch
-from dse.strategies.protocol import WAIT, Wait, draw, proposal_of, rng_of
+from dse.strategies.drawing import draw, neighbours_of, sample
+from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of
 from dse.strategies.task import Task, meets
 
 FloatArray = npt.NDArray[np.float64]

@@ -19,9 +19,9 @@ from dse.fronts.pareto import Front
 from dse.storage.trials import Proposal, Trial
 from dse.strategies.amoo.alignment import Alignment, alignment
 from dse.strategies.amoo.descent import descend
-from dse.strategies.amoo.feasible import neighbours_of, sample
 from dse.strategies.amoo.relaxed import Relaxed
-from dse.strategies.protocol import draw, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.drawing import draw, left_over, neighbours_of, sample
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task, meets
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dse.storage.trials import TrialStore, design_key
+from dse.quality.measured import design_key
+from dse.storage.trials import TrialStore
 from dse.strategies import NAMES, make
 from dse.strategies.driver import run
 from dse.strategies.protocol import AskTell, Wait, simulate
