@@ -12,12 +12,12 @@ from types import MappingProxyType
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.importers.collector import Collector, Value, copies_made, words
 from workloads.importers.module import check_understood
-from workloads.importers.onnx import shapes
 from workloads.importers.onnx.control import walk_control
 from workloads.importers.onnx.fused import FUSED
 from workloads.importers.onnx.info import Info, UnknownShapeError
 from workloads.importers.onnx.parameters import Parameters, stored_bits
 from workloads.importers.onnx.rows import PRODUCTS, STANDARD, Entry, OnnxRows, Rows, title_of
+from workloads.importers.onnx.shapes import infer, knows
 from workloads.importers.onnx.wire import (
     BITS,
     MAX_DEPTH,
@@ -268,10 +268,10 @@ class _Walk:
                 rows, outputs = special(self.rows, node, entries)
                 self._finish(node, entries, outputs, rows, scope)
                 return
-            if node.domain not in _KNOWN_DOMAINS or not shapes.knows(node.op_type):
+            if node.domain not in _KNOWN_DOMAINS or not knows(node.op_type):
                 self.leave_out(node, "no rule for the operator", entries, scope, known)
                 return
-            outputs = shapes.infer(node, infos)
+            outputs = infer(node, infos)
         except UnknownShapeError:
             if constant:
                 self._bind_constant(node, [known.get(name, Info(None)) for name in node.outputs], names, scope)

@@ -47,8 +47,6 @@ _COPIES = words(
     "Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample OneHot ReverseSequence MaxUnpool "
     "GridSample Col2Im"
 )
-    "Concat Tile Pad ScatterND ScatterElements Scatter DepthToSpace SpaceToDepth Resize Upsample OneHot ReverseSequence MaxUnpool GridSample Col2Im"
-)
 
 Rows = list[tuple[Operation, Sequence[str]]]
 
