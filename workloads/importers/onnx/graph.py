@@ -10,15 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from workloads.errors import WorkloadError, shorten, unknown_name
-from workloads.importers import onnx_shapes
-from workloads.importers.collector import Collector, Value, words
+from workloads.importers.collector import Collector, Value, copies_made, words
 from workloads.importers.module import check_understood
-from workloads.importers.onnx_rows import SPECIAL, STANDARD, Entry, OnnxRows, Rows, title_of
-from workloads.importers.onnx_shapes import Info, UnknownShapeError
-from workloads.importers.onnx_wire import (
+from workloads.importers.onnx.control import walk_control
+from workloads.importers.onnx.fused import FUSED
+from workloads.importers.onnx.info import Info, UnknownShapeError
+from workloads.importers.onnx.parameters import Parameters, stored_bits
+from workloads.importers.onnx.rows import PRODUCTS, STANDARD, Entry, OnnxRows, Rows, title_of
+from workloads.importers.onnx.shapes import infer, knows
+from workloads.importers.onnx.wire import (
     BITS,
-    FLOATING,
-    INTEGER_WEIGHTS,
     MAX_DEPTH,
     Graph,
     Model,
@@ -32,6 +33,8 @@ from workloads.records import Phase, Workload
 
 MAX_STEPS = 200_000
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "ai.onnx.ml")
+# What exporters write where an axis has no name: two such axes need not be equal.
+_UNNAMED = frozenset(("", "?", "*", "-1", "None"))
 _VIEWS = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Expand Cast CastLike Slice Split Dropout StopGradient")
 _SHAPE_ONLY = frozenset(("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Range"))
 
@@ -47,16 +50,16 @@ def import_onnx(
 ) -> Workload:
     """Return the workload of an ONNX file.
 
-    ``bind``: {name of a dynamic axis: size}; an axis without a name is ``input.index``. Parameters are the floating-point
-    initializers with more than one element, and quantised ones. Operators that are not understood, or whose shapes cannot be
-    inferred, are listed in ``Workload.not_understood`` with their counts; ``strict`` makes them an error. External data is
+    ``bind``: {name of a dynamic axis: size}; an axis without a name (or with "?" for one) is ``input.index``. Parameters are
+    as :mod:`workloads.importers.onnx.parameters` says. Operators that are not understood, or whose shapes cannot be inferred,
+    are listed in ``Workload.left_out`` with counts and reasons; ``strict`` makes them an error. External data is
     never read, and refused if it lies outside the file's folder. Raises WorkloadError naming the file.
     """
     file = Path(path)
     model = read_model(file)
     walk = _Walk(model, file, bind or {}, weight_bits, activation_bits, fused_attention)
     collector = walk.run()
-    check_understood(collector.not_understood, str(file), strict)
+    check_understood(collector.left_out(), str(file), strict)
     try:
         table = collector.table()
     except WorkloadError as error:
@@ -66,7 +69,8 @@ def import_onnx(
         family="imported",
         phases=(Phase("forward", table),),
         dimensions=MappingProxyType({**walk.bound, "weight_bits": weight_bits, "activation_bits": activation_bits}),
-        not_understood=MappingProxyType(dict(collector.not_understood)),
+        left_out=collector.left_out(),
+        assumptions=tuple(collector.assumptions),
     )
 
 
@@ -91,7 +95,7 @@ def _open_axes(info: ValueInfo) -> list[int]:
 
 def _axis_name(info: ValueInfo, axis: int) -> str:
     size = (info.dims or [])[axis]
-    return size if isinstance(size, str) else f"{info.name}.{axis}"
+    return size if isinstance(size, str) and size not in _UNNAMED else f"{info.name}.{axis}"
 
 
 class _Walk:
@@ -100,9 +104,9 @@ class _Walk:
     def __init__(self, model: Model, file: Path, bind: Mapping[str, int], weight_bits: int, activation_bits: int, fused: bool) -> None:
         self.model, self.file = model, file
         self.bound = self._bindings(bind)
-        self.sizes: dict[str, int] = {}
-        self._collect_parameters(model.graph)
-        self.collector = Collector(self.sizes, weight_bits, activation_bits, fused)
+        self._check_locations(model.graph)
+        self.parameters = Parameters(model)
+        self.collector = Collector(self.parameters.sizes, weight_bits, activation_bits, fused)
         self.rows = OnnxRows(self.collector)
         self.steps = 0
         self.roots = 0
@@ -126,19 +130,15 @@ class _Walk:
             raise WorkloadError(f"{self.file} has dynamic axes that are not bound: {listed}; bind each with --bind NAME=VALUE")
         return {name: int(size) for name, size in bind.items()}
 
-    def _collect_parameters(self, graph: Graph) -> None:
-        helpers = {name for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.inputs[1:]}
+    def _check_locations(self, graph: Graph) -> None:
         for tensor in graph.initializers:
             self._check_location(tensor)
-            floating = tensor.data_type in FLOATING and tensor.elements > 1 and tensor.name not in helpers
-            quantised = tensor.data_type in INTEGER_WEIGHTS and len(tensor.dims) >= 2
-            if floating or quantised:
-                self.sizes[tensor.name] = tensor.elements
         for node in graph.nodes:
-            if node.op_type == "MatMulNBits" and len(node.inputs) > 1 and node.inputs[1] in self.sizes:
-                self.sizes[node.inputs[1]] = int(node.attributes.get("N", 0)) * int(node.attributes.get("K", 0))
-                for name in node.inputs[2:4]:
-                    self.sizes.pop(name, None)
+            for value in node.attributes.values():
+                if isinstance(value, Graph):
+                    self._check_locations(value)
+                elif isinstance(value, Tensor):
+                    self._check_location(value)
 
     def _check_location(self, tensor: Tensor) -> None:
         """External data is not needed, but a file that points out of its folder is not to be trusted."""
@@ -156,7 +156,7 @@ class _Walk:
                 f"path inside the folder of the file"
             )
 
-    def _new_root(self) -> int:
+    def new_root(self) -> int:
         self.roots += 1
         return self.roots
 
@@ -168,8 +168,8 @@ class _Walk:
             dims = None if info.dims is None else tuple(self._dimension(info, axis) for axis in range(len(info.dims)))
             if dims is not None and math.prod(dims) > 2**48:
                 raise WorkloadError(f"{self.file}: input {info.name!r} has shape {dims}, which is more than 2^48 elements")
-            scope[info.name] = Entry(Info(dims, info.data_type), Value(dims or (), self._new_root()))
-        self._walk(graph, scope, 0)
+            scope[info.name] = Entry(Info(dims, info.data_type), Value(dims or (), self.new_root()))
+        self.walk(graph, scope, 0)
         return self.collector
 
     def _dimension(self, info: ValueInfo, axis: int) -> int:
@@ -189,7 +189,7 @@ class _Walk:
 
     # ---- nodes ----
 
-    def _walk(self, graph: Graph, scope: dict[str, Entry], depth: int) -> None:
+    def walk(self, graph: Graph, scope: dict[str, Entry], depth: int) -> None:
         if depth > MAX_DEPTH:
             raise WorkloadError(f"{self.file} nests graphs and functions deeper than {MAX_DEPTH}")
         for tensor in graph.initializers:
@@ -199,9 +199,8 @@ class _Walk:
             self._node(node, scope, known, depth)
 
     def _stored(self, tensor: Tensor) -> Entry:
-        names = (tensor.name,) if tensor.name in self.sizes else ()
-        bits = BITS.get(tensor.data_type, 0) if tensor.data_type in INTEGER_WEIGHTS else 0
-        value = Value(tensor.dims, self._new_root(), True, names, bits)
+        name = self.parameters.names.get(id(tensor))
+        value = Value(tensor.dims, self.new_root(), True, () if name is None else (name,), stored_bits(tensor))
         return Entry(Info(tensor.dims, tensor.data_type, tensor.value), value)
 
     def _node(self, node: Node, scope: dict[str, Entry], known: Mapping[str, Info], depth: int) -> None:
@@ -218,8 +217,10 @@ class _Walk:
         try:
             if (node.domain, node.op_type) in self.model.functions:
                 self._function(node, entries, scope, depth)
-            elif node.op_type == "If" and node.domain in STANDARD:
-                self._if(node, entries, scope, known, depth)
+            elif node.op_type in ("If", "Loop", "Scan") and node.domain in STANDARD:
+                self._control(node, entries, scope, known, depth)
+            elif node.op_type == "Constant" and isinstance(stored := node.attributes.get("value"), Tensor) and node.outputs:
+                scope[node.outputs[0]] = self._stored(stored)
             else:
                 self._plain(node, entries, scope, known)
         except WorkloadError:
@@ -248,53 +249,49 @@ class _Walk:
         for outside, inside in zip(node.outputs, function.outputs, strict=False):
             scope[outside] = inner[inside]
 
-    def _if(self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info], depth: int) -> None:
-        condition = entries[0].info.value if entries and entries[0] is not None else None
-        if condition is None:
-            self._unknown(node, "If", entries, scope, known)
-            return
-        branch = node.attributes.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
-        if not isinstance(branch, Graph):
-            raise NodeError("a branch is missing")
-        inner = dict(scope)
-        self._walk(branch, inner, depth + 1)
-        for outside, info in zip(node.outputs, branch.outputs, strict=False):
-            scope[outside] = inner[info.name]
+    def _control(self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info], depth: int) -> None:
+        start = self.collector.mark()
+        try:
+            walk_control(self, node, entries, scope, known, depth)
+        except UnknownShapeError:
+            self.collector.cut(start)
+            self.leave_out(node, "its shapes depend on data", entries, scope, known)
 
     def _plain(self, node: Node, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info]) -> None:
         present = [entry for entry in entries if entry is not None]
         names = tuple(dict.fromkeys(name for entry in present for name in entry.value.parameters))
         constant = all(entry.value.constant for entry in present)
         infos = [entry.info if entry is not None else None for entry in entries]
-        special = SPECIAL.get(node.op_type) if node.domain in _KNOWN_DOMAINS else None
+        special = FUSED.get(node.op_type) if node.domain in _KNOWN_DOMAINS else None
         try:
             if special is not None:
                 rows, outputs = special(self.rows, node, entries)
                 self._finish(node, entries, outputs, rows, scope)
                 return
-            if node.domain not in _KNOWN_DOMAINS or not onnx_shapes.knows(node.op_type):
-                self._unknown(node, node.op_type, entries, scope, known)
+            if node.domain not in _KNOWN_DOMAINS or not knows(node.op_type):
+                self.leave_out(node, "no rule for the operator", entries, scope, known)
                 return
-            outputs = onnx_shapes.infer(node, infos)
+            outputs = infer(node, infos)
         except UnknownShapeError:
             if constant:
                 self._bind_constant(node, [known.get(name, Info(None)) for name in node.outputs], names, scope)
                 return
-            self._unknown(node, f"{node.op_type} (shape unknown)", entries, scope, known)
+            self.leave_out(node, "its shape depends on data or on an operator that is left out", entries, scope, known)
             return
         for info in outputs:
             if info.shape is not None and math.prod(info.shape) > 2**48:
                 raise NodeError(f"its result has shape {info.shape}, more than 2^48 elements")
         if node.op_type in _VIEWS and present:
             source = present[0].value
+            shared = source.shared * (copies_made(source.shape, outputs[0].known()) if node.op_type == "Expand" else 1)
             for name, info in zip(node.outputs, outputs, strict=False):
-                value = Value(info.known(), source.root, constant, names, source.bits)
+                value = Value(info.known(), source.root, constant, names, source.bits, shared)
                 scope[name] = Entry(info, value)
             return
         if node.op_type in ("DequantizeLinear", "QuantizeLinear") and present:
             self._quantisation(node, present[0], outputs, constant, names, scope)
             return
-        executed = bool(names) and node.op_type in ("MatMul", "Gemm", "Conv", "Einsum")
+        executed = bool(names) and node.op_type in PRODUCTS
         if (constant and not executed) or node.op_type in _SHAPE_ONLY:
             self._bind_constant(node, outputs, names, scope)
             return
@@ -302,10 +299,10 @@ class _Walk:
 
     def _bind_constant(self, node: Node, outputs: Sequence[Info], names: tuple[str, ...], scope: dict[str, Entry]) -> None:
         for name, info in zip(node.outputs, outputs, strict=False):
-            scope[name] = Entry(info, Value(info.shape or (), self._new_root(), True, names))
+            scope[name] = Entry(info, Value(info.shape or (), self.new_root(), True, names))
 
     def _finish(self, node: Node, entries: Sequence[Entry | None], outputs: Sequence[Info], rows: Rows, scope: dict[str, Entry]) -> None:
-        root = self._new_root()
+        root = self.new_root()
         results = [Value(info.shape or (), root) for info in outputs]
         for name, info, value in zip(node.outputs, outputs, results, strict=False):
             scope[name] = Entry(info, value)
@@ -322,14 +319,17 @@ class _Walk:
     ) -> None:
         """A step of quantisation: the values keep their bits, an activation costs an elementwise operation."""
         bits = BITS.get(first.info.data_type if node.op_type == "DequantizeLinear" else outputs[0].data_type, 8)
-        value = Value(outputs[0].known(), self._new_root(), constant, names, bits)
+        value = Value(outputs[0].known(), self.new_root(), constant, names, bits)
         scope[node.outputs[0]] = Entry(outputs[0], value)
         if not constant:
             function = "dequantize" if node.op_type == "DequantizeLinear" else "quantize"
             row = self.collector.elementwise(title_of(node, names), function, value.shape, 1)
             self.collector.add([(row, names)], [first.value], [value])
 
-    def _unknown(self, node: Node, label: str, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info]) -> None:
+    def leave_out(
+        self, node: Node, reason: str, entries: Sequence[Entry | None], scope: dict[str, Entry], known: Mapping[str, Info]
+    ) -> None:
+        """Note a node that gets no row; its results are what the file says of them."""
         domain = f"{node.domain}." if node.domain not in STANDARD else ""
-        self.collector.not_understood[shorten(f"{domain}{label}")] += 1
+        self.collector.leave_out(f"{domain}{node.op_type}", reason)
         self._finish(node, entries, [known.get(name, Info(None)) for name in node.outputs], [], scope)

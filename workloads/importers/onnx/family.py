@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workloads.family import Builder, Family
-from workloads.importers.onnx_graph import import_onnx
+from workloads.importers.onnx.graph import import_onnx
 from workloads.knobs import Knob
 from workloads.records import Workload
 

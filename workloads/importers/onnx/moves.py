@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads.importers.onnx_shapes import (
+from workloads.importers.onnx.info import (
     Info,
     Inputs,
     Rule,
@@ -19,7 +19,7 @@ from workloads.importers.onnx_shapes import (
     need,
     sound,
 )
-from workloads.importers.onnx_wire import SMALL, Node, NodeError, Tensor
+from workloads.importers.onnx.wire import SMALL, Node, NodeError, Tensor
 
 
 def _shape(node: Node, inputs: Inputs) -> list[Info]:

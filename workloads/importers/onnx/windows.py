@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workloads.importers.onnx_shapes import Info, Inputs, Rule, UnknownShapeError, ints, need, sound
-from workloads.importers.onnx_wire import Node, NodeError
+from workloads.importers.onnx.info import Info, Inputs, Rule, UnknownShapeError, axis_of, ints, need, sound
+from workloads.importers.onnx.wire import Node, NodeError
 
 
 def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> list[int]:
@@ -41,7 +41,11 @@ def _conv(node: Node, inputs: Inputs) -> list[Info]:
 def _conv_transpose(node: Node, inputs: Inputs) -> list[Info]:
     x, weight = need(inputs, 0).known(), need(inputs, 1).known()
     rank = len(x) - 2
-    if "output_shape" in node.attributes:
+    same = str(node.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+    if same and "output_shape" not in node.attributes:
+        strides = [int(item) for item in node.attributes.get("strides") or [1] * rank]
+        spatial = [size * stride for size, stride in zip(x[2:], strides, strict=True)]
+    elif "output_shape" in node.attributes:
         spatial = [int(item) for item in node.attributes["output_shape"]][-rank:]
     else:
         strides = [int(item) for item in node.attributes.get("strides") or [1] * rank]
@@ -70,14 +74,61 @@ def _global_pool(node: Node, inputs: Inputs) -> list[Info]:
 
 
 def _resize(node: Node, inputs: Inputs) -> list[Info]:
+    """Upsample of opsets 1 (height_scale), 7 (scales attribute) and 9 (input); Resize of opset 10 (X, scales) and 11 on."""
     first = need(inputs, 0)
     x = first.known()
+    axes = [axis_of(int(item), len(x)) for item in node.attributes.get("axes") or range(len(x))]
     if len(inputs) > 3 and inputs[3] is not None:
-        return [Info(sound(ints(inputs, 3)), first.data_type)]
-    scales = need(inputs, 1 if node.op_type == "Upsample" else 2).value
-    if scales is None or scales.size != len(x):
-        raise UnknownShapeError
-    return [Info(sound([math.floor(size * float(scale)) for size, scale in zip(x, scales, strict=True)]), first.data_type)]
+        sizes = dict(zip(axes, ints(inputs, 3), strict=True))
+        return [Info(sound([sizes.get(axis, size) for axis, size in enumerate(x)]), first.data_type)]
+    if "height_scale" in node.attributes and len(x) == 4:
+        listed = [1.0, 1.0, float(node.attributes["height_scale"]), float(node.attributes.get("width_scale", 1.0))]
+    elif "scales" in node.attributes:
+        listed = [float(item) for item in node.attributes["scales"]]
+    else:
+        value = need(inputs, 1 if node.op_type == "Upsample" or len(inputs) < 3 else 2).value
+        if value is None:
+            raise UnknownShapeError
+        listed = [float(item) for item in value.reshape(-1)]
+    if len(listed) != len(axes):
+        raise NodeError(f"{len(listed)} scales do not fit {len(axes)} axes")
+    scales = dict(zip(axes, listed, strict=True))
+    return [Info(sound([math.floor(size * scales.get(axis, 1.0)) for axis, size in enumerate(x)]), first.data_type)]
+
+
+def _max_unpool(node: Node, inputs: Inputs) -> list[Info]:
+    first = need(inputs, 0)
+    x = first.known()
+    if len(inputs) > 2 and inputs[2] is not None:
+        return [Info(sound(ints(inputs, 2)), first.data_type)]
+    kernel = [int(item) for item in node.attributes["kernel_shape"]]
+    strides = [int(item) for item in node.attributes.get("strides") or [1] * len(kernel)]
+    pads = [int(item) for item in node.attributes.get("pads") or [0] * (2 * len(kernel))]
+    spatial = [
+        (size - 1) * stride + wide - before - after
+        for size, stride, wide, before, after in zip(x[2:], strides, kernel, pads, pads[len(kernel) :], strict=False)
+    ]
+    return [Info(sound((*x[:2], *spatial)), first.data_type)]
+
+
+def _regions(node: Node, inputs: Inputs) -> list[Info]:
+    """RoiAlign and MaxRoiPool: one picture of a fixed size for every region."""
+    x, regions = need(inputs, 0).known(), need(inputs, 1).known()
+    if node.op_type == "MaxRoiPool":
+        high, wide = (int(item) for item in node.attributes["pooled_shape"])
+    else:
+        high, wide = (int(node.attributes.get(name, 1)) for name in ("output_height", "output_width"))
+    return [Info(sound((regions[0], x[1], high, wide)), need(inputs, 0).data_type)]
+
+
+def _grid_sample(node: Node, inputs: Inputs) -> list[Info]:
+    x, grid = need(inputs, 0).known(), need(inputs, 1).known()
+    return [Info((*x[:2], *grid[1:-1]), need(inputs, 0).data_type)]
+
+
+def _col_to_image(node: Node, inputs: Inputs) -> list[Info]:
+    x, size, block = need(inputs, 0).known(), ints(inputs, 1), ints(inputs, 2)
+    return [Info(sound((x[0], x[1] // max(1, math.prod(block)), *size)), need(inputs, 0).data_type)]
 
 
 def _depth_space(node: Node, inputs: Inputs) -> list[Info]:
@@ -89,10 +140,14 @@ def _depth_space(node: Node, inputs: Inputs) -> list[Info]:
 
 
 WINDOW_RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv", "FusedConv"), _conv),
+    **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv", "FusedConv", "DeformConv"), _conv),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _pool),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _global_pool),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool"), _global_pool),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
+    **dict.fromkeys(("RoiAlign", "MaxRoiPool"), _regions),
+    "MaxUnpool": _max_unpool,
+    "GridSample": _grid_sample,
+    "Col2Im": _col_to_image,
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _depth_space),
     "ConvTranspose": _conv_transpose,
 }

@@ -6,10 +6,8 @@ come out exactly. A function here takes the inputs of a node and gives its outpu
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,106 +15,56 @@ import numpy.typing as npt
 
 from workloads.importers.collector import words
 from workloads.importers.einsum import einsum_result
-from workloads.importers.onnx_wire import SMALL, Node, NodeError
-
-Shape = tuple[int, ...]
-
-
-class UnknownShapeError(Exception):
-    """The shape of an output depends on data, or on a tensor whose shape is unknown."""
-
-
-@dataclass
-class Info:
-    """What is known of a tensor: shape (None: unknown), element type, value if it is small and constant."""
-
-    shape: Shape | None
-    data_type: int = 1
-    value: npt.NDArray[Any] | None = None
-
-    def known(self) -> Shape:
-        """The shape, or UnknownShapeError."""
-        if self.shape is None:
-            raise UnknownShapeError
-        return self.shape
-
-
-Inputs = Sequence["Info | None"]
-Rule = Callable[[Node, Inputs], list[Info]]
+from workloads.importers.onnx.info import (
+    Info,
+    Inputs,
+    Rule,
+    Shape,
+    UnknownShapeError,
+    axes_of,
+    axis_of,
+    broadcast,
+    fused_matmul_shapes,
+    ints,
+    need,
+    same,
+    sound,
+)
+from workloads.importers.onnx.moves import MOVE_RULES
+from workloads.importers.onnx.windows import WINDOW_RULES
+from workloads.importers.onnx.wire import SMALL, Node, NodeError
 
 
 def infer(node: Node, inputs: Inputs) -> list[Info]:
     """Return the outputs of a node. Raises KeyError for an unknown operator, UnknownShapeError where shapes cannot be known."""
     # Values of a hostile file may be infinite or too large for their type; what comes out of them is checked as a shape.
     with np.errstate(all="ignore"):
-        return _all_rules()[node.op_type](node, inputs)
+        return RULES[node.op_type](node, inputs)
 
 
 def knows(op_type: str) -> bool:
     """Whether there is a rule for an operator."""
-    return op_type in _all_rules()
+    return op_type in RULES
 
 
-@functools.cache
-def _all_rules() -> dict[str, Rule]:
-    from workloads.importers.onnx_moves import MOVE_RULES
-    from workloads.importers.onnx_windows import WINDOW_RULES
-
-    return {**RULES, **MOVE_RULES, **WINDOW_RULES}
-
-
-def broadcast(shapes: Sequence[Shape]) -> Shape:
-    """The shape that numpy broadcasting gives."""
-    rank = max((len(shape) for shape in shapes), default=0)
-    result = []
-    for axis in range(-rank, 0):
-        sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
-        if len(sizes) > 1:
-            raise NodeError(f"shapes {list(shapes)} do not broadcast")
-        result.append(sizes.pop() if sizes else 1)
-    return tuple(result)
-
-
-def need(inputs: Inputs, index: int) -> Info:
-    if index >= len(inputs) or inputs[index] is None:
-        raise NodeError(f"input {index} is missing")
-    item = inputs[index]
-    assert item is not None
-    return item
-
-
-def ints(inputs: Inputs, index: int) -> list[int]:
-    """Value of an input that must be known integers."""
-    value = need(inputs, index).value
-    if value is None:
-        raise UnknownShapeError
-    return [int(item) for item in value.reshape(-1)]
-
-
-def axes_of(node: Node, inputs: Inputs, index: int = 1) -> list[int] | None:
-    """Axes given as an attribute (older opsets) or as an input."""
-    if "axes" in node.attributes:
-        return [int(item) for item in node.attributes["axes"]]
-    if index < len(inputs) and inputs[index] is not None:
-        return ints(inputs, index)
-    return None
-
-
-def axis_of(axis: int, rank: int) -> int:
-    if not -rank <= axis < max(rank, 1):
-        raise NodeError(f"axis {axis} does not exist in {rank} axes")
-    return axis + rank if axis < 0 else axis
-
-
-def _keep(value: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    return value if value is not None and value.size <= SMALL else None
+def _aligned(node: Node, present: list[Info]) -> list[Info]:
+    """The operands as broadcasting before opset 7 lined them up: the second from axis ``axis`` on, or at the end."""
+    if not node.attributes.get("broadcast") or len(present) != 2:
+        return present
+    first, second = present[0].known(), present[1].known()
+    after = len(first) - int(node.attributes.get("axis", len(first) - len(second))) - len(second)
+    if after <= 0:
+        return present
+    shape = (*second, *((1,) * after))
+    value = present[1].value
+    return [present[0], Info(shape, present[1].data_type, value.reshape(shape) if value is not None else None)]
 
 
 def _evaluated(function: Callable[..., Any]) -> Rule:
     """Elementwise operator: broadcast shape, value where all inputs have one."""
 
     def rule(node: Node, inputs: Inputs) -> list[Info]:
-        present = [item for item in inputs if item is not None]
+        present = _aligned(node, [item for item in inputs if item is not None])
         shape = broadcast([item.known() for item in present])
         value = None
         if all(item.value is not None for item in present) and math.prod(shape) <= SMALL:
@@ -144,14 +92,8 @@ def _compared(function: Callable[..., Any]) -> Rule:
     return rule
 
 
-def same(node: Node, inputs: Inputs) -> list[Info]:
-    """Outputs shaped as the first input."""
-    first = need(inputs, 0)
-    return [Info(first.known(), first.data_type)] * max(1, len(node.outputs))
-
-
 def _elementwise(node: Node, inputs: Inputs) -> list[Info]:
-    present = [item for item in inputs if item is not None]
+    present = _aligned(node, [item for item in inputs if item is not None])
     return [Info(broadcast([item.known() for item in present]), present[0].data_type)]
 
 
@@ -161,21 +103,19 @@ def _pass(node: Node, inputs: Inputs) -> list[Info]:
     return result + [Info(first.known(), 9)] * (len(node.outputs) - 1)
 
 
+_TYPE_NAMES = {"FLOAT": 1, "INT32": 6, "INT64": 7, "BOOL": 9, "FLOAT16": 10, "DOUBLE": 11, "INT8": 3, "UINT8": 2}
+
+
 def _cast(node: Node, inputs: Inputs) -> list[Info]:
     first = need(inputs, 0)
-    to = int(node.attributes.get("to", need(inputs, 1).data_type if node.op_type == "CastLike" else 1))
+    wanted = node.attributes.get("to", need(inputs, 1).data_type if node.op_type == "CastLike" else 1)
+    to = _TYPE_NAMES.get(wanted, 1) if isinstance(wanted, str) else int(wanted)  # a name before opset 6
     value = first.value
     if value is not None:
         kind = {7: np.int64, 6: np.int32, 9: np.bool_, 11: np.float64}.get(to, np.float32)
         with np.errstate(all="ignore"):
             value = value.astype(kind)
     return [Info(first.known(), to, value)]
-
-
-def sound(shape: Sequence[int]) -> Shape:
-    if any(size < 0 for size in shape):
-        raise NodeError(f"shape {tuple(shape)} has a negative size")
-    return tuple(int(size) for size in shape)
 
 
 def _reduce(node: Node, inputs: Inputs) -> list[Info]:
@@ -229,12 +169,12 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
 def _matmul(node: Node, inputs: Inputs) -> list[Info]:
     second = 3 if node.op_type == "QLinearMatMul" else 1
     a, b = need(inputs, 0), need(inputs, second)
-    data_type = 6 if node.op_type == "MatMulInteger" else a.data_type
-    return [Info(matmul_shape(a.known(), b.known()), data_type)]
+    data_type = {"MatMulInteger": 6, "MatMulIntegerToFloat": 1}.get(node.op_type, a.data_type)
+    return [Info(matmul_shape(*fused_matmul_shapes(node, a.known(), b.known())), data_type)]
 
 
 def _gemm(node: Node, inputs: Inputs) -> list[Info]:
-    a, b = need(inputs, 0).known(), need(inputs, 1).known()
+    a, b = need(inputs, 0).known(), need(inputs, 3 if node.op_type == "QGemm" else 1).known()
     if len(a) != 2 or len(b) != 2:
         raise NodeError(f"Gemm takes matrices, got shapes {a} and {b}")
     m, k = (a[1], a[0]) if node.attributes.get("transA") else a
@@ -250,6 +190,11 @@ def _einsum(node: Node, inputs: Inputs) -> list[Info]:
     if result is None:
         raise UnknownShapeError
     return [Info(result, need(inputs, 0).data_type)]
+
+
+def _quantised_binary(node: Node, inputs: Inputs) -> list[Info]:
+    a, b = need(inputs, 0), need(inputs, 3)
+    return [Info(broadcast([a.known(), b.known()]), a.data_type)]
 
 
 def _dequantize(node: Node, inputs: Inputs) -> list[Info]:
@@ -276,12 +221,16 @@ _COMPARISONS: dict[str, Callable[..., Any]] = {
 _PLAIN_ELEMENTWISE = words(
     "Sum Mean Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Tanh Sigmoid Relu Gelu LeakyRelu "
     "HardSigmoid HardSwish Softplus Softsign Elu Selu Celu PRelu Mish ThresholdedRelu Swish IsNaN IsInf BitShift "
-    "BitwiseAnd BitwiseOr BitwiseXor BitwiseNot FastGelu BiasGelu QuickGelu Shrink"
+    "BitwiseAnd BitwiseOr BitwiseXor BitwiseNot FastGelu BiasGelu QuickGelu Shrink BiasAdd ImageScaler"
 )
+_QUANTISED_BINARY = words("QLinearAdd QLinearMul")
+_MATMULS = words("MatMul MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul DynamicQuantizeMatMul MatMulIntegerToFloat")
 _SAME = words(
     "Softmax LogSoftmax Hardmax InstanceNormalization GroupNormalization LpNormalization LRN "
     "MeanVarianceNormalization CumSum Trilu ScatterND ScatterElements Scatter RotaryEmbedding Clip EyeLike "
-    "RandomNormalLike RandomUniformLike ReverseSequence Bernoulli"
+    "RandomNormalLike RandomUniformLike ReverseSequence Bernoulli QLinearSigmoid QLinearLeakyRelu QLinearSoftmax "
+    "GroupNorm BiasDropout "
+    "BiasSoftmax"
 )
 
 _REDUCTIONS = words("ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare")
@@ -295,6 +244,8 @@ def _fold(function: Callable[..., Any], items: Sequence[Any]) -> Any:
 
 
 RULES: dict[str, Rule] = {
+    **MOVE_RULES,
+    **WINDOW_RULES,
     **{name: _evaluated(function) for name, function in _BINARY.items()},
     **{name: _compared(function) for name, function in _COMPARISONS.items()},
     **dict.fromkeys(_PLAIN_ELEMENTWISE, _elementwise),
@@ -303,12 +254,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
-    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul"), _matmul),
+    **dict.fromkeys(_MATMULS, _matmul),
     **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear"), _quantize),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "BatchNormalization"), same),
     "Where": _where,
     "TopK": _top_k,
-    "Gemm": _gemm,
+    **dict.fromkeys(("Gemm", "FusedGemm", "QGemm"), _gemm),
     "Einsum": _einsum,
     "DequantizeLinear": _dequantize,
+    **dict.fromkeys(_QUANTISED_BINARY, _quantised_binary),
 }
