@@ -14,7 +14,6 @@ import time
 import numpy as np
 import scipy.sparse as smat
 from pecos.xmc import Indexer, LabelEmbeddingFactory
-from pecos.xmc.base import HierarchicalMLModel
 from pecos.xmc.xlinear.model import XLinearModel
 
 FORMATS = {"csc": "CSC", "hash": "HASH_CHUNKED", "binary": "BINARY_SEARCH_CHUNKED"}
@@ -38,7 +37,7 @@ def open_model(folder, queries, format):
 
 
 def predict(X, beam, topk, post_processor=None, threads=1):
-    kwargs = dict(beam_size=beam, only_topk=topk, threads=threads)
+    kwargs = {"beam_size": beam, "only_topk": topk, "threads": threads}
     if post_processor:
         kwargs["post_processor"] = post_processor
     return state["model"].predict(X, **kwargs)

@@ -99,7 +99,7 @@ class Tree:
         labels, scores = np.empty((start.size - 1, width), np.int32), np.empty((start.size - 1, width), np.float32)
         if threads < 1:
             raise ModelError(f"threads {threads} is not positive")
-        with _named(self._name):
+        with _Named(self._name):
             arguments = (_count(beam, "beam", 0), width, min(threads, 256), post_processor)
             self._kernel.predict(start, feature, value, *arguments, labels, scores)
         return labels, scores
@@ -115,8 +115,8 @@ class Tree:
     ) -> tuple[IntArray, FloatArray]:
         """Labels (topk,) and scores (topk,) of one query: ascending ``indices`` (int32) and their ``values`` (float32).
 
-        The kernel's scratch is kept between calls of a thread. With ``out``, a pair of arrays of these shapes that is filled and returned,
-        nothing is allocated.
+        The kernel's scratch is kept between calls of a thread. With ``out``, a pair of arrays of these shapes that is filled and
+        returned, nothing is allocated.
         """
         labels, scores = out if out is not None else (np.empty(topk, np.int32), np.empty(topk, np.float32))
         try:
@@ -140,7 +140,7 @@ class Tree:
             bad = feature.min() if feature.min() < 0 else feature.max()
             raise ModelError(f"{self._name}: X: feature {bad} is not in 0..{self.features - 1}")
         beam, topk = _count(beam, "beam", 0), _count(topk, "topk", 0)
-        with _named(self._name):
+        with _Named(self._name):
             arguments = (feature.astype(np.int32), value.astype(np.float32), beam, topk, post_processor, labels, scores)
             self._kernel.predict_one(*arguments)
         return labels, scores
@@ -155,15 +155,15 @@ class Tree:
     ) -> dict[str, npt.NDArray[np.int64]]:
         """Exact counts of every query, int64 (n,), or (n, levels) with ``by_level``.
 
-        ``macs`` multiply-adds of a feature with a stored weight (the bias, one addition a label, is not among them); ``row_probes`` features
-        looked up in chunks; ``row_hits`` of them found; ``chunks`` visited; ``labels_scored`` nodes whose score was computed;
-        ``bytes`` read from the tree, again and again where it is read again; ``unique_lines`` distinct lines of 64 bytes among them (of each
-        level); ``dependent_depth`` reads whose address comes out of the read before them, four a level: the parent's chunks, the
+        ``macs`` multiply-adds of a feature with a stored weight (the bias, one addition a label, is not among them); ``row_probes``
+        features looked up in chunks; ``row_hits`` of them found; ``chunks`` visited; ``labels_scored`` nodes whose score was computed;
+        ``bytes`` read from the tree, again and again where it is read again; ``unique_lines`` distinct lines of 64 bytes among them (of
+        each level); ``dependent_depth`` reads whose address comes out of the read before them, four a level: the parent's chunks, the
         chunk's head, the bucket's offset, the record.
         """
         start, feature, value = self._queries(X)
         counts = np.zeros((start.size - 1, self.depth, len(COUNTERS)), np.int64)
-        with _named(self._name):
+        with _Named(self._name):
             width = _count(topk, "topk", int(self._levels[-1]["only_topk"]))
             self._kernel.count(start, feature, value, _count(beam, "beam", 0), width, post_processor, counts)
         chosen = counts if by_level else counts.sum(axis=1)
@@ -185,7 +185,7 @@ class Tree:
         )
 
 
-class _named:
+class _Named:
     """Errors of the kernel with the tree's name before them."""
 
     def __init__(self, name: str) -> None:
@@ -223,8 +223,8 @@ def save(ranker: Ranker, path: str | Path, weights: str = "float32") -> Path:
 
 
 def load(folder: str | Path, weights: str = "float32") -> Tree:
-    """Open a tree: a ``.xmc`` file or a folder with ``tree.xmc`` is mapped (milliseconds, pages shared between processes); a folder as PECOS
-    saves it is read and laid out anew, with ``weights`` float32, float16 or int8.
+    """Open a tree: a ``.xmc`` file or a folder with ``tree.xmc`` is mapped (milliseconds, pages shared between processes); a folder as
+    PECOS saves it is read and laid out anew, with ``weights`` float32, float16 or int8.
 
     Raises ModelError naming file and field; FileNotFoundError where there is nothing to open.
     """

@@ -23,16 +23,39 @@ VALUES = ("float32", "float16", "int8")
 CHUNK_COLUMNS = 256
 LINE = 64
 FILE_HEADER = np.dtype(
-    [("magic", "S8"), ("levels", "<u4"), ("values", "<u4"), ("features", "<u8"), ("labels", "<u8"), ("leaves", "<u8"), ("bytes", "<u8")]
-    + [("hash_bits", "<u4"), ("reserved", "<u4"), ("labels_offset", "<u8"), ("unused", "<u8", 8)]
+    [
+        ("magic", "S8"),
+        ("levels", "<u4"),
+        ("values", "<u4"),
+        ("features", "<u8"),
+        ("labels", "<u8"),
+        ("leaves", "<u8"),
+        ("bytes", "<u8"),
+        ("hash_bits", "<u4"),
+        ("reserved", "<u4"),
+        ("labels_offset", "<u8"),
+        ("unused", "<u8", 8),
+    ]
 )
 LEVEL_HEADER = np.dtype(
-    [(name, "<u8") for name in ("parents", "nodes", "chunks", "nonzeros", "parent_offset", "chunk_offset", "bias_offset", "scale_offset")]
-    + [("blob_offset", "<u8"), ("blob_bytes", "<u8"), ("bias", "<f4"), ("only_topk", "<u4"), ("post_processor", "S24")]
+    [
+        *((name, "<u8") for name in ("parents", "nodes", "chunks", "nonzeros", "parent_offset", "chunk_offset", "bias_offset")),
+        *((name, "<u8") for name in ("scale_offset", "blob_offset", "blob_bytes")),
+        *(("bias", "<f4"), ("only_topk", "<u4"), ("post_processor", "S24")),
+    ]
 )
 CHUNK_HEAD = np.dtype(
-    [("start", "<u8"), ("first", "<u4"), ("rows", "<u4"), ("bytes", "<u4"), ("nonzeros", "<u4"), ("width", "<u2")]
-    + [("log_buckets", "u1"), ("key_bytes", "u1"), ("reserved", "<u4")]
+    [
+        ("start", "<u8"),
+        ("first", "<u4"),
+        ("rows", "<u4"),
+        ("bytes", "<u4"),
+        ("nonzeros", "<u4"),
+        ("width", "<u2"),
+        ("log_buckets", "u1"),
+        ("key_bytes", "u1"),
+        ("reserved", "<u4"),
+    ]
 )
 
 

@@ -98,9 +98,8 @@ def read_csc(path: Path, *, sort: bool = True) -> sparse.csc_matrix:
         raise ModelError(f"{path}: data of type {data.dtype} is not real numbers")
     major, minor = (columns, rows) if kind == "csc" else (rows, columns)
     if indptr.size != major + 1 or indptr[0] != 0 or indptr[-1] != indices.size or (indptr[1:] < indptr[:-1]).any():
-        raise ModelError(
-            f"{path}: indptr ({indptr.size} entries for {major} {'columns' if kind == 'csc' else 'rows'}) does not rise from 0 to {indices.size}"
-        )
+        along = "columns" if kind == "csc" else "rows"
+        raise ModelError(f"{path}: indptr ({indptr.size} entries for {major} {along}) does not rise from 0 to {indices.size}")
     if indices.size != data.size:
         raise ModelError(f"{path}: {indices.size} indices, {data.size} data")
     if indices.size and (indices.min() < 0 or indices.max() >= minor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def _counted(ranker: xmc.Ranker, queries: sparse.csr_matrix, beam: int, topk: in
                 children = level.parents.indices[level.parents.indptr[node] : level.parents.indptr[node + 1]]
                 parts = -(-len(children) // 256)
                 edges = [i * len(children) // parts for i in range(parts + 1)] if parts else [0]
-                for a, b in zip(edges[:-1], edges[1:], strict=True):
+                for a, b in itertools.pairwise(edges):
                     chunks += 1
                     scored += b - a
                     probes += len(held)

@@ -73,7 +73,8 @@ def _draw(shape: Shape, rng: np.random.Generator, size: tuple[int, int]) -> IntA
     flat = 1.0 - shape.zipf
     top = float(shape.features + 1) ** flat
     rank = (1.0 + rng.random(size) * (top - 1.0)) ** (1.0 / flat)
-    return np.minimum(rank.astype(np.int64) - 1, shape.features - 1) * _stride(shape.features) % shape.features
+    scattered: IntArray = np.minimum(rank.astype(np.int64) - 1, shape.features - 1) * _stride(shape.features) % shape.features
+    return scattered
 
 
 def _stride(features: int) -> int:
@@ -172,7 +173,7 @@ def queries(shape: Shape, count: int, features: int = 36, own: float = 0.6, seed
     ends = np.cumsum(sizes)
     cluster = np.searchsorted(ends, wanted, side="right")
     drawn = np.empty((count, features), np.int64)
-    part = min(int(round(own * features)), shape.label_features)
+    part = min(round(own * features), shape.label_features)
     for block in np.unique(cluster // BLOCK_CLUSTERS):
         begin = int(block) * BLOCK_CLUSTERS
         held = sizes[begin : begin + BLOCK_CLUSTERS]
