@@ -128,9 +128,11 @@ class GraphWalk:
         buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
         stored = {**program.state_dict, **program.constants}
         self._tensors = {place: stored[name] for place, name in buffers.items() if name in stored}
+        if self.decoding is not None:
+            for node in program.graph.nodes:
+                if _is_ours(node, "attention"):
+                    self._note_writers(node)
         for node in program.graph.nodes:
-            if self.decoding is not None and _is_ours(node, "attention"):
-                self._note_writers(node)
             if node.op == "placeholder":
                 known = node.name in parameters or node.name in buffers
                 names = (parameters[node.name],) if node.name in parameters else ()

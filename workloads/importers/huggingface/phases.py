@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from workloads.errors import WorkloadError, shorten
 from workloads.importers.collector import Collector
 from workloads.importers.decoding import Decoding
@@ -217,8 +219,9 @@ class _Request:
         """Give the parameters that no phase reads a row in the last one, so that they are counted and take memory."""
         model, _ = build_model(self.source.config, self.source.file)
         total = sum(value.numel() for value in model.parameters())
-        counted = Workload("", "", tuple(phases)).parameter_count()
-        missing = total - counted
+        if Workload("", "", tuple(phases)).parameter_count() > total:
+            phases = _counted_once(phases)
+        missing = total - Workload("", "", tuple(phases)).parameter_count()
         if missing <= 0:
             return phases
         bits = self.source.options
@@ -232,6 +235,20 @@ def _last_logits(model: Any) -> dict[str, Any]:
     import inspect
 
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+
+
+def _counted_once(phases: list[Phase]) -> list[Phase]:
+    """The phases with parameters in the first one that has them: layers that merge in one phase may be apart in the next."""
+    seen: set[str] = set()
+    result = []
+    for phase in phases:
+        table = phase.table
+        again = (table.weight_id != "") & (len(seen) > 0) & ~np.isin(table.weight_id, list(seen))
+        seen |= {str(name) for name in table.weight_id if name}
+        none = np.zeros_like(table.parameters)
+        parameters, copies = np.where(again, none, table.parameters), np.where(again, none, table.copies)
+        result.append(replace(phase, table=replace(table, parameters=parameters, copies=copies)))
+    return result
 
 
 def _merged(graphs: list[ImportedGraph]) -> tuple[LeftOut, ...]:
