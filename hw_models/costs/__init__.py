@@ -1,0 +1,1 @@
+"""What operations cost on accelerators, one execution model each."""
