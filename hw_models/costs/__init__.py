@@ -1,1 +1,1 @@
-"""What operations cost on accelerators, one execution model each."""
+"""What operations cost: the record of unit costs, one module a kind of operation, precision, chips and collectives."""
