@@ -103,10 +103,7 @@ def test_average_precision_known_values() -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    commands = (*(name for name in cli.COMMANDS if name != "quality"), "quality")
-    monkeypatch.setattr(cli, "COMMANDS", commands)
-
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     def call(suite: str, text: str, *options: str) -> tuple[int, str, str]:
         path = tmp_path / "answers.jsonl"
         path.write_text(text)
