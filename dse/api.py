@@ -20,10 +20,9 @@ from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import design_costs, robustness
 from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
 from dse.fronts.pareto import Front
-from dse.problem.deployment import VARIABLE, Deployment, default_carbon_profile
+from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.objectives import default_constraints as constraints_by_default
 from dse.problem.problem import DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.reports.run_files import write_files
@@ -34,6 +33,7 @@ from dse.searches.measured import run as run_learnt
 from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
+from dse.spaces.hardware import load_path_or_name
 from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, support_name
 from dse.storage.study import FILE_NAME, Study
@@ -74,7 +74,8 @@ def make_problem(
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
-    defaults = constraints_by_default(hw) if default_constraints else ()
+    hardware = load_path_or_name(hw, profile=hardware_profile)
+    defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
@@ -93,7 +94,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(carbon_profile=default_carbon_profile(hw)),
+        deployment=deployment or Deployment(carbon_profile=hardware.default_carbon_profile),
         space=space,
         fixed=dict(fixed or {}),
         vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},

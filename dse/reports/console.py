@@ -16,7 +16,7 @@ def say_problem(
     problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
-    from dse.problem.objectives import default_constraints
+    from dse.evaluation.evaluation import load_hardware
     from dse.quality import surrogate as quality
 
     deployment = problem.deployment
@@ -37,7 +37,7 @@ def say_problem(
         f"{problem.criterion}",
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
-    if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
+    if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = learnt is None or large is not None
