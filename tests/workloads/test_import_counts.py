@@ -295,7 +295,7 @@ OTHERS |= {
 OTHERS["qwen2_vl"]["vision_config"] = {"depth": 2, "embed_dim": 64, "hidden_size": 128, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14}
 # Qwen: 112 / 28 pixels a side. InternVL: 4 x 4 patches shuffled two by two; Idefics and SmolVLM: 8 x 8, by scale_factor squared.
 # LLaVA-NeXT: 112 x 112 pixels fit 112 x 224 best, of which the crops' padding is cut off: 64, and 64 of the overview, and a new line a row.
-TOKENS = {"qwen2_vl": 16, "qwen3_vl": 16, "internvl": 4, "idefics3": 16, "smolvlm": 4, "vipllava": 64}
+TOKENS = {"qwen2_vl": 16, "qwen3_vl": 16, "internvl": 4, "idefics3": 16, "smolvlm": 4, "vipllava": 64, "llava_next": 64 + 64 + 8}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workloads.errors import WorkloadError
 from workloads.importers.huggingface.attention import IMPLEMENTATION, PACKED_IMPLEMENTATION
 from workloads.importers.module import ImportedGraph
@@ -205,7 +207,7 @@ def _crops(model: Any, settings: Any, pictures: Pictures) -> Call | None:
     }
 
     def call(pixel_values: Any) -> Any:
-        return take(pixel_values=pixel_values, image_sizes=torch.tensor(sizes, device="cpu"), **known)
+        return take(pixel_values=pixel_values, image_sizes=np.array(sizes), **known)  # no tensor: the crops follow from it
 
     return call, {"pixel_values": pixels}
 
