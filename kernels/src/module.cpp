@@ -8,6 +8,7 @@ void bind_mapping(nb::module_ &m);
 void bind_pareto(nb::module_ &m);
 void bind_sums(nb::module_ &m);
 void bind_design(nb::module_ &m);
+void bind_xmc(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
@@ -16,4 +17,5 @@ NB_MODULE(_kernels, m) {
     bind_pareto(m);
     bind_sums(m);
     bind_design(m);
+    bind_xmc(m);
 }
