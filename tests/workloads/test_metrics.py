@@ -161,6 +161,7 @@ def test_camerabench_command(run: Callable[..., tuple[int, str, str]]) -> None:
         ("naturalbench", '{"group": 1, "question": 0, "image": 0, "answer": "no"}\n' * 2, "twice"),
         ("naturalbench", '{"q0_i0": "Yes", "type": "open"}', "field 'type' is 'open', must be one of yes_no, multiple_choice"),
         ("camerabench", '{"label": "pan", "score": NaN, "positive": 1}', "field 'score' is nan, must be a finite number"),
+        ("camerabench", '{"label": "pan", "score": ' + "1" * 400 + ', "positive": 1}', "field 'score' is '1111"),
         ("camerabench", '{"label": "pan", "score": 1, "positive": "yes"}', "field 'positive' is 'yes'"),
         ("camerabench", '{"score": 1, "positive": 1}', "field 'label' is None"),
         ("camerabench", '{"label": "pan", "score": 1, "positive": 0}', "holds no positive answer"),
