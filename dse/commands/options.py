@@ -48,7 +48,7 @@ def workload_of(args: argparse.Namespace) -> str:
 
 def deployment_of(args: argparse.Namespace) -> Any:
     """The deployment that the options describe."""
-    from dse.deployment import Deployment, default_carbon_profile
+    from dse.problem.deployment import Deployment, default_carbon_profile
 
     return Deployment(
         rate_per_s=args.rate,

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carbon import CarbonError, batch, estimate, report, validation
+from carbon import CarbonError
+from carbon.analysis import batch, estimate, report, validation
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 H100 = {

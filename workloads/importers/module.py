@@ -11,7 +11,7 @@ from typing import Any
 
 from workloads.errors import WorkloadError, shorten
 from workloads.importers.collector import Collector
-from workloads.records import Phase, Workload
+from workloads.records import LeftOut, Phase, Workload
 
 
 def import_module(
@@ -52,7 +52,7 @@ def import_module(
     collector = Collector(parameters, weight_bits, activation_bits, fused_attention, copies=MappingProxyType(dict(copies or {})))
     GraphWalk(collector, layer_times, aliases).run(program)
     title = name or type(module).__name__
-    check_understood(collector.not_understood, title, strict)
+    check_understood(collector.left_out(), title, strict)
     try:
         table = collector.table()
     except WorkloadError as error:
@@ -62,7 +62,8 @@ def import_module(
         family="imported",
         phases=(Phase("forward", table),),
         dimensions=MappingProxyType({"weight_bits": weight_bits, "activation_bits": activation_bits}),
-        not_understood=MappingProxyType(dict(collector.not_understood)),
+        left_out=collector.left_out(),
+        assumptions=tuple(collector.assumptions),
     )
 
 
@@ -79,8 +80,8 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def check_understood(unknown: Mapping[str, int], title: str, strict: bool) -> None:
+def check_understood(left_out: Sequence[LeftOut], title: str, strict: bool) -> None:
     """Raise WorkloadError under ``strict`` if an operation was not understood."""
-    if strict and unknown:
-        listed = ", ".join(f"{operation} ({count})" for operation, count in sorted(unknown.items()))
+    if strict and left_out:
+        listed = ", ".join(f"{item.operation} ({item.count}; {item.reason})" for item in left_out)
         raise WorkloadError(f"{title} has operations that are not understood: {listed}; without strict they are listed and left out")

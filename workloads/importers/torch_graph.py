@@ -14,7 +14,6 @@ from typing import Any
 
 from workloads.filters import filter_fields
 from workloads.importers.collector import Collector, Value, words
-from workloads.importers.einsum import einsum_product
 from workloads.ops import Kind, Operation
 
 VIEWS = words(
@@ -235,7 +234,7 @@ class GraphWalk:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             rows = None  # a form of the operator that the rules do not foresee: reported, like one that they do not know
         if rows is None:
-            self.collector.not_understood[str(node.target)] += self.collector.times
+            self.collector.leave_out(str(node.target), "no rule for the operation")
             rows = []
         outputs = self._values[node]
         self.collector.add(rows, inputs, outputs if isinstance(outputs, list) else [outputs])
@@ -327,11 +326,7 @@ class GraphWalk:
         operands = [self._value(item) for item in node.args[1]]
         if len(operands) == 1:
             return [self.collector.elementwise(name, "sum", operands[0].shape, 1)]
-        sizes = einsum_product(str(node.args[0]), [value.shape for value in operands])
-        if sizes is None:
-            return None
-        batch, m, n, k = sizes
-        return self.collector.matrix(name, m, n, k, operands[0], operands[1], batch)
+        return self.collector.einsum(name, str(node.args[0]), operands)
 
     def _attention(self, node: Any, name: str) -> list[Operation]:
         query, key, value = (self._value(item) for item in node.args[:3])
