@@ -22,6 +22,7 @@ from hw_models.costs import precision
 from hw_models.costs.evaluate import required_bytes, unit_costs
 from hw_models.costs.unit_costs import Criterion, check_criterion
 from hw_models.errors import HardwareError
+from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
@@ -106,7 +107,7 @@ class Evaluator:
         columns = {
             "lanes": hardware.vector_lanes,
             "lane_bits": hardware.mac_bits,
-            "lane_pj": lane_pj(hardware),
+            "lane_pj": lane_pj(hardware.mac_pj),
             "word_bits": hardware.word_bits,
             "frequency_hz": hardware.frequency_hz,
         }
@@ -128,7 +129,7 @@ class Evaluator:
         leakage = self._design["leakage_w"][point]
         return DesignCost(
             latency,
-            dynamic + leakage * latency,
+            energy_j(dynamic, leakage, latency),
             dynamic,
             traffic,
             power + leakage,
