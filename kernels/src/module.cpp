@@ -7,6 +7,7 @@ void bind_mapping(nb::module_ &m);
 void bind_pareto(nb::module_ &m);
 void bind_sums(nb::module_ &m);
 void bind_design(nb::module_ &m);
+void bind_serving(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
@@ -14,4 +15,5 @@ NB_MODULE(_kernels, m) {
     bind_pareto(m);
     bind_sums(m);
     bind_design(m);
+    bind_serving(m);
 }
