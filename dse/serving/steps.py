@@ -22,6 +22,11 @@ ACTIVATION_BYTES = 2  # of an element that chips exchange
 ACTIVATION_BITS = 16
 HEAD_BITS = 16  # no engine quantises the head
 SCALE_BITS = 0.5  # a weight's share of the scales of a 4-bit format (8 bits to 16 weights)
+# NCCL on NVLink: a hop of a ring, the low-latency protocol's share of the link rate, and what the bulk protocol costs more to
+# start (fitted to published all-reduce measurements, docs/models/serving.md).
+HOP_S = 0.7e-6
+LOW_LATENCY_EFFICIENCY = 0.25
+BULK_START_S = 16e-6
 _MIX = 4.0  # how sharply memory time and compute time of a kernel take over from each other
 
 
@@ -54,17 +59,20 @@ class Precision:
 
 @dataclass(frozen=True)
 class Overheads:
-    """What no data sheet says, the same for every model and device.
+    """What no data sheet says, the same for every model, device and engine.
 
     Attributes:
         dram_efficiency, kv_efficiency: share of the peak DRAM rate for weights and for keys and values.
         tensor_efficiency, expert_efficiency, attention_efficiency: share of the peak rate of tensor cores, of products with
             enough rows, of grouped products and of fused attention over a prompt.
-        four_bit_efficiency: further factor of both rates for 4-bit weights.
+        four_bit_efficiency: further factor of both rates for products with 4-bit weights outside mixtures.
         half_rows, expert_half_rows: rows at which a product reaches half of that rate.
+        expert_skew: exponent of the power law by which tokens choose experts (0: uniform).
         imbalance: load of the busiest rank over the mean where experts are dealt over ranks.
-        link_efficiency, all_reduce_s: share of the peak link rate; time of a collective of nothing over two chips.
-        layer_s, product_s: time of a layer and of a product beside their work (launches, norms, waves).
+        link_efficiency: share of the peak link rate of large exchanges.
+        exchange_s: time of a collective beside its hops and bytes.
+        product_s: time of a product beside its work. quantise_s: more of it where operands are quantised to 4 bits.
+        mixture_s: time of a mixture beside its products (routing, permutation, combination).
     """
 
     dram_efficiency: float
@@ -75,11 +83,13 @@ class Overheads:
     four_bit_efficiency: float
     half_rows: float
     expert_half_rows: float
+    expert_skew: float
     imbalance: float
     link_efficiency: float
-    all_reduce_s: float
-    layer_s: float
+    exchange_s: float
     product_s: float
+    quantise_s: float
+    mixture_s: float
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ class StepModel:
     parallel: Parallelism
     precision: Precision
     overheads: Overheads
+    layer_s: float = 0.0
     step_s: float = 0.0
     sequence_s: float = 0.0
 
@@ -125,13 +136,13 @@ class StepModel:
 
     # ---- time ----
 
-    def _kernel(self, weights: FloatArray | float, bits: int, flops: FloatArray | float, share: float, rows: FloatArray, half: float) -> FloatArray:
+    def _kernel(
+        self, weights: FloatArray | float, bits: int, flops: FloatArray | float, share: float, rows: FloatArray, half: float, slower: float = 1.0
+    ) -> FloatArray:
         """mix(bytes / bandwidth, FLOP / (rate rows / (rows + half))) of weights of so many bits; ``share`` of the peak rate."""
-        o = self.overheads
-        slower = o.four_bit_efficiency if bits <= 4 else 1.0
         moved = np.asarray(weights) * (bits + (SCALE_BITS if bits <= 4 else 0.0)) / 8
-        memory = moved / (self.sheet.dram_bytes_per_s * o.dram_efficiency * slower)
-        rate = self.sheet.flops_per_s(bits) * share * (slower if self.sheet.has(bits) else 1.0)
+        memory = moved / (self.sheet.dram_bytes_per_s * self.overheads.dram_efficiency * slower)
+        rate = self.sheet.flops_per_s(bits) * share * slower
         compute = np.asarray(flops) / rate * (rows + half) / np.maximum(rows, 1e-9)
         return np.asarray((memory**_MIX + compute**_MIX) ** (1 / _MIX))
 
@@ -142,13 +153,15 @@ class StepModel:
         t = np.maximum(np.asarray(tokens, dtype=np.float64) / p.pp, np.minimum(np.asarray(tokens, dtype=np.float64), 1.0))
         bits = self.precision.weight_bits
         total = np.zeros_like(t)
+        four_bits = bits <= 4 and self.sheet.has(bits)
+        slower, fixed = (o.four_bit_efficiency, o.product_s + o.quantise_s) if four_bits else (1.0, o.product_s)
         for x in m.products:
             if x.head:
                 continue
             weights = x.n * x.k * x.groups / (p.tp if x.split else 1)
-            own = self._kernel(weights, bits, 2 * weights * t, o.tensor_efficiency, t, o.half_rows)
-            total = total + x.copies * (own + o.product_s)
-        total = total + m.layers * o.layer_s
+            own = self._kernel(weights, bits, 2 * weights * t, o.tensor_efficiency, t, o.half_rows, slower)
+            total = total + x.copies * (own + fixed)
+        total = total + m.layers * self.layer_s
         if m.mixture:
             total = total + self._experts(t)
         return np.asarray(np.where(t > 0, total + self._exchange(t) + self.step_s, 0.0))
@@ -158,23 +171,25 @@ class StepModel:
         assert x is not None
         bits = self.precision.expert_bits
         everyone = t * p.dp
-        used = x.experts * (1 - (1 - x.top_k / x.experts) ** everyone)
+        used = active_experts(everyone, x.experts, x.top_k, o.expert_skew)
         share = 3 * x.hidden * x.ffn / (p.ep * p.moe_tp)  # weights of one expert on average over the ranks
         rows = everyone * x.top_k / np.maximum(used, 1e-9)
         skew = o.imbalance if p.ep > 1 else 1.0
         flops = 2 * share * everyone * x.top_k * skew
         own = self._kernel(used * share, bits, flops, o.expert_efficiency, rows, o.expert_half_rows)
-        return np.asarray(x.layers * (own + 3 * o.product_s))
+        return np.asarray(x.layers * (own + o.mixture_s))
 
     def _exchange(self, t: FloatArray) -> FloatArray:
         """Two all-reduces a layer over the tensor-parallel group, dispatch and combine over the ranks of the mixture."""
         o, p, m = self.overheads, self.parallel, self.model
         total = np.zeros_like(t)
-        rate = self.sheet.link_bytes_per_s * o.link_efficiency
-
         def all_reduce(group: int) -> FloatArray:
-            latency = o.all_reduce_s * (0.5 + 0.5 * np.log2(group))
-            return np.asarray(latency + 2 * t * m.hidden * ACTIVATION_BYTES * (group - 1) / group / rate)
+            hops = 2 * (group - 1)
+            moved = hops / group * t * m.hidden * ACTIVATION_BYTES
+            peak = self.sheet.link_bytes_per_s
+            small = moved / (LOW_LATENCY_EFFICIENCY * peak)
+            large = BULK_START_S + moved / (o.link_efficiency * peak)
+            return np.asarray(o.exchange_s + hops * HOP_S + np.minimum(small, large))
 
         if p.tp > 1:
             mixtures = m.mixture.layers if m.mixture and p.dp > 1 else 0
@@ -182,7 +197,7 @@ class StepModel:
         if m.mixture and p.dp > 1:
             total = total + m.mixture.layers * all_reduce(p.tp * p.dp) * 2
         if p.pp > 1:
-            total = total + p.pp * (o.all_reduce_s + t * m.hidden * ACTIVATION_BYTES / rate)
+            total = total + p.pp * (o.exchange_s + t * m.hidden * ACTIVATION_BYTES / (self.sheet.link_bytes_per_s * o.link_efficiency))
         return total
 
     def decode(self, sequences: npt.ArrayLike, keys: npt.ArrayLike, query_tokens: int = 1) -> FloatArray:
@@ -233,6 +248,16 @@ class StepModel:
         prefill = self.prefill(take[:, None], d[None, :])
         # No tokens cost nothing; the first knots above 0 are one token apart, so that interpolation from 0 is never used.
         return StepTable(t, linear, linear * 0, n, c, decode, decode * 0, take, d, prefill, prefill * 0)
+
+
+def active_experts(tokens: npt.ArrayLike, experts: int, top_k: int, skew: float) -> FloatArray:
+    """Expected number of experts that receive one of ``tokens`` tokens, chosen with probabilities ~ rank ** -skew.
+
+    Each token takes an expert of probability p with chance min(1, top_k p), independently of other tokens.
+    """
+    weights = np.arange(1, experts + 1, dtype=np.float64) ** -skew
+    chance = np.minimum(top_k * weights / weights.sum(), 1.0)
+    return np.asarray((1 - (1 - chance) ** np.asarray(tokens, dtype=np.float64)[..., None]).sum(axis=-1))
 
 
 def _axis(last: int, per_octave: int, first: int = 1) -> FloatArray:
