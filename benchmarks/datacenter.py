@@ -41,8 +41,8 @@ def cpu() -> float:
 def view_of(workload: str, objectives: tuple[str, ...] = OBJECTIVES) -> Any:
     """The problem as a task, its exact costs and its twin; nothing is costed yet."""
     from dse.api import make_problem
-    from dse.deployment import Deployment
-    from dse.strategies.large_space import large_view
+    from dse.problem.deployment import Deployment
+    from dse.searches.large_space import large_view
 
     problem = make_problem(workload, list(objectives), hw="datacenter", deployment=Deployment(carbon_profile="default"))
     return large_view(problem, threads=1)
@@ -79,10 +79,10 @@ def _violation(constraint: Any, values: Any) -> Any:
 
 def by_amoo(view: Any, seed: int, rule: str | None = "pamoo", generation: int = 128, inner: Any = None) -> Found:
     """The strategy itself, a generation at a time; ``rule`` None leaves out the descent, ``inner`` replaces the search on the twin."""
+    from dse.searches.large_space import cost_trials
+    from dse.storage.trials import Trial
     from dse.strategies.amoo import search as module
     from dse.strategies.amoo.screened import ScreenedAmoo
-    from dse.strategies.large_space import cost_trials
-    from dse.trials import Trial
 
     descend = module.descend
     strategy = ScreenedAmoo(view.twin.task, rule=rule or "pamoo", generation=generation, inner=inner)
@@ -104,7 +104,7 @@ def by_amoo(view: Any, seed: int, rule: str | None = "pamoo", generation: int = 
 
 def by_random(view: Any, seed: int, block: int = 128) -> Found:
     """Uniform designs that no known constraint rules out."""
-    from dse.strategies.base import draw_many
+    from dse.strategies.drawing import draw_many
 
     rng = np.random.default_rng(seed)
     while True:
@@ -275,9 +275,9 @@ def twin(workload: str, marks: tuple[float, ...], seeds: Any) -> list[dict[str, 
     from scipy.stats import spearmanr
 
     import workloads
-    from hw_models import templates
-    from hw_models.cost import evaluate
-    from hw_models.relaxed_datacenter import DatacenterTwin
+    from hw_models import spaces as templates
+    from hw_models.costs.evaluate import evaluate
+    from hw_models.twins.datacenter import DatacenterTwin
     from workloads.ops import concatenate
 
     template, found = templates.load("datacenter"), []

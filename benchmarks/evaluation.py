@@ -16,9 +16,9 @@ import numpy as np
 from dse_kernels.sums import weighted_sums, weighted_sums_reference
 
 import workloads
-from hw_models import templates
-from hw_models.cost import evaluate, table_sums, unit_costs
-from hw_models.evaluator import Evaluator
+from hw_models import spaces as templates
+from hw_models.costs.evaluate import evaluate, table_sums, unit_costs
+from hw_models.costs.one_design import Evaluator
 
 THREADS = 2
 SINGLES = 300

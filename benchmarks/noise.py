@@ -78,7 +78,7 @@ class Data:
 
     def front(self) -> FloatArray:
         """True front: (-GLUE, carbon)."""
-        from dse.pareto import Front
+        from dse.fronts.pareto import Front
 
         index = np.arange(len(self.rows), dtype=np.int64)
         return Front.of(index, index, np.stack([-self.glue, self.carbon], axis=1)).values
@@ -103,9 +103,9 @@ def data() -> Data:
 def _costs(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Least total carbon of each architecture over edge22 [kg], and the parameters of what was costed."""
     from dse import api
-    from dse.evaluation import Evaluation, Space, build_space, load_family, load_hardware
-    from dse.evaluators import SurrogateEvaluator
-    from dse.strategies.problem_view import nested_task
+    from dse.evaluation.evaluation import Evaluation, Space, build_space, load_family, load_hardware
+    from dse.quality.evaluators import SurrogateEvaluator
+    from dse.strategies.views import nested_task
 
     hidden, layers, heads, ffn, networks, _ = rows.T
     columns = np.stack([layers, hidden, np.where(heads >= 3, 4, 2), np.round(ffn * networks)], axis=1).astype(np.int64)
@@ -132,7 +132,7 @@ class Scores:
     """Noisy figures of architectures; ``value`` is what is measured of each at full fidelity, ``low`` at the lower rung."""
 
     def __init__(self, value: FloatArray, low: FloatArray, seed: int, settings: dict[str, Any]) -> None:
-        from dse.noise import NoisyEvaluator
+        from dse.quality.noise import NoisyEvaluator
 
         self.value, self.low, self.seed, self.asked = value, low, seed, 0
         more = {"clients": CLIENTS, "heterogeneity": CLIENT_SD, "population_seed": seed, **settings}
@@ -151,7 +151,7 @@ class _Table:
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
-        from dse.trials import Measured
+        from dse.quality.measured import Measured
 
         return {"quality": Measured(float(self.figures[int(parameters["row"])]))}
 
@@ -222,8 +222,8 @@ def _hyperband(rows: FloatArray, scores: Scores, seed: int, budget: int, *, tpe:
 
 def task_of(rows: FloatArray, scores: Scores, carbon: FloatArray | None) -> Any:
     """The architectures as a task of our strategies: quality from ``scores``, the exact carbon of each where it is given."""
-    from dse.objectives import Objective
-    from dse.space import Parameter, Space
+    from dse.problem.objectives import Objective
+    from dse.spaces.parameters import Parameter, Space
     from dse.strategies.task import Inner, Task
 
     values = [np.unique(column) for column in rows.T]
@@ -249,14 +249,14 @@ class _Asked:
         self.position, self.scores = {tuple(r): i for i, r in enumerate(rows.tolist())}, scores
 
     def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Any]:
-        from dse.trials import Measured
+        from dse.quality.measured import Measured
 
         return {"quality": Measured(*self.scores.ask(self.position[tuple(float(parameters[n]) for n in NAMES)]))}
 
 
 def _nested(rows: FloatArray, scores: Scores, seed: int, budget: int, carbon: FloatArray | None = None) -> tuple[Any, list[Any]]:
     from dse.strategies import make
-    from dse.strategies.base import simulate
+    from dse.strategies.protocol import simulate
 
     task = task_of(rows, scores, carbon)
     return task, simulate(task, make("nested"), budget=budget, seed=seed)
@@ -331,7 +331,7 @@ def _quarter(rows: FloatArray, proxy: FloatArray, target: Scores, seed: int) -> 
 
 def hypervolume(seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Share (%) of the true hypervolume of GLUE and carbon that the designs have which a method takes for its front."""
-    from dse.pareto import hypervolume as volume
+    from dse.fronts.pareto import hypervolume as volume
 
     d = data()
     front = d.front()
@@ -341,7 +341,7 @@ def hypervolume(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
     def share(rows: Sequence[int], believed: Sequence[float]) -> float:
         """True hypervolume of the front that the believed figures show."""
-        from dse.pareto import Front
+        from dse.fronts.pareto import Front
 
         index = np.asarray(rows, dtype=np.int64)
         chosen = Front.of(index, index, np.stack([-np.asarray(believed), d.carbon[index]], axis=1)).models

@@ -5,8 +5,8 @@
 Each tool lives in an environment of its own (they conflict in numpy and Python versions), made on first use under
 build/peers; a tool that cannot be installed is left out with the reason. What is compared with what:
 
-* scalesim simulates traces; beside it stands `hw_models.systolic.gemm_counts`, which returns the same counts (checked here).
-* zigzag-dse and accelforge search mappings; beside them stands our mapping search (`hw_models.cost.unit_costs`) on an
+* scalesim simulates traces; beside it stands `hw_models.systolic.gemm.gemm_counts`, which returns the same counts (checked here).
+* zigzag-dse and accelforge search mappings; beside them stands our mapping search (`hw_models.costs.evaluate.unit_costs`) on an
   accelerator of the same array and capacity, one thread. The three models differ, so their cycles are shown, not compared.
 
 Times are process CPU times without imports and a first product (compilation, caches); ratios are of one run on one machine.
@@ -131,7 +131,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def closed_form(m: int, n: int, k: int) -> dict[str, float]:
     """Our counts of a product: cycles, seconds of one call, and seconds of a design inside a call for a million."""
-    from hw_models.systolic import gemm_counts
+    from hw_models.systolic.gemm import gemm_counts
 
     counts = gemm_counts(m, n, k, **ARRAY)
     million = np.full(1_000_000, m)
@@ -143,8 +143,8 @@ def closed_form(m: int, n: int, k: int) -> dict[str, float]:
 
 def mapping_search(products: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, float]]:
     """Our mapping search on an accelerator of the same array and capacity: cycles and seconds, one thread."""
-    from hw_models.accelerator_files import read_document
-    from hw_models.cost import unit_costs
+    from hw_models.costs.evaluate import unit_costs
+    from hw_models.spaces.files import read_document
     from workloads.ops import Kind, Operation, OperationTable
 
     kib = ARRAY["ifmap_kib"] + ARRAY["filter_kib"] + ARRAY["ofmap_kib"]

@@ -78,7 +78,7 @@ def row(name: str, curves: list[list[float]], seconds: float, **more: Any) -> di
 def strategy_row(name: str, make_task: Callable[[], Any], make: Callable[[], Any], budget: int, seeds: Any, reference: Any,
                  true: float) -> dict[str, Any]:  # fmt: skip
     """Run one of our strategies over the seeds."""
-    from dse.strategies.base import simulate
+    from dse.strategies.protocol import simulate
 
     curves, start = [], cpu()
     for seed in seeds:
@@ -150,7 +150,7 @@ def _tpe(t: ModuleType, seed: int, budget: int, reference: Any, true: float) -> 
 
 
 def _trial(number: int, values: dict[str, Any], metrics: dict[str, Any]) -> Any:
-    from dse.trials import Trial
+    from dse.storage.trials import Trial
 
     return Trial(number, dict(values), 0).finish(metrics)
 
@@ -158,11 +158,11 @@ def _trial(number: int, values: dict[str, Any], metrics: dict[str, Any]) -> Any:
 def bert() -> list[dict[str, Any]]:
     """BERT's catransformers space (7,168 models) on edge22 (3,240 designs), the MNLI surrogate as the dear evaluation."""
     from dse import api
-    from dse.evaluation import Evaluation
-    from dse.evaluators import SurrogateEvaluator
-    from dse.pareto import Front, hypervolume
+    from dse.evaluation.evaluation import Evaluation
+    from dse.fronts.pareto import Front, hypervolume
+    from dse.quality.evaluators import SurrogateEvaluator
     from dse.strategies import make
-    from dse.strategies.problem_view import flat_task, nested_task
+    from dse.strategies.views import flat_task, nested_task
 
     evaluation = Evaluation(api.make_problem("bert", "carbon", space="catransformers"), threads=1)
     task = nested_task(evaluation, SurrogateEvaluator("bert"))
@@ -197,7 +197,7 @@ def cost() -> list[dict[str, Any]]:
 
 def _cost_of(name: str) -> dict[str, Any]:
     from dse.strategies import make
-    from dse.strategies.base import simulate
+    from dse.strategies.protocol import simulate
 
     t = tasks()
     task = t.standin_nested() if name == "nested" else t.standin_flat()
@@ -274,7 +274,7 @@ def amoo_evaluations(seeds: Any = range(5)) -> list[dict[str, Any]]:
     from moocore import hypervolume as exact
 
     from dse.strategies.amoo import search as module
-    from dse.strategies.base import draw_many
+    from dse.strategies.drawing import draw_many
 
     task = tasks().datacenter()
     methods = {"amoo, pamoo": "pamoo", "amoo, camoo": "camoo", "amoo, equal weights": "equal", "amoo without descent": None}

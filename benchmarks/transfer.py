@@ -23,10 +23,10 @@ def stand_in(seeds: Any = range(9)) -> list[dict[str, Any]]:
     """
     import search as bench
 
-    from dse.evaluators import FunctionEvaluator
+    from dse.quality.evaluators import FunctionEvaluator
     from dse.strategies import make
-    from dse.strategies.base import simulate
     from dse.strategies.nested import NestedSearch
+    from dse.strategies.protocol import simulate
     from dse.strategies.transfer import Prior
 
     t = bench.tasks()
@@ -67,10 +67,10 @@ def real_tasks(seeds: Any = range(15), budget: int = 48) -> list[dict[str, Any]]
     import noise
     from scipy.stats import binomtest
 
-    from dse.pareto import Front, hypervolume
+    from dse.fronts.pareto import Front, hypervolume
     from dse.strategies import make
-    from dse.strategies.base import simulate
     from dse.strategies.nested import NestedSearch
+    from dse.strategies.protocol import simulate
     from dse.strategies.transfer import Prior
 
     d = noise.data()

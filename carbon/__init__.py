@@ -1,6 +1,8 @@
 """Embodied and operational carbon of accelerators: formulas, sourced factors, uncertainty and decision metrics.
 
-Submodules load on first use, so that ``import carbon`` costs next to nothing::
+Rooms: `factors` (every number from outside, grids, traces), `embodied` (dies, packages, memory), `operational` (service, water,
+language-model requests), `device` (specifications and named recipes), `analysis` (estimates, uncertainty, validation). The modules
+that users meet are offered by their own names and load on first use, so that ``import carbon`` costs next to nothing::
 
     import carbon
 
@@ -11,43 +13,34 @@ Submodules load on first use, so that ``import carbon`` costs next to nothing::
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from carbon.errors import CarbonError
+from carbon.moved import FORWARDING
 
-if TYPE_CHECKING:
-    from carbon import device as device
-    from carbon import ecochip as ecochip
-    from carbon import embodied as embodied
-    from carbon import factors as factors
-    from carbon import grid as grid
-    from carbon import memory as memory
-    from carbon import operational as operational
-    from carbon import packaging as packaging
-    from carbon import profiles as profiles
-    from carbon import recipes as recipes
-    from carbon import threedcarbon as threedcarbon
-    from carbon import yields as yields
+_HOME = {
+    "ecochip": "carbon.device.ecochip",
+    "grid": "carbon.factors.grid",
+    "memory": "carbon.embodied.memory",
+    "packaging": "carbon.embodied.packaging",
+    "profiles": "carbon.device.profiles",
+    "recipes": "carbon.device.recipes",
+    "threedcarbon": "carbon.embodied.threedcarbon",
+    "yields": "carbon.embodied.yields",
+}
+_ROOMS = ("analysis", "device", "embodied", "factors", "operational")
 
-__all__ = [
-    "CarbonError",
-    "device",
-    "ecochip",
-    "embodied",
-    "factors",
-    "grid",
-    "memory",
-    "operational",
-    "packaging",
-    "profiles",
-    "recipes",
-    "threedcarbon",
-    "yields",
-]
+if FORWARDING not in sys.meta_path:
+    sys.meta_path.append(FORWARDING)
+
+__all__ = ["CarbonError", *sorted((*_HOME, *_ROOMS))]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in _HOME:
+        return importlib.import_module(_HOME[name])
+    if name in _ROOMS:
         return importlib.import_module(f"carbon.{name}")
     raise AttributeError(f"module 'carbon' has no attribute {name!r}")
 

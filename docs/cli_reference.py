@@ -29,7 +29,7 @@ INTRODUCTION = """\
 
 def page() -> str:
     """The whole page as Markdown."""
-    from dse.cli import build_parser
+    from dse.commands.parser import build_parser
 
     parser = build_parser()
     lines = [INTRODUCTION]

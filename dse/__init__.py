@@ -5,9 +5,15 @@ The public functions live in :mod:`dse.api` and are offered here lazily, so that
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-__version__ = "0.1.0"
+from dse.moved import FORWARDING
+from dse.version import __version__
+
+if FORWARDING not in sys.meta_path:
+    sys.meta_path.append(FORWARDING)
+
 __all__ = ["__version__", "evaluate", "load", "resume", "search"]
 
 

@@ -15,26 +15,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dse import __version__, analysis, robustness, shards
-from dse.deployment import VARIABLE, Deployment, default_carbon_profile
+from dse.analysis import importance as analysis
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import Evaluation, file_sha256, load_hardware
-from dse.learnt import LearntSettings
-from dse.learnt import check as check_learnt
-from dse.learnt import run as run_learnt
-from dse.metrics import METRICS
-from dse.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.objectives import default_constraints as constraints_by_default
-from dse.pareto import Front
-from dse.problem import DEFAULT_SPACE, Problem
-from dse.quality import for_workload as surrogate_for
-from dse.run import Run, describe_front, load, support_name, write_files
-from dse.shards import ShardSettings
-from dse.strategies import design_costs, large_space
-from dse.strategies.choose import Sizes
-from dse.study import FILE_NAME, Study
-from dse.sweep import DEFAULT_BLOCK_POINTS, Progress, SweepSummary, block_bounds, front_of
-from dse.sweep import run as run_sweep
+from dse.evaluation import design_costs, robustness
+from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
+from dse.fronts.pareto import Front
+from dse.problem.deployment import VARIABLE, Deployment
+from dse.problem.metrics import METRICS
+from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
+from dse.problem.problem import DEFAULT_SPACE, Problem
+from dse.quality.surrogate import for_workload as surrogate_for
+from dse.reports.run_files import write_files
+from dse.run import Run, load
+from dse.searches import large_space, shards
+from dse.searches.measured import check as check_learnt
+from dse.searches.measured import run as run_learnt
+from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
+from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
+from dse.searches.sweep import run as run_sweep
+from dse.spaces.hardware import load_path_or_name
+from dse.spaces.sizes import Sizes
+from dse.storage.run_folder import describe_front, support_name
+from dse.storage.study import FILE_NAME, Study
+from dse.storage.summary import SweepSummary
+from dse.version import __version__
 from workloads import library
 from workloads.family import Family
 
@@ -70,7 +74,8 @@ def make_problem(
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
-    defaults = constraints_by_default(hw) if default_constraints else ()
+    hardware = load_path_or_name(hw, profile=hardware_profile)
+    defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
@@ -89,7 +94,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(carbon_profile=default_carbon_profile(hw)),
+        deployment=deployment or Deployment(carbon_profile=hardware.default_carbon_profile),
         space=space,
         fixed=dict(fixed or {}),
         vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
@@ -144,13 +149,13 @@ def search(
     each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
     ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
 
-    With ``learnt`` (see :class:`dse.learnt.LearntSettings`) quality is measured by an evaluator, trial by trial, and searched by
+    With ``learnt`` (see :class:`dse.searches.plan.LearntSettings`) quality is measured by an evaluator, trial by trial, and searched by
     a strategy; the hardware of every model stays exact.
 
     A space too large to sweep is searched by ``strategy`` (auto, amoo, nsga2, random or sobol) with ``budget`` exact evaluations
-    (default 2,000), a design each; see :mod:`dse.strategies.large_space`. The front is then of the evaluated designs.
+    (default 2,000), a design each; see :mod:`dse.searches.large_space`. The front is then of the evaluated designs.
 
-    With ``sharded`` (a :class:`dse.shards.ShardSettings`) the sweep runs on worker processes or a Dask cluster; the front is the same.
+    With ``sharded`` (:class:`dse.searches.plan.ShardSettings`) the sweep runs on worker processes or a Dask cluster; the front is the same.
 
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
@@ -204,6 +209,15 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
         return _finish(study, problem, file.parent, threads=threads, say=say)
 
 
+def refine(path: str | Path, **options: Any) -> Run:
+    """Refine the front of a finished run and write it as a run folder of its own; options: `dse.searches.refine.refine_run`."""
+    from dse.searches.refine import refine_run
+
+    record, evaluation = refine_run(path, **options)
+    write_files(record, evaluation)
+    return Run.of(record)
+
+
 def evaluate(
     workload: str,
     hw: str = "edge22",
@@ -240,7 +254,7 @@ def evaluate(
 
 def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
     """The answer of :func:`evaluate` for an evaluation of one model on one hardware point."""
-    from dse import quality
+    from dse.quality import surrogate as quality
 
     block = evaluation.block(0, 1)
     design = evaluation.space.design(0, 0)
@@ -314,7 +328,7 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     seed = description["provenance"]["seed"]
     bounds = [(first, last) for first, last in description["bounds"]]
     if description.get("large") is not None:
-        large = large_space.LargeSettings(**description["large"])
+        large = LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
     elif description.get("shards") is not None:
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
@@ -380,7 +394,7 @@ def _written(
     run = replace(run, context={**run.context, **_alignment(run)})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
-    return run
+    return Run.of(run)
 
 
 def _alignment(run: Run) -> dict[str, Any]:
@@ -388,7 +402,7 @@ def _alignment(run: Run) -> dict[str, Any]:
     strategy = run.context.get("strategy")
     if strategy is None or strategy["name"] != "amoo" or len(run.problem.objectives) < 2:
         return {}
-    from dse import alignment
+    from dse.analysis import alignment
 
     try:
         return {"alignment": alignment.of_run(run, seed=run.provenance["seed"]).to_dict()}
@@ -421,7 +435,7 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
 
 def large_settings(
     problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
-) -> large_space.LargeSettings | None:
+) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
     return large_space.settings_for(design_costs.sizes(problem), learnt, strategy, budget)
 

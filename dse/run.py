@@ -1,56 +1,24 @@
-"""A run: the folder of a search, what it found, and the files that a user takes from it.
-
-The folder holds ``study.db`` (everything, and enough to finish an interrupted search), ``pareto.csv`` (the front, one
-design a row), ``designs/*.toml`` (one file a design) and ``report.html``. The files are made from the study and can be made
-again; each is written beside its place and moved there, so that none is ever half written.
-"""
+"""A finished search as users meet it: the run of a folder, its front as a frame, its picture."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dse.errors import DseError
-from dse.evaluation import Evaluation
-from dse.metrics import METRICS
-from dse.pareto import Front
-from dse.problem import Problem
-from dse.quality import SUPPORT
-from dse.study import FILE_NAME, Study
-from dse.sweep import SweepSummary
+from dse.storage import run_folder
+from dse.storage.run_folder import RunRecord
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
-# A folder of more files than this serves nobody; the front is whole in pareto.csv and in the study all the same.
-MAX_DESIGN_FILES = 500
-# Component breakdowns are kept for this many designs; a report shows no more.
-MAX_BREAKDOWNS = 200
 
-
-@dataclass(frozen=True)
-class Run:
+class Run(RunRecord):
     """A finished search."""
 
-    path: Path
-    problem: Problem
-    provenance: dict[str, Any]
-    summary: SweepSummary
-    designs: list[dict[str, Any]]  # one a design of the front, in canonical order; see `describe_front`
-    context: dict[str, Any]  # what is common to all designs: sources, space, hardware notes
-
-    def pareto(self) -> pd.DataFrame:
-        """The front as a frame: one row a design, knobs first, then every metric."""
-        import pandas as pd
-
-        return pd.DataFrame([flat_row(design) for design in self.designs])
+    @staticmethod
+    def of(record: RunRecord) -> Run:
+        """The run of a record."""
+        return Run(**vars(record))
 
     def plot(self) -> go.Figure:
         """An interactive picture of the front."""
@@ -58,132 +26,7 @@ class Run:
 
         return front_figure(self)
 
-    def __len__(self) -> int:
-        return len(self.designs)
-
-
-def flat_row(design: dict[str, Any]) -> dict[str, Any]:
-    """A design as one row of a table."""
-    return {
-        "design": design["design"],
-        **design["knobs"],
-        "quality_support": design["quality_support"],
-        **design["metrics"],
-    }
-
-
-def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]:
-    """Everything that files and reports say of the designs of a front, as plain values.
-
-    Each entry: ``design`` (rank, from 1), ``knobs``, ``quality_support``, ``metrics`` (every metric),
-    ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``.
-    """
-    names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
-    values: dict[int, dict[str, np.ndarray]] = {}
-    for model in np.unique(front.models).tolist():
-        block = evaluation.block(model, model + 1)
-        values[model] = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in names}
-    detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
-    designs = []
-    for rank, (model, hardware) in enumerate(zip(front.models.tolist(), front.hardware.tolist(), strict=True), 1):
-        entry: dict[str, Any] = {
-            "design": rank,
-            "knobs": evaluation.space.design(model, hardware),
-            "quality_support": support_name(evaluation, model),
-            "metrics": {name: float(values[model][name][hardware]) for name in names},
-            "embodied_parts_kgco2e": evaluation.carbon_parts(hardware),
-            "dram_bytes_per_s": float(evaluation.points.dram_bytes_per_s[hardware]),
-        }
-        if rank in detailed:
-            entry["components"] = evaluation.breakdown(model, hardware)
-        designs.append(entry)
-    return designs
-
-
-def support_name(evaluation: Evaluation, model: int) -> str | None:
-    """What supports the quality of a model: published, interpolated, extrapolated, or None without a surrogate."""
-    return None if evaluation.quality is None else SUPPORT[int(evaluation.quality.support[model])]
-
-
-def write_files(run: Run, evaluation: Evaluation | None = None) -> list[Path]:
-    """Write pareto.csv, designs/ and report.html; returns what was written.
-
-    Without ``evaluation`` (a run loaded from its study) the design files are left as they are.
-    """
-    written = [write_text(run.path / "pareto.csv", csv_text(run))]
-    if evaluation is not None:
-        folder = run.path / "designs"
-        folder.mkdir(exist_ok=True)
-        for design in run.designs[:MAX_DESIGN_FILES]:
-            name = f"design-{design['design']:04d}.toml"
-            written.append(write_text(folder / name, design_toml(run, design, evaluation)))
-    from dse.reports.html import report_html
-
-    written.append(write_text(run.path / "report.html", report_html(run)))
-    return written
-
-
-def csv_text(run: Run) -> str:
-    """The front as CSV; numbers in the shortest form that reads back to the same bits."""
-    import csv
-
-    rows = [flat_row(design) for design in run.designs]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else ["design"], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: repr(value) if isinstance(value, float) else value for key, value in row.items()})
-    return buffer.getvalue()
-
-
-def design_toml(run: Run, design: dict[str, Any], evaluation: Evaluation) -> str:
-    """One design as a TOML file: metrics and model as tables, the accelerator in the form that ``--hw`` reads."""
-    knobs = design["knobs"]
-    model = {name: knobs[name] for name in evaluation.space.models}
-    accelerator = evaluation.hardware_space.accelerator({name: knobs[name] for name in evaluation.hardware_space.knobs})
-    lines = [
-        f"# Design {design['design']} of the front of: {json.dumps(run.provenance.get('command', ''))}",
-        f"# dse {run.provenance.get('version', '')}",
-        accelerator.to_toml().rstrip(),
-        "",
-        "[design]",
-        f"workload = {json.dumps(run.problem.workload)}",
-        f"quality_support = {json.dumps(design['quality_support'] or 'none')}",
-        "",
-        "[design.model]",
-        *(f"{name} = {value}" for name, value in model.items()),
-        "",
-        "[design.metrics]",
-        *(f"{name} = {value!r}" for name, value in design["metrics"].items()),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def write_text(path: Path, text: str) -> Path:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise DseError(f"{path} cannot be written: {error.strerror}") from error
-    return path
-
 
 def load(path: str | Path) -> Run:
     """Read a finished run from its folder (or its study file); an unfinished one is an error that says how to go on."""
-    folder = Path(path)
-    file = folder if folder.is_file() else folder / FILE_NAME
-    with Study.open(file) as study:
-        description = study.description()
-        result = study.result()
-    if result is None:
-        raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
-    return Run(
-        path=file.parent,
-        problem=Problem.from_dict(description["problem"]),
-        provenance=description["provenance"],
-        summary=SweepSummary(**result["summary"]),
-        designs=result["designs"],
-        context=result["context"],
-    )
+    return Run.of(run_folder.load(path))

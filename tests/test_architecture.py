@@ -1,6 +1,12 @@
-"""The arrows between the packages, read from the source: who may import whom."""
+"""The arrows between packages, rooms and modules, read from the source: who may import whom.
+
+All imports count: at the top of a module, deferred into functions, and for typing only.
+"""
 
 import ast
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,9 @@ ALLOWED = {
     "hw_models": {"dse_kernels", "workloads"},
     "dse": {"carbon", "dse_kernels", "hw_models", "workloads"},
 }
+# Own imports inside functions (outside faces, public functions and commands) and for typing only: no more than there are.
+MOST_DEFERRED = 125
+MOST_TYPING_ONLY = 65
 # Imported where they are used, never at the top of a module: they cost seconds or are extras.
 HEAVY = {
     "torch",
@@ -83,3 +92,88 @@ def test_nothing_unsafe_reads_user_files() -> None:
                     assert node.func.id not in ("eval", "exec"), f"{path.relative_to(ROOT)} calls {node.func.id}"
                 if isinstance(node, ast.keyword) and node.arg == "shell":
                     assert isinstance(node.value, ast.Constant) and node.value.value is False, f"{path} opens a shell"
+
+
+def _name(package: str, path: Path) -> str:
+    parts = path.relative_to(SOURCES[package].parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def _files() -> dict[str, Path]:
+    return {_name(package, path): path for package in SOURCES for path in _modules(package)}
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(_files()[name].read_text(encoding="utf-8"))
+
+
+def _own_imports(name: str) -> Iterator[tuple[str, ast.AST]]:
+    """Every module of ours that a module imports, wherever in it, and the import."""
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names if alias.name in _files())
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] in SOURCES:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole in _files() else str(node.module)), node
+
+
+def test_relative_imports_are_not_used() -> None:
+    for name in _files():
+        relative = [n for n in ast.walk(_tree(name)) if isinstance(n, ast.ImportFrom) and n.level]
+        assert not relative, f"{name} imports relatively, which the walk of imports does not follow"
+
+
+def test_no_module_is_in_a_circle() -> None:
+    waiting = {name: {other for other, _ in _own_imports(name)} - {name} for name in _files() if not name.startswith("workloads")}
+    while free := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"modules that import each other in a circle, or wait for one: {sorted(waiting)}"
+
+
+def _drawn() -> dict[str, list[list[str]]]:
+    """{package: layers of rooms, the highest first} as docs/architecture.md draws them."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    found = {}
+    for package in ("carbon", "hw_models", "dse"):
+        block = re.search(rf"^    {package}:(.*(?:\n +(?:->|\w).*)*)", text, re.M)
+        assert block, f"docs/architecture.md draws no arrows for {package}"
+        found[package] = [re.findall(r"\w+", layer) for layer in block.group(1).split("->")]
+    return found
+
+
+@pytest.mark.parametrize("package", ["carbon", "hw_models", "dse"])
+def test_arrows_between_rooms(package: str) -> None:
+    floor = {room: i for i, layer in enumerate(_drawn()[package]) for room in layer}
+    rooms = {name.split(".")[1] for name in _files() if name.startswith(f"{package}.")}
+    assert set(floor) == rooms, f"drawn and built rooms differ: {sorted(set(floor) ^ rooms)}"
+    for name in _files():
+        if not name.startswith(f"{package}."):
+            continue
+        mine = name.split(".")[1]
+        for other, _ in _own_imports(name):
+            theirs = other.split(".")[1] if other.startswith(f"{package}.") else None
+            if theirs is not None and theirs != mine:
+                assert floor[mine] < floor[theirs], f"{name} imports {other}, against the arrows of docs/architecture.md"
+
+
+def _is_entry(name: str) -> bool:
+    """Where deferring is the rule: the faces of packages, the public functions, and what a command runs."""
+    return name.count(".") == 0 or name in ("dse.api", "dse.cli", "dse.run") or name.startswith("dse.commands")
+
+
+def test_deferred_imports_are_few_and_counted() -> None:
+    """Imports inside functions stay where they save start-up; their number may fall, not rise."""
+    inside, typing_only = 0, 0
+    for name in _files():
+        tree = _tree(name)
+        guarded = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and _is_type_checking(block) for n in ast.walk(block)}
+        top = {id(n) for n in tree.body}
+        for _, node in _own_imports(name):
+            typing_only += id(node) in guarded
+            inside += id(node) not in guarded and id(node) not in top and not _is_entry(name)
+    assert inside <= MOST_DEFERRED, f"{inside} imports of our own modules are deferred outside the entries: more than {MOST_DEFERRED}"
+    assert typing_only <= MOST_TYPING_ONLY, f"{typing_only} imports are for typing only: more than {MOST_TYPING_ONLY}"

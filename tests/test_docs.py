@@ -166,7 +166,7 @@ def test_page_of_commands_is_what_the_parsers_say() -> None:
 
 def test_every_command_is_documented() -> None:
     """The generator itself: a command or option that it leaves out shows here, because argparse's own help names it."""
-    from dse.cli import COMMANDS, build_parser
+    from dse.commands.parser import COMMANDS, build_parser
 
     committed = (DOCS / "cli.md").read_text(encoding="utf-8").replace("\\|", "|")
     for name in COMMANDS:
@@ -179,8 +179,8 @@ def test_every_command_is_documented() -> None:
 
 def test_figures_in_the_prose_are_what_the_code_says() -> None:
     from dse.api import make_problem
-    from dse.evaluation import build_space, load_family, load_hardware
-    from dse.quality import bert_mnli
+    from dse.evaluation.evaluation import build_space, load_family, load_hardware
+    from dse.quality.surrogate import bert_mnli
 
     problem = make_problem("bert", "carbon")
     space = build_space(problem, load_family(problem), load_hardware(problem))

@@ -7,13 +7,14 @@ from workloads.family import Family
 from workloads.knobs import Knob
 from workloads.library import load, names
 from workloads.ops import Distinct, Kind, Operation, OperationTable, concatenate
-from workloads.records import Phase, Workload
+from workloads.records import LeftOut, Phase, Workload
 
 __all__ = [
     "Distinct",
     "Family",
     "Kind",
     "Knob",
+    "LeftOut",
     "Operation",
     "OperationTable",
     "Phase",

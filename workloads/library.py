@@ -14,6 +14,7 @@ from typing import Any
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
+from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
 ALIASES = {"bert": "bert-base"}
@@ -76,7 +77,7 @@ def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
 def _load_file_once(path: Path, changed: int, size: int, bind: tuple[tuple[str, int], ...], strict: bool) -> Family:
     """Load a file; the same file, unchanged, is loaded (and, as a graph, walked) once."""
     if path.suffix == ".onnx":
-        from workloads.importers.onnx_family import family_from_onnx
+        from workloads.importers.onnx.family import family_from_onnx
 
         return family_from_onnx(path, dict(bind), strict=strict)
     if bind:
@@ -105,9 +106,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _from_toml(record: dict[str, Any], where: str, folder: Path | None) -> Family:
     if "part" in record:
-        from workloads.mix import family_from_mix
-
-        return family_from_mix(record, where, folder)
+        return family_from_mix(record, where, folder, load)
     return family_from_record(record, where)
 
 

@@ -20,7 +20,7 @@ count once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.family import Builder, Family
 from workloads.knobs import Knob
 from workloads.ops import OperationTable
-from workloads.records import Phase, Workload
+from workloads.records import LeftOut, Phase, Workload
 
 _FIELDS = ("name", "note", "sources", "requests", "part", "quality_metrics")
 _PART_FIELDS = ("name", "workload", "weight", "set", "bind")
@@ -46,6 +46,10 @@ MAX_PARTS = 64
 _SHARED = ("batch", "weight_bits", "activation_bits", "kv_bits", "fused_attention")
 
 
+Load = Callable[..., Family]
+"""``load(name, bind=...)`` of the library, handed in: the library reads mixes, so that a mix cannot import it."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One share of a mix: a family, the knobs that are set, its share of the requests."""
@@ -56,8 +60,8 @@ class Part:
     knobs: Mapping[str, Any]
 
 
-def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None) -> Family:
-    """Return the family of a mix. Its knobs are settings that are passed on to every part that has them.
+def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None, load: Load) -> Family:
+    """Return the family of a mix; ``load`` gives the family of a part. Its knobs are settings for every part that has them.
 
     Raises WorkloadError that names ``where`` and the field.
     """
@@ -68,7 +72,7 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None) 
     if not isinstance(title, str) or not title:
         raise WorkloadError(f"{where}: field 'name' is {shorten(title)!r}, must be a text")
     requests = _requests(record.get("requests", {}), where)
-    parts = _parts(record["part"], where, folder)
+    parts = _parts(record["part"], where, folder, load)
 
     knobs: dict[str, Knob] = {}
     for part in parts:
@@ -95,7 +99,8 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None) 
 def build_mix(title: str, parts: tuple[Part, ...], requests: Mapping[str, float], given: Mapping[str, Any]) -> Workload:
     """Return the workload of a mix, the settings ``given`` passed to all parts that have them."""
     phases: list[Phase] = []
-    unknown: dict[str, int] = {}
+    left_out: list[LeftOut] = []
+    assumptions: dict[str, None] = {}
     models: dict[Any, str] = {}
     dimensions: dict[str, Any] = {}
     for part in parts:
@@ -103,8 +108,8 @@ def build_mix(title: str, parts: tuple[Part, ...], requests: Mapping[str, float]
         workload = part.family.build(**part.knobs, **passed)
         owner = models.setdefault(_identity(part.family, workload), f"{part.family.name}#{len(models)}")
         phases += [_as_part(phase, part, owner) for phase in workload.phases]
-        for operation, count in workload.not_understood.items():
-            unknown[operation] = unknown.get(operation, 0) + count
+        left_out += [replace(item, operation=f"{part.name}.{item.operation}") for item in workload.left_out]
+        assumptions |= dict.fromkeys(f"{part.name}: {sentence}" for sentence in workload.assumptions)
         dimensions |= {f"{part.name}.{name}": value for name, value in workload.dimensions.items()}
         dimensions[f"{part.name}.weight"] = part.weight
     return Workload(
@@ -113,7 +118,8 @@ def build_mix(title: str, parts: tuple[Part, ...], requests: Mapping[str, float]
         phases=tuple(phases),
         dimensions=MappingProxyType(dimensions),
         requests=requests,
-        not_understood=MappingProxyType(unknown),
+        left_out=tuple(left_out),
+        assumptions=tuple(assumptions),
     )
 
 
@@ -154,10 +160,10 @@ def _requests(record: Any, where: str) -> Mapping[str, float]:
     return MappingProxyType({name: float(value) for name, value in record.items()})
 
 
-def _parts(records: Any, where: str, folder: Path | None) -> tuple[Part, ...]:
+def _parts(records: Any, where: str, folder: Path | None, load: Load) -> tuple[Part, ...]:
     if not isinstance(records, list) or not 1 <= len(records) <= MAX_PARTS:
         raise WorkloadError(f"{where}: field 'part' must be a list of 1 to {MAX_PARTS} tables, written [[part]]")
-    parts = [_part(record, index, where, folder) for index, record in enumerate(records)]
+    parts = [_part(record, index, where, folder, load) for index, record in enumerate(records)]
     seen: set[str] = set()
     for part in parts:
         if part.name in seen:
@@ -167,9 +173,7 @@ def _parts(records: Any, where: str, folder: Path | None) -> tuple[Part, ...]:
     return tuple(replace(part, weight=part.weight / total) for part in parts)
 
 
-def _part(record: Any, index: int, where: str, folder: Path | None) -> Part:
-    from workloads.library import load
-
+def _part(record: Any, index: int, where: str, folder: Path | None, load: Load) -> Part:
     place = f"{where}: part {index + 1}"
     if not isinstance(record, dict):
         raise WorkloadError(f"{place} is {shorten(record)!r}, must be a table")

@@ -33,6 +33,20 @@ class Phase:
     saved_bytes: Any = 0.0
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Operations of an imported model that no table holds, so that every cost of the workload is short of them.
+
+    Attributes:
+        operation: the operator as the file names it (``vendor.ops.Mystery``); count: executions in one request.
+        reason: why it has no row, in words that follow "left out:".
+    """
+
+    operation: str
+    count: int
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
     """What one request of a model, or of many models at once, executes.
@@ -44,7 +58,9 @@ class Workload:
         dimensions: every physical dimension and setting that it was built from.
         quality_metrics: names of the quality metrics that are known for it.
         requests: request model, where a mix gives one: rate_per_s, deadline_s, duty.
-        not_understood: operations of an imported graph that are not costed: {operation: count}.
+        left_out: operations of an imported graph that no table holds, with counts and reasons (empty: all are there).
+        assumptions: sentences about what an imported graph leaves to run time and how it was counted (the dearer branch
+            of an If, the largest number of trips of a loop).
     """
 
     name: str
@@ -53,7 +69,29 @@ class Workload:
     dimensions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     quality_metrics: tuple[str, ...] = ()
     requests: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    not_understood: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    left_out: tuple[LeftOut, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def not_understood(self) -> Mapping[str, int]:
+        """Operations that are left out: {operation: executions in one request}."""
+        counts: dict[str, int] = {}
+        for item in self.left_out:
+            counts[item.operation] = counts.get(item.operation, 0) + item.count
+        return MappingProxyType(counts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every operation of the model is in a table."""
+        return not self.left_out
+
+    def left_out_sentence(self) -> str:
+        """One sentence that lists what is left out, for every place that shows a cost; empty where nothing is."""
+        if not self.left_out:
+            return ""
+        listed = ", ".join(f"{item.count:,} x {item.operation} ({item.reason})" for item in self.left_out[:8])
+        more = f" and {len(self.left_out) - 8} more operators" if len(self.left_out) > 8 else ""
+        return f"{self.name} is counted without {listed}{more}; all its costs are too low by these"
 
     def phase(self, name: str) -> Phase:
         """Return the phase of that name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,9 @@ def summary(workload: Workload) -> dict[str, Any]:
         "quality_metrics": list(workload.quality_metrics),
         "requests": dict(workload.requests),
         "phases": [_phase(phase) for phase in workload.phases],
+        "left_out": [asdict(item) for item in workload.left_out],
         "not_understood": dict(workload.not_understood),
+        "assumptions": list(workload.assumptions),
     }
 
 
@@ -129,8 +132,9 @@ def as_text(workload: Workload, *, peak_tops: float, bandwidth_gb_s: float) -> s
         lines += ["", *_phase_lines(phase, ridge)]
     lines += ["", *roofline(workload, peak_tops=peak_tops, bandwidth_gb_s=bandwidth_gb_s)]
     if info["not_understood"]:
-        listed = ", ".join(f"{name} ({count})" for name, count in sorted(info["not_understood"].items()))
+        listed = ", ".join(f"{item.operation} ({item.count}; {item.reason})" for item in workload.left_out)
         lines += ["", f"not understood and not counted: {listed}"]
+    lines += ["", *(f"assumed: {sentence}" for sentence in workload.assumptions)] if workload.assumptions else []
     return "\n".join(lines)
 
 

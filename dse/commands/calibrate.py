@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
     from pathlib import Path
 
-    from hw_models import calibration, devices
+    from hw_models.devices import calibration
+    from hw_models.devices import library as devices
 
     device = devices.load(args.device)
     hardware = device.gpu_hardware()

@@ -106,7 +106,7 @@ def run_help(args: argparse.Namespace) -> int:
 
 def run_estimate(args: argparse.Namespace) -> int:
     """Estimate and print."""
-    from carbon import estimate, report
+    from carbon.analysis import estimate, report
 
     spec = estimate.load(args.spec)
     if args.profile is not None:
@@ -125,7 +125,7 @@ def run_estimate(args: argparse.Namespace) -> int:
 
 def run_batch(args: argparse.Namespace) -> int:
     """Compute a table and write it."""
-    from carbon import batch
+    from carbon.analysis import batch
     from carbon.errors import CarbonError
 
     table = batch.run(args.table, args.kind, args.profile)
@@ -144,7 +144,7 @@ def run_batch(args: argparse.Namespace) -> int:
 
 def run_explain(args: argparse.Namespace) -> int:
     """Print factors with their provenance."""
-    from carbon import estimate, report
+    from carbon.analysis import estimate, report
     from carbon.errors import unknown
 
     sources: dict[str, Any] = dict(report.all_factors())
@@ -164,8 +164,10 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def run_grids(args: argparse.Namespace) -> int:
     """List grids, look one up, or check a file."""
-    from carbon import grid, importers, report, traces
+    from carbon.analysis import report
     from carbon.errors import CarbonError
+    from carbon.factors import grid, traces
+    from carbon.factors import grid_files as importers
 
     trace = None
     if args.import_file is not None:
@@ -208,7 +210,7 @@ def run_validate(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from carbon import plots, report, validation
+    from carbon.analysis import plots, report, validation
     from carbon.errors import CarbonError
 
     checks, products = validation.everything(args.reference)
@@ -238,9 +240,9 @@ def run_validate(args: argparse.Namespace) -> int:
 
 def run_robustness(args: argparse.Namespace) -> int:
     """Draw the carbon factors of a finished run and say how often its order holds."""
-    from carbon import report
-    from dse import robustness
-    from dse import run as runs
+    from carbon.analysis import report
+    from dse.evaluation import robustness
+    from dse.storage import run_folder as runs
 
     found = runs.load(args.study)
     designs = found.designs

@@ -25,9 +25,10 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     import json
 
-    from dse import comparison
-    from dse.run import load
+    from dse.analysis.comparison import compare
+    from dse.reports.comparison_text import as_json, text
+    from dse.storage.run_folder import load
 
-    found = comparison.compare(load(args.first), load(args.second))
-    print(json.dumps(comparison.as_json(found), indent=2, allow_nan=False) if args.json else comparison.text(found))
+    found = compare(load(args.first), load(args.second))
+    print(json.dumps(as_json(found), indent=2, allow_nan=False) if args.json else text(found))
     return 0

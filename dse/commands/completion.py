@@ -23,8 +23,8 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    from dse.cli import build_parser
-    from dse.completion import script
+    from dse.commands.completion_scripts import script
+    from dse.commands.parser import build_parser
     from dse.errors import unknown_name
 
     if args.shell not in SHELLS:

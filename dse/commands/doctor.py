@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from dse import doctor
+    from dse.commands import checks as doctor
 
     findings = doctor.examine()
     print(json.dumps([asdict(f) for f in findings], indent=2) if args.json else doctor.text(findings))

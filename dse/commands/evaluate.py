@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
         return _gemms(args) if args.gemms else _designs(args)
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
-    from dse import api, show
+    from dse import api
+    from dse.reports import console as show
 
     answer = api.evaluate(
         options.workload_of(args),
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _gemms(args: argparse.Namespace) -> int:
-    from dse.hardware import load_path_or_name
-    from hw_models.batch_files import evaluate_gemms
+    from dse.spaces.hardware import load_path_or_name
+    from hw_models.costs.products_csv import evaluate_gemms
 
     defaults = {**load_path_or_name(args.hw, profile=args.profile).defaults, **options.knobs_of(args)}
     rows = evaluate_gemms(args.gemms, args.hw, args.profile, args.out, defaults=defaults, criterion=args.criterion)
@@ -65,7 +66,7 @@ def _gemms(args: argparse.Namespace) -> int:
 
 def _designs(args: argparse.Namespace) -> int:
     from dse import api
-    from dse.design_list import evaluate_designs
+    from dse.evaluation.design_list import evaluate_designs
 
     problem = api.make_problem(
         options.workload_of(args),

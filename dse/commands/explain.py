@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from dse import explanation_text
-    from dse.explanation import explain
-    from dse.neighbours import why
-    from dse.run import load, write_text
+    from dse.analysis.explanation import explain
+    from dse.analysis.neighbours import why
+    from dse.reports import explanation_text
+    from dse.storage.run_folder import load, write_text
 
     result = load(args.run_folder)
     if args.alignment:
@@ -83,14 +83,16 @@ def _alignment(result: Any, args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from dse import alignment
+    from dse.analysis import alignment
+    from dse.reports.alignment_text import text
+    from dse.reports.run_files import keep_alignment
 
     found = alignment.of_run(result, design=args.design)
-    kept = alignment.keep(result, found)
+    kept = keep_alignment(result, found)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
-        print(alignment.text(found))
+        print(text(found))
     print(kept.path / "report.html", file=sys.stderr)
     return 0
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from dse.exporters import export
-    from dse.run import load
+    from dse.storage.run_folder import load
 
     written = export(load(args.run_folder), args.design, args.to, args.out)
     if args.json:

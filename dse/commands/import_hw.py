@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dse.importers import read
     from dse.importers.base import Options
-    from dse.run import write_text
+    from dse.storage.run_folder import write_text
 
     imported = read(
         args.file,

@@ -66,32 +66,33 @@ def _known(topic: str) -> dict[str, str]:
 
         return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
     if topic == "templates":
-        from hw_models import devices, templates
+        from hw_models import spaces as templates
+        from hw_models.devices import library as devices
 
         spaces = {name: templates.load(name).title for name in templates.names()}
         return spaces | {name: f"a single device: {devices.load(name).title}" for name in devices.names()}
     if topic == "regions":
-        import carbon.grid
+        import carbon.factors.grid
 
         return {
             factor.code: f"{factor.name}: {factor.gco2e_per_kwh:g} g/kWh, {factor.year}, {factor.source}"
-            for factor in carbon.grid.everything()
+            for factor in carbon.factors.grid.everything()
         }
     if topic == "strategies":
         return STRATEGIES
     if topic == "presets":
-        from dse.objectives import PRESETS
+        from dse.problem.objectives import PRESETS
 
         return {name: f"{preset.meaning} ({', '.join(map(str, preset.objectives))})" for name, preset in PRESETS.items()}
     if topic == "metrics":
-        from dse.metrics import METRICS
+        from dse.problem.metrics import METRICS
 
         return {name: f"[{metric.unit}] {metric.meaning}" for name, metric in METRICS.items()}
-    import carbon.profiles
-    from hw_models.profiles import profiles
+    import carbon.device.profiles
+    from hw_models.technology.profiles import profiles
 
     found = {f"hardware: {name}": profile.title for name, profile in profiles().items()}
-    return found | {f"carbon: {name}": carbon.profiles.get(name).summary for name in carbon.profiles.names()}
+    return found | {f"carbon: {name}": carbon.device.profiles.get(name).summary for name in carbon.device.profiles.names()}
 
 
 def _workload_line(family: Family) -> str:

@@ -29,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     import shlex
     import sys
 
-    from dse import show
+    from dse.api import refine
     from dse.errors import UsageError
-    from dse.strategies.refine import refine_run
+    from dse.reports import console as show
 
     if args.rounds < 1:
         raise UsageError(f"rounds is {args.rounds}; a whole number of at least 1 is needed")
-    result = refine_run(
+    result = refine(
         args.run_folder,
         out=args.out,
         resolution=args.resolution,

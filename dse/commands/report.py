@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from dse.reports.html import report_html
-    from dse.run import load, write_text
+    from dse.storage.run_folder import load, write_text
 
     result = load(args.run_folder)
     print(write_text(Path(args.out) if args.out else result.path / "report.html", report_html(result)))

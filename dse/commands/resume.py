@@ -23,7 +23,9 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resume and show."""
-    from dse import api, show, terminal
+    from dse import api
+    from dse.reports import console as show
+    from dse.reports import terminal
 
     with terminal.ProgressReporter() as progress:
         result = api.resume(args.run_folder, threads=args.threads, say=progress.update)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dse.commands import options
 
 if TYPE_CHECKING:
-    from dse.learnt import LearntSettings
-    from dse.shards import ShardSettings
+    from dse.searches.plan import LearntSettings, ShardSettings
 
 
 def register(commands: Any) -> None:
@@ -75,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse import api, show, space_file, terminal
+    from dse import api
     from dse.errors import UsageError
-    from dse.sweep import DEFAULT_BLOCK_POINTS
+    from dse.evaluation import space_file
+    from dse.reports import console as show
+    from dse.reports import terminal
+    from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     settings = _learnt(args)
     for name in ("threads", "block_points"):
@@ -132,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
 def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     """Settings of a learnt search; None where every design is swept."""
     from dse.errors import UsageError
-    from dse.learnt import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings
+    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings
     from dse.strategies.choose import check as check_strategy
 
     check_strategy(args.strategy)
@@ -167,7 +169,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
 
 def _sharded(args: argparse.Namespace) -> ShardSettings | None:
     """Where the shards of a sweep run; None for a sweep in this process and where quality is measured."""
-    from dse.shards import ShardSettings
+    from dse.searches.plan import ShardSettings
 
     if args.quality is not None or args.strategy not in ("auto", "exhaustive"):
         return None

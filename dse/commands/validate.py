@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the comparisons and print them; 1 if a figure exceeds its recorded bound."""
     from dse.errors import unknown_name
-    from hw_models import validation
+    from hw_models.validation import registry as validation
 
     if args.subject not in SUBJECTS:
         raise unknown_name("subject", args.subject, SUBJECTS)
@@ -54,7 +54,7 @@ def _print_table(comparisons: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hw_models import validation
+    from hw_models.validation import registry as validation
 
     table = Table(box=None, pad_edge=False)
     for title in validation.HEADER:

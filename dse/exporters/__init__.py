@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dse.errors import unknown_name
 
 if TYPE_CHECKING:
-    from dse.run import Run
+    from dse.storage.run_folder import RunRecord
 
 # Name on the command line -> what it is. The module bears the name.
 TARGETS = {
@@ -25,7 +25,7 @@ TARGETS = {
 }
 
 
-def export(run: Run, number: int, target: str, folder: str | Path | None = None) -> list[Path]:
+def export(run: RunRecord, number: int, target: str, folder: str | Path | None = None) -> list[Path]:
     """Write design ``number`` of a run as files of ``target`` into ``folder``; returns what was written.
 
     The default folder is ``exports/TARGET-NUMBER`` in the run's. Raises UsageError for an unknown target (with the nearest) or design,

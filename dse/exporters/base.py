@@ -43,7 +43,7 @@ class Export:
 
 def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
     """Write the files, the list of operations and the notes into ``folder`` (made if need be); returns what was written."""
-    from dse.run import write_text
+    from dse.storage.run_folder import write_text
 
     files = {
         **export.files,

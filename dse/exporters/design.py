@@ -18,9 +18,10 @@ from dse.exporters.names import quoted, safe_name
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
-    from dse.run import Run
-    from hw_models.accelerator import Accelerator, AcceleratorBatch
-    from hw_models.memory import LoopNest
+    from dse.storage.run_folder import RunRecord
+    from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+    from hw_models.costs.mapping import LoopNest
+    from hw_models.costs.unit_costs import Criterion
     from workloads.records import Workload
 
 
@@ -109,9 +110,9 @@ class ExportDesign:
         return self._mapped[1]
 
 
-def load_design(run: Run, number: int) -> ExportDesign:
+def load_design(run: RunRecord, number: int) -> ExportDesign:
     """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
-    from dse.evaluation import build_space, load_family, load_hardware
+    from dse.evaluation.evaluation import build_space, load_family, load_hardware
 
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
@@ -154,7 +155,8 @@ def describe(
     version: str = "",
 ) -> ExportDesign:
     """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
-    from hw_models import parallel, precision
+    from hw_models.costs import chips as parallel
+    from hw_models.costs import precision
 
     workload = precision.workload_at_widths(workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits))
     if workload.models is not None:
@@ -189,7 +191,7 @@ def _collect(
 ) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...]]:
     from typing import cast
 
-    from hw_models import cost
+    from hw_models.costs import evaluate as cost
 
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     other: dict[str, list[float]] = {}
@@ -198,7 +200,7 @@ def _collect(
     for phase in workload.phases:
         table = phase.table
         shapes, index = table.distinct()
-        unit = cost.unit_costs(shapes, hardware, criterion=cast(cost.Criterion, criterion))
+        unit = cost.unit_costs(shapes, hardware, criterion=cast("Criterion", criterion))
         latency = unit.latency_s[index, 0]
         bound = [unit.bound_names[int(code)] for code in unit.bound[index, 0]]
         for row, operation in enumerate(table.rows()):
@@ -266,7 +268,7 @@ def product_mappings(design: ExportDesign) -> tuple[dict[str, LoopNest], dict[st
     """The best mapping of each product on the accelerator by the design's criterion, and its cycles: ({name: mapping}, {name: cycles})."""
     from dse_kernels import mapping
 
-    from hw_models.memory import loop_nest, mapping_hardware
+    from hw_models.costs.mapping import loop_nest, mapping_hardware
 
     products = design.products
     sizes = [(p.batch, p.m, p.n, p.k) for p in products]

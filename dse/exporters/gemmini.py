@@ -8,7 +8,7 @@ from dse.errors import DseError
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
 from dse.exporters.names import quoted
-from hw_models.accelerator import Dataflow
+from hw_models.accelerator.fields import Dataflow
 
 TOOL = "Gemmini (ucb-bar/gemmini, GemminiArrayConfig as in Configs.scala)"
 SCRATCHPAD_BANKS, ACCUMULATOR_BANKS = 4, 2

@@ -7,7 +7,7 @@ from typing import Any
 
 from dse.exporters.base import Export, script
 from dse.exporters.design import ExportDesign
-from hw_models.accelerator import Accelerator
+from hw_models.accelerator.design import Accelerator
 
 TOOL = "genz-llm 0.0.16"
 # Its names of precisions by bits, and how much longer than bf16 an operation takes there.

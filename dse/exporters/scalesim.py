@@ -10,8 +10,8 @@ from dse.errors import DseError
 from dse.exporters.base import Export, csv_text, script
 from dse.exporters.design import ExportDesign
 from dse.exporters.names import quoted
-from hw_models.accelerator import ArrayKind, Dataflow
-from hw_models.systolic import SystolicCounts, gemm_counts
+from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.systolic.gemm import SystolicCounts, gemm_counts
 
 TOOL = "SCALE-Sim 3.0.0"
 COUNTS_FILE = "expected-counts.csv"

@@ -9,7 +9,7 @@ from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
 from dse.exporters.names import quoted
 from dse.exporters.yaml_text import Flow, dump
-from hw_models.accelerator import Accelerator
+from hw_models.accelerator.design import Accelerator
 
 TOOL = "Stream (stream-dse 2.1.1)"
 

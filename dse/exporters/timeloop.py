@@ -8,7 +8,8 @@ from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign, Product
 from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, Tagged, dump
-from hw_models.accelerator import Accelerator, ArrayKind, MemoryLevel
+from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.fields import ArrayKind
 
 TOOL = "Timeloop v4 (format 0.4; Accelergy-Project/timeloop-accelergy-exercises)"
 _DRAM_TYPES = {"lpddr4": "LPDDR4", "lpddr": "LPDDR", "ddr3": "DDR3", "ddr4": "DDR4", "hbm2": "HBM2", "gddr5": "GDDR5"}

@@ -8,10 +8,11 @@ from dse.exporters.base import Export, script
 from dse.exporters.design import ExportDesign, Product, axis_dimensions
 from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, dump
-from hw_models.accelerator import Accelerator, ArrayKind, MemoryLevel
+from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.fields import ArrayKind
 
 if TYPE_CHECKING:
-    from hw_models.memory import LoopNest
+    from hw_models.costs.mapping import LoopNest
 
 TOOL = "ZigZag 3.9.1"
 # Names of the loops in the workload: m, n, k and the batch.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import DseError, nearest
-from hw_models.accelerator import Accelerator, ArrayKind, Dataflow, MemoryLevel
+from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.fields import ArrayKind, Dataflow
 from hw_models.errors import HardwareError
-from hw_models.technology import dram_types
+from hw_models.technology.tables import dram_types
 
 # Accelerator descriptions are some kilobytes; what is larger is something else.
 MAX_FILE_BYTES = 2**20

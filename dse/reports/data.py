@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dse.quality import SUPPORT
+from dse.quality.surrogate import SUPPORT
 from dse.reports.units import DisplayUnit, finite, knob_names, metric_names
 
 # What a page embeds and draws at most; a larger front is thinned and the page says so.
@@ -122,7 +122,7 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
 
 
 def _direction(run: Any, name: str) -> str | None:
-    from dse.metrics import METRICS
+    from dse.problem.metrics import METRICS
 
     for objective in run.problem.objectives:
         if objective.metric == name:

@@ -11,7 +11,7 @@ from dse.reports.units import DisplayUnit, design_units, error_text, finite
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from dse.run import Run
+    from dse.storage.run_folder import RunRecord
 
 # What supports a quality is told by shape, as in the report; colour is free for a third objective.
 _MARKS = {"published": "diamond", "interpolated": "circle", "extrapolated": "x-thin-open"}
@@ -22,7 +22,7 @@ MAX_POINTS = 5000
 _ERROR_BAR_LIMIT = 60
 
 
-def front_figure(run: Run) -> go.Figure:
+def front_figure(run: RunRecord) -> go.Figure:
     """The front of a run: the two first objectives, quality upright, a third one as colour, the whole design on hover.
 
     The step line is the bound of what is attained. Quality is called a surrogate; its standard error is drawn as bars
@@ -60,7 +60,7 @@ def _plain(text: Any) -> str:
     return html.escape(str(text), quote=False)
 
 
-def _axes(run: Run, units: dict[str, DisplayUnit]) -> tuple[str | None, str | None, str | None]:
+def _axes(run: RunRecord, units: dict[str, DisplayUnit]) -> tuple[str | None, str | None, str | None]:
     """Metrics across, up and as colour."""
     objectives = [objective.metric for objective in run.problem.objectives if objective.metric in units]
     costs = [name for name in objectives if name != "quality"]
@@ -76,7 +76,7 @@ def _values(designs: list[dict[str, Any]], units: dict[str, DisplayUnit], name: 
     return [None if value is None else value * units[name].factor for value in found]
 
 
-def _steps(run: Run, designs: list[dict[str, Any]], units: dict[str, DisplayUnit], x: str, y: str) -> go.Scatter:
+def _steps(run: RunRecord, designs: list[dict[str, Any]], units: dict[str, DisplayUnit], x: str, y: str) -> go.Scatter:
     """The front of the pair that is shown, as steps from the best in x to the worst."""
     import plotly.graph_objects as go
 
@@ -101,8 +101,8 @@ def _steps(run: Run, designs: list[dict[str, Any]], units: dict[str, DisplayUnit
     )
 
 
-def _sign(run: Run, name: str) -> float:
-    from dse.metrics import METRICS
+def _sign(run: RunRecord, name: str) -> float:
+    from dse.problem.metrics import METRICS
 
     for objective in run.problem.objectives:
         if objective.metric == name:
@@ -117,7 +117,7 @@ def _color_scale(designs: list[dict[str, Any]], units: dict[str, DisplayUnit], c
 
 
 def _points(
-    run: Run,
+    run: RunRecord,
     designs: list[dict[str, Any]],
     units: dict[str, DisplayUnit],
     axes: tuple[str, str, str | None],

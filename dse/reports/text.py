@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dse.objectives import Constraint, parse_constraint
+from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text, quality_label
 
 # Below this a proxy's order says little about the target's.

@@ -1,6 +1,6 @@
 """Labels and display units of metrics: one unit a metric for a whole page, chosen so that its largest value reads well.
 
-The data keep the units of :mod:`dse.metrics`; only what is shown is scaled.
+The data keep the units of :mod:`dse.problem.metrics`; only what is shown is scaled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dse.metrics import METRICS
+from dse.problem.metrics import METRICS
 
 _LABELS = {
     "quality": "Quality",
@@ -134,7 +134,7 @@ def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | 
 
 
 def design_units(run: Any) -> dict[str, DisplayUnit]:
-    """Display units of every metric that the designs of a run carry, in the order of :mod:`dse.metrics`."""
+    """Display units of every metric that the designs of a run carry, in the order of :mod:`dse.problem.metrics`."""
     names = metric_names(run.designs)
     return {name: display_unit(name, (design["metrics"].get(name) for design in run.designs), run.context) for name in names}
 

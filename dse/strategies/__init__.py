@@ -1,11 +1,11 @@
 """Search strategies: random, sobol, exhaustive, nested, flat, ax, nsga2, amoo; ``auto`` picks one and says why.
 
-    task = nested_task(evaluation, evaluator)         # dse.strategies.problem_view
-    store = TrialStore.of_study(study)                # dse.trials
+    task = nested_task(evaluation, evaluator)         # dse.strategies.views
+    store = TrialStore.of_study(study)                # dse.storage.trials
     outcome = run(task, store, make("nested"), budget=50, seed=0)
 
-:func:`search` does all of it for a problem of :mod:`dse.evaluation`. Importing this module is light; torch, Ax, pymoo and Dask
-are imported by the strategies that need them when they propose.
+`dse.searches.measured_search.search` does all of it for a problem. Importing this module is light; torch, Ax, pymoo and Dask are imported
+by the strategies that need them when they propose.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from dse.strategies.choose import NAMES, check, choose
 
 if TYPE_CHECKING:
-    from dse.strategies.base import Strategy
+    from dse.strategies.protocol import Strategy
 
-__all__ = ["NAMES", "check", "choose", "make", "run", "search"]
+__all__ = ["NAMES", "check", "choose", "make", "run"]
 
 
 def make(name: str, **options: Any) -> Strategy:
@@ -36,7 +36,7 @@ def make(name: str, **options: Any) -> Strategy:
 
         return AxSearch(**options)
     if name == "nsga2":
-        from dse.strategies.evolution import Nsga2Search
+        from dse.strategies.nsga2 import Nsga2Search
 
         return Nsga2Search(**options)
     if name == "amoo":
@@ -63,8 +63,4 @@ def __getattr__(name: str) -> Any:
         from dse.strategies.driver import run
 
         return run
-    if name == "search":
-        from dse.strategies.search import search
-
-        return search
     raise AttributeError(f"module 'dse.strategies' has no attribute {name!r}")

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
+from dse.storage.trials import Proposal, Trial
 from dse.strategies.flat import Acquisition, FlatSearch, Model, modelled_over
 from dse.strategies.task import Task
-from dse.trials import Proposal, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ def _need(package: str) -> None:
 
 
 class _Process:
-    """A BoTorch model behind the face of :class:`dse.strategies.gp.GaussianProcess`."""
+    """A BoTorch model behind the face of :class:`dse.strategies.surrogates.gp.GaussianProcess`."""
 
     def __init__(self, inputs: FloatArray, values: FloatArray, noise: FloatArray) -> None:
         import torch
@@ -76,7 +76,7 @@ class AxSearch(FlatSearch):
         self._warm = False
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         _need("botorch")
         return super().propose(task, history, number, seed)
 
@@ -85,7 +85,7 @@ class AxSearch(FlatSearch):
         import torch
 
         if not self._warm:
-            from dse.strategies.torch_extensions import warm
+            from dse.strategies.surrogates.torch_extensions import warm
 
             warm(self.say)
             self._warm = True
@@ -214,7 +214,7 @@ def client(task: Task, trials: Sequence[Trial], *, name: str = "dse", seed: int 
     refuse constraints on them. What it generates next comes from its model at once: the trials count as initialisation.
     """
     _need("ax")
-    from dse.strategies.torch_extensions import warm
+    from dse.strategies.surrogates.torch_extensions import warm
 
     warm()  # before Ax does it in a folder of nobody's
     from ax.api.client import Client

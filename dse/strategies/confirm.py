@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dse.execution import Workers
-from dse.strategies.base import Wait
+from dse.quality.measured import Measured
+from dse.storage.trials import Proposal, Trial, TrialStore
 from dse.strategies.driver import run
+from dse.strategies.executors import Workers
+from dse.strategies.protocol import Wait
 from dse.strategies.task import Task
-from dse.trials import Measured, Proposal, Trial, TrialStore
 
 
 @dataclass(frozen=True)

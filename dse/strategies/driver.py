@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dse.errors import DseError
-from dse.execution import Workers, workers
-from dse.space import Value
-from dse.strategies.base import AskTell, Strategy
+from dse.quality.measured import Evaluator, Measured
+from dse.spaces.parameters import Value
+from dse.storage.trials import CANCELLED, FAILED, LEASE_SECONDS, TIMED_OUT, Trial, TrialStore
+from dse.strategies.executors import Workers, workers
+from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.stopping import StoppingRule
-from dse.strategies.task import Evaluator, Task
-from dse.trials import CANCELLED, FAILED, LEASE_SECONDS, TIMED_OUT, Measured, Trial, TrialStore
+from dse.strategies.task import Task
 
 # How long a driver that has nothing to do waits before it looks at what another driver did.
 _POLL_SECONDS = 0.2

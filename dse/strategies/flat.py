@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.pareto import Front
-from dse.strategies import gp
-from dse.strategies.base import draw, draw_many, left_over, proposal_of, rng_of, taken_rows
-from dse.strategies.marginals import Exact, LogNormal, Marginal, Normal, ehvi
+from dse.fronts.pareto import Front
+from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.strategies.drawing import draw, draw_many, left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.sampling import SobolSearch
+from dse.strategies.surrogates import gp
+from dse.strategies.surrogates.marginals import Exact, LogNormal, Marginal, Normal, ehvi
 from dse.strategies.task import Task, meets
-from dse.trials import RUNNING, Proposal, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -60,7 +61,7 @@ class FlatSearch:
         self._first = SobolSearch()
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         varying = sum(len(parameter.values) > 1 for parameter in task.space.parameters)
         count = varying + 1 if self.initial is None else self.initial
         done = [trial for trial in history if trial.done]
@@ -156,7 +157,7 @@ class Acquisition:
             self.points = np.concatenate([self.points, self._expected(self.pending)])
         self.volume = 0.0
         if len(self.points):
-            from dse.pareto import hypervolume
+            from dse.fronts.pareto import hypervolume
 
             self.volume = hypervolume(self.points, self.reference)
 

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.strategies import gp
-from dse.strategies.base import left_over, proposal_of, rng_of, taken_rows
-from dse.strategies.improvement import CostCells, ehvi_one_cost, expected_excess
+from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.strategies.drawing import left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
+from dse.strategies.surrogates import gp
+from dse.strategies.surrogates.improvement import CostCells, ehvi_one_cost, expected_excess
 from dse.strategies.task import Inner, Task
 from dse.strategies.transfer import Prior
-from dse.trials import RUNNING, Proposal, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -53,7 +54,7 @@ class NestedSearch:
         self._cells: tuple[int, CostCells, FloatArray] | None = None
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         objective = _check(task)
         taken = taken_rows(task, history)
         free = left_over(task, taken)
@@ -162,7 +163,7 @@ class NestedSearch:
 
     def _reference(self, task: Task, fronts: list[FloatArray], seen: Prediction) -> FloatArray:
         """Nadir of the front of the posterior mean, moved out by a share of its range."""
-        from dse.pareto import Front
+        from dse.fronts.pareto import Front
 
         sizes = [len(front) for front in fronts]
         quality = np.repeat(-seen.mean, sizes)
@@ -186,7 +187,7 @@ def _in_order(task: Task, quality_first: FloatArray) -> FloatArray:
 
 
 def _area(quality: FloatArray, cost: FloatArray, reference: tuple[float, float]) -> float:
-    from dse.pareto import hypervolume
+    from dse.fronts.pareto import hypervolume
 
     return hypervolume(np.stack([-quality, cost], axis=1), np.array([-reference[0], reference[1]]))
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dse.errors import UsageError
-from dse.execution import Workers
-from dse.pareto import Front
-from dse.space import Value
-from dse.strategies.base import Strategy, Wait
+from dse.fronts.pareto import Front
+from dse.quality.measured import Evaluator, Measured
+from dse.spaces.parameters import Value
+from dse.storage.trials import Proposal, Trial, TrialStore
 from dse.strategies.driver import run
+from dse.strategies.executors import Workers
+from dse.strategies.protocol import Strategy, Wait
 from dse.strategies.stopping import StoppingRule
-from dse.strategies.task import Evaluator, Task
-from dse.trials import Measured, Proposal, Trial, TrialStore
+from dse.strategies.task import Task
 
 # The proxy's trials carry this fidelity, so that the target's trials of the same designs are trials of their own.
 PROXY_FIDELITY = 0.0

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.strategies.base import draw, left_over, proposal_of, rng_of, taken_rows
+from dse.storage.trials import Proposal, Trial
+from dse.strategies.drawing import draw, left_over
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task
-from dse.trials import Proposal, Trial
 
 _SOBOL_LOG2_BLOCK = 10
 _SOBOL_BLOCKS = 256
@@ -24,7 +25,7 @@ class RandomSearch:
     name = "random"
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         row = draw(task, rng_of(seed, number), taken_rows(task, history))
         return None if row is None else proposal_of(task, row)
 
@@ -38,7 +39,7 @@ class SobolSearch:
     name = "sobol"
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         taken = taken_rows(task, history)
         if task.listable and len(taken) >= len(task.rows) and not len(left_over(task, taken)):
             return None
@@ -67,13 +68,13 @@ def _sobol(dims: int, seed: int, block: int) -> npt.NDArray[np.float64]:
 class ExhaustiveSearch:
     """Every design in canonical order: for learnt metrics over spaces that are small enough to evaluate whole.
 
-    Without a learnt metric the sweep of :mod:`dse.sweep` does this by blocks, without a trial a design.
+    Without a learnt metric the sweep of :mod:`dse.searches.sweep` does this by blocks, without a trial a design.
     """
 
     name = "exhaustive"
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         taken = taken_rows(task, history)
         if task.listable:
             free = left_over(task, taken)

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from dse.storage.trials import Trial
 from dse.strategies.task import Task
-from dse.trials import Trial
 
 
 class StoppingRule(Protocol):

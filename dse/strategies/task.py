@@ -9,35 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
-from dse.objectives import Constraint, Objective
-from dse.pareto import hypervolume
-from dse.space import Space, Value
-from dse.trials import Measured, Trial
+from dse.fronts.pareto import hypervolume
+from dse.problem.objectives import Constraint, Objective
+from dse.quality.measured import Evaluator, Measured
+from dse.spaces.parameters import Columns, Space, Value
+from dse.storage.trials import Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Columns = Mapping[str, npt.NDArray[Any]]
 
 # Spaces up to this size are listed, so that what is left of them is known exactly.
 LIST_LIMIT = 250_000
-
-
-class Evaluator(Protocol):
-    """A dear evaluation of one design: metric -> mean and standard error. Must travel to worker processes."""
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of what it gives."""
-        ...
-
-    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]: ...
 
 
 @dataclass(frozen=True)

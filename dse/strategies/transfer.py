@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.space import Parameter, Space, Value
-from dse.trials import Trial
+from dse.spaces.parameters import Parameter, Space, Value
+from dse.storage.trials import Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

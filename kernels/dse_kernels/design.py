@@ -2,7 +2,7 @@
 
 For calls of one design at a time, where some twenty small numpy operations would take as long as a mapping search. Two
 formulas of `hw_models` are repeated in the kernel for that reason alone; tests/kernels/test_design.py holds them together to the last
-bit, on this module's reference and on `hw_models.formulas.vector_unit`.
+bit, on this module's reference and on `hw_models.costs.vector_unit.vector_unit`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dse_kernels import _kernels
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 WORK = ("elements", "rows", "element_cycles", "row_cycles", "passes", "width", "bits_in", "bits_out", "row_bits")
-"""Columns of a vector operation: the fields of `hw_models.formulas.VectorWork`."""
+"""Columns of a vector operation: the fields of `hw_models.costs.vector_unit.VectorWork`."""
 POINT = ("lanes", "lane_bits", "lane_pj", "word_bits", "frequency_hz")
-"""Columns of a design: the arguments of `hw_models.formulas.vector_unit`."""
+"""Columns of a design: the arguments of `hw_models.costs.vector_unit.vector_unit`."""
 LEVEL = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj")
-"""Columns of a level of memory: the fields of `hw_models.formulas.LevelRates`."""
+"""Columns of a level of memory: the fields of `hw_models.costs.vector_unit.LevelRates`."""
 
 
 def phase_sums(

@@ -26,7 +26,7 @@ struct Unit {
     double seconds, joules, bytes;
 };
 
-// A vector operation: the closed form of `hw_models.formulas.vector_unit`.
+// A vector operation: the closed form of `hw_models.technology.namespace.vector_unit`.
 Unit vector_unit(const double *w, const double *p, const double *levels, size_t depth) {
     const double wide = std::ceil(w[kWidth] / p[kLaneBits]);
     const double steps =

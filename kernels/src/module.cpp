@@ -7,6 +7,7 @@ void bind_mapping(nb::module_ &m);
 void bind_pareto(nb::module_ &m);
 void bind_sums(nb::module_ &m);
 void bind_design(nb::module_ &m);
+void bind_xmc(nb::module_ &m);
 void bind_serving(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
@@ -15,5 +16,6 @@ NB_MODULE(_kernels, m) {
     bind_pareto(m);
     bind_sums(m);
     bind_design(m);
+    bind_xmc(m);
     bind_serving(m);
 }

@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carbon import CarbonError, device, embodied, factors, grid, operational
+from carbon import CarbonError
+from carbon.device import device
+from carbon.embodied import act as embodied
+from carbon.factors import grid
+from carbon.factors import tables as factors
+from carbon.operational import service as operational
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 #: double precision, a handful of operations: 1e-12 leaves three digits of room

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import carbon
-from carbon import factors, report
+from carbon.analysis import report
+from carbon.factors import tables as factors
 
 DATA = resources.files("carbon").joinpath("data")
 TABLES = sorted(item.name for item in DATA.iterdir() if item.name.endswith(".csv"))

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbon import CarbonError, device, factors, memory, packaging, recipes, validation, yields
-from carbon.device import Device, Harvest
-from carbon.values import Values
+from carbon import CarbonError
+from carbon.analysis import validation
+from carbon.device import device, recipes
+from carbon.device.device import Device, Harvest
+from carbon.embodied import memory, packaging, yields
+from carbon.factors import tables as factors
+from carbon.factors.values import Values
 
 GPU = Harvest(144, 132, 0.6)
 

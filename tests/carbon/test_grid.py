@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from carbon import CarbonError, grid
+from carbon import CarbonError
+from carbon.factors import grid
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from carbon import CarbonError, importers
+from carbon import CarbonError
+from carbon.factors import grid_files as importers
 
 MAPS = (
     "Datetime (UTC),Country,Zone Name,Zone Id,Carbon Intensity gCO₂eq/kWh (direct),Carbon Intensity gCO₂eq/kWh (LCA),"

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from carbon import CarbonError, metrics, water
-from carbon.metrics import Running
+from carbon import CarbonError
+from carbon.analysis import metrics
+from carbon.analysis.metrics import Running
+from carbon.operational import water
 
 
 def test_sci_worked_example():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon import CarbonError, operational
+from carbon import CarbonError
+from carbon.operational import service as operational
 
 COMMON = {"idle_w": 2.0, "rate_per_s": 3.0, "lifetime_years": 2.0, "gco2e_per_kwh": 400.0}
 

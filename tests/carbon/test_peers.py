@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from carbon import CarbonError, boavizta, device, ecochip, grid, llm, threedcarbon, validation
+from carbon import CarbonError
+from carbon.analysis import validation
+from carbon.device import device, ecochip
+from carbon.embodied import boavizta, threedcarbon
+from carbon.factors import grid
+from carbon.operational import llm
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 

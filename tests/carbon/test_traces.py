@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon import CarbonError, grid, traces
+from carbon import CarbonError
+from carbon.factors import grid, traces
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 KIND = grid.GridKind("average", "lifecycle")

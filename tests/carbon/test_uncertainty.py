@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon import CarbonError, device, estimate, factors, grid, robustness, uncertainty
-from carbon.uncertainty import Range
+from carbon import CarbonError
+from carbon.analysis import estimate, robustness, uncertainty
+from carbon.analysis.uncertainty import Range
+from carbon.device import device
+from carbon.factors import grid
+from carbon.factors import tables as factors
 
 
 @given(st.tuples(st.floats(0, 1), st.floats(1, 2), st.floats(2, 5)))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon import CarbonError, yields
+from carbon import CarbonError
+from carbon.embodied import yields
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 areas = st.floats(0.1, 2000.0)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +26,20 @@ def factories() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def tasks() -> ModuleType:
+    """The tasks of tasks.py, loaded by path: tests are no package under import mode importlib."""
+    name = "dse_strategy_tasks"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("tasks.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
 def _postgresql_programs() -> Path:
     """Folder of a PostgreSQL server's programs; the test is skipped where there is none."""
     found = shutil.which("initdb")
@@ -42,7 +57,7 @@ def postgresql_url() -> Iterator[str]:
     import pwd
 
     from dse.errors import DseError
-    from dse.trials import TrialStore
+    from dse.storage.trials import TrialStore
 
     driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
     if driver is None:

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-import hw_models.templates
+import hw_models.spaces
 from dse.exporters.design import ExportDesign, describe
-from hw_models.accelerator import Accelerator, ArrayKind, Dataflow
+from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.fields import ArrayKind, Dataflow
 from workloads import library
 from workloads.ops import Kind, Operation, OperationTable
 from workloads.records import Phase, Workload
@@ -14,7 +15,7 @@ KNOBS = {"cores": 2, "width": 64, "depth": 16, "l2_kib": 128, "l2_words_per_cycl
 
 def accelerator(**changes: object) -> Accelerator:
     """An edge accelerator, or one with some fields changed."""
-    return replace(hw_models.templates.load("edge22").accelerator(**KNOBS), name="edge", **changes)  # type: ignore[arg-type]
+    return replace(hw_models.spaces.load("edge22").accelerator(**KNOBS), name="edge", **changes)  # type: ignore[arg-type]
 
 
 def systolic(dataflow: Dataflow) -> Accelerator:
@@ -54,7 +55,7 @@ def bert_design(**knobs: int) -> ExportDesign:
 def documented_design() -> ExportDesign:
     """The design of the table in docs/exports.md: BERT-base, 512 tokens, on 2 cores of 16 x 128."""
     knobs = {"cores": 2, "width": 128, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64, "glb_mib": 4}
-    edge = hw_models.templates.load("edge22").accelerator(**knobs)
+    edge = hw_models.spaces.load("edge22").accelerator(**knobs)
     return describe(edge, library.load("bert").build(), number=1, workload_name="bert")
 
 

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dse.objectives import PRESETS, Constraint, Objective, parse_constraint
-from dse.problem import Problem
+from dse.problem.objectives import PRESETS, Constraint, Objective, parse_constraint
+from dse.problem.problem import Problem
 from dse.run import Run
-from dse.sweep import SweepSummary
+from dse.storage.summary import SweepSummary
 
 SUPPORT_CYCLE = ("interpolated", "published", "interpolated", "interpolated", "extrapolated")
 

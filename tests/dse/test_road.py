@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import carbon.grid
-import carbon.profiles
-import hw_models.cost
-import hw_models.templates
+import carbon.device.profiles
+import carbon.factors.grid
+import hw_models.costs.evaluate
+import hw_models.spaces
 from dse import api
-from dse.problem import Problem
-from dse.quality import EXTRAPOLATED, bert_mnli
+from dse.problem.problem import Problem
+from dse.quality.surrogate import EXTRAPOLATED, bert_mnli
 from workloads import library
 
 # REDUCED is 60 accelerators, SMALL 20 of them; both meet the 38 supported BERT models.
@@ -39,8 +39,8 @@ def reference_run(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
 def _plain_designs(problem: Problem) -> list[dict]:
     """Every design of the space, costed one at a time with scalar calls and plain arithmetic."""
     family = library.load("bert")
-    template = hw_models.templates.load("edge22")
-    intensity = carbon.grid.lookup(problem.deployment.grid).gco2e_per_kwh
+    template = hw_models.spaces.load("edge22")
+    intensity = carbon.factors.grid.lookup(problem.deployment.grid).gco2e_per_kwh
     knobs = {name: [problem.fixed[name]] if name in problem.fixed else list(values) for name, values in template.knobs.items()}
     designs = []
     for layers, hidden in itertools.product(range(2, 13), range(128, 769, 64)):
@@ -52,7 +52,7 @@ def _plain_designs(problem: Problem) -> list[dict]:
         for values in itertools.product(*knobs.values()):
             hardware = dict(zip(knobs, (int(v) for v in values), strict=True))
             accelerator = template.accelerator(**hardware)
-            cost = hw_models.cost.evaluate(accelerator, phase.table)
+            cost = hw_models.costs.evaluate.evaluate(accelerator, phase.table)
             requests = problem.deployment.rate_per_s * problem.deployment.lifetime_years * 365.25 * 86400
             busy = float(cost.latency_s) * problem.deployment.rate_per_s
             batch = accelerator.batch()
@@ -60,7 +60,7 @@ def _plain_designs(problem: Problem) -> list[dict]:
             seconds = problem.deployment.lifetime_years * 365.25 * 86400
             joules = float(cost.energy_j) * requests + idle_w * (1 - busy) * seconds
             operational = joules * problem.deployment.pue / 3.6e6 * intensity / 1000
-            embodied = carbon.profiles.device_embodied(
+            embodied = carbon.device.profiles.device_embodied(
                 problem.deployment.carbon_profile,
                 area_mm2=float(batch.area_mm2[0]),
                 node_nm=22.0,
@@ -112,9 +112,9 @@ def test_chunks_and_threads_do_not_change_a_byte(reference_run: api.Run, tmp_pat
 
 
 def test_blocks_in_any_order_give_the_same_front(reference_run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dse.sweep
+    import dse.searches.sweep
 
-    bounds = dse.sweep.block_bounds
+    bounds = dse.searches.sweep.block_bounds
     monkeypatch.setattr(api, "block_bounds", lambda m, h, p: random.Random(3).sample(bounds(m, h, 40), len(bounds(m, h, 40))))
     run = api.search(small_problem(), out=tmp_path / "run")
     assert (run.path / "pareto.csv").read_bytes() == (reference_run.path / "pareto.csv").read_bytes()
@@ -230,7 +230,7 @@ def test_varied_deployments_equal_searches_of_each(tmp_path: Path) -> None:
 
 
 def test_list_of_designs_equals_evaluate(tmp_path: Path, reference_run: api.Run) -> None:
-    from dse.design_list import evaluate_designs
+    from dse.evaluation.design_list import evaluate_designs
 
     out = tmp_path / "out.csv"
     problem = api.make_problem("bert", "hardware", allow_unsupported=True)

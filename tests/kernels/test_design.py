@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from dse_kernels import design
 
-from hw_models.formulas import NUMPY, LevelRates, VectorWork, vector_unit
+from hw_models.costs.vector_unit import LevelRates, VectorWork, vector_unit
+from hw_models.technology.namespace import NUMPY
 
 
 def random_phase(seed: int) -> dict[str, Any]:

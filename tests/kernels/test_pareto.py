@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dse.pareto import Front, hypervolume, merge
+from dse.fronts.pareto import Front, hypervolume, merge
 
 # Few distinct values, so that ties and duplicates are common; sizes on both sides of the kernel's pre-filter (64).
 POINTS = st.integers(1, 4).flatmap(

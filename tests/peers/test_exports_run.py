@@ -13,7 +13,7 @@ import pytest
 
 from dse.exporters import accelforge, base, genz, scalesim, stream, zigzag
 from dse.exporters.design import ExportDesign, describe
-from hw_models.accelerator import Dataflow
+from hw_models.accelerator.fields import Dataflow
 
 pytestmark = pytest.mark.slow
 RUN_TIMEOUT_S = 1500

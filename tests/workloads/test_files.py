@@ -287,7 +287,7 @@ def test_a_listing_says_what_was_not_understood(tmp_path: Path, show: Callable[.
     onnx.save(helper.make_model(graph), path)
     code, out, _ = show("workload", "show", str(path), "--bind", "n=4")
     assert code == 0
-    assert "not understood and not counted: vendor.Mystery (1)" in out
+    assert "not understood and not counted: vendor.Mystery (1; no rule for the operator)" in out
     code, _, err = show("workload", "show", str(path), "--bind", "n=4", "--strict")
     assert code == 1
-    assert "vendor.Mystery (1)" in err
+    assert "vendor.Mystery (1; no rule for the operator)" in err

@@ -12,7 +12,7 @@ import pytest
 
 import workloads
 from workloads.compare import differences
-from workloads.importers.onnx_graph import dynamic_axes, import_onnx
+from workloads.importers.onnx import dynamic_axes, import_onnx
 from workloads.ops import Kind
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'dse-toolkit[onnx]'")
@@ -144,10 +144,32 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], expected: tuple[in
     assert np.all(result == k)
 
 
-def test_einsum_of_three_operands_is_listed(tmp_path: Path) -> None:
-    inputs = {"a": [2, 3], "b": [3, 4], "c": [4, 5]}
-    path = save(tmp_path / "m.onnx", [node("Einsum", ["a", "b", "c"], ["y"], equation="ij,jk,kl->il")], inputs)
-    assert import_onnx(path).not_understood == {"Einsum ij,jk,kl->il": 1}
+@pytest.mark.parametrize(
+    ("equation", "shapes", "macs"),
+    [
+        ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)], 2 * 3 * 4 + 2 * 4 * 5),
+        # The first product keeps b (a batch of the second), the second sums over j and d.
+        ("bij,bjd,bd->bi", [(2, 3, 4), (2, 4, 5), (2, 5)], 2 * 3 * 4 * 5 + 2 * 3 * 5),
+        ("i,j,k->ijk", [(2,), (3,), (4,)], 2 * 3 + 2 * 3 * 4),
+        ("ab,bc,cd,de", [(2, 3), (3, 4), (4, 5), (5, 6)], 2 * 3 * 4 + 2 * 4 * 5 + 2 * 5 * 6),
+    ],
+)
+def test_einsum_of_many_operands_is_products_from_left_to_right(
+    equation: str, shapes: list[tuple[int, ...]], macs: int, tmp_path: Path
+) -> None:
+    inputs: dict[str, Sequence[Any]] = {f"x{i}": shape for i, shape in enumerate(shapes)}
+    path = save(tmp_path / "m.onnx", [node("Einsum", list(inputs), ["h"], equation=equation), node("Relu", ["h"], ["y"])], inputs)
+    workload = import_onnx(path)
+    assert workload.complete
+    assert workload.macs() == macs
+    relu = next(row for row in workload.phases[0].table.rows() if row.function == "relu")
+    assert relu.m * relu.n == np.einsum(equation, *[np.ones(shape) for shape in shapes]).size
+
+
+def test_an_einsum_with_a_weight_a_batch_entry_has_groups(tmp_path: Path) -> None:
+    """Experts side by side: each batch entry has a weight of its own, read once each."""
+    path = save(tmp_path / "m.onnx", [node("Einsum", ["x", "w"], ["y"], equation="etd,edf->etf")], {"x": [4, 6, 8]}, {"w": weight(4, 8, 5)})
+    assert products(import_onnx(path)) == [(1, 4, 6, 5, 8, 1)]
 
 
 def test_convolutions_and_gemm(tmp_path: Path) -> None:
@@ -303,7 +325,19 @@ def test_functions_and_branches(tmp_path: Path) -> None:
     stored["yes"] = np.array(False)
     assert import_onnx(save(tmp_path / "e.onnx", [choice], {"x": [4, 8]}, stored)).macs() == 0
     open_choice = save(tmp_path / "o.onnx", [choice], {"x": [4, 8], "yes": []}, {"w": stored["w"]}, type_yes=TensorProto.BOOL)
-    assert import_onnx(open_choice).not_understood == {"If": 1}
+    dearer = import_onnx(open_choice)
+    assert dearer.complete
+    assert dearer.macs() == 256
+    assert dearer.assumptions == ("If 'y' is decided at run time: its dearer branch, then_branch, is counted",)
+    with pytest.raises(workloads.WorkloadError, match="its graph makes 1"):
+        import_onnx(
+            save(
+                tmp_path / "few.onnx",
+                [node("If", ["yes"], ["y", "z"], then_branch=branch("MatMul"), else_branch=branch("Relu"))],
+                {"x": [4, 8]},
+                stored,
+            )
+        )
 
 
 def test_operators_that_are_not_understood_are_listed_with_their_counts(tmp_path: Path) -> None:
@@ -316,12 +350,17 @@ def test_operators_that_are_not_understood_are_listed_with_their_counts(tmp_path
     ]
     path = save(tmp_path / "m.onnx", nodes, {"x": [4, 8]}, {"w": weight(8, 8)})
     workload = workloads.load(path).build()
-    assert workload.not_understood == {"vendor.ops.Mystery": 2, "NonZero": 1, "MatMul (shape unknown)": 1}
+    assert workload.not_understood == {"vendor.ops.Mystery": 2, "NonZero": 1, "MatMul": 1}
+    assert not workload.complete
+    assert workload.left_out_sentence() == (
+        "m is counted without 1 x MatMul (its shape depends on data or on an operator that is left out), "
+        "1 x NonZero (no rule for the operator), 2 x vendor.ops.Mystery (no rule for the operator); all its costs are too low by these"
+    )
     assert workload.macs() == 256
     assert workload.parameter_count() == 64
     with pytest.raises(
         workloads.WorkloadError,
-        match=r"not understood: MatMul \(shape unknown\) \(1\), NonZero \(1\), vendor.ops.Mystery \(2\)",
+        match=r"not understood: MatMul \(1; .*\), NonZero \(1; no rule for the operator\), vendor.ops.Mystery \(2; no rule",
     ):
         workloads.load(path, strict=True).build()
 
@@ -389,7 +428,7 @@ def _with_external(path: Path, location: str) -> Path:
 def test_graphs_that_are_wrong(nodes: list[Any], inputs: dict[str, list[int]], words: str, tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", nodes, inputs)
     if not words:
-        assert import_onnx(path).not_understood == {"Expand (shape unknown)": 1}
+        assert import_onnx(path).not_understood == {"Expand": 1}
         return
     with pytest.raises(workloads.WorkloadError) as caught:
         import_onnx(path)
@@ -410,23 +449,24 @@ def test_recursion_and_explosion_are_bounded(tmp_path: Path, monkeypatch: pytest
         calls = [helper.make_node(inner, ["a" if j == 0 else f"t{j - 1}"], [f"t{j}"], domain=domain) for j in range(8)]
         levels.append(helper.make_function("f", f"L{i}", ["a"], ["t7"], calls, []))
     path = save(tmp_path / "x.onnx", [helper.make_node("L0", ["x"], ["y"], domain="f")], {"x": [1]}, functions=levels)
-    monkeypatch.setattr("workloads.importers.onnx_graph.MAX_STEPS", 5000)  # the real bound takes seconds
+    monkeypatch.setattr("workloads.importers.onnx.graph.MAX_STEPS", 5000)  # the real bound takes seconds
     with pytest.raises(workloads.WorkloadError, match="runs more than 5000 nodes"):
         import_onnx(path)
 
 
 def test_every_operator_has_a_function_that_hardware_knows() -> None:
     from workloads.functions import VOCABULARY
-    from workloads.importers import onnx_graph, onnx_rows, onnx_shapes
     from workloads.importers.collector import Collector, Value
-    from workloads.importers.onnx_wire import Node
+    from workloads.importers.onnx import graph, rows, shapes
+    from workloads.importers.onnx.info import Info
+    from workloads.importers.onnx.wire import Node
 
-    rows = onnx_rows.OnnxRows(Collector({}))
-    entry = onnx_rows.Entry(onnx_shapes.Info((2, 3)), Value((2, 3), 1))
-    for op in onnx_shapes._all_rules():
-        if op in {*onnx_rows._PRODUCTS, *onnx_graph._SHAPE_ONLY, *onnx_graph._VIEWS, "QuantizeLinear", "DequantizeLinear"}:
+    maker = rows.OnnxRows(Collector({}))
+    entry = rows.Entry(Info((2, 3)), Value((2, 3), 1))
+    for op in shapes.RULES:
+        if op in {*rows.PRODUCTS, *graph._SHAPE_ONLY, *graph._VIEWS, "QuantizeLinear", "DequantizeLinear"}:
             continue  # these are no vector operations
-        made = rows.of(Node(op), [entry, entry], [onnx_shapes.Info((2, 3))], ())
+        made = maker.of(Node(op), [entry] * 4, [Info((2, 3))], ())
         for row, _ in made:
             assert row.kind in (Kind.GATHER, Kind.EMBEDDING, Kind.TOPK) or row.function in VOCABULARY, op
 
@@ -518,7 +558,7 @@ ATTRIBUTES: dict[str, Sequence[Any]] = {
 
 def test_any_node_with_any_attribute(tmp_path: Path) -> None:
     """Every operator with tensors and attributes that do not fit: understood, listed, or refused in one sentence."""
-    from workloads.importers import onnx_rows, onnx_shapes
+    from workloads.importers.onnx import fused, shapes
 
     source = random.Random(SEED)
     stored = {
@@ -543,15 +583,15 @@ def test_any_node_with_any_attribute(tmp_path: Path) -> None:
         "wide": [2**20, 2**20],
     }
     names = [*stored, *inputs, ""]
-    operators = sorted({*onnx_shapes._all_rules(), *onnx_rows.SPECIAL, "If", "Loop"})
+    operators = sorted({*shapes.RULES, *fused.FUSED, "If", "Loop", "Scan"})
     path = tmp_path / "m.onnx"
     outcomes = {"read": 0, "refused": 0}
     for _ in range(2500):
         op = source.choice(operators)
         chosen = {name: source.choice(values) for name, values in source.sample(sorted(ATTRIBUTES.items()), source.randint(0, 6))}
-        chosen |= {name: source.choice(ATTRIBUTES[name]) for name in ("num_heads", "N", "K") if op in onnx_rows.SPECIAL}
+        chosen |= {name: source.choice(ATTRIBUTES[name]) for name in ("num_heads", "N", "K") if op in fused.FUSED}
         made = node(op, source.choices(names, k=source.randint(0, 5)), ["y", "z"][: source.randint(1, 2)], **chosen)
-        if op in onnx_rows.SPECIAL and source.random() < 0.7:
+        if op in fused.FUSED and source.random() < 0.7:
             made.domain = "com.microsoft"
         save(path, [made], inputs, stored)
         message = None
@@ -585,8 +625,9 @@ def test_files_that_are_no_onnx(data: bytes, words: str, tmp_path: Path) -> None
 
 def test_shapes_agree_with_onnx_itself(tmp_path: Path) -> None:
     """Where onnx infers a full shape, ours is the same."""
-    from workloads.importers import onnx_shapes
-    from workloads.importers.onnx_wire import read_model
+    from workloads.importers.onnx.info import Info
+    from workloads.importers.onnx.shapes import infer
+    from workloads.importers.onnx.wire import read_model
 
     cases: list[tuple[str, list[str], dict[str, Any]]] = [
         ("Conv", ["p", "c"], {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2]}),
@@ -643,11 +684,9 @@ def test_shapes_agree_with_onnx_itself(tmp_path: Path) -> None:
         expected = onnx.shape_inference.infer_shapes(untyped, strict_mode=True).graph.output[0].type.tensor_type.shape
         sizes = tuple(dim.dim_value for dim in expected.dim)
         parsed = read_model(path).graph
-        infos: dict[str, onnx_shapes.Info] = {
-            tensor.name: onnx_shapes.Info(tensor.dims, tensor.data_type, tensor.value) for tensor in parsed.initializers
-        }
-        infos |= {name: onnx_shapes.Info(tuple(shape)) for name, shape in inputs.items()}
-        found = onnx_shapes.infer(parsed.nodes[0], [infos.get(name) for name in parsed.nodes[0].inputs])
+        infos: dict[str, Info] = {tensor.name: Info(tensor.dims, tensor.data_type, tensor.value) for tensor in parsed.initializers}
+        infos |= {name: Info(tuple(shape)) for name, shape in inputs.items()}
+        found = infer(parsed.nodes[0], [infos.get(name) for name in parsed.nodes[0].inputs])
         assert found[0].shape == sizes, op
 
 

@@ -9,8 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from workloads.blocks import Bits, attention_core
+from workloads.errors import shorten
 from workloads.functions import canonical, is_vector_kind
-from workloads.ops import Kind, Operation, OperationTable
+from workloads.importers.einsum import contractions
+from workloads.moe import expert_loads
+from workloads.ops import ATTENTION, Kind, Operation, OperationTable
+from workloads.records import LeftOut
 
 _COMPONENTS = (
     ("embedding", re.compile(r"embed|patch|wte|wpe|position", re.I)),
@@ -19,6 +24,7 @@ _COMPONENTS = (
     ("attention", re.compile(r"attn|attention|scores|[qkv]_proj|o_proj|softmax", re.I)),
     ("ffn", re.compile(r"mlp|ffn|feed_?forward|intermediate|output|fc\d|dense|expert|moe|router|gate|relu", re.I)),
 )
+_COUNTED = (Kind.GEMM, Kind.CONV, Kind.SCAN, *ATTENTION)
 
 
 @dataclass
@@ -29,6 +35,7 @@ class Value:
         shape: its sizes; root: identity of its storage (a view shares that of its base).
         constant: depends on no input of the request; parameters: names of the parameters it is made from.
         bits: precision where the graph quantises it, else 0.
+        shared: how many entries of its batch axes are copies of one (KV heads that are expanded to the query heads).
     """
 
     shape: tuple[int, ...]
@@ -36,6 +43,7 @@ class Value:
     constant: bool = False
     parameters: tuple[str, ...] = ()
     bits: int = 0
+    shared: int = 1
 
     @property
     def elements(self) -> int:
@@ -47,18 +55,36 @@ class Value:
 
 
 @dataclass
-class _Event:
-    """A node in execution order: rows it adds, storages it reads and writes."""
+class Event:
+    """A node in execution order: rows it adds, storages it reads and writes, what of it was left out and why."""
 
     rows: list[tuple[Operation, tuple[str, ...]]]
     reads: tuple[tuple[int, int], ...]
     writes: tuple[tuple[int, int], ...]
     times: int
+    left_out: tuple[str, str] | None = None
+
+    def same_as(self, other: Event) -> bool:
+        """Whether both add the same rows."""
+        mine, others = ([(_signature(row), names) for row, names in event.rows] for event in (self, other))
+        return mine == others and (self.times, self.left_out) == (other.times, other.left_out)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of its rows (elements of the others count nothing)."""
+        return self.times * sum(
+            int(row.batch * row.groups * row.m * row.n * (row.k + row.v_dim) * row.repeat) for row, _ in self.rows if row.kind in _COUNTED
+        )
+
+    def elements(self) -> int:
+        """Elements that its rows make."""
+        return self.times * sum(int(row.batch * row.groups * row.m * row.n * row.repeat) for row, _ in self.rows)
 
 
 @dataclass
 class Collector:
     """Collects rows in execution order and makes the table.
+
+    Alternatives and loops are walked, cut out and put back as often as they run.
 
     Attributes:
         parameters: {name: elements} of every parameter of the model.
@@ -71,20 +97,57 @@ class Collector:
     activation_bits: int = 8
     fused_attention: bool = False
     copies: Mapping[str, int] = field(default_factory=dict)
-    not_understood: Counter[str] = field(default_factory=Counter)
+    assumptions: dict[str, None] = field(default_factory=dict)
     times: int = 1
-    _events: list[_Event] = field(default_factory=list)
+    _events: list[Event] = field(default_factory=list)
 
     def add(self, rows: Iterable[tuple[Operation, Sequence[str]]], inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
         """Record the rows of one node, each with the names of the parameters that it uses."""
         kept = [(row, tuple(dict.fromkeys(names))) for row, names in rows]
         reads = tuple((value.root, value.elements) for value in inputs if not value.constant)
         writes = tuple((value.root, value.elements) for value in outputs)
-        self._events.append(_Event(kept, reads, writes, self.times))
+        self._events.append(Event(kept, reads, writes, self.times))
 
-    def table(self) -> OperationTable:
-        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged."""
-        rows = self._attached(self._with_liveness())
+    def mark(self) -> int:
+        """A place in the record, for :meth:`cut`."""
+        return len(self._events)
+
+    def since(self, mark: int) -> list[Event]:
+        """What was recorded since a mark."""
+        return self._events[mark:]
+
+    def cut(self, mark: int) -> list[Event]:
+        """Take out what was recorded since a mark."""
+        events = self._events[mark:]
+        del self._events[mark:]
+        return events
+
+    def put(self, events: Iterable[Event], times: int = 1) -> None:
+        """Record events that were cut, ``times`` as often."""
+        self._events += [replace(event, times=event.times * times) for event in events]
+
+    def leave_out(self, operation: str, reason: str) -> None:
+        """Note an operation that gets no row, with the reason."""
+        self._events.append(Event([], (), (), self.times, (shorten(operation), reason)))
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What got no row, in the order of the names."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for event in self._events:
+            if event.left_out is not None:
+                counts[event.left_out] += event.times
+        return tuple(LeftOut(operation, count, reason) for (operation, reason), count in sorted(counts.items()))
+
+    def used(self) -> frozenset[str]:
+        """Names of the parameters that an operation reads."""
+        return frozenset(name for event in self._events for _, names in event.rows for name in names)
+
+    def table(self, *, unused: bool = True) -> OperationTable:
+        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged.
+
+        ``unused``: whether the parameters that no operation reads get a row that never runs.
+        """
+        rows = self._attached(self._with_liveness(), unused)
         return OperationTable.from_rows(rows)
 
     def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int, int]]:
@@ -110,7 +173,7 @@ class Collector:
                 total -= live.pop(root, 0)
         return result
 
-    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]]) -> list[Operation]:
+    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]], unused: bool) -> list[Operation]:
         """Give each parameter to the first row (or set of rows with the same parameters) that uses it."""
         owner: dict[str, tuple[str, ...]] = {}
         users = Counter(name for name, _ in {(name, at) for _, names, _, at in rows for name in names})
@@ -126,28 +189,27 @@ class Collector:
             identity = mine if shared else tuple(_general(name) for name in mine)
             fields = _signature(replace(row, name=title, repeat=1, held_elements=0, parameters=amount))
             key = (fields, identity, row.copies)
-            entry = merged.setdefault(key, [row, title, amount, 0, dict.fromkeys(mine), 0])
+            entry = merged.setdefault(key, [row, title, amount, 0, {}, 0])
             entry[3] += int(row.repeat) * repeats
-            entry[4] |= dict.fromkeys(mine)
+            if mine:
+                entry[4][mine] = max(self.copies.get(name, 1) for name in mine)
             entry[5] = max(entry[5], int(row.held_elements))
         result = []
-        for (_, _, experts), (row, title, amount, repeat, mine, held) in merged.items():
-            instances = 0
-            if mine:
-                per_tuple = max(1, len({_general(name) for name in mine}))
-                instances = sum(self.copies.get(name, 1) for name in mine) // per_tuple * max(1, int(experts))
+        for (_, _, experts), (row, title, amount, repeat, tensors, held) in merged.items():
+            # Each set of tensors that the merged rows own is one instance, whatever its tensors are called.
+            instances = sum(tensors.values()) * max(1, int(experts))
+            owner_name = next(iter(tensors))[0] if tensors else ""
             result.append(
                 replace(
-                    row, name=title, repeat=repeat, parameters=amount, copies=instances, held_elements=held,
-                    weight_id=next(iter(mine)) if mine else "",
+                    row, name=title, repeat=repeat, parameters=amount, copies=instances, held_elements=held, weight_id=owner_name,
                 )
             )  # fmt: skip
         rest = {name: size for name, size in self.parameters.items() if name not in owner}
-        if rest or not result:
-            result.append(self._unused(rest))
+        if (rest and unused) or not result:
+            result.append(self.unused(rest if unused else {}))
         return result
 
-    def _unused(self, rest: Mapping[str, int]) -> Operation:
+    def unused(self, rest: Mapping[str, int]) -> Operation:
         """A row that never runs, for the parameters that no operation reads (and for a graph without any operation)."""
         total = sum(size * self.copies.get(name, 1) for name, size in rest.items())
         return Operation(
@@ -192,7 +254,58 @@ class Collector:
             second = Value(second.shape, second.root)
         if second.constant and batch * m * n * k:
             return [self.product(name, m, n, k, first, second, batch=batch // batch_b, groups=batch_b)]
+        if second.shared > 1 and not second.constant and batch % second.shared == 0:
+            # Entries that multiply the same matrix are stacked, so that it is read once.
+            m, batch = m * second.shared, batch // second.shared
         return self.matrix(name, m, n, k, first, second, batch)
+
+    def einsum(self, name: str, equation: str, operands: Sequence[Value]) -> list[Operation] | None:
+        """The products of an einsum from left to right, or None where the equation does not fit."""
+        made = contractions(equation, [value.shape for value in operands])
+        if made is None:
+            return None
+        rows: list[Operation] = []
+        left = operands[0]
+        for index, (step, right) in enumerate(zip(made, operands[1:], strict=True)):
+            first, second, m, n = left, right, step.m, step.n
+            if first.constant and not second.constant:
+                first, second, m, n = second, first, n, m
+            title = name if len(made) == 1 else f"{name}.{index + 1}"
+            if m * n * step.k * step.batch:
+                # A weight has the indices of the batch too, so that each entry has weights of its own.
+                batch, groups = (1, step.batch) if second.constant else (step.batch, 1)
+                rows.append(self.product(title, m, n, step.k, first, second, batch=batch, groups=groups))
+            left = Value(step.shape, -1, left.constant and right.constant)
+        return rows
+
+    def recurrent(
+        self, name: str, cell: str, *, steps: int, batch: int, size: int, hidden: int, weight: Value, state_weight: Value, source: Value,
+        projected: int = 0,
+    ) -> list[Operation]:  # fmt: skip
+        """One direction of a recurrent layer: one product over all steps for the inputs, one per step for the state.
+
+        ``cell``: ``lstm``, ``gru`` or ``rnn``; ``projected``: size of an LSTM's projected state (0: none). The gates are those of
+        the ONNX operators: LSTM c' = f c + i g, h = o tanh(c'); GRU h' = (1 - z) n + z h; RNN h = tanh(a).
+        """
+        gates = GATES[cell]
+        state = projected or hidden
+        if not steps * batch * size * hidden:
+            return []
+        inner = self.product(f"{name}.input", steps * batch, gates * hidden, size, source, weight)
+        own = Value((batch, state), -1)
+        rows = [inner, self.product(f"{name}.state", batch, gates * hidden, state, own, state_weight, repeat=steps, copies=1)]
+        vectors: dict[str, list[tuple[str, int, int]]] = {
+            "lstm": [("sigmoid", 3, 1), ("tanh", 2, 1), ("mul", 3, 2), ("add", 1, 2)],
+            "gru": [("sigmoid", 2, 1), ("tanh", 1, 1), ("mul", 3, 2), ("add", 2, 2)],
+            "rnn": [("tanh", 1, 1)],
+        }
+        for function, times, operands in vectors[cell]:
+            kind = Kind.ELEMENTWISE if function in ("mul", "add") else Kind.ACTIVATION
+            row = self.vector(f"{name}.{function}", kind, function, batch, times * hidden, operands=operands)
+            rows.append(replace(row, repeat=steps))
+        if projected:
+            rows.append(self.product(f"{name}.project", batch, projected, hidden, own, state_weight, repeat=steps, copies=1))
+        return rows
 
     def vector(self, name: str, kind: Kind, function: str, m: int, n: int, *, operands: int = 1, k: int = 0, bits: int = 0) -> Operation:
         """A vector row of ``m`` rows of ``n`` elements; what only copies them is a gather."""
@@ -216,21 +329,24 @@ class Collector:
 
     def attention(
         self, name: str, *, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk_dim: int, v_dim: int,
-        causal: bool,
+        causal: bool, window: int = 0, repeat: int = 1, cached: bool = False, kv_bits: int = 0, softcap: bool = False,
     ) -> list[Operation]:  # fmt: skip
-        """The rows of a fused attention node: three, or one where ``fused_attention`` is set (as the built-in models)."""
-        from workloads.blocks import Bits, attention_core
+        """The rows of a fused attention node: three, or one where ``fused_attention`` is set (as the built-in models).
 
-        return attention_core(
+        ``cached``: keys and values come from a cache of ``kv_bits``; ``softcap``: the scores pass through a tanh.
+        """
+        rows = attention_core(
             f"{name}.", batch=batch, heads=heads, kv_heads=kv_heads, q_len=q_len, kv_len=kv_len, qk_dim=qk_dim,
-            v_dim=v_dim, bits=Bits(self.weight_bits, self.activation_bits, self.activation_bits), repeat=1,
-            causal=causal, fused=self.fused_attention,
+            v_dim=v_dim, bits=Bits(self.weight_bits, self.activation_bits, kv_bits or self.activation_bits), repeat=repeat,
+            causal=causal, window=window, cached=cached, fused=self.fused_attention,
         )  # fmt: skip
+        if softcap and not self.fused_attention:
+            cap = self.vector(f"{name}.softcap", Kind.ACTIVATION, "tanh", batch * heads * q_len, kv_len)
+            rows.insert(1, replace(cap, repeat=repeat))
+        return rows
 
     def experts(self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value) -> list[Operation]:
         """Products of ``rows`` = tokens x top_k vectors with ``experts`` weights at their expected load."""
-        from workloads.moe import expert_loads
-
         fuller, many, emptier, few = expert_loads(rows // top_k, experts, top_k)
         result = []
         for suffix, load, count in (("", fuller, many), ("_light", emptier, few)):
@@ -238,6 +354,9 @@ class Collector:
                 row = self.product(f"{name}{suffix}", load, n, k, first, second, repeat=count, copies=experts)
                 result.append(replace(row, second_is_weight=True))
         return result
+
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
 def words(text: str) -> frozenset[str]:
@@ -259,6 +378,14 @@ def broadcast(a: Iterable[int], b: Iterable[int]) -> tuple[int, ...]:
     size = max(len(left), len(right))
     left, right = (1,) * (size - len(left)) + left, (1,) * (size - len(right)) + right
     return tuple(max(x, y) for x, y in zip(left, right, strict=True))
+
+
+def copies_made(source: Sequence[int], result: Sequence[int]) -> int:
+    """How many copies of each matrix an expansion of ``source`` to ``result`` makes (1: none, or inside the matrices)."""
+    padded = (1,) * (len(result) - len(source)) + tuple(source)
+    if len(result) < 3 or padded[-2:] != tuple(result[-2:]):
+        return 1
+    return math.prod(new // old for new, old in zip(result, padded, strict=True) if old and new != old)
 
 
 def _general(name: str) -> str:

@@ -1,27 +1,61 @@
-"""Einstein summation as one product: which indices are batch, rows, columns and summed."""
+"""Einstein summation as products: which indices are batch, rows, columns and summed; more operands from left to right."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def einsum_product(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[int, int, int, int] | None:
-    """Return (batch, m, n, k) of an einsum of two operands, or None if it is not one product.
+@dataclass(frozen=True)
+class Contraction:
+    """The product of the result so far (at first the first operand) with the next operand.
 
-    batch: indices of both operands and the result; m, n: of one operand and the result; k: of both operands alone. An index
-    that only one operand has and the result lacks is summed before the product and counts nothing here.
+    batch: size of the indices of both and the result; m, n: of the left or the right one and the result; k: of both alone.
+    shape: sizes of the result, in the order of its indices.
+    """
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    shape: tuple[int, ...]
+
+
+def contractions(equation: str, shapes: Sequence[Sequence[int]]) -> list[Contraction] | None:
+    """Return the products of an einsum of two or more operands, or None if the equation does not fit the shapes.
+
+    The order is from left to right, as onnxruntime and torch.einsum (without opt_einsum) contract: a result keeps the indices
+    that a later operand or the final result needs. An index that one operand alone has and nothing later needs is summed
+    before the product and counts nothing here.
     """
     parsed = _parse(equation, shapes)
-    if parsed is None or len(parsed[0]) != 2:
+    if parsed is None or len(parsed[0]) < 2:
         return None
-    (left, right), result, sizes = parsed
-    a, b, output = set(left), set(right), set(result)
+    operands, result, sizes = parsed
 
     def size(of: set[str]) -> int:
         return math.prod(sizes[letter] for letter in of)
 
-    return size(a & b & output), size((a - b) & output), size((b - a) & output), size((a & b) - output)
+    made: list[Contraction] = []
+    left = set(operands[0])
+    for index, right_letters in enumerate(operands[1:], start=1):
+        right = set(right_letters)
+        later = set(result).union(*operands[index + 1 :])
+        last = index == len(operands) - 1
+        kept = (left | right) & later
+        order = result if last else [letter for letter in dict.fromkeys([*operands[0], *right_letters, *sorted(kept)]) if letter in kept]
+        made.append(
+            Contraction(
+                size(left & right & kept),
+                size((left - right) & kept),
+                size((right - left) & kept),
+                size((left & right) - kept),
+                tuple(sizes[letter] for letter in order),
+            )
+        )
+        left = kept
+    return made
 
 
 def einsum_result(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[int, ...] | None:

@@ -7,13 +7,16 @@ scores, softmax and context (or one fused row). The counter of PyTorch is not us
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from workloads.importers.collector import Collector, Value, words
-from workloads.importers.einsum import einsum_product
+from workloads.importers.collector import Collector, Value, copies_made, words
+from workloads.importers.decoding import CachedLayers, Decoding
 from workloads.ops import Kind, Operation
 
 VIEWS = words(
@@ -95,7 +98,8 @@ class GraphWalk:
     """Walks the nodes of an exported program in order and fills a :class:`Collector`.
 
     ``layer_times``: {path prefix of a module: how many layers of the model it stands for}; ``aliases``: {name of a tied
-    parameter: the name that it is counted under}.
+    parameter: the name that it is counted under}; ``decoding``: how causal attention uses a cache (None: not at all).
+    ``cached`` lists the layers that keep keys and values, after :meth:`run`.
     """
 
     def __init__(
@@ -103,21 +107,31 @@ class GraphWalk:
         collector: Collector,
         layer_times: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.collector = collector
+        self.decoding = decoding
+        self.cached: list[CachedLayers] = []
         self.aliases = aliases or {}
         self.layer_times = sorted((layer_times or {}).items(), key=lambda item: -len(item[0]))
         self.top_k = 1
         self._values: dict[Any, Any] = {}
         self._next = 0
         self._blocks: set[str] = set()
-        self._expanded: dict[int, int] = {}
+        self._tensors: dict[str, Any] = {}
+        self._writers: dict[Any, int] = {}
 
     def run(self, program: Any) -> None:
         """Walk an ``ExportedProgram``."""
         signature = program.graph_signature
         parameters = {place: self.aliases.get(name, name) for place, name in signature.inputs_to_parameters.items()}
         buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        stored = {**program.state_dict, **program.constants}
+        self._tensors = {place: stored[name] for place, name in buffers.items() if name in stored}
+        if self.decoding is not None:
+            for node in program.graph.nodes:
+                if _is_ours(node, "attention"):
+                    self._note_writers(node)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 known = node.name in parameters or node.name in buffers
@@ -128,16 +142,16 @@ class GraphWalk:
 
     # ---- bookkeeping ----
 
-    def _bind(self, node: Any, constant: bool, names: tuple[str, ...], root: int | None = None, bits: int = 0) -> None:
+    def _bind(self, node: Any, constant: bool, names: tuple[str, ...], root: int | None = None, bits: int = 0, shared: int = 1) -> None:
         """Give a node its value (or, for several results, its values)."""
         meta = node.meta.get("val")
         if root is None:
             self._next += 1
             root = self._next
         if isinstance(meta, (list, tuple)):
-            self._values[node] = [Value(_shape(item), root, constant, names, bits) for item in meta]
+            self._values[node] = [Value(_shape(item), root, constant, names, bits, shared) for item in meta]
         else:
-            self._values[node] = Value(_shape(meta), root, constant, names, bits)
+            self._values[node] = Value(_shape(meta), root, constant, names, bits, shared)
 
     def _value(self, item: Any) -> Value:
         value = self._values.get(item)
@@ -169,13 +183,13 @@ class GraphWalk:
         if target == "getitem":
             self._getitem(node)
             return
-        if target in VIEWS:
+        if _is_ours(node, "mask"):
+            self._bind(node, True, ())
+            return
+        if target.rstrip("_") in VIEWS or target in VIEWS:
             source = inputs[0] if inputs else Value((), 0, True)
-            self._bind(node, constant, names, source.root, source.bits)
-            if target == "expand":
-                self._remember_expand(node, source)
-            elif source.root in self._expanded:
-                pass  # a view of an expanded tensor keeps its root, so that the factor is found by it
+            made = copies_made(source.shape, _shape(node.meta.get("val"))) if target in ("expand", "expand_as", "broadcast_to") else 1
+            self._bind(node, constant, names, source.root, source.bits, source.shared * made)
             return
         # Products of parameters alone run with every request in the graph, so they count; all else is done once at load.
         executed = target in _PRODUCTS and bool(names)
@@ -193,16 +207,6 @@ class GraphWalk:
         else:
             value = self._value(node.args[0])
             self._bind(node, value.constant, value.parameters, value.root)
-
-    def _remember_expand(self, node: Any, source: Value) -> None:
-        """Note by what factor an expand repeats heads: (..., kv, 1, ...) -> (..., kv, group, ...)."""
-        shape = self._value(node).shape
-        padded = (1,) * (len(shape) - len(source.shape)) + source.shape
-        factor = math.prod(new // old for new, old in zip(shape, padded, strict=True) if old and new != old)
-        if len(shape) == 5 and factor > 1 and padded[2] == 1:
-            self._next += 1
-            self._expanded[self._next] = factor
-            self._bind(node, self._value(node).constant, self._value(node).parameters, self._next)
 
     def _call(self, node: Any) -> None:
         """A higher-order operator that wraps a graph (autocast, set_grad): walk into it."""
@@ -228,13 +232,15 @@ class GraphWalk:
     def _emit(self, node: Any, target: str, inputs: list[Value]) -> None:
         path, block, block_class = _module(node)
         self.collector.times = self._times(path)
+        if self.decoding is not None and self.decoding.steps and not _is_ours(node, "attention"):
+            self.collector.times *= self.decoding.steps  # attention says itself how often each length occurs
         single = self._single_operation(node, block, block_class, path, inputs)
         try:
             rows = self._rows(node, target, path or node.name, inputs) if single is None else single
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             rows = None  # a form of the operator that the rules do not foresee: reported, like one that they do not know
         if rows is None:
-            self.collector.not_understood[str(node.target)] += self.collector.times
+            self.collector.leave_out(str(node.target), "no rule for the operation")
             rows = []
         outputs = self._values[node]
         self.collector.add(rows, inputs, outputs if isinstance(outputs, list) else [outputs])
@@ -274,6 +280,8 @@ class GraphWalk:
         handler = _PRODUCTS.get(base)
         if handler is not None:
             rows = handler(self, node, name)
+            if rows and node in self._writers:
+                rows = self._writing(rows, self._writers[node])
             return None if rows is None else [(row, names) for row in rows]
         output = self._value(node)
         first = next((value for value in inputs if not value.constant), output)
@@ -326,23 +334,79 @@ class GraphWalk:
         operands = [self._value(item) for item in node.args[1]]
         if len(operands) == 1:
             return [self.collector.elementwise(name, "sum", operands[0].shape, 1)]
-        sizes = einsum_product(str(node.args[0]), [value.shape for value in operands])
-        if sizes is None:
-            return None
-        batch, m, n, k = sizes
-        return self.collector.matrix(name, m, n, k, operands[0], operands[1], batch)
+        return self.collector.einsum(name, str(node.args[0]), operands)
 
     def _attention(self, node: Any, name: str) -> list[Operation]:
         query, key, value = (self._value(item) for item in node.args[:3])
         heads = query.shape[-3] if len(query.shape) > 2 else 1
         kv_heads = key.shape[-3] if len(key.shape) > 2 else 1
-        kv_heads //= self._expanded.get(key.root, 1)
+        kv_heads //= key.shared if kv_heads % key.shared == 0 else 1
         causal = bool(node.args[5]) if len(node.args) > 5 else bool(node.kwargs.get("is_causal", False))
+        mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+        causal, window, _ = _visible(mask, causal, 0)
         batch = math.prod(query.shape[:-3])
         return self.collector.attention(
             name, batch=batch, heads=heads, kv_heads=max(1, kv_heads), q_len=query.shape[-2], kv_len=key.shape[-2],
-            qk_dim=query.shape[-1], v_dim=value.shape[-1], causal=causal,
+            qk_dim=query.shape[-1], v_dim=value.shape[-1], causal=causal, window=window,
         )  # fmt: skip
+
+    def _recorded(self, node: Any, name: str) -> list[Operation]:
+        """Attention as the models of transformers ask for it (:mod:`workloads.importers.huggingface.attention`)."""
+        query, key, value = (self._value(item) for item in node.args[:3])
+        batch, heads, q_len, qk_dim = query.shape
+        _, kv_heads, kv_len, _ = key.shape
+        causal, window, chunk = _visible(node.args[3], bool(node.args[6]), int(node.args[7]))
+        common: dict[str, Any] = {
+            **{"heads": heads, "kv_heads": kv_heads, "qk_dim": qk_dim, "v_dim": value.shape[3]},
+            **{"causal": causal, "window": window, "softcap": bool(node.args[8])},
+        }
+        make, plan = self.collector.attention, self.decoding
+        steps = plan.steps if plan is not None else 0
+        if node.args[5] is not None:  # sequences one behind the other, each attending to itself
+            rows: list[Operation] = []
+            for length, count in sorted(self._lengths(node.args[5]).items()):
+                rows += make(f"{name}.{length}", batch=batch * count, q_len=length, kv_len=length, **common)
+            return rows
+        if plan is not None and causal and q_len == kv_len:
+            elements = batch * kv_heads * (qk_dim + value.shape[3])
+            self.cached.append(CachedLayers(self.collector.times, elements, window, chunk))
+            if steps:
+                parts = plan.parts(window, chunk)
+                rows = []
+                for index, (keys, count) in enumerate(parts):
+                    title = f"{name}.part{index}" if len(parts) > 1 else name
+                    rows += make(
+                        title, batch=batch, q_len=1, kv_len=keys, repeat=count, cached=True, kv_bits=plan.bits, **{**common, "window": 0}
+                    )
+                return rows
+        if chunk and chunk < kv_len == q_len and self.collector.fused_attention:
+            whole, rest = divmod(kv_len, chunk)
+            rows = make(name, batch=batch * whole, q_len=chunk, kv_len=chunk, **common)
+            return rows + (make(f"{name}.rest", batch=batch, q_len=rest, kv_len=rest, **common) if rest else [])
+        return make(name, batch=batch, q_len=q_len, kv_len=kv_len, repeat=max(1, steps), **common)
+
+    def _lengths(self, node: Any) -> Counter[int]:
+        """Lengths of packed sequences from their stored boundaries, and how often each occurs."""
+        while node.name not in self._tensors:
+            (node,) = node.all_input_nodes  # a conversion of it
+        ends = [int(item) for item in self._tensors[node.name].reshape(-1).tolist()]
+        return Counter(b - a for a, b in itertools.pairwise(ends) if b > a)
+
+    def _note_writers(self, node: Any) -> None:
+        """Which products make the keys and values of an attention, and how many of their columns."""
+        for argument in node.args[1:3]:
+            shape = _shape(argument.meta.get("val"))
+            for product in _products_behind(argument):
+                self._writers[product] = self._writers.get(product, 0) + shape[1] * shape[3]
+
+    def _writing(self, rows: list[Operation], columns: int) -> list[Operation]:
+        """The rows of a product whose last ``columns`` columns go to the cache."""
+        assert self.decoding is not None
+        cache: dict[str, Any] = {"writes_cache": True, "output_bits": self.decoding.bits}
+        row = rows[0]
+        if len(rows) > 1 or row.n <= columns:
+            return [replace(item, **cache) for item in rows]
+        return [replace(row, n=row.n - columns), replace(row, name=f"{row.name}.cached", n=columns, **cache)]
 
     def _convolution(self, node: Any, name: str) -> list[Operation]:
         first, weight = self._value(node.args[0]), self._value(node.args[1])
@@ -380,6 +444,7 @@ _PRODUCTS: dict[str, _Handler] = {
     "dot": GraphWalk._matmul,
     "matmul": GraphWalk._matmul,
     "einsum": GraphWalk._einsum,
+    "attention": GraphWalk._recorded,
     "scaled_dot_product_attention": GraphWalk._attention,
     "_scaled_dot_product_flash_attention_for_cpu": GraphWalk._attention,
     "_scaled_dot_product_efficient_attention": GraphWalk._attention,
@@ -388,6 +453,45 @@ _PRODUCTS: dict[str, _Handler] = {
     "grouped_mm": GraphWalk._grouped,
     "grouped_mm_fallback": GraphWalk._grouped,
 }
+
+
+_WEIGHTED = words("linear addmm mm conv1d")
+
+
+def _is_ours(node: Any, name: str) -> bool:
+    """Whether a node calls the operator ``dse::name``."""
+    return str(node.target).startswith(f"dse.{name}")
+
+
+def _behind(node: Any, stop: Callable[[Any], bool], limit: int = 256) -> list[Any]:
+    """The nearest nodes behind ``node`` (itself included) for which ``stop`` holds, through everything else."""
+    found, seen, waiting = [], {node}, [node]
+    while waiting and len(seen) < limit:
+        item = waiting.pop(0)
+        if stop(item):
+            found.append(item)
+            continue
+        for source in item.all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return found
+
+
+def _products_behind(node: Any) -> list[Any]:
+    """The products with weights that make a tensor, nearest first."""
+    return _behind(node, lambda item: item.op == "call_function" and _name(item.target) in _WEIGHTED)
+
+
+def _visible(mask: Any, causal: bool, window: int) -> tuple[bool, int, int]:
+    """(causal, window, chunk) of an attention with that mask argument: what a ``dse::mask`` behind it says, if there is one."""
+    if not hasattr(mask, "all_input_nodes"):
+        return causal, window, 0
+    masks = {item.args[4:7] for item in _behind(mask, lambda item: _is_ours(item, "mask")) if len(item.args) >= 7}
+    if len(masks) != 1:
+        return False, 0, 0
+    hidden, near, chunk = masks.pop()
+    return bool(hidden), int(near) or (0 if chunk else window), int(chunk)
 
 
 def _reduction(name: str) -> str:

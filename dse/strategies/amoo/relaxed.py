@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
-from dse.strategies.amoo.feasible import sample, why_none
+from dse.strategies.drawing import sample, why_none
 from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]

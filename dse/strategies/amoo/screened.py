@@ -18,11 +18,11 @@ import numpy.typing as npt
 from dse_kernels.pareto import pareto_mask
 
 from dse.errors import UsageError
-from dse.strategies.amoo.feasible import neighbours_of, sample
+from dse.storage.trials import RUNNING, Proposal, Trial
 from dse.strategies.amoo.search import AmooSearch
-from dse.strategies.base import WAIT, Wait, draw, proposal_of, rng_of
+from dse.strategies.drawing import draw, neighbours_of, sample
+from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of
 from dse.strategies.task import Task, meets
-from dse.trials import RUNNING, Proposal, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ class ScreenedAmoo:
         self._memory: tuple[tuple[int, int, int], IntArray] | None = None
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | Wait | None:
-        """See :class:`dse.strategies.base.Strategy`."""
+        """See :class:`dse.strategies.protocol.Strategy`."""
         generation, place = divmod(number, self.generation)
         past = history[: generation * self.generation]
         if any(trial.state == RUNNING for trial in past):

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.pareto import Front
+from dse.fronts.pareto import Front
+from dse.storage.trials import Proposal, Trial
 from dse.strategies.amoo.alignment import Alignment, alignment
 from dse.strategies.amoo.descent import descend
-from dse.strategies.amoo.feasible import neighbours_of, sample
 from dse.strategies.amoo.relaxed import Relaxed
-from dse.strategies.base import draw, left_over, proposal_of, rng_of, taken_rows
+from dse.strategies.drawing import draw, left_over, neighbours_of, sample
+from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task, meets
-from dse.trials import Proposal, Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -145,7 +145,7 @@ class AmooSearch:
         self._prepared: tuple[tuple[int, int], Relaxed, Alignment] | None = None
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
-        """See :class:`dse.strategies.base.Strategy`: the designs of the front after round 0, 1, ..., spread first."""
+        """See :class:`dse.strategies.protocol.Strategy`: the designs of the front after round 0, 1, ..., spread first."""
         _check(task)
         taken = taken_rows(task, history)
         if task.listable and not len(left_over(task, taken)):

@@ -194,7 +194,7 @@ def test_gradients_of_the_relaxation_equal_finite_differences(tasks: ModuleType)
 
 def test_amoo_finds_the_exact_front_of_a_small_space(tasks: ModuleType) -> None:
     pytest.importorskip("torch")
-    from dse.pareto import Front
+    from dse.fronts.pareto import Front
     from dse.strategies.amoo.search import AmooSearch, evaluate
 
     task = tasks.tiny_known()
@@ -207,7 +207,7 @@ def test_amoo_finds_the_exact_front_of_a_small_space(tasks: ModuleType) -> None:
 
 def test_amoo_beats_random_by_far_and_reports_exact_values(tasks: ModuleType) -> None:
     pytest.importorskip("torch")
-    from dse.pareto import hypervolume
+    from dse.fronts.pareto import hypervolume
     from dse.strategies.amoo.search import AmooSearch, ExactFront, evaluate
 
     task = tasks.datacenter(("embodied", "operational"))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dse.quality.measured import design_key
+from dse.storage.trials import TrialStore
 from dse.strategies import NAMES, make
-from dse.strategies.base import AskTell, Wait, simulate
 from dse.strategies.driver import run
-from dse.trials import TrialStore, design_key
+from dse.strategies.protocol import AskTell, Wait, simulate
 
 CASES = [
     ("random", "nested"),
@@ -132,7 +133,7 @@ def test_large_space_without_a_feasible_design_says_so(tasks: ModuleType) -> Non
     from dataclasses import replace
 
     from dse.errors import DseError
-    from dse.objectives import Constraint
+    from dse.problem.objectives import Constraint
 
     task = tasks.standin_flat()
     task = replace(task, constraints=(Constraint("area", "<=", 0.1),))

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dse.pareto import hypervolume
-from dse.strategies import gp
-from dse.strategies.improvement import CostCells, ehvi_one_cost
-from dse.strategies.marginals import Exact, LogNormal, Normal, ehvi
+from dse.fronts.pareto import hypervolume
+from dse.strategies.surrogates import gp
+from dse.strategies.surrogates.improvement import CostCells, ehvi_one_cost
+from dse.strategies.surrogates.marginals import Exact, LogNormal, Normal, ehvi
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from dse.errors import UsageError
-from dse.noise import NoisyEvaluator, ScaledEvaluator
+from dse.quality.noise import NoisyEvaluator, ScaledEvaluator
+from dse.storage.trials import TrialStore
 from dse.strategies import choose, make
-from dse.strategies.base import simulate
 from dse.strategies.confirm import confirm
 from dse.strategies.driver import run
 from dse.strategies.nested import NestedSearch
+from dse.strategies.protocol import simulate
 from dse.strategies.proxy import proxy_search
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
-from dse.trials import TrialStore
 
 
 def _share(tasks: ModuleType, task: object, name: str, budget: int, seed: int, at: tuple[int, ...]) -> list[float]:
@@ -66,7 +66,7 @@ def test_noise_is_told_to_the_model_and_the_front_uses_the_posterior(tasks: Modu
 
 
 def test_constraint_on_quality_keeps_what_is_below_off_the_front(tasks: ModuleType) -> None:
-    from dse.objectives import Constraint
+    from dse.problem.objectives import Constraint
 
     task = replace(tasks.tiny_nested(), constraints=(Constraint("quality", ">=", 20.0),))
     trials = simulate(task, make("nested"), budget=15, seed=0)

@@ -1,0 +1,1 @@
+"""Estimates, ranges, decision metrics, validation and reports over the models."""

@@ -1,0 +1,206 @@
+"""An estimate, a validation and the factor tables as text and as plain data for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from carbon.analysis.estimate import Estimate
+from carbon.analysis.uncertainty import Spread
+from carbon.analysis.validation import Check, Product
+from carbon.factors import grid
+from carbon.factors import tables as factors
+from carbon.factors.grid import GridFactor
+from carbon.factors.tables import Factor
+
+
+def estimate_data(answer: Estimate) -> dict[str, Any]:
+    """Return an estimate as plain values; every number finite."""
+    data: dict[str, Any] = {
+        "name": answer.name,
+        "profile": answer.profile,
+        "basis": answer.basis,
+        "embodied_kgco2e": answer.embodied_kgco2e,
+        "embodied_parts_kgco2e": dict(answer.embodied_parts),
+        "operational_kgco2e": answer.operational_kgco2e,
+        "total_kgco2e": answer.total_kgco2e,
+        "range": {
+            "embodied_kgco2e": _percentiles(answer.embodied),
+            "operational_kgco2e": _percentiles(answer.operational),
+            "total_kgco2e": _percentiles(answer.total),
+        },
+        "tornado_total_kgco2e": [
+            {"key": bar.key, "at_low": bar.at_low, "at_high": bar.at_high} for bar in answer.tornado if bar.swing > 0.0
+        ],
+        "metrics": [{"name": one.name, "value": float(one.value), "unit": one.unit, "basis": one.basis} for one in answer.metrics],
+        "warnings": answer.warnings,
+        "sources": {key: factor_data(factor) for key, factor in answer.sources.items()},
+    }
+    if answer.operation is not None:
+        used = answer.operation
+        data["operation"] = {
+            "active_kgco2e": float(used.active_kgco2e),
+            "idle_kgco2e": float(used.idle_kgco2e),
+            "energy_kwh": float(used.energy_kwh),
+            "utilisation": float(used.utilisation),
+            "feasible": bool(used.feasible),
+        }
+    return data
+
+
+def _percentiles(one: Spread) -> dict[str, float]:
+    return {"p5": float(one.p5), "p50": float(one.p50), "p95": float(one.p95)}
+
+
+def factor_data(factor: Factor | GridFactor) -> dict[str, Any]:
+    """Return a factor with its provenance as plain values."""
+    if isinstance(factor, GridFactor):
+        return {
+            "value": factor.gco2e_per_kwh,
+            "unit": "gCO2e/kWh",
+            "kind": str(factor.kind),
+            "code": factor.code,
+            "source": factor.source,
+            "vintage": "" if factor.year is None else str(factor.year),
+            "licence": factor.licence,
+            "status": factor.status,
+            "note": factor.note,
+        }
+    return {
+        "value": factor.value,
+        "low": factor.low,
+        "high": factor.high,
+        "unit": factor.unit,
+        "source": factor.source,
+        "vintage": factor.vintage,
+        "licence": factor.licence,
+        "note": factor.note,
+    }
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a plain text table, columns as wide as they need."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    shown.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(shown)
+
+
+def number(value: float) -> str:
+    """Return four significant digits."""
+    if value == 0.0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.4g}"
+
+
+def estimate_text(answer: Estimate) -> str:
+    """Return an estimate for a terminal."""
+    lines = [f"{answer.name}", f"basis: {answer.basis}", ""]
+    rows = [[name, number(kg)] for name, kg in answer.embodied_parts.items()]
+    lines.append(table(["embodied part", "kgCO2e"], rows))
+    lines.append("")
+    spreads = [("embodied", answer.embodied_kgco2e, answer.embodied)]
+    if answer.operation is not None:
+        spreads.append(("operational", answer.operational_kgco2e, answer.operational))
+        spreads.append(("total", answer.total_kgco2e, answer.total))
+    lines.append(
+        table(
+            ["kgCO2e", "estimate", "p5", "p50", "p95"],
+            [[name, number(kg), *(number(float(value)) for value in (one.p5, one.p50, one.p95))] for name, kg, one in spreads],
+        )
+    )
+    bars = [bar for bar in answer.tornado if bar.swing > 0.0][:8]
+    if bars:
+        lines += ["", "what moves the total most (others at their estimate)"]
+        lines.append(table(["factor", "at low", "at high"], [[bar.key, number(bar.at_low), number(bar.at_high)] for bar in bars]))
+    if answer.metrics:
+        lines += [""]
+        lines.append(
+            table(
+                ["metric", "value", "unit", "basis"],
+                [[one.name, number(float(one.value)), one.unit, one.basis] for one in answer.metrics],
+            )
+        )
+    lines += [f"warning: {warning}" for warning in answer.warnings]
+    return "\n".join(lines)
+
+
+def sources_text(sources: Mapping[str, Factor | GridFactor]) -> str:
+    """Return every factor with value, range, source, vintage and licence, for a terminal."""
+    lines = []
+    for key, factor in sources.items():
+        data = factor_data(factor)
+        span = f" [{number(data['low'])} .. {number(data['high'])}]" if data.get("low") is not None else ""
+        kind = f" ({data['kind']})" if "kind" in data else ""
+        lines.append(f"{key} = {data['value']:g} {data['unit']}{span}{kind}")
+        lines.append(f"    source:  {data['source']}")
+        lines.append(f"    vintage: {data['vintage'] or 'not stated'}; licence: {data['licence']}")
+        if data["note"]:
+            lines.append(f"    note:    {data['note']}")
+    return "\n".join(lines)
+
+
+def all_factors() -> dict[str, Factor]:
+    """Return every shipped factor that is not a grid, by key."""
+    found: dict[str, Factor] = {}
+    for quantity in factors.fab_quantities():
+        for factor in factors.fab_factors(quantity, factors.nodes(quantity)):
+            found[factor.key] = factor
+    for kind in (*factors.memories().values(), *factors.storages().values()):
+        found[kind.per_gb.key] = kind.per_gb
+    for factor in factors.items().values():
+        found[factor.key] = factor
+    return dict(sorted(found.items()))
+
+
+def grids_text(listed: Sequence[GridFactor]) -> str:
+    """Return grid factors as a table."""
+    rows = [
+        [
+            one.code,
+            one.name,
+            number(one.gco2e_per_kwh),
+            str(one.kind),
+            "" if one.year is None else str(one.year),
+            one.status,
+            one.licence,
+        ]
+        for one in listed
+    ]
+    return table(["code", "name", "g/kWh", "kind", "year", "status", "licence"], rows)
+
+
+def grids(pattern: str | None) -> list[GridFactor]:
+    """Return the grid factors whose code, name or level contains ``pattern``."""
+    listed = grid.everything()
+    if not pattern:
+        return listed
+    wanted = pattern.lower()
+    return [one for one in listed if wanted in one.code.lower() or wanted in one.name.lower() or wanted in one.level]
+
+
+def checks_text(checks: Sequence[Check], products: Sequence[Product]) -> str:
+    """Return the validation table and the products behind it."""
+    verdict = {True: "yes", False: "NO", None: "-"}
+    rows = [[one.name, str(one.rows), one.measured, one.goal, verdict[one.passed]] for one in checks]
+    lines = [table(["what", "rows", "measured", "goal", "holds"], rows), ""]
+    lines.append(
+        table(
+            ["published product (kgCO2e)", "published", "estimate", "p5", "p95", "inside", "remark"],
+            [
+                [
+                    one.name,
+                    number(one.published_kgco2e),
+                    number(one.estimate_kgco2e),
+                    number(one.p5),
+                    number(one.p95),
+                    "yes" if one.inside else "no",
+                    "calibration" if one.calibration else one.status,
+                ]
+                for one in products
+            ],
+        )
+    )
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""Water of operation, a quantity beside carbon: the data centre's own, and that of its electricity."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from carbon.arrays import Numeric, as_number
+from carbon.errors import CarbonError, unknown
+from carbon.factors.tables import table
+
+
+def operational_litres(it_kwh: Numeric, *, pue: Numeric = 1.0, wue_l_per_kwh: Numeric, mix_l_per_kwh: Numeric) -> Numeric:
+    """Return litres: E_IT * (WUE + PUE * water of the electricity) (ecologits).
+
+    Args:
+        it_kwh: energy of the IT equipment. wue_l_per_kwh: of the data centre, per IT energy. mix_l_per_kwh: of the grid.
+    """
+    energy = as_number("it_kwh", it_kwh, low=0.0)
+    own = as_number("wue_l_per_kwh", wue_l_per_kwh, low=0.0)
+    return energy * (own + as_number("pue", pue, low=1.0) * as_number("mix_l_per_kwh", mix_l_per_kwh, low=0.0))
+
+
+@cache
+def _sites() -> dict[str, dict[str, str]]:
+    """Newest row of every provider:region."""
+    found: dict[str, dict[str, str]] = {}
+    for row in table("pue"):
+        key = f"{row['provider']}:{row['region']}"
+        if key not in found or int(row["year"]) > int(found[key]["year"]):
+            found[key] = row
+    return found
+
+
+def site(code: str) -> dict[str, str | float | None]:
+    """Return PUE and WUE of a cloud region (``aws:us-east-1``, ``gcp:...``, ``azure:...``) or fleet (``google-fleet:all``).
+
+    Returns:
+        pue, wue_l_per_kwh (None where not disclosed), year, source, licence, status (``ok``, ``second-hand``, ``unverified``).
+
+    Raises:
+        CarbonError: unknown code, names the nearest.
+    """
+    row = _sites().get(code.strip().lower())
+    if row is None:
+        raise unknown("site", code, _sites())
+    wue = float(row["wue_l_per_kwh"]) if row["wue_l_per_kwh"] else None
+    return {
+        "pue": float(row["pue"]),
+        "wue_l_per_kwh": wue,
+        "year": float(row["year"]),
+        "source": row["source"],
+        "licence": row["licence"],
+        "status": row["status"],
+    }
+
+
+def sites() -> list[str]:
+    """Return the known site codes."""
+    return sorted(_sites())
+
+
+def mix_litres_per_kwh(zone: str) -> float:
+    """Return the water of a country's electricity, l/kWh (ecologits 0.11.3; ISO3 codes and WOR).
+
+    Raises:
+        CarbonError: a zone without a figure.
+    """
+    known = {row["zone"]: float(row["l_per_kwh"]) for row in table("water_mix")}
+    if zone.upper() not in known:
+        raise CarbonError(f"zone {zone!r} has no water figure; known: {', '.join(known)}")
+    return known[zone.upper()]

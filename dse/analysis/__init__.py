@@ -1,0 +1,1 @@
+"""What a front says: importance, explanation, neighbours, comparison, alignment."""

@@ -1,0 +1,221 @@
+"""Two runs side by side: what was asked differently, how much each front dominates, and which design dominates which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError
+from dse.problem.objectives import Objective
+
+if TYPE_CHECKING:
+    from dse.storage.run_folder import RunRecord
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+# The reference point lies this share of the range beyond the worst value of either front, so that no end of a front counts nothing.
+REFERENCE_MARGIN = 0.1
+# Slicing takes about n^(d-1) steps; beyond this a hypervolume would keep a user waiting.
+MAX_HYPERVOLUME_STEPS = 3_000_000
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs.
+
+    Attributes:
+        path, designs: the run and how many designs its front has.
+        hypervolume: dominated volume over that of both fronts together; None where it was not computed.
+        dominated: {design: design of the other front that dominates it (the first)}. on_merged_front: designs that no other dominates.
+        best: for each objective the best value.
+    """
+
+    path: str
+    designs: int
+    hypervolume: float | None
+    dominated: Mapping[int, int]
+    on_merged_front: int
+    best: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer of :func:`compare`.
+
+    Attributes:
+        objectives: what the fronts are compared by. notes: what to know about that.
+        settings: settings that differ, {name: (first, second)}.
+        first, second: the two runs. reference: the common reference point, in the units of the metrics.
+        shared: designs with the same knobs in both fronts, {(first, second)}; changes: their largest relative change a metric.
+    """
+
+    objectives: tuple[Objective, ...]
+    notes: tuple[str, ...]
+    settings: Mapping[str, tuple[Any, Any]]
+    first: Side
+    second: Side
+    reference: Mapping[str, float]
+    shared: tuple[tuple[int, int], ...]
+    changes: Mapping[str, float]
+
+
+def compare(first: RunRecord, second: RunRecord) -> Comparison:
+    """Compare the fronts of two runs by the objectives that both have.
+
+    Raises UsageError if they have no objective in common.
+    """
+    objectives, notes = _objectives(first, second)
+    a, b = _values(first, objectives), _values(second, objectives)
+    beaten_a, beaten_b = dominated_by(a, b), dominated_by(b, a)
+    worst = np.maximum(a.max(axis=0), b.max(axis=0))
+    best = np.minimum(a.min(axis=0), b.min(axis=0))
+    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
+    reference = worst + REFERENCE_MARGIN * span
+    volumes = _volumes(a, b, best, span, notes)
+    shared, changes = _shared(first, second)
+    return Comparison(
+        objectives=objectives,
+        notes=tuple(notes),
+        settings=setting_differences(first, second),
+        first=_side(first, second, objectives, a, beaten_a, volumes[0]),
+        second=_side(second, first, objectives, b, beaten_b, volumes[1]),
+        reference={o.metric: float(o.sign * r) for o, r in zip(objectives, reference, strict=True)},
+        shared=shared,
+        changes=changes,
+    )
+
+
+def _objectives(first: RunRecord, second: RunRecord) -> tuple[tuple[Objective, ...], list[str]]:
+    for run in (first, second):
+        if not run.designs:
+            raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
+    mine, theirs = first.problem.objectives, second.problem.objectives
+    if set(mine) == set(theirs):
+        return mine, _quality_notes(first, second)
+    known = set(first.designs[0]["metrics"]) & set(second.designs[0]["metrics"])
+    together = {o.metric: o for o in (*theirs, *mine)}
+    if any(o != together[o.metric] for o in theirs):
+        raise UsageError(f"runs {first.path} and {second.path} ask for opposite directions of one metric; they cannot be compared")
+    objectives = tuple(o for o in dict.fromkeys((*mine, *theirs)) if o.metric in known)
+    if not objectives:
+        raise UsageError(f"runs {first.path} and {second.path} have no metric in common that either asks for")
+    texts = [", ".join(map(str, run.problem.objectives)) for run in (first, second)]
+    notes = [f"the runs ask for different objectives ({texts[0]} and {texts[1]}); they are compared by all that both know"]
+    return objectives, notes + _quality_notes(first, second)
+
+
+def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
+    if first.problem.workload != second.problem.workload:
+        return [
+            f"the workloads differ ({first.problem.workload} and {second.problem.workload}): costs and qualities are of different tasks"
+        ]
+    if first.problem.deployment != second.problem.deployment:
+        return ["the deployments differ: carbon was counted for each run's own"]
+    return []
+
+
+def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
+    """Objective values (designs, objectives), to be minimised."""
+    return np.array([[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in run.designs], dtype=np.float64)
+
+
+def dominated_by(values: FloatArray, others: FloatArray) -> npt.NDArray[np.int64]:
+    """For each row the first row of ``others`` that is no worse in any column and better in one; -1 where there is none."""
+    found = np.full(len(values), -1, dtype=np.int64)
+    for i, row in enumerate(values):
+        beats = np.all(others <= row, axis=1) & np.any(others < row, axis=1)
+        if beats.any():
+            found[i] = int(np.argmax(beats))
+    return found
+
+
+def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, notes: list[str]) -> tuple[float | None, float | None]:
+    """Hypervolumes as shares of that of both fronts together, objectives scaled to their range."""
+    from dse.fronts.pareto import hypervolume
+
+    count, dimensions = len(a) + len(b), a.shape[1]
+    if count ** max(1, dimensions - 1) > MAX_HYPERVOLUME_STEPS:
+        notes.append(f"no hypervolume: {count} designs in {dimensions} objectives would take too long")
+        return None, None
+    scaled = [(values - best) / span for values in (a, b, np.concatenate([a, b]))]
+    reference = np.full(dimensions, 1.0 + REFERENCE_MARGIN)
+    mine, theirs, together = (hypervolume(values, reference) for values in scaled)
+    return mine / together, theirs / together
+
+
+def _side(
+    run: RunRecord,
+    other: RunRecord,
+    objectives: tuple[Objective, ...],
+    values: FloatArray,
+    beaten: npt.NDArray[np.int64],
+    volume: float | None,
+) -> Side:
+    numbers = [int(design["design"]) for design in run.designs]
+    theirs = [int(design["design"]) for design in other.designs]
+    dominated = {numbers[i]: theirs[int(by)] for i, by in enumerate(beaten.tolist()) if by >= 0}
+    return Side(
+        path=str(run.path),
+        designs=len(run.designs),
+        hypervolume=volume,
+        dominated=dominated,
+        # Where the objectives differ from the run's own, its front may hold designs that another of it dominates.
+        on_merged_front=int(np.count_nonzero((beaten < 0) & (dominated_by(values, values) < 0))),
+        best={o.metric: float(o.sign * values[:, i].min()) for i, o in enumerate(objectives)},
+    )
+
+
+def _shared(first: RunRecord, second: RunRecord) -> tuple[tuple[tuple[int, int], ...], dict[str, float]]:
+    """Designs with equal knobs, and how much each metric of them differs at most (relative to the first)."""
+    places = {_key(design): design for design in second.designs}
+    pairs = [(design, places[_key(design)]) for design in first.designs if _key(design) in places]
+    changes: dict[str, float] = {}
+    for mine, theirs in pairs:
+        for name, value in mine["metrics"].items():
+            other = theirs["metrics"].get(name)
+            if other is not None and other != value and value:
+                change = other / value - 1.0
+                if abs(change) > abs(changes.get(name, 0.0)):
+                    changes[name] = change
+    return tuple((int(mine["design"]), int(theirs["design"])) for mine, theirs in pairs), changes
+
+
+def _key(design: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, repr(value)) for name, value in design["knobs"].items()))
+
+
+def setting_differences(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
+    """Settings of the problems and versions that differ: {name: (first, second)}; nested names joined by dots."""
+    mine, theirs = _flat(first), _flat(second)
+    names = dict.fromkeys((*mine, *theirs))
+    return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
+
+
+def _flat(run: RunRecord) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        elif prefix == "hardware_toml":
+            # The text of a user's file: that it differs is the news, not its hundred lines.
+            found[prefix] = None if value is None else f"{len(str(value).splitlines())} lines, hash {_digest(str(value))}"
+        else:
+            found[prefix] = value
+
+    walk("", run.problem.to_dict())
+    found["dse version"] = run.provenance.get("version")
+    found["seed"] = run.provenance.get("seed")
+    return found
+
+
+def _digest(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,79 @@
+"""The parser of all commands. Nothing heavy is imported here: a command's work is imported when the command runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dse.version import __version__
+
+# Modules of dse.commands, in the order in which `dse --help` shows them.
+COMMANDS = (
+    *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw"),
+    *("explain", "compare", "validate", "calibrate", "refine", "doctor", "completion"),
+)
+
+EPILOG = """\
+examples:
+  dse search --workload bert --objective carbon
+  dse search --workload bert --objective max:quality --objective min:latency_s --constraint "area_mm2<=10"
+  dse evaluate --workload bert --hw edge22 --set cores=4 --set width=64 --json
+  dse list
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, with the nearest option where one is unknown."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave with code 2."""
+        bad = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if bad:
+            from dse.errors import unknown_name
+
+            message = str(unknown_name("command", bad.group(1), [name.strip("' ") for name in bad.group(2).split(",")]))
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def parse_all(self, args: Sequence[str] | None) -> argparse.Namespace:
+        """Parse; an option that nobody knows is answered with the nearest one that somebody does."""
+        parsed, unknown = self.parse_known_args(args)
+        if unknown:
+            from dse.errors import nearest
+
+            close = nearest(unknown[0], self._all_options(parsed))
+            hint = f"; did you mean {close}?" if close else ""
+            self.error(f"unknown argument {unknown[0]!r}{hint}")
+        return parsed
+
+    def _all_options(self, parsed: argparse.Namespace) -> list[str]:
+        found: list[str] = []
+
+        def collect(parser: argparse.ArgumentParser) -> None:
+            for action in parser._actions:
+                found.extend(action.option_strings)
+                if isinstance(action, argparse._SubParsersAction):
+                    chosen = action.choices.get(getattr(parsed, action.dest or "", None) or "")
+                    if chosen is not None:
+                        collect(chosen)
+
+        collect(self)
+        return found
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="dse",
+        description="Find the model and the accelerator that together give the most quality for the least carbon, latency, energy or area.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dse {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name in COMMANDS:
+        importlib.import_module(f"dse.commands.{name}").register(commands)
+    return parser

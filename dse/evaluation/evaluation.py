@@ -1,0 +1,346 @@
+"""Metrics of many designs at once: every model of a problem on every hardware point, block by block.
+
+Costs add over operations, so a model is its repeat counts over distinct shapes and the cost of a block is one sparse
+product with the unit costs. What depends on the hardware alone (area, embodied carbon) or on the model alone (quality,
+parameters) is computed once and broadcast.
+
+The operations of a request run one after the other (no overlap between operations; within one, data movement overlaps
+computation), and every operation reads its operands from DRAM and writes its result there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from dse_kernels.sums import weighted_sums
+
+import carbon.operational.service
+import hw_models.costs.evaluate
+from dse.errors import UsageError, unknown_name
+from dse.evaluation import space_file
+from dse.evaluation.hardware_points import make_points
+from dse.problem.deployment import VARIABLE, Deployment
+from dse.problem.metrics import METRICS
+from dse.problem.problem import Problem, check_knob_names, fix_knobs
+from dse.quality import surrogate as quality
+from dse.spaces import hardware
+from hw_models.technology.closed_forms import energy_j
+from workloads import library
+from workloads.family import Family
+from workloads.ops import concatenate
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The joint space: models and hardware points, each a table of knob columns; every model meets every point."""
+
+    models: dict[str, IntArray]
+    hardware: dict[str, npt.NDArray[Any]]
+    models_left_out: int  # models of the grid that nothing published supports
+    settings: dict[str, int]  # knobs of the workload that are set for every model (sequence, batch, bits)
+
+    @property
+    def model_count(self) -> int:
+        """Number of models; a workload without knobs is one model."""
+        return len(next(iter(self.models.values()), (0,)))
+
+    @property
+    def hardware_count(self) -> int:
+        """Number of hardware points; a single design has no knob and is one point."""
+        return len(next(iter(self.hardware.values()), (0,)))
+
+    @property
+    def size(self) -> int:
+        """Number of designs."""
+        return self.model_count * self.hardware_count
+
+    def design(self, model: int, hardware: int) -> dict[str, Any]:
+        """Knob values of one design."""
+        chosen = {name: values[model].item() for name, values in self.models.items()}
+        chosen.update({name: values[hardware].item() for name, values in self.hardware.items()})
+        return chosen
+
+
+def load_family(problem: Problem) -> Family:
+    """The workload of a problem; a file that is no longer what the study was begun with is an error."""
+    if problem.workload_sha256 is not None and file_sha256(problem.workload) != problem.workload_sha256:
+        raise UsageError(f"workload {problem.workload} has changed since the study was begun; search again")
+    return library.load(problem.workload, bind=problem.bind or None, strict=problem.strict)
+
+
+def file_sha256(name: str) -> str | None:
+    """The hash of a workload file, None for a name or a folder."""
+    path = Path(name)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def load_hardware(problem: Problem) -> hardware.HardwareSpace:
+    """The hardware of a problem: a built-in template or device, or the user's own file as the study keeps it."""
+    if problem.hardware_toml is not None:
+        space = hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
+    else:
+        space = hardware.load(problem.hardware, profile=problem.hardware_profile)
+    space = space.with_settings({name: value for name, value in problem.fixed.items() if name in space.settings})
+    return space.with_knobs({name: chosen for name, chosen in problem.vary.items() if name not in VARIABLE})
+
+
+def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | None:
+    surrogate = quality.for_workload(family.name)
+    return surrogate.predict(**{name: models[name] for name in quality.KNOBS}) if surrogate else None
+
+
+class Evaluation:
+    """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
+
+    ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear
+    part of the preparation.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        space: Space | None = None,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.problem = problem
+        self.deployment: Deployment = problem.deployment
+        self.family = load_family(problem)
+        self.hardware_space = load_hardware(problem)
+        self.space = space or build_space(problem, self.family, self.hardware_space)
+        self.surrogate = quality.for_workload(self.family.name)
+        self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
+        self._prepare_models()
+        self.unit = self.points.unit_costs(
+            self.shapes,
+            criterion=cast(hw_models.costs.unit_costs.Criterion, problem.criterion),
+            threads=threads,
+            progress=progress,
+        )
+
+    def _prepare_models(self) -> None:
+        workload = self.family.build(**self.space.models, **self.space.settings)
+        self.workload = workload
+        # Phases of a request run one after the other, so their rows are one table whose rows run `runs` times as often.
+        table = concatenate([phase.table for phase in workload.phases])
+        runs = np.concatenate([np.full(len(phase.table), float(phase.runs)) for phase in workload.phases])
+        self.table = table
+        self.shapes, index = table.distinct(parallel=not self.points.one_chip)
+        count = self.space.model_count
+        self.index: IntArray = np.ascontiguousarray(np.broadcast_to(index, (count, len(table))))
+        self.weight: FloatArray = np.ascontiguousarray(np.broadcast_to(table.repeat * runs, (count, len(table))))
+        self.row_macs: FloatArray = np.broadcast_to(table.row_macs() * runs, (count, len(table)))
+        self.parameters = self._per_model(workload.parameter_count())
+        self.macs = self._per_model(workload.macs())
+        # Chips share weights and cache; each holds the activations whole.
+        self.shared_bytes = self._per_model(workload.weight_bytes() + workload.kv_cache_bytes())
+        self.activation_bytes = self._per_model(workload.activation_bytes())
+        self.quality = _predict(self.family, self.space.models)
+
+    def _per_model(self, value: Any) -> FloatArray:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.space.model_count,))
+
+    def block(self, first: int, last: int) -> Block:
+        """Models first..last-1 on every hardware point."""
+        return Block(self, first, last)
+
+    def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
+        """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most."""
+        hardware = int(self.points.design[hardware])
+        latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
+        energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
+        dram_bytes = self.weight[model] * self.unit.dram_bytes[self.index[model], hardware]
+        bounds = self.unit.bound[self.index[model], hardware]
+        macs = self.row_macs[model]
+        entries = []
+        for component in dict.fromkeys(self.table.component.tolist()):
+            rows = np.flatnonzero(self.table.component == component)
+            by_bound: dict[str, float] = {}
+            for row in rows:
+                name = self.unit.bound_names[int(bounds[row])]
+                by_bound[name] = by_bound.get(name, 0.0) + float(latency[row])
+            entries.append(
+                {
+                    "component": component,
+                    "latency_s": float(latency[rows].sum()),
+                    "energy_j": float(energy[rows].sum()),
+                    "macs": float(macs[rows].sum()),
+                    "dram_bytes": float(dram_bytes[rows].sum()),
+                    "bound": max(by_bound, key=lambda name: by_bound[name]),
+                    "latency_by_bound_s": by_bound,
+                    "operations": [
+                        {
+                            "name": str(self.table.name[row]),
+                            "repeat": float(self.weight[model, row]),
+                            "latency_s": float(latency[row]),
+                            "energy_j": float(energy[row]),
+                            "macs": float(macs[row]),
+                            "dram_bytes": float(dram_bytes[row]),
+                            "bound": self.unit.bound_names[int(bounds[row])],
+                        }
+                        for row in rows
+                    ],
+                }
+            )
+        return entries
+
+    def carbon_parts(self, hardware: int) -> dict[str, float]:
+        """Embodied carbon of one hardware point by part."""
+        return {name: float(part[hardware]) for name, part in self.points.parts.items()}
+
+
+class Block:
+    """Metrics of a range of models on every hardware point, computed when asked for; arrays broadcast to ``shape``."""
+
+    def __init__(self, evaluation: Evaluation, first: int, last: int) -> None:
+        self._evaluation = evaluation
+        self._models = slice(first, last)
+        self.shape = (last - first, evaluation.space.hardware_count)
+        self._known: dict[str, Any] = {}
+
+    def mappable(self) -> BoolArray:
+        """Whether every operation of the model has a mapping on the point."""
+        return np.isfinite(self.metric("latency_s"))
+
+    def makeable(self) -> BoolArray:
+        """Whether the device of the point can be made (its die fits a reticle and a wafer)."""
+        return self._evaluation.points.makeable[None, :]
+
+    def metric(self, name: str) -> FloatArray:
+        """One metric, with a shape that broadcasts to (models, points)."""
+        if name not in self._known:
+            if name not in _COMPUTE:
+                raise unknown_name("metric", name, METRICS)
+            self._known[name] = _COMPUTE[name](self)
+        return self._known[name]  # type: ignore[no-any-return]
+
+    def _sum(self, unit: FloatArray) -> FloatArray:
+        e = self._evaluation
+        designs = weighted_sums(e.index[self._models], e.weight[self._models], unit)
+        return designs if e.points.one_deployment else designs[:, e.points.design]
+
+    def _operation(self) -> carbon.operational.service.Operation:
+        if "operation" not in self._known:
+            e = self._evaluation
+            latency = self.metric("latency_s")
+            known = np.isfinite(latency)
+            self._known["operation"] = carbon.operational.service.equal_service(
+                np.where(known, self.metric("energy_j"), 0.0),
+                np.where(known, latency, 0.0),
+                idle_w=e.points.leakage_w,
+                rate_per_s=e.points.rate_per_s,
+                lifetime_years=e.points.lifetime_years,
+                pue=e.points.pue,
+                gco2e_per_kwh=e.points.gco2e_per_kwh,
+            )
+        return self._known["operation"]  # type: ignore[no-any-return]
+
+    def _latency(self) -> FloatArray:
+        return self._sum(self._evaluation.unit.latency_s)
+
+    def _energy(self) -> FloatArray:
+        dynamic = self._sum(self._evaluation.unit.energy_j)
+        return np.asarray(energy_j(dynamic, self._evaluation.points.leakage_w, self.metric("latency_s")))
+
+    def _dram_fill(self) -> FloatArray:
+        e = self._evaluation
+        held = e.shared_bytes[self._models, None] + e.activation_bytes[self._models, None] * e.points.chips[None, :]
+        return np.asarray(held / e.points.dram_bytes[None, :])
+
+    def _peak_power(self) -> FloatArray:
+        e = self._evaluation
+        # The compatibility profile knows operations that take no time; they have no power.
+        busy = e.unit.latency_s > 0
+        power = np.divide(e.unit.energy_j, e.unit.latency_s, out=np.zeros_like(e.unit.energy_j), where=busy)
+        peak = np.zeros((self.shape[0], power.shape[1]))
+        for row in range(e.index.shape[1]):
+            np.maximum(peak, power[e.index[self._models, row]], out=peak)
+        return peak[:, e.points.design] + e.points.leakage_w
+
+    def _power(self) -> FloatArray:
+        rate = self._evaluation.points.rate_per_s
+        idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.points.leakage_w
+        return np.asarray(rate * self.metric("energy_j") + idle)
+
+    def _quality(self, part: str) -> FloatArray:
+        e = self._evaluation
+        if e.quality is None:
+            raise UsageError(f"workload {e.problem.workload!r} has no quality surrogate; metrics quality and quality_se need one")
+        return np.asarray(getattr(e.quality, part)[self._models, None])
+
+
+_COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
+    "quality": lambda b: b._quality("mean"),
+    "quality_se": lambda b: b._quality("standard_error"),
+    "latency_s": lambda b: b._latency(),
+    "energy_j": lambda b: b._energy(),
+    "area_mm2": lambda b: b._evaluation.points.area_mm2[None, :],
+    "tops": lambda b: b._evaluation.points.tops[None, :],
+    "power_w": lambda b: b._power(),
+    "peak_power_w": lambda b: b._peak_power(),
+    "utilisation": lambda b: b.metric("latency_s") * b._evaluation.points.rate_per_s,
+    "embodied_kgco2e": lambda b: b._evaluation.points.embodied_kgco2e[None, :],
+    "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
+    "total_kgco2e": lambda b: b.metric("embodied_kgco2e") + b.metric("operational_kgco2e"),
+    "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
+    "parameters": lambda b: b._evaluation.parameters[b._models, None],
+    "macs": lambda b: b._evaluation.macs[b._models, None],
+    "dram_fill": lambda b: b._dram_fill(),
+}
+
+
+def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
+    """The joint space of a problem; models without support are left out unless the problem allows them."""
+    grid = space_file.model_grid(problem.space_toml, problem.space, family)
+    points = _with_deployments(hardware_space.narrowed(problem.fixed).grid(), problem)
+    points = space_file.allowed_points(problem.space_toml, problem.space, points)
+    check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
+    settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
+    if problem.fixed_model:
+        own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
+        models = {name: np.array([own[name]], dtype=np.int64) for name in grid}
+        left_out = 0
+    else:
+        models = fix_knobs(grid, problem.fixed) if grid else {}
+        models, left_out = _keep_supported(problem, family, models)
+    return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings)
+
+
+def _with_deployments(grid: dict[str, npt.NDArray[Any]], problem: Problem) -> dict[str, npt.NDArray[Any]]:
+    """Every hardware point in every deployment that the problem varies; deployments vary fastest."""
+    columns = dict(grid)
+    for name, chosen in problem.vary.items():
+        if name not in VARIABLE:
+            continue
+        count = len(next(iter(columns.values()), (0,)))
+        columns = {known: np.repeat(column, len(chosen)) for known, column in columns.items()}
+        columns[name] = np.tile(np.array([VARIABLE[name](value) for value in chosen]), count)
+    return columns
+
+
+def _keep_supported(problem: Problem, family: Family, models: dict[str, IntArray]) -> tuple[dict[str, IntArray], int]:
+    predicted = _predict(family, models)
+    if problem.allow_unsupported or predicted is None:
+        return models, 0
+    keep = predicted.support != quality.EXTRAPOLATED
+    if not keep.any():
+        surrogate = quality.for_workload(family.name)
+        assert surrogate is not None  # a prediction came from it
+        first = {name: int(models[name][0]) for name in quality.KNOBS}
+        raise UsageError(
+            "no model of the space has published support for its quality: "
+            + surrogate.describe_refusal(**first)
+            + "; --allow-unsupported searches it all the same"
+        )
+    return {name: values[keep] for name, values in models.items()}, int(np.count_nonzero(~keep))

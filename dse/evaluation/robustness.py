@@ -1,0 +1,68 @@
+"""How sure a front is: its carbon under uncertain factors, and how often its order holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import carbon.analysis.robustness
+from dse.errors import DseError
+from dse.evaluation.evaluation import load_hardware
+from dse.evaluation.hardware_points import make_points
+from dse.problem.deployment import VARIABLE
+from dse.problem.problem import Problem
+
+DRAWS = 1000
+# The order of every pair is compared in every draw: beyond this many designs only the ranges are worth their time.
+MAX_ORDERED = 500
+
+
+def analyse(
+    problem: Problem, designs: Sequence[dict[str, Any]], *, draws: int = DRAWS, seed: int = 0
+) -> carbon.analysis.robustness.Robustness:
+    """Draw the carbon factors of designs of a front from their ranges; see :func:`carbon.analysis.robustness.front_of_groups`.
+
+    Designs are entries of ``Run.designs``. Where no objective is carbon, designs are ordered by total carbon alone.
+    """
+    if not designs:
+        raise DseError("a front without designs has no order to test")
+    space = load_hardware(problem)
+    names = [*space.knobs, *(name for name in problem.vary if name in VARIABLE)]
+    points = make_points(space, {name: np.array([d["knobs"][name] for d in designs]) for name in names}, problem.deployment)
+    objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
+    if not any(name in carbon.analysis.robustness.CARBON_METRICS for name, _ in objectives):
+        objectives = [("total_kgco2e", 1.0)]
+    return carbon.analysis.robustness.front_of_groups(
+        problem.deployment.carbon_profile,
+        points.groups,
+        {name: np.array([d["metrics"][name] for d in designs]) for name in designs[0]["metrics"]},
+        objectives,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
+    """The ``uncertainty`` entry of a run's context: p5, p50, p95 of total carbon of each design, and what the order does."""
+    bands: dict[str, list[float]] = {"p5": [], "p50": [], "p95": []}
+    answer = None
+    for start in range(0, len(designs), MAX_ORDERED):
+        # One seed for all parts: every design meets the same draws.
+        answer = analyse(problem, designs[start : start + MAX_ORDERED], seed=seed)
+        for name, column in bands.items():
+            column.extend(float(value) for value in getattr(answer.total, name))
+    assert answer is not None  # a finished search has a front
+    ranges = {name: [one.low, one.mode, one.high] for name, one in answer.ranges.items()}
+    notes = [
+        f"Total carbon was drawn {DRAWS} times from the ranges of {len(ranges)} factors (seed {seed}); "
+        "quality, latency and energy were held."
+    ]
+    ordered = len(designs) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
+    if ordered:
+        notes.append(
+            f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, the whole front stays a "
+            f"front in {answer.stability.whole_front:.1%}."
+        )
+    return {"metrics": {"total_kgco2e": bands}, "notes": notes, "ranges": ranges, "draws": DRAWS, "seed": seed}

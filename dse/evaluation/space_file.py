@@ -1,0 +1,119 @@
+"""``--space FILE.toml``: a user's own space (the form of :mod:`dse.spaces.parameters`) as the space of a problem.
+
+Parameters of role ``model`` and ``shared`` are knobs of the workload; quality is a function of them. Parameters of role
+``hardware`` are knobs and settings of the template, those of role ``deployment`` what ``--vary`` takes of a deployment. What the
+file leaves out stays: knobs of the template as the template lists them, dimensions of the workload as the model has them.
+
+Every model meets every hardware point, so a constraint must stay on one side: between model parameters, or between those of
+hardware and deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError, unknown_name
+from dse.problem.deployment import VARIABLE
+from dse.quality import surrogate as quality
+from dse.spaces import parameters as space
+from dse.spaces.parameters import Parameter, Space
+from workloads.family import Family
+
+MODEL_ROLES = ("model", "shared")
+# More combinations of model knobs than this are checked one by one for longer than a search takes.
+MODEL_LIMIT = 250_000
+
+
+def is_file(name: str) -> bool:
+    """Whether ``--space`` names a file and not a model space of the workload."""
+    path = Path(name)
+    return path.suffix == ".toml" or path.is_file()
+
+
+def read(path: str) -> tuple[str, Space]:
+    """Text and space of a file, checked for what a problem can take."""
+    found = space.load(path)
+    for constraint in found.constraints:
+        sides = {found.parameter(name).role in MODEL_ROLES for name in constraint.names}
+        if len(sides) > 1:
+            raise UsageError(
+                f"space {path}: constraint {constraint.text!r} ties a model to its hardware, and every model meets every hardware "
+                "point; bound a metric with --constraint instead"
+            )
+    for parameter in found.parameters:
+        if parameter.role == "deployment" and parameter.name not in VARIABLE:
+            raise unknown_name(f"space {path}: deployment parameter", parameter.name, VARIABLE)
+        whole = all(isinstance(value, int) or (isinstance(value, float) and value.is_integer()) for value in parameter.values)
+        if parameter.role in MODEL_ROLES and not whole:
+            raise UsageError(f"space {path}: {parameter.name} is a knob of the model and has {_odd(parameter)!r}; whole numbers are needed")
+    return Path(path).read_text(encoding="utf-8"), found
+
+
+def _odd(parameter: Parameter) -> Any:
+    return next(value for value in parameter.values if isinstance(value, str) or value != int(value))
+
+
+def varied(found: Space) -> dict[str, tuple[Any, ...]]:
+    """Values of the hardware's and the deployment's parameters, in the form of ``Problem.vary``."""
+    return {p.name: p.values for p in found.parameters if p.role not in MODEL_ROLES}
+
+
+def model_grid(text: str | None, name: str, family: Family) -> dict[str, npt.NDArray[np.int64]]:
+    """Models of a problem: those of its space file, or of the workload's own space called ``name``."""
+    if text is None:
+        return family.model_grid(name)
+    found = space.parse(text, where=name)
+    choices = {p.name: [int(value) for value in p.values] for p in found.parameters if p.role in MODEL_ROLES}
+    if not choices:
+        return family.model_grid("default")
+    own = family.values()
+    if quality.for_workload(family.name) is not None:  # the surrogate is asked for all of its knobs
+        choices |= {knob: [int(own[knob])] for knob in quality.KNOBS if knob not in choices}
+    size = int(np.prod([len(values) for values in choices.values()], dtype=np.float64))
+    if size > MODEL_LIMIT:
+        raise UsageError(f"space {name} has {size:,} combinations of model knobs; at most {MODEL_LIMIT:,} are taken, leave some values out")
+    grid = family.model_grid("default", **choices)
+    keep = _meets(found, grid)
+    if not keep.any():
+        raise UsageError(f"space {name}: no model meets the constraints {_texts(found, grid)}")
+    return {knob: column[keep] for knob, column in grid.items()}
+
+
+def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Hardware points (in their deployments) that meet the constraints of a problem's space file.
+
+    A single point stays as it is: it was asked for by name, or probes how large a space would be.
+    """
+    if text is None or len(next(iter(points.values()), (0,))) < 2:
+        return dict(points)
+    found = space.parse(text, where=name)
+    keep = _meets(found, points)
+    if not keep.any():
+        raise UsageError(f"space {name}: no hardware point meets the constraints {_texts(found, points)}")
+    return {knob: column[keep] for knob, column in points.items()}
+
+
+def point_constraints(text: str | None, name: str) -> list[str]:
+    """Constraints of a problem's space file between parameters of the hardware and the deployment."""
+    if text is None:
+        return []
+    found = space.parse(text, where=name)
+    return [c.text for c in found.constraints if found.parameter(c.names[0]).role not in MODEL_ROLES]
+
+
+def _meets(found: Space, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """Rows that meet the constraints whose parameters are all among the columns."""
+    keep = np.ones(len(next(iter(columns.values()), (0,))), dtype=bool)
+    for constraint in found.constraints:
+        if set(constraint.names) <= set(columns):
+            keep &= constraint.holds({name: columns[name].astype(np.float64) for name in constraint.names})
+    return keep
+
+
+def _texts(found: Space, columns: Mapping[str, npt.NDArray[Any]]) -> str:
+    return ", ".join(repr(c.text) for c in found.constraints if set(c.names) <= set(columns))

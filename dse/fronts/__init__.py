@@ -1,0 +1,1 @@
+"""Pareto fronts: filter, merge, hypervolume."""

@@ -1,0 +1,46 @@
+"""Where and how a device serves: the request rate, the lifetime, the grids, and the carbon profile that counts them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from dse.errors import UsageError
+
+# What a search may vary besides the hardware; the type of a value.
+VARIABLE: dict[str, type] = {"grid": str, "fab_grid": str, "package": str, "lifetime_years": float, "rate_per_s": float}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One device that serves ``rate_per_s`` requests a second for ``lifetime_years``."""
+
+    rate_per_s: float = 1.0
+    lifetime_years: float = 3.0
+    grid: str = "world"
+    fab_grid: str = "taiwan"
+    pue: float = 1.0
+    carbon_profile: str = "act2"
+    package: str = ""  # "": what the carbon profile assumes of a single die
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate_per_s)
+        _positive("lifetime-years", self.lifetime_years)
+        if not (math.isfinite(self.pue) and self.pue >= 1.0):
+            raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Deployment:
+        """The inverse of :meth:`to_dict`."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value}; a positive number is needed")

@@ -1,0 +1,141 @@
+"""What is searched: a workload, the space of its models, a hardware space, a deployment, objectives and constraints.
+
+A problem is plain data. Its dictionary goes into the study, and the problem is rebuilt from there alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError, nearest, unknown_name
+from dse.problem.deployment import Deployment
+from dse.problem.objectives import Constraint, Objective, parse_constraint, parse_objective
+
+IntArray = npt.NDArray[np.int64]
+
+DEFAULT_SPACE = "default"
+CRITERIA = ("edp", "latency", "energy")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that decides the result of a search.
+
+    ``fixed`` holds knobs of the model or the hardware that the user has set, ``vary`` further knobs that are searched: settings
+    of the hardware (node_nm, ...) and of the deployment (grid, fab_grid, package, lifetime_years); ``fixed_model`` keeps the
+    model at the workload's own dimensions. ``hardware_toml`` is the text of a user's hardware file, kept so that a study needs
+    no file but its own. ``workload`` is a name, or the path of a file (then ``workload_sha256`` holds it to what it was, and
+    ``bind`` and ``strict`` say how it is read).
+    """
+
+    workload: str
+    hardware: str
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    deployment: Deployment = field(default_factory=Deployment)
+    space: str = DEFAULT_SPACE
+    space_toml: str | None = None  # the text of --space FILE.toml, which `space` names
+    hardware_toml: str | None = None
+    hardware_profile: str | None = None  # None: the default, or what a user's file says
+    bind: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
+    workload_sha256: str | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fixed_model: bool = False
+    allow_unsupported: bool = False
+    criterion: str = "edp"
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise unknown_name("criterion", self.criterion, CRITERIA)
+        if not self.objectives:
+            raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "workload": self.workload,
+            "space": self.space,
+            "space_toml": self.space_toml,
+            "hardware": self.hardware,
+            "hardware_toml": self.hardware_toml,
+            "hardware_profile": self.hardware_profile,
+            "bind": dict(self.bind),
+            "strict": self.strict,
+            "workload_sha256": self.workload_sha256,
+            "fixed": dict(self.fixed),
+            "vary": {name: list(chosen) for name, chosen in self.vary.items()},
+            "fixed_model": self.fixed_model,
+            "objectives": [str(objective) for objective in self.objectives],
+            "preset": self.preset,
+            "constraints": [str(constraint) for constraint in self.constraints],
+            "deployment": self.deployment.to_dict(),
+            "allow_unsupported": self.allow_unsupported,
+            "criterion": self.criterion,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Problem:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            workload=values["workload"],
+            space=values["space"],
+            space_toml=values.get("space_toml"),
+            hardware=values["hardware"],
+            hardware_toml=values["hardware_toml"],
+            hardware_profile=values["hardware_profile"],
+            bind=dict(values["bind"]),
+            strict=values["strict"],
+            workload_sha256=values["workload_sha256"],
+            fixed=dict(values["fixed"]),
+            vary={name: tuple(chosen) for name, chosen in values["vary"].items()},
+            fixed_model=values["fixed_model"],
+            objectives=tuple(parse_objective(text) for text in values["objectives"]),
+            preset=values["preset"],
+            constraints=tuple(parse_constraint(text) for text in values["constraints"]),
+            deployment=Deployment.from_dict(values["deployment"]),
+            allow_unsupported=values["allow_unsupported"],
+            criterion=values["criterion"],
+        )
+
+
+def fix_knobs(grid: Mapping[str, IntArray], fixed: Mapping[str, int]) -> dict[str, IntArray]:
+    """The rows of ``grid`` (knob -> values, one entry a point) in which every fixed knob has its value.
+
+    Knobs in ``fixed`` that ``grid`` does not have are left to whoever owns them. A value that no row has is an error
+    that names the nearest one.
+    """
+    keep = np.ones(len(next(iter(grid.values()))), dtype=bool)
+    for name, value in fixed.items():
+        if name not in grid:
+            continue
+        values = np.unique(grid[name])
+        if value not in values:
+            near = int(values[np.argmin(np.abs(values - value))])
+            shown = ", ".join(str(v) for v in values.tolist())
+            raise UsageError(f"set {name}={value} is not in the space; allowed are {shown}; nearest is {near}")
+        keep &= grid[name] == value
+    if not keep.any():
+        raise UsageError(
+            "no point of the space has "
+            + " and ".join(f"{name}={value}" for name, value in fixed.items() if name in grid)
+            + "; each value exists, but not together"
+        )
+    return {name: values[keep] for name, values in grid.items()}
+
+
+def check_knob_names(fixed: Mapping[str, int], searched: list[str], settable: list[str]) -> None:
+    """An unknown knob is an error that names the nearest one; ``settable`` are the workload's further knobs."""
+    known = list(dict.fromkeys([*searched, *settable]))
+    for name in fixed:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise UsageError(f"set {name!r} is no knob of this problem; the search varies {', '.join(searched)}{hint}")

@@ -1,0 +1,274 @@
+"""Quality evaluators: what turns a model into a number with a standard error.
+
+``surrogate`` (the workload's own), ``table:FILE.csv`` (figures that exist), ``python:module:function`` and
+``command:PROGRAM ARGS`` (anything a user can run: parameters in, quality out). Evaluators are plain records that travel to
+worker processes; the wrappers of :mod:`dse.quality.noise` make any of them noisy on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dse.errors import DseError, UsageError, nearest
+from dse.quality.measured import Evaluator, Measured
+from dse.spaces.parameters import Value
+
+FORMS = ("surrogate", "table:FILE.csv", "python:module:function", "command:PROGRAM ARGS")
+DEFAULT_TIME_LIMIT_S = 3600.0
+_TAIL = 300
+
+
+def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Evaluator:
+    """The evaluator that the words of a command line mean."""
+    kind, _, rest = text.partition(":")
+    if kind == "surrogate" and not rest:
+        return SurrogateEvaluator(workload, metrics=(metric,))
+    if kind == "table" and rest:
+        return TableEvaluator.read(rest, metric=metric)
+    if kind == "python" and rest.count(":") == 1:
+        module, _, function = rest.partition(":")
+        evaluator = PythonEvaluator(module, function, (metric,))
+        evaluator.function  # noqa: B018 - looked up now, so that a wrong name is told before the search starts
+        return evaluator
+    if kind == "command" and rest.strip():
+        try:
+            words = tuple(shlex.split(rest))
+        except ValueError as error:
+            raise UsageError(f"quality {text!r} is not a command line: {str(error).lower()}") from None
+        return CommandEvaluator(words, time_limit_s=time_limit_s, metrics=(metric,))
+    close = nearest(kind, [form.partition(":")[0] for form in FORMS])
+    hint = f"; did you mean {next(f for f in FORMS if f.startswith(close))}?" if close else ""
+    raise UsageError(f"quality {text!r} is not one of {', '.join(FORMS)}{hint}")
+
+
+@dataclass(frozen=True)
+class SurrogateEvaluator:
+    """The workload's own surrogate; its standard error is a model error and is returned as such."""
+
+    workload: str
+    metrics: tuple[str, ...] = ("quality",)
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        from dse.quality import surrogate as quality
+        from workloads import library
+
+        surrogate = quality.for_workload(library.load(self.workload).name)
+        if surrogate is None:
+            raise UsageError(f"workload {self.workload!r} has no quality surrogate; give one of {', '.join(FORMS[1:])}")
+        knobs = {name: np.array([parameters[name]], dtype=np.int64) for name in quality.KNOBS}
+        found = surrogate.predict(**knobs)
+        # The surrogate is a smooth function: its error is common to all models and no noise of a measurement.
+        return {self.metrics[0]: Measured(float(found.mean[0]), 0.0)}
+
+
+@dataclass(frozen=True)
+class TableEvaluator:
+    """Figures of a CSV file: one column a parameter, the metric, optionally METRIC_se and fidelity.
+
+    Rows of equal parameters and fidelity are averaged; their spread gives a standard error where none is stated.
+    """
+
+    path: str
+    parameters: tuple[str, ...]
+    rows: Mapping[tuple[float, tuple[str, ...]], Measured] = field(repr=False)
+    metrics: tuple[str, ...] = ("quality",)
+
+    @classmethod
+    def read(cls, path: str | Path, *, metric: str = "quality") -> TableEvaluator:
+        """Read a file; one without the metric, or with a cell that is no number, is an error that names it."""
+        try:
+            with Path(path).open(encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(line for line in file if not line.startswith("#"))
+                header, lines = list(reader.fieldnames or ()), list(reader)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DseError(f"table {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+        if metric not in header:
+            close = nearest(metric, header)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise UsageError(f"table {path} has no column {metric!r}; it has {', '.join(header) or 'none'}{hint}")
+        names = tuple(n for n in header if n not in (metric, f"{metric}_se", "fidelity", "source"))
+        groups: dict[tuple[float, tuple[str, ...]], list[tuple[float, float | None]]] = {}
+        for number, line in enumerate(lines, 2):
+            value = _cell(path, number, metric, line[metric])
+            se = _cell(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
+            fidelity = _cell(path, number, "fidelity", line["fidelity"]) if "fidelity" in header else 1.0
+            if se is not None and se < 0:
+                raise DseError(f"table {path} line {number}: {metric}_se is {se}; it cannot be negative")
+            groups.setdefault((fidelity, tuple(_text(line[n]) for n in names)), []).append((value, se))
+        if not groups:
+            raise DseError(f"table {path} has no row")
+        return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            raise UsageError(f"table {self.path} has the column {missing[0]!r} and the design has no such parameter")
+        key = tuple(_text(parameters[name]) for name in self.parameters)
+        found = self.rows.get((fidelity, key))
+        if found is None:
+            shown = ", ".join(f"{n}={v}" for n, v in zip(self.parameters, key, strict=True))
+            raise DseError(f"table {self.path} has no row for {shown} at fidelity {fidelity:g}")
+        return {self.metrics[0]: found}
+
+    def has(self, parameters: Mapping[str, Value], *, fidelity: float = 1.0) -> bool:
+        """Whether the table holds a design: a search is limited to those it holds."""
+        return (fidelity, tuple(_text(parameters[name]) for name in self.parameters)) in self.rows
+
+
+def _text(value: Value | None) -> str:
+    """One text a value: 4, 4.0 and '4' are the same cell."""
+    try:
+        return repr(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value).strip()
+
+
+def _cell(path: str | Path, line: int, column: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        raise DseError(f"table {path} line {line}: {column} is {text!r}; a number is needed") from None
+    if not math.isfinite(value):
+        raise DseError(f"table {path} line {line}: {column} is {text!r}; a finite number is needed")
+    return value
+
+
+def _pooled(found: list[tuple[float, float | None]]) -> Measured:
+    values = np.array([value for value, _ in found])
+    stated = [error for _, error in found if error is not None]
+    if stated:
+        return Measured(float(values.mean()), float(np.sqrt(np.sum(np.square(stated)))) / len(stated))
+    return Measured(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class PythonEvaluator:
+    """A function of a user's module: ``function(parameters, fidelity, seed)`` gives a number, (mean, standard error), or a
+    dictionary metric -> either."""
+
+    module: str
+    name: str
+    metrics: tuple[str, ...] = ("quality",)
+
+    @property
+    def function(self) -> Any:
+        """The function, imported on first use in each process."""
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # a user's module lies where the user works
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            raise UsageError(f"quality python:{self.module}:{self.name} cannot be imported: {error}") from error
+        found = getattr(module, self.name, None)
+        if not callable(found):
+            close = nearest(self.name, [n for n in dir(module) if callable(getattr(module, n))])
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise UsageError(f"quality python:{self.module}:{self.name}: the module has no function {self.name!r}{hint}")
+        return found
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        result = self.function(dict(parameters), fidelity, seed)
+        return _measured(result, self.metrics, f"python:{self.module}:{self.name}")
+
+
+@dataclass(frozen=True)
+class CommandEvaluator:
+    """A program: ``{"parameters": ..., "fidelity": ..., "seed": ...}`` on its standard input, JSON on its standard output.
+
+    The answer is a number, ``[mean, se]``, or an object metric -> either (``{"quality": 81.2, "quality_se": 0.3}`` also
+    does). Lines before the last are the program's own talk. No shell is involved. A program that runs past the limit is
+    ended with everything it started.
+    """
+
+    command: tuple[str, ...]
+    time_limit_s: float = DEFAULT_TIME_LIMIT_S
+    metrics: tuple[str, ...] = ("quality",)
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        request = json.dumps({"parameters": dict(parameters), "fidelity": fidelity, "seed": seed})
+        name = shlex.join(self.command)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the user's own program
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise DseError(f"command {name!r} cannot be started: {error.strerror}") from error
+        try:
+            out, err = process.communicate(request, timeout=self.time_limit_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"command {name!r} gave no answer in {self.time_limit_s:g} s") from None
+        finally:
+            if process.poll() is None:
+                _end(process)
+        if process.returncode:
+            raise DseError(f"command {name!r} ended with code {process.returncode}: {err.strip()[-_TAIL:] or 'no message'}")
+        lines = out.strip().splitlines()
+        try:
+            answer = json.loads(lines[-1] if lines else "")
+        except json.JSONDecodeError:
+            last = lines[-1][-_TAIL:] if lines else ""
+            raise DseError(f"command {name!r} answered {last!r}; one line of JSON is needed") from None
+        return _measured(answer, self.metrics, f"command {name!r}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    import signal
+
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its own group, made by start_new_session
+    process.communicate()
+
+
+def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Measured]:
+    """Metrics from whatever a user's evaluation returned."""
+    if not isinstance(result, Mapping):
+        if len(metrics) != 1:
+            raise DseError(f"{where} returned one value; an object with {', '.join(metrics)} is needed")
+        result = {metrics[0]: result}
+    found = {}
+    for name in metrics:
+        if name not in result:
+            raise DseError(f"{where} returned {', '.join(map(str, result)) or 'nothing'}; {name} is needed")
+        value = result[name]
+        if not isinstance(value, (list, tuple)):
+            value = (value, result.get(f"{name}_se", 0.0))
+        try:
+            mean, se = (float(part) for part in value)
+        except (TypeError, ValueError):
+            raise DseError(f"{where} returned {name} = {result[name]!r}; a number or [mean, standard error] is needed") from None
+        if not (math.isfinite(mean) and math.isfinite(se) and se >= 0):
+            raise DseError(f"{where} returned {name} = {mean} with standard error {se}; finite numbers are needed")
+        found[name] = Measured(mean, se)
+    return found
+
+
+@dataclass(frozen=True)
+class FunctionEvaluator:
+    """A callable of this process, for notebooks, tests and benchmarks; with worker processes it must be importable."""
+
+    call: Any
+    metrics: tuple[str, ...] = ("quality",)
+
+    def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        return _measured(self.call(dict(parameters), fidelity, seed), self.metrics, getattr(self.call, "__name__", "the function"))
+
+    @cached_property
+    def name(self) -> str:
+        """Its name."""
+        return str(getattr(self.call, "__name__", "function"))

@@ -1,0 +1,63 @@
+"""Two runs side by side, as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dse.analysis.comparison import Comparison
+from dse.reports.terminal import printable
+from dse.reports.units import number_text
+
+
+def text(comparison: Comparison, *, limit: int = 8) -> str:
+    """The comparison as text."""
+    c = comparison
+    lines = [f"A  {printable(c.first.path)}", f"B  {printable(c.second.path)}", ""]
+    if c.settings:
+        lines.append("Settings that differ (A | B):")
+        lines += [f"  {printable(name)}: {printable(_told(a))} | {printable(_told(b))}" for name, (a, b) in c.settings.items()]
+    else:
+        lines.append("The settings are the same.")
+    lines += [f"  note: {printable(note)}" for note in c.notes]
+    names = [o.metric for o in c.objectives]
+    lines += ["", f"{'':<34}{'A':>14}{'B':>14}"]
+    rows: list[tuple[str, Any, Any]] = [("designs on the front", c.first.designs, c.second.designs)]
+    if c.first.hypervolume is not None and c.second.hypervolume is not None:
+        rows.append(("hypervolume (both together: 100 %)", f"{c.first.hypervolume:.2%}", f"{c.second.hypervolume:.2%}"))
+    rows += [
+        ("dominated by the other", len(c.first.dominated), len(c.second.dominated)),
+        ("on the front of both together", c.first.on_merged_front, c.second.on_merged_front),
+    ]
+    rows += [(f"best {name}", number_text(c.first.best[name], 1.0), number_text(c.second.best[name], 1.0)) for name in names]
+    lines += [f"{label:<34}{a!s:>14}{b!s:>14}" for label, a, b in rows]
+    for mine, other, side in (("A", "B", c.first), ("B", "A", c.second)):
+        if side.dominated:
+            pairs = [f"{by} > {design}" for design, by in list(side.dominated.items())[:limit]]
+            more = f", ... ({len(side.dominated)} in all)" if len(side.dominated) > limit else ""
+            lines.append(f"designs of {other} that dominate designs of {mine}: {', '.join(pairs)}{more}")
+    if c.shared:
+        lines.append(f"{len(c.shared)} designs are in both fronts")
+        if c.changes:
+            largest = sorted(c.changes.items(), key=lambda item: -abs(item[1]))[:limit]
+            lines.append("  their figures differ by at most: " + ", ".join(f"{name} {change:+.2%}" for name, change in largest))
+    return "\n".join(lines)
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return str(value) if value != {} else "-"
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values."""
+    from dataclasses import asdict
+
+    answer = asdict(comparison)
+    answer["objectives"] = [str(o) for o in comparison.objectives]
+    answer["settings"] = {name: list(pair) for name, pair in comparison.settings.items()}
+    for side in ("first", "second"):
+        answer[side]["dominated"] = [{"design": k, "by": v} for k, v in answer[side]["dominated"].items()]
+    return answer

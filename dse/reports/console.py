@@ -1,0 +1,128 @@
+"""What the commands print: the problem before a search, the front after it, one design."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dse.problem.problem import Problem
+    from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
+    from dse.storage.run_folder import RunRecord
+
+
+def say_problem(
+    problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
+) -> None:
+    """Tell on stderr what will be searched, with every default that bears on the result."""
+    from dse.evaluation.evaluation import load_hardware
+    from dse.quality import surrogate as quality
+
+    deployment = problem.deployment
+    lines = [
+        f"workload    {problem.workload} (models: {problem.space})",
+        f"hardware    {problem.hardware}",
+        f"objectives  {', '.join(map(str, problem.objectives))}",
+        "constraints " + ", ".join(map(str, problem.constraints)),
+        f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
+        f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
+        *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
+        f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
+        if large
+        else f"strategy    {learnt.strategy}, {learnt.in_words}"
+        + ("" if learnt.strategy in ("flat", "ax") else "; the hardware of a model is exact")
+        if learnt
+        else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
+        f"{problem.criterion}",
+        *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
+    ]
+    if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
+        lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
+    surrogate = quality.for_workload(_full_name(problem.workload))
+    of_surrogate = learnt is None or large is not None
+    if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
+        lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
+        if problem.allow_unsupported:
+            knobs = " and ".join(surrogate.unsupported_knobs)
+            lines.append(
+                f"            unsupported models are allowed: no published figure supports {knobs} as free knobs, nor models "
+                "outside the hull; the surrogate does not see them, so the search takes them for nothing"
+            )
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _full_name(workload: str) -> str:
+    from workloads import library
+
+    return library.load(workload).name
+
+
+def show_run(run: RunRecord, *, as_json: bool) -> None:
+    """Print the front and where the files are."""
+    if as_json:
+        print(json.dumps(run_json(run), indent=2, allow_nan=False))
+        return
+    from dse.reports import terminal
+    from dse.reports.text import proxy_sentences
+
+    summary = run.summary
+    print(terminal.front_table(run))
+    strategy = run.context.get("strategy")
+    if strategy:
+        print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
+        print(f"stopped: {strategy['stopped']}")
+        for sentence in proxy_sentences(run):
+            print(sentence)
+        print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+        return
+    print(
+        f"{len(run)} designs on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
+        f"{run.problem.criterion}"
+    )
+    for reason, count in summary.reasons.items():
+        if count:
+            print(f"  infeasible: {count:>12,} {reason}")
+    print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+
+
+def run_json(run: RunRecord) -> dict[str, Any]:
+    """A run as plain values."""
+    from dse.storage.run_folder import flat_row
+
+    return {
+        "run": str(run.path),
+        "problem": run.problem.to_dict(),
+        "points": run.summary.points,
+        "feasible": run.summary.feasible,
+        "infeasible_reasons": run.summary.reasons,
+        "front": [flat_row(design) for design in run.designs],
+        "provenance": run.provenance,
+    }
+
+
+def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Print one design."""
+    if as_json:
+        print(json.dumps(answer, indent=2, allow_nan=False))
+        return
+    from dse.problem.metrics import METRICS
+
+    print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
+    for name, metric in METRICS.items():
+        if name in ("quality", "quality_se"):
+            continue
+        print(f"  {name:<20} {answer[name]:>14.6g} {metric.unit}")
+    if answer["quality"] is None:
+        print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
+    else:
+        print(
+            f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
+            f"{answer['quality_support']}"
+        )
+    for reason in answer["infeasible_reasons"]:
+        print(f"  infeasible: {reason}")
+    print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
+    for entry in answer["components"]:
+        share = entry["latency_s"] / answer["latency_s"]
+        print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")

@@ -1,0 +1,37 @@
+"""The files that a user takes from a run: pareto.csv, designs/ and report.html, made from the study and made again at will."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dse.analysis.alignment import RunAlignment
+from dse.evaluation.evaluation import Evaluation
+from dse.reports.html import report_html
+from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_toml, write_text
+from dse.storage.study import FILE_NAME, Study
+
+
+def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Path]:
+    """Write pareto.csv, designs/ and report.html; returns what was written.
+
+    Without ``evaluation`` (a run loaded from its study) the design files are left as they are.
+    """
+    written = [write_text(run.path / "pareto.csv", csv_text(run))]
+    if evaluation is not None:
+        folder = run.path / "designs"
+        folder.mkdir(exist_ok=True)
+        for design in run.designs[:MAX_DESIGN_FILES]:
+            name = f"design-{design['design']:04d}.toml"
+            written.append(write_text(folder / name, design_toml(run, design, evaluation)))
+    written.append(write_text(run.path / "report.html", report_html(run)))
+    return written
+
+
+def keep_alignment(run: RunRecord, found: RunAlignment) -> RunRecord:
+    """Put an alignment into a finished run: its study and its report show it from now on."""
+    kept = replace(run, context={**run.context, "alignment": found.to_dict()})
+    with Study.open(run.path / FILE_NAME) as study:
+        study.finish({"summary": vars(kept.summary), "designs": kept.designs, "context": kept.context})
+    write_files(kept)
+    return kept

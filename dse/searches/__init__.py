@@ -1,0 +1,1 @@
+"""How a problem is searched: sweep, shards, large spaces, measured quality, refinement."""

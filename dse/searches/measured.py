@@ -1,0 +1,220 @@
+"""Searches whose quality is dear: an evaluator measures it trial by trial, hardware and carbon stay exact.
+
+The settings go into the study beside the problem, so that a resumed search goes on with the same strategy, budget and
+evaluator. The package's own engine needs torch only for the strategy ``ax``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dse.errors import UsageError
+from dse.evaluation.evaluation import Evaluation
+from dse.fronts.pareto import Front
+from dse.quality.surrogate import MEASURED, Quality
+from dse.searches.plan import LearntSettings
+from dse.storage.study import Study
+from dse.storage.summary import SweepSummary
+from dse.version import __version__
+
+if TYPE_CHECKING:
+    from dse.problem.problem import Problem
+    from dse.searches.measured_search import SearchResult
+    from dse.storage.trials import TrialStore
+
+Say = Callable[[str, int, int, str], None]
+
+
+def check(settings: LearntSettings, workload: str) -> None:
+    """Tell a wrong strategy or evaluator before anything is written."""
+    from dse.quality import evaluators
+    from dse.strategies.choose import check as check_strategy
+
+    check_strategy(settings.strategy)
+    evaluators.parse(settings.quality, workload=workload)
+    if settings.proxy is not None:
+        try:
+            evaluators.parse(settings.proxy, workload=workload)
+        except UsageError as error:
+            raise UsageError(str(error).replace("quality ", "proxy ", 1)) from error
+
+
+def run(
+    study: Study, evaluation: Evaluation, settings: LearntSettings, *, seed: int, say: Say | None
+) -> tuple[Front, SweepSummary, dict[str, Any]]:
+    """Search, and leave the measured quality in ``evaluation``: the front, the counts, and what a report says of the search."""
+    from dse.quality import evaluators
+    from dse.searches.measured_search import search
+    from dse.strategies import executors as execution
+    from dse.strategies.stopping import SmallImprovement, Stalled
+    from dse.strategies.transfer import Prior
+
+    workload = evaluation.family.name
+    priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
+    notes: list[str] = []
+    done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
+
+    def on_trial(_: Any) -> None:
+        nonlocal done
+        done += 1
+        if say:
+            say("trials", min(done, expected), expected, "")
+
+    with (
+        _trials(study, evaluation.problem, settings, seed) as store,
+        execution.workers(settings.executor, settings.workers, settings.address) as pool,
+    ):
+        found = search(
+            evaluation,
+            store,
+            evaluators.parse(settings.quality, workload=workload),
+            strategy=settings.strategy,
+            budget=settings.budget,
+            seed=seed,
+            pool=pool,
+            retries=settings.retries,
+            timeout_s=settings.timeout_s,
+            stopping=[Stalled(), SmallImprovement()] if settings.stop_early else [],
+            prior=Prior.of(priors, "quality") if priors else None,
+            proxy=evaluators.parse(settings.proxy, workload=workload) if settings.proxy else None,
+            proxy_top=settings.proxy_top,
+            confirmations=settings.confirm,
+            say=notes.append,
+            on_trial=on_trial,
+        )
+        shared = {"study": store.study} if settings.storage else {}
+    _take_measured(evaluation, found.quality)
+    return found.front, _summary(evaluation, found), _context(evaluation, settings, found, notes, shared)
+
+
+def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
+    """What was evaluated: whole designs, or every measured model on all hardware."""
+    from dse.searches.measured_search import MODEL_STRATEGIES
+    from dse.searches.sweep import sweep_block
+    from dse.strategies.proxy import is_first
+
+    if found.strategy not in MODEL_STRATEGIES:
+        measured = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
+        return SweepSummary(len(measured), found.feasible, {})
+    problem = evaluation.problem
+    points, feasible, reasons = 0, 0, Counter[str]()
+    for model in sorted(found.quality):
+        block = sweep_block(evaluation, problem.objectives, problem.constraints, 0, model, model + 1)
+        points, feasible = points + block.points, feasible + block.feasible
+        reasons.update(block.reasons)
+    return SweepSummary(points, feasible, dict(reasons))
+
+
+def _context(
+    evaluation: Evaluation, settings: LearntSettings, found: SearchResult, notes: list[str], shared: dict[str, Any]
+) -> dict[str, Any]:
+    """What a report says of the search."""
+    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
+    context: dict[str, Any] = {
+        "strategy": {
+            "name": found.strategy,
+            "why": found.why,
+            "stopped": found.reason,
+            "notes": notes,
+            "trials": len(found.trials),
+            **shared,
+        },
+        "quality_surrogate": None,
+        "quality_evaluator": {
+            "evaluator": settings.quality,
+            "parameters": list(evaluation.space.models),
+            "evaluations": len(completed),
+            "confirmed": found.confirmation is not None,
+        },
+    }
+    if found.confirmation is not None:
+        context["confirmation"] = _plain(asdict(found.confirmation))
+    if found.proxy is not None:
+        context["proxy"] = {
+            "evaluator": settings.proxy,
+            "target": settings.quality,
+            "trials": sum(trial.done for trial in found.proxy.proxy),
+            "asked": settings.proxy_top,
+            "measured": len(found.proxy.target),
+            "rank_correlation": found.proxy.spearman,
+        }
+    return context
+
+
+@contextmanager
+def _trials(study: Study, problem: Problem, settings: LearntSettings, seed: int) -> Iterator[TrialStore]:
+    """The trials of a search: in its own study file, or in a database that several drivers share."""
+    from dse.storage.trials import TrialStore
+
+    if settings.storage is None:
+        yield TrialStore.of_study(study)
+        return
+    search = _fingerprint(problem, settings, seed)
+    name = settings.study or f"{Path(problem.workload).stem}-{problem.preset or 'custom'}-{search[:12]}"
+    store = TrialStore.open(settings.storage, study=name)
+    try:
+        theirs = store.meta().get("search")
+        if theirs is None:
+            store.set_meta("search", search)
+        elif theirs != search:
+            raise UsageError(
+                f"study {name!r} of the database holds the trials of another problem, evaluator, strategy, seed or version; "
+                "choose another --study, or leave it out for a name that follows from the search"
+            )
+        yield store
+    finally:
+        store.close()
+
+
+def _fingerprint(problem: Problem, settings: LearntSettings, seed: int) -> str:
+    """What drivers must have in common to share trials: everything that decides which trial comes next and what it measures.
+
+    Workers and time limits may differ, and the budget too where nothing is measured again afterwards.
+    """
+    same = {name: getattr(settings, name) for name in ("quality", "strategy", "proxy", "warm_start")}
+    if settings.proxy or settings.confirm:
+        same |= {"budget": settings.budget, "proxy_top": settings.proxy_top, "confirm": settings.confirm}
+    text = json.dumps({"problem": problem.to_dict(), "seed": seed, "version": __version__, **same}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
+    """Measured figures in place of a surrogate's; a model that was not measured has none."""
+    count = evaluation.space.model_count
+    mean, error = np.full(count, np.nan), np.full(count, np.nan)
+    for model, figure in quality.items():
+        mean[model], error[model] = figure.mean, figure.se
+    evaluation.quality = Quality(mean, error, np.full(count, MEASURED, dtype=np.int64))
+
+
+def _trials_of(folder: Path) -> list[Any]:
+    from dse.problem.problem import Problem
+    from dse.storage.study import FILE_NAME
+    from dse.strategies.proxy import is_proxy
+
+    with Study.open(folder if folder.is_file() else folder / FILE_NAME) as study:
+        known = study.description()
+        settings = LearntSettings.from_dict(known["learnt"] or LearntSettings().to_dict())
+        with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
+            # A proxy's figures are of another scale than those that this search will measure.
+            return [trial for trial in store.trials() if not is_proxy(trial)]
+
+
+def _plain(value: Any) -> Any:
+    """Dataclass contents as JSON values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.floating, np.integer)):
+        return value.item()
+    return value

@@ -1,0 +1,153 @@
+"""A learnt-quality search of a problem, from evaluation to front: what ``dse search --strategy`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import DseError
+from dse.evaluation.evaluation import Evaluation
+from dse.fronts.pareto import Front
+from dse.quality.measured import Evaluator, Measured
+from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
+from dse.storage.trials import Trial, TrialStore
+from dse.strategies import make
+from dse.strategies.choose import check, check_budget, choose
+from dse.strategies.confirm import Confirmation, confirm
+from dse.strategies.driver import run
+from dse.strategies.executors import Workers
+from dse.strategies.proxy import ByFidelity, ProxyResult, is_first, proxy_search
+from dse.strategies.stopping import StoppingRule
+from dse.strategies.task import Task
+from dse.strategies.transfer import Prior
+from dse.strategies.views import flat_task, nested_front, nested_task
+
+FloatArray = npt.NDArray[np.float64]
+
+# Strategies whose trials are models with their exact hardware; the others propose whole designs.
+MODEL_STRATEGIES = ("nested", "random", "sobol", "exhaustive", "nsga2")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    ``front`` has the evaluation's indices; ``quality`` the measured quality of every evaluated model (index -> figure);
+    ``confirmation`` is there where the front was measured again, and then the front's quality comes from it. ``proxy`` is
+    there where the search ran on one; front and quality then come from the target's measurements alone. ``feasible``
+    counts the measured trials that meet every bound on what they measured.
+    """
+
+    front: Front
+    quality: dict[int, Measured]
+    trials: list[Trial]
+    strategy: str
+    why: str
+    reason: str
+    confirmation: Confirmation | None
+    proxy: ProxyResult | None = None
+    feasible: int = 0
+
+
+def search(
+    evaluation: Evaluation,
+    store: TrialStore,
+    evaluator: Evaluator,
+    *,
+    strategy: str = "auto",
+    budget: int = DEFAULT_BUDGET,
+    seed: int = 0,
+    pool: Workers | None = None,
+    retries: int = 1,
+    timeout_s: float | None = None,
+    stopping: Sequence[StoppingRule] = (),
+    prior: Prior | None = None,
+    proxy: Evaluator | None = None,
+    proxy_top: int = DEFAULT_PROXY_TOP,
+    confirmations: int = 0,
+    reference: FloatArray | None = None,
+    say: Callable[[str], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> SearchResult:
+    """Search models with ``evaluator`` as the dear part; hardware is solved exactly by every strategy but flat and ax.
+
+    Trials are kept in ``store``; called again with the same store and seed it continues. ``confirmations``: how often the
+    designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
+    ``proxy_top`` designs are then measured by ``evaluator``. Raises DseError if no evaluated model has a feasible design.
+    """
+    check(strategy)
+    check_budget(budget)
+    why = "asked for"
+    if strategy == "auto":
+        strategy, why = choose(learnt=len(evaluator.metrics), models=evaluation.space.model_count, hardware=evaluation.space.hardware_count)
+    if say:
+        say(f"strategy {strategy}: {why}")
+    options: dict[str, Any] = {"prior": prior} if prior is not None and strategy == "nested" else {}
+    make_task = nested_task if strategy in MODEL_STRATEGIES else flat_task
+    task = make_task(evaluation, evaluator if proxy is None else ByFidelity(proxy, evaluator), reference=reference)
+    chosen = make(strategy, **options)
+    on_proxy: ProxyResult | None = None
+    if proxy is not None:
+        on_proxy = proxy_search(task, None, store, chosen, budget=budget, top=proxy_top, seed=seed, pool=pool, retries=retries,
+                                timeout_s=timeout_s, stopping=stopping, say=say, on_trial=on_trial)  # fmt: skip
+        trials, reason = on_proxy.target, on_proxy.reason
+    else:
+        outcome = run(task, store, chosen, budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+                      stopping=stopping, phase=is_first, say=say, on_trial=on_trial)  # fmt: skip
+        trials, reason = [t for t in outcome.trials if is_first(t)], outcome.reason
+    confirmation, levels = None, None
+    if confirmations and task.inner is not None:
+        confirmation = confirm(task, store, _on_front(task, trials), times=confirmations, seed=seed, pool=pool, retries=retries, say=say)
+        levels = {number: m.mean for number, m in confirmation.quality.items()}
+    front = nested_front(task, trials, levels=levels) if task.inner is not None else _flat_front(evaluation, task, trials)
+    if not len(front):
+        raise DseError(_no_front(store.trials(), trials, on_proxy))
+    return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, reason,
+                        confirmation, on_proxy, sum(trial.done and task.feasible(trial) for trial in trials))  # fmt: skip
+
+
+def _no_front(every: list[Trial], own: list[Trial], proxy: ProxyResult | None) -> str:
+    """Why there is no front, in a sentence."""
+    if not any(trial.done for trial in own):
+        last = next((trial.error for trial in reversed(every) if trial.error), "")
+        whose = "evaluations on the target" if proxy and proxy.proxy and any(t.done for t in proxy.proxy) else "evaluations"
+        return f"none of the {whose} succeeded" + (f"; the last failure said: {last}" if last else "; the study keeps the trials")
+    more = "--proxy-top" if proxy else "the budget"
+    return f"none of the {len(own)} evaluated designs is feasible; the study keeps them, raise {more}"
+
+
+def _on_front(task: Task, trials: list[Trial]) -> list[int]:
+    """Numbers of the trials with a design on the front, in order."""
+    values, owners, _ = task.points(trials)
+    kept = Front.of(owners, np.arange(len(owners), dtype=np.int64), values)
+    return sorted({trials[i].number for i in kept.models.tolist()})
+
+
+def _quality(evaluation: Evaluation, task: Task, trials: list[Trial], confirmation: Confirmation | None) -> dict[int, Measured]:
+    metric = task.learnt_objectives[0].metric
+    position = {tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in evaluation.space.models.values()), strict=True))}
+    found = {}
+    for trial in trials:
+        if trial.done:
+            model = position[tuple(trial.parameters[name] for name in evaluation.space.models)]
+            again = confirmation.quality.get(trial.number) if confirmation else None
+            found[model] = again or trial.metrics[metric]
+    return found
+
+
+def _flat_front(evaluation: Evaluation, task: Task, trials: list[Trial]) -> Front:
+    values, owners, _ = task.points(trials)
+    models: list[int] = []
+    hardware: list[int] = []
+    for owner in owners.tolist():
+        parameters = trials[owner].parameters
+        for columns, found in ((evaluation.space.models, models), (evaluation.space.hardware, hardware)):
+            mask = np.ones(len(next(iter(columns.values()))), dtype=bool)
+            for name, column in columns.items():
+                mask &= column == parameters[name]
+            found.append(int(np.flatnonzero(mask)[0]))
+    return Front.of(np.array(models, dtype=np.int64), np.array(hardware, dtype=np.int64), values)

@@ -1,0 +1,156 @@
+"""The plan of a search: how quality is measured, how a large space is searched, how a sweep is shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dse.errors import UsageError
+from dse.strategies.executors import EXECUTORS, Workers
+
+DEFAULT_BUDGET = 50
+DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
+LARGE_BUDGET = 2000  # exact evaluations of a large space
+LARGE_STRATEGIES = ("amoo", "nsga2", "random", "sobol")
+
+
+@dataclass(frozen=True)
+class LearntSettings:
+    """How quality is measured and searched.
+
+    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``python:module:function``, ``command:...``); ``confirm``
+    how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
+    ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
+    it and its ``proxy_top`` best designs are measured by ``quality``. ``storage`` is the SQLAlchemy URL of a database that
+    holds the trials in place of the run folder, so that several drivers share them; ``study`` their name in it (default: one
+    that follows from the problem and these settings, the same for every driver of the same search).
+    """
+
+    quality: str = "surrogate"
+    strategy: str = "auto"
+    budget: int = DEFAULT_BUDGET
+    workers: int = 1
+    executor: str | None = None
+    address: str | None = None
+    timeout_s: float | None = None
+    retries: int = 1
+    confirm: int = 0
+    stop_early: bool = True
+    warm_start: tuple[str, ...] = ()
+    proxy: str | None = None
+    proxy_top: int = DEFAULT_PROXY_TOP
+    storage: str | None = None
+    study: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "workers"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; a whole number of at least 1 is needed")
+        for name in ("confirm", "retries"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
+        if self.proxy is not None and not 1 <= self.proxy_top <= self.budget:
+            raise UsageError(f"proxy-top is {self.proxy_top}; between 1 and the budget of {self.budget} trials on the proxy is needed")
+        if self.study is not None and self.storage is None:
+            raise UsageError(f"study {self.study!r} names trials in a shared database; give the database with --storage URL")
+        if self.storage is not None:
+            _check_storage(self.storage)
+
+    @property
+    def of_trials(self) -> str | None:
+        """The first setting, in the command line's word, that only trials of a measured quality can have; None if there is none."""
+        given = {
+            "storage": self.storage,
+            "confirm": self.confirm,
+            "from": self.warm_start,
+            "executor": self.executor,
+            "address": self.address,
+            "trial-timeout": self.timeout_s,
+        }
+        return next((name for name, value in given.items() if value), None)
+
+    @property
+    def in_words(self) -> str:
+        """What is evaluated how often."""
+        if self.proxy is None:
+            return f"at most {self.budget} evaluations of {self.quality}"
+        return (
+            f"at most {self.budget} evaluations of the proxy {self.proxy}, then {self.proxy_top} of {self.quality}, which alone make "
+            "the front"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LearntSettings:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "warm_start": tuple(values["warm_start"])})
+
+
+@dataclass(frozen=True)
+class LargeSettings:
+    """How a large space is searched: the strategy (or auto) and the number of exact evaluations."""
+
+    strategy: str = "auto"
+    budget: int = LARGE_BUDGET
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("auto", *LARGE_STRATEGIES):
+            raise UsageError(
+                f"strategy {self.strategy} does not fit a space too large to enumerate; use auto or one of {', '.join(LARGE_STRATEGIES)}, "
+                "or fix knobs with --set"
+            )
+        if self.budget < 1:
+            raise UsageError(f"budget is {self.budget}; at least one evaluation is needed")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """Where the shards of a sweep run, as :func:`dse.strategies.executors.workers` takes it, and further attempts of a lost one."""
+
+    executor: str
+    workers: int = 1
+    address: str | None = None
+    retries: int = 1
+
+    def __post_init__(self) -> None:
+        if self.executor not in EXECUTORS:
+            Workers(self.executor)  # it knows the sentence
+        if self.workers < 1:
+            raise UsageError(f"workers is {self.workers}; a whole number of at least 1 is needed")
+        if self.retries < 0:
+            raise UsageError(f"retries is {self.retries}; 0 or more is needed")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def _check_storage(url: str) -> None:
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.engine.make_url(url)
+    except sa.exc.ArgumentError:
+        raise UsageError("storage is no URL of a database; sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is meant") from None
+    try:
+        parsed.get_dialect()
+    except sa.exc.NoSuchModuleError:
+        raise UsageError(
+            f"storage {parsed.drivername} is no kind of database; sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is meant"
+        ) from None
+    except ModuleNotFoundError:
+        pass  # a driver that is not installed is told where the database is opened
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError("storage sqlite:// names no file, and what is kept in memory is lost and shared with nobody; give sqlite:///FILE")
+    if parsed.password is not None:
+        raise UsageError(
+            "storage holds a password, which would be written into the study and the report; leave it to PGPASSWORD or ~/.pgpass"
+        )

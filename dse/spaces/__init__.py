@@ -1,0 +1,1 @@
+"""Spaces: parameters, constraints, sizes, the hardware side."""

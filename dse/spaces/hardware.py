@@ -1,0 +1,140 @@
+"""The hardware side of a problem, in one form whether it is a built-in template, a user's space or a single design."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError, unknown_name
+from dse.problem.objectives import Constraint, parse_constraint
+from dse.problem.problem import fix_knobs
+from hw_models import spaces as templates
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.devices import library as devices
+from hw_models.spaces import files as accelerator_files
+
+IntArray = npt.NDArray[np.int64]
+
+
+class HardwareSpace:
+    """Hardware points as knob columns, and the way from knob values to designs. A single design has no knobs."""
+
+    def __init__(self, source: templates.Template | Accelerator) -> None:
+        self._source = source
+        self.name: str = source.name
+        self.knobs: dict[str, tuple[Any, ...]] = {} if isinstance(source, Accelerator) else dict(source.knobs)
+
+    @property
+    def template(self) -> templates.Template | None:
+        """The template behind the space; None for a single design."""
+        return None if isinstance(self._source, Accelerator) else self._source
+
+    @property
+    def closed_forms(self) -> str:
+        """Which closed forms cost its designs (`edge`, `datacenter`), whatever its name; empty for those of files and devices."""
+        return "" if self.template is None else self.template.closed_forms
+
+    @property
+    def default_constraints(self) -> tuple[Constraint, ...]:
+        """Constraints that hold unless they are removed: the template's, elsewhere that the model fits the DRAM."""
+        given = ("dram_fill<=1.0",) if self.template is None else self.template.constraints
+        return tuple(parse_constraint(text) for text in given)
+
+    @property
+    def default_carbon_profile(self) -> str:
+        """The carbon profile where none is named: the template's, elsewhere ACT's."""
+        return "act2" if self.template is None else self.template.carbon_profile
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
+        return {name: values[len(values) // 2] for name, values in self.knobs.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else a user may set or vary, with its value."""
+        return {} if isinstance(self._source, Accelerator) else dict(self._source.settings)
+
+    def with_knobs(self, values: Mapping[str, Sequence[Any]]) -> HardwareSpace:
+        """The same space with other values of some knobs, or with settings made knobs (node_nm, frequency_hz, dram_type)."""
+        if not values:
+            return self
+        if isinstance(self._source, Accelerator):
+            raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
+        return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}))
+
+    def narrowed(self, fixed: Mapping[str, Any]) -> HardwareSpace:
+        """The same space with the knobs of ``fixed`` that it has at one of their values: a large grid is never listed for them.
+
+        A value that a knob does not list is an error that names the nearest.
+        """
+        chosen = {name: [value] for name, value in fixed.items() if name in self.knobs}
+        for name, values in chosen.items():
+            fix_knobs({name: np.array(self.knobs[name])}, {name: values[0]})
+        return self.with_knobs(chosen)
+
+    def with_settings(self, values: Mapping[str, Any]) -> HardwareSpace:
+        """The same space with other values of settings."""
+        if not values or isinstance(self._source, Accelerator):
+            return self
+        return HardwareSpace(self._source.with_settings(**values))
+
+    def grid(self) -> dict[str, IntArray]:
+        """All points: {knob: array (points,)}; empty for a single design."""
+        if isinstance(self._source, Accelerator):
+            return {}
+        return self._source.grid()
+
+    def batch(self, knobs: Mapping[str, IntArray]) -> AcceleratorBatch:
+        """The designs of some points."""
+        if isinstance(self._source, Accelerator):
+            return self._source.batch()
+        return self._source.batch(**knobs)
+
+    def accelerator(self, knobs: Mapping[str, Any]) -> Accelerator:
+        """One design."""
+        if isinstance(self._source, Accelerator):
+            return self._source
+        return self._source.accelerator(**knobs)
+
+    @property
+    def not_modelled(self) -> tuple[str, ...]:
+        """What the costs leave out."""
+        return () if isinstance(self._source, Accelerator) else self._source.not_modelled
+
+    @property
+    def source(self) -> str:
+        """Where the numbers of the hardware come from."""
+        return self._source.source
+
+
+def load(name: str, *, profile: str | None) -> HardwareSpace:
+    """The built-in template (a space) or device (a single design) called ``name``."""
+    if name in devices.names():
+        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator)
+    if name not in templates.names():
+        raise unknown_name("hw", name, [*templates.names(), *devices.names()])
+    return HardwareSpace(templates.load(name, profile=profile or "default"))
+
+
+def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
+    """The space or design that the text of a user's TOML file describes; errors name the file ``name``."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"hw {name} is not valid TOML: {error}") from error
+    return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
+
+
+def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
+    """A template or device by name, or the user's file where ``hw`` is one."""
+    path = Path(hw)
+    if path.suffix == ".toml" or path.is_file():
+        source = templates.load_file(path, profile=profile)
+        return HardwareSpace(source)
+    return load(hw, profile=profile)

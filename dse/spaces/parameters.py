@@ -1,0 +1,388 @@
+"""Search spaces: parameters with a role and a coding, constraints between them, exact cardinality, TOML files.
+
+A design is a row of value indices, one a parameter. Strategies work on indices and on the coding, a map of every
+parameter to [0, 1] in which equal steps mean roughly equal effects; users and evaluators see values.
+
+A space file::
+
+    name = "tiny"
+    constraints = ["cores * width * depth <= 8192", "hidden % heads == 0", "hidden >= 64 * heads"]
+
+    [parameters.hidden]
+    role = "model"              # model, hardware, deployment or shared (enters both quality and cost)
+    coding = "log"              # linear, log, power_of_two (by exponent) or ordered (by position)
+    values = [256, 512, 768]
+
+    [parameters.frequency_hz]
+    role = "hardware"
+    from = 0.5e9                # or a range: `steps` values, evenly spaced in the coding
+    to = 1.5e9
+    steps = 41
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import UsageError, unknown_name
+from dse.spaces.constraints import SpaceConstraint, parse_constraint
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Values of parameters by name, one array a parameter."""
+Value = int | float | str
+
+ROLES = ("model", "hardware", "deployment", "shared")
+CODINGS = ("linear", "log", "power_of_two", "ordered")
+# Largest number of combinations of constrained parameters that the exact count enumerates at a time.
+_COUNT_BLOCK = 1 << 20
+COUNT_LIMIT = 200_000_000
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched quantity: its admissible values in ascending order (strings in the order that is meant)."""
+
+    name: str
+    values: tuple[Value, ...]
+    role: str = "hardware"
+    coding: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise unknown_name(f"role of parameter {self.name}", self.role, ROLES)
+        if self.coding not in CODINGS:
+            raise unknown_name(f"coding of parameter {self.name}", self.coding, CODINGS)
+        if not self.values:
+            raise UsageError(f"parameter {self.name} has no value; give at least one")
+        if len(set(self.values)) != len(self.values):
+            raise UsageError(f"parameter {self.name} has a value twice; give each once")
+        if any(isinstance(value, bool) or not isinstance(value, (int, float, str)) for value in self.values):
+            raise UsageError(f"parameter {self.name} has a value that is neither a number nor a string")
+        self._check_coding()
+
+    def _check_coding(self) -> None:
+        if self.coding == "ordered":
+            return
+        if not self.numeric:
+            raise UsageError(f"parameter {self.name} has strings for values; its coding is {self.coding}, 'ordered' is needed")
+        numbers = np.array(self.values, dtype=np.float64)
+        if not np.isfinite(numbers).all() or np.any(np.diff(numbers) <= 0):
+            raise UsageError(f"parameter {self.name} has values {list(self.values)}; finite ascending numbers are needed")
+        if self.coding != "linear" and numbers[0] <= 0:
+            raise UsageError(f"parameter {self.name} has the value {self.values[0]}; coding {self.coding} needs positive ones")
+        if self.coding == "power_of_two" and np.any(np.log2(numbers) % 1):
+            raise UsageError(f"parameter {self.name} has values {list(self.values)}; coding power_of_two needs powers of two")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return not any(isinstance(value, str) for value in self.values)
+
+    @cached_property
+    def column(self) -> npt.NDArray[Any]:
+        """The values as an array."""
+        return np.array(self.values)
+
+    @cached_property
+    def code(self) -> FloatArray:
+        """Position of every value in [0, 1]; 0.5 where there is one value only."""
+        if len(self.values) == 1:
+            return np.array([0.5])
+        if self.coding == "ordered":
+            return np.linspace(0.0, 1.0, len(self.values))
+        numbers = self.column.astype(np.float64)
+        if self.coding in ("log", "power_of_two"):
+            numbers = np.log2(numbers)
+        return np.asarray((numbers - numbers[0]) / (numbers[-1] - numbers[0]), dtype=np.float64)
+
+    def index(self, value: Value) -> int:
+        """Index of a value; an unknown one is an error that names the nearest."""
+        if value in self.values:
+            return self.values.index(value)
+        if self.numeric and not isinstance(value, str):
+            near = self.values[int(np.argmin(np.abs(self.column.astype(np.float64) - value)))]
+            shown = ", ".join(map(str, self.values[:12])) + (", ..." if len(self.values) > 12 else "")
+            raise UsageError(f"{self.name}={value} is not in the space; allowed are {shown}; nearest is {near}")
+        raise unknown_name(self.name, str(value), [str(known) for known in self.values])
+
+
+def guess_coding(values: Sequence[Value], role: str = "hardware") -> str:
+    """The coding for values without a stated one: strings by position, powers of two by exponent, dimensions of a model
+    (quality and cost follow powers of them) and wide positive ranges (a factor of four and more) by logarithm, anything
+    else linear."""
+    if any(isinstance(value, str) for value in values):
+        return "ordered"
+    numbers = np.array(values, dtype=np.float64)
+    if len(numbers) < 2 or numbers.min() <= 0:
+        return "linear"
+    if not np.any(np.log2(numbers) % 1):
+        return "power_of_two"
+    return "log" if role == "model" or numbers.max() / numbers.min() >= 4 else "linear"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters and the constraints between them. Designs are rows of indices, shape (n, parameters)."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[SpaceConstraint, ...] = ()
+    source: str = ""
+    _by_name: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.parameters:
+            raise UsageError(f"space {self.name} has no parameter; give at least one")
+        for position, parameter in enumerate(self.parameters):
+            if parameter.name in self._by_name:
+                raise UsageError(f"space {self.name} has the parameter {parameter.name} twice")
+            self._by_name[parameter.name] = position
+        for constraint in self.constraints:
+            for name in constraint.names:
+                if name not in self._by_name:
+                    raise unknown_name(f"parameter in constraint {constraint.text!r}", name, self._by_name)
+                if not self.parameter(name).numeric:
+                    raise UsageError(f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed")
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of values of each parameter."""
+        return tuple(len(parameter.values) for parameter in self.parameters)
+
+    @property
+    def size(self) -> int:
+        """Number of designs before constraints, an exact integer."""
+        total = 1
+        for count in self.shape:
+            total *= count
+        return total
+
+    def parameter(self, name: str) -> Parameter:
+        """One parameter by name."""
+        if name not in self._by_name:
+            raise unknown_name("parameter", name, self._by_name)
+        return self.parameters[self._by_name[name]]
+
+    def cardinality(self) -> int:
+        """Exact number of designs that meet the constraints.
+
+        Only parameters that share a constraint are enumerated together; the rest multiply. A group of more than
+        ``COUNT_LIMIT`` combinations is an error.
+        """
+        total = 1
+        for group in self._groups():
+            sub = Space(self.name, tuple(self.parameter(name) for name in group),
+                        tuple(c for c in self.constraints if c.names and c.names[0] in group))  # fmt: skip
+            if not sub.constraints:
+                total *= sub.size
+                continue
+            if sub.size > COUNT_LIMIT:
+                raise UsageError(
+                    f"space {self.name} ties {sub.size:,} combinations of {', '.join(group)} by constraints; "
+                    f"at most {COUNT_LIMIT:,} can be counted"
+                )
+            total *= sum(
+                int(np.count_nonzero(sub.feasible(sub.unrank(np.arange(first, min(first + _COUNT_BLOCK, sub.size))))))
+                for first in range(0, sub.size, _COUNT_BLOCK)
+            )
+        return total
+
+    def _groups(self) -> list[list[str]]:
+        """Names of parameters, grouped by being tied by constraints directly or through others."""
+        groups: list[set[str]] = [{name} for name in self.names]
+        for constraint in self.constraints:
+            tied = [group for group in groups if group & set(constraint.names)]
+            groups = [group for group in groups if group not in tied]
+            groups.append(set().union(*tied))
+        order = {name: i for i, name in enumerate(self.names)}
+        return sorted((sorted(group, key=order.__getitem__) for group in groups if group), key=lambda g: order[g[0]])
+
+    # -- designs ---------------------------------------------------------------------------------------------------
+    def unrank(self, numbers: npt.ArrayLike) -> IntArray:
+        """Designs of the given numbers 0..size-1 in canonical order (the last parameter varies fastest), (n, d)."""
+        found = np.unravel_index(np.atleast_1d(np.asarray(numbers, dtype=np.int64)), self.shape)
+        return np.stack(found, axis=1).astype(np.int64)
+
+    def rank(self, indices: IntArray) -> IntArray:
+        """The inverse of :meth:`unrank`; for spaces of fewer than 2**63 designs."""
+        return np.asarray(np.ravel_multi_index(tuple(np.atleast_2d(indices).T), self.shape), dtype=np.int64)
+
+    def columns(self, indices: IntArray) -> dict[str, npt.NDArray[Any]]:
+        """Values of designs as one array (n,) a parameter."""
+        indices = np.atleast_2d(indices)
+        return {p.name: p.column[indices[:, j]] for j, p in enumerate(self.parameters)}
+
+    def values(self, index: IntArray) -> dict[str, Value]:
+        """Values of one design."""
+        return {p.name: p.values[int(i)] for p, i in zip(self.parameters, np.asarray(index).reshape(-1), strict=True)}
+
+    def index(self, values: Mapping[str, Value]) -> IntArray:
+        """Index row (d,) of a design given by values; names and values are checked."""
+        for name in values:
+            self.parameter(name)
+        missing = [name for name in self.names if name not in values]
+        if missing:
+            raise UsageError(f"design lacks {', '.join(missing)}; space {self.name} has {', '.join(self.names)}")
+        return np.array([p.index(values[p.name]) for p in self.parameters], dtype=np.int64)
+
+    def coded(self, indices: IntArray) -> FloatArray:
+        """Designs in the coding, (n, d) in [0, 1]."""
+        indices = np.atleast_2d(indices)
+        return np.stack([p.code[indices[:, j]] for j, p in enumerate(self.parameters)], axis=1)
+
+    def nearest(self, coded: FloatArray) -> IntArray:
+        """The designs whose codes are nearest to ``coded`` (n, d), each parameter by itself."""
+        coded = np.atleast_2d(coded)
+        return np.stack([np.abs(coded[:, j, None] - p.code[None, :]).argmin(1) for j, p in enumerate(self.parameters)], axis=1).astype(
+            np.int64
+        )
+
+    def feasible(self, indices: IntArray) -> BoolArray:
+        """Which designs meet all constraints, exactly."""
+        indices = np.atleast_2d(indices)
+        keep = np.ones(len(indices), dtype=bool)
+        if self.constraints:
+            columns = {
+                name: self.parameter(name).column[indices[:, self._by_name[name]]].astype(np.float64)
+                for name in {name for constraint in self.constraints for name in constraint.names}
+            }
+            for constraint in self.constraints:
+                keep &= constraint.holds(columns)
+        return keep
+
+    def sub(self, names: Iterable[str], *, name: str | None = None) -> Space:
+        """The space of some parameters, with the constraints that concern them alone."""
+        chosen = tuple(self.parameter(n) for n in names)
+        kept = {p.name for p in chosen}
+        return Space(name or self.name, chosen, tuple(c for c in self.constraints if set(c.names) <= kept), self.source)
+
+    def with_role(self, *roles: str) -> tuple[str, ...]:
+        """Names of the parameters of some roles."""
+        for role in roles:
+            if role not in ROLES:
+                raise unknown_name("role", role, ROLES)
+        return tuple(p.name for p in self.parameters if p.role in roles)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+    def to_toml(self) -> str:
+        """The space as a file that :func:`load` reads back to an equal one."""
+        lines = [f"name = {_quote(self.name)}"]
+        if self.source:
+            lines.append(f"source = {_quote(self.source)}")
+        lines.append(f"constraints = [{', '.join(_quote(c.text) for c in self.constraints)}]")
+        for p in self.parameters:
+            values = ", ".join(_quote(v) if isinstance(v, str) else repr(v) for v in p.values)
+            lines += ["", f"[parameters.{p.name}]", f'role = "{p.role}"', f'coding = "{p.coding}"', f"values = [{values}]"]
+        return "\n".join(lines) + "\n"
+
+
+def _quote(text: str) -> str:
+    import json
+
+    return json.dumps(text)
+
+
+def from_columns(name: str, columns: Mapping[str, Sequence[Value]], role: str | Mapping[str, str]) -> Space:
+    """A space from the columns of a grid or the knobs of a template: the distinct values of each, codings guessed."""
+    parameters = []
+    for key, values in columns.items():
+        found = list(dict.fromkeys(value.item() if isinstance(value, np.generic) else value for value in values))
+        if not any(isinstance(value, str) for value in found):
+            found = sorted(found)
+        its_role = role if isinstance(role, str) else role[key]
+        parameters.append(Parameter(key, tuple(found), its_role, guess_coding(found, its_role)))
+    return Space(name, tuple(parameters))
+
+
+def names() -> tuple[str, ...]:
+    """Names of the built-in spaces: the hardware templates that have knobs."""
+    from hw_models import spaces as templates
+
+    return tuple(name for name in templates.names() if templates.load(name).knobs)
+
+
+def load(name: str | Path) -> Space:
+    """A built-in space by name, or the space of a TOML file."""
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"space {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+        return parse(text, where=str(path))
+    known = names()
+    if str(name) not in known:
+        raise unknown_name("space", str(name), known)
+    from hw_models import spaces as templates
+
+    template = templates.load(str(name))
+    space = from_columns(str(name), template.knobs, "hardware")
+    return Space(space.name, space.parameters, source=template.source)
+
+
+def parse(text: str, *, where: str) -> Space:
+    """The space that the text of a TOML file describes; errors begin with ``where``."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"space {where} is not valid TOML: {error}") from error
+    for key in document:
+        if key not in ("name", "source", "constraints", "parameters"):
+            raise unknown_name(f"space {where}: key", key, ("name", "source", "constraints", "parameters"))
+    tables = document.get("parameters")
+    if not isinstance(tables, dict) or not tables:
+        raise UsageError(f"space {where} has no [parameters.NAME] table; give at least one")
+    constraints = document.get("constraints", [])
+    if not isinstance(constraints, list) or not all(isinstance(c, str) for c in constraints):
+        raise UsageError(f"space {where}: constraints is {constraints!r}; a list of strings is needed")
+    return Space(
+        str(document.get("name", Path(where).stem)),
+        tuple(_parameter(name, table, where) for name, table in tables.items()),
+        tuple(parse_constraint(text) for text in constraints),
+        str(document.get("source", "")),
+    )
+
+
+def _parameter(name: str, table: Any, where: str) -> Parameter:
+    keys = ("role", "coding", "values", "from", "to", "steps")
+    if not isinstance(table, dict):
+        raise UsageError(f"space {where}: parameters.{name} is {table!r}; a table is needed")
+    for key in table:
+        if key not in keys:
+            raise unknown_name(f"space {where}: key of parameters.{name}", key, keys)
+    role = str(table.get("role", "hardware"))
+    if "values" in table:
+        values = table["values"]
+        if not isinstance(values, list):
+            raise UsageError(f"space {where}: parameters.{name}.values is {values!r}; a list is needed")
+        return Parameter(name, tuple(values), role, str(table.get("coding") or (guess_coding(values, role) if values else "linear")))
+    bounds = [table.get(key) for key in ("from", "to", "steps")]
+    if any(isinstance(b, bool) or not isinstance(b, (int, float)) for b in bounds):
+        raise UsageError(f"space {where}: parameters.{name} needs values, or from, to and steps, as numbers")
+    low, high, steps = (float(b) for b in bounds if isinstance(b, (int, float)))
+    coding = str(table.get("coding", "linear"))
+    if not (low < high and steps >= 2 and steps == int(steps)) or (coding == "log" and low <= 0):
+        raise UsageError(
+            f"space {where}: parameters.{name} goes from {low:g} to {high:g} in {steps:g} steps; from < to, at least "
+            "2 whole steps and, by logarithm, positive bounds are needed"
+        )
+    spread = np.geomspace if coding == "log" else np.linspace
+    # Twelve digits: the values print as they were meant (0.6, not 0.6000000000000001) and read back the same.
+    return Parameter(name, tuple(float(f"{v:.12g}") for v in spread(low, high, int(steps))), role, coding)

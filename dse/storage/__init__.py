@@ -1,0 +1,1 @@
+"""What a search remembers: study, trials, run folder."""

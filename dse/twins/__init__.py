@@ -1,0 +1,1 @@
+"""Closed forms of whole problems with gradients."""

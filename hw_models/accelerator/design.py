@@ -1,0 +1,478 @@
+"""Accelerators: one design (`Accelerator`) and many designs as arrays (`AcceleratorBatch`).
+
+Both describe cores with an array of multiply-accumulate units each, a vector unit, and levels of memory from the
+innermost to the DRAM. What a level costs in energy, area and leakage comes from the technology tables and the profile
+unless the description says it.
+
+`Accelerator` and `MemoryLevel` are the one table of fields: type, default and, as metadata, range, unit and place in a file. Checks,
+files, batches, templates and the documentation loop over them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.accelerator.fields import ArrayKind, Dataflow, choice, choices, number, rules, whole
+from hw_models.accelerator.resolve import Levels, resolved_columns
+from hw_models.accelerator.toml import Form, load_toml
+from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.technology.closed_forms import peak_tops
+from hw_models.technology.profiles import profile as find_profile
+from hw_models.technology.profiles import profiles
+from hw_models.technology.tables import NODE_RANGE_NM, dram_types
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLevel:
+    """One level of memory.
+
+    Attributes:
+        name: `l2`, `glb`, `dram`, ...
+        bytes: capacity; of one core's copy where ``per_core``, of one operand's buffer where not ``shared``.
+        read_words_per_cycle, write_words_per_cycle: bandwidth in words of ``Accelerator.word_bits`` a cycle, of
+            one copy.
+        area_bytes: capacity that area and leakage are charged for, where it is not ``bytes``.
+        read_pj_per_word, write_pj_per_word: energies that replace those of the technology tables.
+        kind: `sram`, or the type of a DRAM (`lpddr4`, ...; dram.csv).
+        per_core: every core has its own copy.
+        shared: one capacity for all three operands; False: ``bytes`` for each of them.
+        double_buffered: half of the capacity is filled while the other half is used, so that moving and computing
+            overlap.
+        access_bytes: width of an SRAM access, 4 or 32: wide ports cost less a byte and more area.
+    """
+
+    name: str
+    bytes: int = field(metadata=whole(1, 2**50, "bytes"))
+    read_words_per_cycle: float = field(metadata=number(1e-6, 1e9, "words a cycle"))
+    write_words_per_cycle: float = field(metadata=number(1e-6, 1e9, "words a cycle"))
+    kind: str = "sram"
+    per_core: bool = False
+    shared: bool = True
+    double_buffered: bool = True
+    access_bytes: int = 4
+    area_bytes: int | None = field(default=None, metadata=whole(0, 2**50, "bytes"))
+    read_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
+    write_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """One accelerator design; ``levels`` from the innermost to the DRAM.
+
+    Everything but ``chips`` describes one chip with its DRAM.
+
+    Attributes:
+        cores: cores, each with one array and its share of the vector lanes.
+        array_rows, array_columns: multiply-accumulate units of one core's array.
+        register_bytes: registers of one multiply-accumulate unit.
+        vector_lanes: lanes of the vector units of all cores together.
+        vector_buffer_bytes: SRAM that each core's vector unit has of its own (area and leakage only).
+        word_bits: width of a word, in which bandwidths are counted.
+        mac_bits: width of the operands that a multiply-accumulate unit and a lane take (None: a word).
+        weight_bits, activation_bits, kv_bits: precision that the design imposes on weights, activations and KV cache (0: the
+            workload's own).
+        voltage_v: supply; dynamic energy goes with (voltage_v / nominal_v)^2, leakage with voltage_v / nominal_v.
+        area_mm2, leakage_w, mac_pj: values that replace those of the technology tables (None: the tables).
+        profile: technology profile (`hw_models.technology.profiles`).
+        chips: equal chips that share a request (`hw_models.costs.chips`).
+        link_bytes_per_s: rate of a chip's links in one direction, all together; needed from two chips on.
+        link_latency_s, link_fixed_s: time of a message before its first byte, and of starting a collective.
+        link_pj_per_bit: energy of a bit that crosses a link.
+    """
+
+    name: str
+    cores: int = field(metadata=whole(1, 1_000_000))
+    array_rows: int = field(metadata=whole(1, 65_536, table=("array", "rows")))
+    array_columns: int = field(metadata=whole(1, 65_536, table=("array", "columns")))
+    vector_lanes: int = field(metadata=whole(1, 2**30, "lanes over all cores", table=("vector", "lanes")))
+    levels: tuple[MemoryLevel, ...]
+    frequency_hz: float = field(metadata=number(1e4, 2e10, "Hz"))
+    voltage_v: float = field(metadata=number(0.2, 5.0, "V"))
+    nominal_v: float = field(metadata=number(0.2, 5.0, "V", like="voltage_v"))
+    node_nm: float = field(metadata=number(*NODE_RANGE_NM, "nm"))
+    word_bits: int = field(default=8, metadata=whole(1, 64, "bits"))
+    array_kind: ArrayKind = field(default=ArrayKind.DOT_PRODUCT, metadata=choice(ArrayKind, ("array", "kind"), needed=True))
+    dataflow: Dataflow = field(default=Dataflow.ANY, metadata=choice(Dataflow, ("array", "dataflow")))
+    mac_bits: int | None = field(default=None, metadata=whole(1, 64, "bits"))
+    weight_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
+    activation_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
+    kv_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
+    register_bytes: int = field(default=32, metadata=whole(0, 2**20, "bytes", table=("array", "register_bytes")))
+    vector_buffer_bytes: int = field(default=0, metadata=whole(0, 2**30, "bytes a core", table=("vector", "buffer_bytes")))
+    mac_pj: float | None = field(default=None, metadata=number(1e-6, 1e6, "pJ"))
+    area_mm2: float | None = field(default=None, metadata=number(1e-6, 1e6, "mm2"))
+    leakage_w: float | None = field(default=None, metadata=number(0.0, 1e5, "W"))
+    profile: str = "default"
+    chips: int = field(default=1, metadata=whole(1, 65_536))
+    link_bytes_per_s: float = field(default=0.0, metadata=number(0.0, 1e14, "bytes/s"))
+    link_latency_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
+    link_fixed_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
+    link_pj_per_bit: float = field(default=0.0, metadata=number(0.0, 1e4, "pJ/bit"))
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @staticmethod
+    def from_toml(path: str | Path) -> Accelerator:
+        """Read one design from a TOML file; a missing, unknown or absurd field is an error naming file, field and
+        remedy.
+        """
+        where = str(path)
+        document = {key: value for key, value in load_toml(Path(path)).items() if key != "design"}
+        if "template" in document:
+            raise HardwareError(f"{where}: this file describes a space of template {document['template']!r}, not one design")
+        flat, levels = FORM.flatten(document, where)
+        if knobs := FORM.lists(flat, levels):
+            size = math.prod(len(set(values)) for values in knobs.values())
+            raise HardwareError(f"{where}: this file describes a space of {size} designs (knobs {', '.join(knobs)}), not one design")
+        return Accelerator.of_fields(flat, levels, where)
+
+    @staticmethod
+    def of_fields(flat: Mapping[str, Any], levels: list[dict[str, Any]], where: str) -> Accelerator:
+        """One design from the fields of a file as `Form.flatten` has them; ``where`` names the file in errors."""
+        try:
+            return Accelerator(**FORM.values(flat, levels, where))
+        except HardwareError as error:
+            raise error if str(error).startswith(where) else HardwareError(f"{where}: {error}") from None
+
+    def to_toml(self) -> str:
+        """This design as TOML text that `from_toml` reads back equal."""
+        return FORM.text(self)
+
+    def batch(self) -> AcceleratorBatch:
+        """This design as a batch of one."""
+        return AcceleratorBatch.of([self])
+
+    def with_profile(self, profile: str) -> Accelerator:
+        """The same design under another technology profile."""
+        return replace(self, profile=profile)
+
+
+FORM = Form(Accelerator, MemoryLevel)
+NUMBERS = FORM.numbers
+"""The number fields of an accelerator with their rules."""
+COLUMNS = tuple(name for name in (*NUMBERS, *choices(Accelerator)) if name not in ("mac_pj", "area_mm2", "leakage_w"))
+"""Fields that a batch holds as columns as they are; the three others replace what the tables say."""
+LINKS = ("link_latency_s", "link_bytes_per_s", "link_pj_per_bit", "link_fixed_s")
+"""Fields of a chip's links, in the order of `hw_models.costs.collectives.Link`."""
+
+
+def check(a: Accelerator, where: str = "") -> None:
+    """Raise HardwareError unless every field of ``a`` is in range and the levels make sense."""
+    where = where or f"accelerator {a.name!r}"
+    for name, rule in rules(type(a)).items():
+        value = getattr(a, name)
+        if value is not None:
+            rule.check(name, value, where)
+    if a.profile not in profiles():
+        raise unknown_name("profile", a.profile, profiles(), where=where)
+    if not a.levels:
+        raise HardwareError(f"{where}: levels is empty: give at least the DRAM, as the last level")
+    for level in a.levels:
+        for name, rule in rules(MemoryLevel).items():
+            value = getattr(level, name)
+            if value is not None:
+                rule.check(f"levels.{level.name}.{name}", value, where)
+        if level.kind != "sram" and level.kind not in dram_types():
+            raise unknown_name(f"levels.{level.name}.kind", level.kind, ("sram", *dram_types()), where=where)
+    if a.chips > 1 and a.link_bytes_per_s <= 0:
+        allowed = f"a positive number of bytes/s where chips is {a.chips}"
+        raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
+    _check_order(a.levels, where)
+
+
+def _check_order(levels: Sequence[MemoryLevel], where: str) -> None:
+    names = [level.name for level in levels]
+    if len(set(names)) != len(names):
+        raise HardwareError(f"{where}: levels must have different names, got {', '.join(names)}")
+    last = levels[-1]
+    if last.kind == "sram":
+        raise bad_value(
+            f"levels.{last.name}.kind",
+            "sram",
+            f"a DRAM ({', '.join(dram_types())}): the last level is the DRAM",
+            where=where,
+        )
+    for inner in levels[:-1]:
+        if inner.kind != "sram":
+            raise bad_value(f"levels.{inner.name}.kind", inner.kind, "sram: only the last level is a DRAM", where=where)
+    for inner, outer in pairwise(levels):
+        if outer.per_core and not inner.per_core:
+            raise HardwareError(f"{where}: level {outer.name} is per core but lies outside level {inner.name}, which all cores share")
+        if inner.bytes > outer.bytes:
+            raise bad_value(
+                f"levels.{inner.name}.bytes",
+                inner.bytes,
+                f"no more than level {outer.name} outside it holds",
+                closest=outer.bytes,
+                where=where,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class AcceleratorBatch:
+    """Many designs with the same levels of memory; arrays of shape (points,), per level (points, levels).
+
+    ``level_*`` run from the innermost level to the DRAM. Energies are in pJ, per word of ``word_bits``;
+    ``array_kind`` and ``dataflow`` hold codes of `ArrayKind` and `Dataflow`. ``leakage_w`` is the power of a design
+    that does nothing (idle power): SRAM leakage. ``area_mm2``, ``leakage_w``, ``tops`` and ``dram_bytes`` are those of
+    all chips together, the other columns those of one chip.
+    """
+
+    profile: str
+    level_names: tuple[str, ...]
+    level_kinds: tuple[str, ...]
+    level_per_core: tuple[bool, ...]
+    level_shared: tuple[bool, ...]
+    level_double_buffered: tuple[bool, ...]
+    level_access_bytes: tuple[int, ...]
+    cores: IntArray
+    array_rows: IntArray
+    array_columns: IntArray
+    array_kind: IntArray
+    dataflow: IntArray
+    register_bytes: IntArray
+    vector_lanes: IntArray
+    vector_buffer_bytes: IntArray
+    word_bits: IntArray
+    mac_bits: IntArray
+    weight_bits: IntArray
+    activation_bits: IntArray
+    kv_bits: IntArray
+    frequency_hz: FloatArray
+    node_nm: FloatArray
+    voltage_v: FloatArray
+    nominal_v: FloatArray
+    level_bytes: IntArray
+    level_area_bytes: IntArray
+    level_read_words_per_cycle: FloatArray
+    level_write_words_per_cycle: FloatArray
+    level_read_pj_per_word: FloatArray
+    level_write_pj_per_word: FloatArray
+    mac_pj: FloatArray
+    register_read_pj_per_word: FloatArray
+    register_write_pj_per_word: FloatArray
+    area_mm2: FloatArray
+    leakage_w: FloatArray
+    chips: IntArray
+    link_bytes_per_s: FloatArray
+    link_latency_s: FloatArray
+    link_fixed_s: FloatArray
+    link_pj_per_bit: FloatArray
+    names: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.cores)
+
+    @property
+    def levels(self) -> int:
+        """Levels of memory, the DRAM included."""
+        return len(self.level_names)
+
+    @cached_property
+    def tops(self) -> FloatArray:
+        """Peak rate (points,) [10^12 operations/s], a multiply-accumulate counted as two."""
+        macs = (self.chips * self.cores * self.array_rows * self.array_columns).astype(np.float64)
+        return np.asarray(peak_tops(macs, self.frequency_hz))
+
+    @property
+    def dram_bytes(self) -> IntArray:
+        """Capacity of the DRAM of all chips (points,) [bytes]."""
+        return self.chips * self.level_bytes[:, -1]
+
+    @property
+    def die_mm2(self) -> FloatArray:
+        """Area of one chip (points,) [mm2]."""
+        return self.area_mm2 / self.chips
+
+    @property
+    def one_chip(self) -> bool:
+        """Whether every design is a single chip."""
+        return bool((self.chips == 1).all())
+
+    @property
+    def dram_bytes_per_s(self) -> FloatArray:
+        """Read bandwidth of one chip's DRAM (points,) [bytes/s]."""
+        return np.asarray(self.level_read_words_per_cycle[:, -1] * (self.word_bits / 8) * self.frequency_hz)
+
+    def take(self, index: npt.ArrayLike) -> AcceleratorBatch:
+        """The designs at ``index`` (indices, slice result or mask over the points), in that order."""
+        chosen = np.asarray(index)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
+        picked: dict[str, Any] = {
+            f.name: np.ascontiguousarray(getattr(self, f.name)[chosen])
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        names = tuple(self.names[i] for i in chosen) if self.names else ()
+        return replace(self, **picked, names=names)
+
+    @staticmethod
+    def build(
+        *,
+        profile: str,
+        levels: Levels,
+        columns: Mapping[str, npt.NDArray[Any]],
+        overrides: Mapping[str, FloatArray] | None = None,
+        names: tuple[str, ...] = (),
+    ) -> AcceleratorBatch:
+        """Designs from columns, with energies, area and leakage from the tables.
+
+        Args:
+            profile: technology profile.
+            levels: what the levels of all designs have in common.
+            columns: fields of `Accelerator` (points,), where left out their defaults; ``level_bytes``,
+                ``level_read_words_per_cycle``, ``level_write_words_per_cycle`` (points, levels) and, where area and leakage are charged
+                for another capacity, ``level_area_bytes``.
+            overrides: mac_pj, area_mm2, leakage_w (points,), level_read_pj_per_word, level_write_pj_per_word (points, levels), all of
+                one chip: they replace what the tables say where they are finite.
+            names: of the designs, for errors.
+        """
+        count = len(columns["cores"])
+        full: dict[str, npt.NDArray[Any]] = {"level_area_bytes": columns["level_bytes"], **columns}
+        for f in fields(Accelerator):
+            if f.name in COLUMNS and f.name not in full:
+                full[f.name] = full["word_bits"] if f.default is None else np.full(count, f.default, dtype=column_type(f.name))
+        resolved: dict[str, Any] = dict(resolved_columns(profile, levels, full))
+        for key, value in (overrides or {}).items():
+            resolved[key] = np.where(np.isfinite(value), value, resolved[key])
+        for key in ("area_mm2", "leakage_w"):
+            resolved[key] = resolved[key] * full["chips"]
+        shared: dict[str, Any] = {f"level_{f.name}": getattr(levels, f.name) for f in fields(Levels)}
+        arrays: dict[str, Any] = full | resolved
+        return AcceleratorBatch(profile=profile, names=names, **shared, **arrays)
+
+    @staticmethod
+    def of(accelerators: Sequence[Accelerator]) -> AcceleratorBatch:
+        """Collect designs with the same level names, kinds and sharing, and the same profile, into arrays."""
+        if not accelerators:
+            raise HardwareError("a batch of accelerators needs at least one design, got none")
+        _check_alike(accelerators)
+        first = accelerators[0]
+
+        def per_level(name: str) -> FloatArray:
+            values = [[getattr(v, name) for v in a.levels] for a in accelerators]
+            return np.array([[np.nan if v is None else float(v) for v in row] for row in values], dtype=np.float64)
+
+        def maybe(name: str) -> FloatArray:
+            values = [getattr(a, name) for a in accelerators]
+            return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name in COLUMNS:
+            values = [getattr(a, name) for a in accelerators]
+            if name == "mac_bits":
+                values = [a.mac_bits or a.word_bits for a in accelerators]
+            columns[name] = np.array(values, dtype=column_type(name))
+        area_bytes = [[v.bytes if v.area_bytes is None else v.area_bytes for v in a.levels] for a in accelerators]
+        columns |= {
+            "level_bytes": per_level("bytes").astype(np.int64),
+            "level_area_bytes": np.array(area_bytes, dtype=np.int64),
+            "level_read_words_per_cycle": per_level("read_words_per_cycle"),
+            "level_write_words_per_cycle": per_level("write_words_per_cycle"),
+        }
+        return AcceleratorBatch.build(
+            profile=first.profile,
+            levels=_levels_of(first),
+            columns=columns,
+            names=tuple(a.name for a in accelerators),
+            overrides={name: maybe(name) for name in ("mac_pj", "area_mm2", "leakage_w")}
+            | {f"level_{name}": per_level(name) for name in ("read_pj_per_word", "write_pj_per_word")},
+        )
+
+    def accelerator(self, index: int, *, name: str, source: str = "") -> Accelerator:
+        """One design as a record whose `batch()` holds the same numbers."""
+
+        def plain(value: np.float64) -> int | float:
+            return int(value) if value == int(value) else float(value)
+
+        levels = tuple(
+            MemoryLevel(
+                name=self.level_names[i],
+                bytes=int(self.level_bytes[index, i]),
+                read_words_per_cycle=plain(self.level_read_words_per_cycle[index, i]),
+                write_words_per_cycle=plain(self.level_write_words_per_cycle[index, i]),
+                kind=self.level_kinds[i],
+                per_core=self.level_per_core[i],
+                shared=self.level_shared[i],
+                double_buffered=self.level_double_buffered[i],
+                access_bytes=self.level_access_bytes[i],
+                area_bytes=None if self.level_area_bytes[index, i] == self.level_bytes[index, i] else int(self.level_area_bytes[index, i]),
+            )
+            for i in range(self.levels)
+        )
+        enumerated = choices(Accelerator)
+        values: dict[str, Any] = {key: getattr(self, key)[index].item() for key in COLUMNS}
+        values |= {key: what.kind(values[key]) for key, what in enumerated.items()}
+        record = Accelerator(name=name, levels=levels, profile=self.profile, source=source, **values)
+        # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
+        area = float(self.area_mm2[index])
+        return record if float(record.batch().area_mm2[0]) == area else replace(record, area_mm2=area / record.chips)
+
+
+def column_type(name: str) -> type:
+    """The type of a field's column: whole numbers and enumerations are int64."""
+    return np.float64 if name in NUMBERS and not NUMBERS[name].whole else np.int64
+
+
+def given_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The columns that bear the name of a field, as a batch holds them: names of enumerations as codes."""
+    enumerated = choices(Accelerator)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name in COLUMNS:
+        if name in columns:
+            column = columns[name]
+            found[name] = (
+                enumerated[name].codes(name, column) if name in enumerated else np.ascontiguousarray(column, dtype=column_type(name))
+            )
+    return found
+
+
+def _levels_of(a: Accelerator) -> Levels:
+    """What the levels of a design are, by the rules of its profile."""
+    levels = Levels(
+        names=tuple(v.name for v in a.levels),
+        kinds=tuple(v.kind for v in a.levels),
+        per_core=tuple(v.per_core for v in a.levels),
+        shared=tuple(v.shared for v in a.levels),
+        double_buffered=tuple(v.double_buffered for v in a.levels),
+        access_bytes=tuple(v.access_bytes for v in a.levels),
+    )
+    if find_profile(a.profile).operand_buffers:
+        levels = replace(levels, shared=(False, *levels.shared[1:]), double_buffered=(False,) * len(levels.shared))
+    return levels
+
+
+def _check_alike(accelerators: Sequence[Accelerator]) -> None:
+    """Raise HardwareError unless the designs agree in what one batch has once."""
+    first = accelerators[0]
+    said = {
+        "names": "level names",
+        "kinds": "level kinds",
+        "per_core": "per-core levels",
+        "double_buffered": "double buffering",
+        "access_bytes": "access widths",
+        "shared": "shared levels",
+    }
+    expected = _levels_of(first)
+    for other in accelerators[1:]:
+        pairs: list[tuple[str, object, object]] = [("profile", other.profile, first.profile)]
+        pairs += [(words, getattr(_levels_of(other), key), getattr(expected, key)) for key, words in said.items()]
+        for what, value, wanted in pairs:
+            if value != wanted:
+                raise HardwareError(
+                    f"designs of one batch must agree in their {what}: {other.name!r} has {value}, {first.name!r} has {wanted}"
+                )

@@ -1,0 +1,424 @@
+"""What operations cost on accelerators: `unit_costs` of shapes on points, and `evaluate` of whole models.
+
+Costs add over operations (docs/architecture.md): an operation's unit cost depends on its shape and the hardware
+alone, and the cost of a model is the sum of unit costs times how often it runs each shape. Operations run one after
+the other; within one operation the array or the vector unit and the levels of memory work at the same time, and the
+slowest is its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.costs import precision, vector
+from hw_models.costs.attention import attention_costs
+from hw_models.costs.chips import check_collectives, exchange, shares
+from hw_models.costs.chips import groups as groups_by_chips
+from hw_models.costs.products import product_costs
+from hw_models.costs.unit_costs import ADDITIVE, Criterion, Progress, UnitCosts, Unmapped, check_criterion, empty_costs, slowest
+from hw_models.costs.vector_catransformers import catransformers
+from hw_models.errors import HardwareError
+from hw_models.technology.closed_forms import energy_j
+from hw_models.technology.profiles import profile as find_profile
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+
+if TYPE_CHECKING:
+    from workloads.records import Workload
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def unit_costs(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    *,
+    criterion: Criterion = "edp",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    unmapped: Unmapped = "error",
+) -> UnitCosts:
+    """Cost of one run of each shape on each design.
+
+    Args:
+        shapes: operations with columns (shapes,): one model's, or the table of `OperationTable.distinct`.
+            ``repeat`` is not used. Where a design has several chips, the shapes of `OperationTable.distinct(parallel=True)`.
+        hardware: designs (points,).
+        criterion: what the mapping of a product minimises: energy-delay product, latency or energy.
+        threads: threads of the mapping search (None: one a core of the machine); the result does not depend on it.
+        progress: called with (shapes done, shapes) while the search runs.
+        unmapped: what a product is that fits no buffer of a design: an error, or infinite latency and energy there (a
+            sweep goes on and counts the design as infeasible).
+
+    Raises:
+        HardwareError: unknown criterion, an operation that no model costs, or a product that no mapping fits.
+    """
+    check_criterion(criterion)
+    if shapes.models is not None:
+        raise HardwareError(
+            f"unit_costs needs columns of shape (shapes,), got {shapes.shape}: give table.distinct().table for a table of models"
+        )
+    if len(hardware) == 0:
+        raise HardwareError("unit_costs needs at least one design, got none")
+    parts = [
+        (widths, chips, points[here])
+        for widths, points in precision.groups(hardware)
+        for chips, here in groups_by_chips(hardware.chips[points])
+    ]
+    if len(parts) == 1:
+        return _shared(shapes, hardware, *parts[0][:2], criterion, threads, progress, unmapped)
+    costs = empty_costs(len(shapes), hardware)
+    for widths, chips, points in parts:
+        found = _shared(shapes, hardware.take(points), widths, chips, criterion, threads, progress, unmapped)
+        for name in (*ADDITIVE, "bound"):
+            getattr(costs, name)[:, points] = getattr(found, name)
+    return costs
+
+
+def _shared(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    widths: precision.Widths,
+    chips: int,
+    criterion: Criterion,
+    threads: int | None,
+    progress: Progress | None,
+    unmapped: Unmapped,
+) -> UnitCosts:
+    """`unit_costs` of designs with the same precision and number of chips: the largest share, then the collective."""
+    shapes = precision.at_widths(shapes, widths)
+    precision.check_macs(shapes, hardware)
+    check_collectives(shapes)
+    if chips == 1:
+        return _on_one_chip(shapes, hardware, criterion, threads, progress, unmapped)
+    dealt = shares(shapes, chips)
+    told = exchange(shapes, hardware, chips)
+    costs = _on_one_chip(dealt.table, hardware, criterion, threads, progress, unmapped)
+    at_work = dealt.at_work[:, None].astype(np.float64)
+    bound = np.where(told.latency_s > costs.latency_s, costs.bound_names.index("link"), costs.bound).astype(np.int8)
+    return replace(
+        costs,
+        latency_s=costs.latency_s + told.latency_s,
+        energy_j=costs.energy_j * at_work + told.energy_j,
+        link_s=told.latency_s,
+        dram_bytes=costs.dram_bytes * at_work,
+        bound=bound,
+    )
+
+
+def _on_one_chip(
+    shapes: OperationTable,
+    hardware: AcceleratorBatch,
+    criterion: Criterion,
+    threads: int | None,
+    progress: Progress | None,
+    unmapped: Unmapped,
+) -> UnitCosts:
+    """`unit_costs` of what one chip does; collectives between chips are no work of its own."""
+    costs = empty_costs(len(shapes), hardware)
+    kind = shapes.kind
+    products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
+    vector = ~products & ~attention & (kind != Kind.COLLECTIVE)
+    if vector.any():
+        _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
+    if products.any():
+        product_costs(shapes, hardware, np.flatnonzero(products), costs, criterion, threads, progress, unmapped)
+    if attention.any():
+        attention_costs(shapes, hardware, np.flatnonzero(attention), costs, criterion, threads)
+    return costs
+
+
+def _vector_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntArray, costs: UnitCosts) -> None:
+    """Fill the rows of vector operations."""
+    table = shapes.take(rows)
+    vector.check_kinds(table)
+    if find_profile(hardware.profile).vector_model == "catransformers":
+        found = catransformers(table, hardware)
+    else:
+        found = vector.physical(table, hardware)
+    latency, bound = slowest([found.lanes_s, *found.level_s])
+    # Candidate 0 is the vector unit; the levels keep their place.
+    costs.bound[rows] = np.where(bound == 0, costs.bound_names.index("vector"), bound)
+    costs.latency_s[rows], costs.energy_j[rows] = latency, found.energy_j
+    costs.vector_s[rows], costs.dram_s[rows], costs.dram_bytes[rows] = found.lanes_s, found.level_s[-1], found.dram_bytes
+
+
+def table_sums(table: OperationTable, index: IntArray, unit: UnitCosts, names: Sequence[str] = ADDITIVE) -> dict[str, FloatArray]:
+    """Additive costs of each model of a table on each design: {name: (models, points)}; one model counts as one.
+
+    ``index`` (rows,) or (models, rows) says which shape of ``unit`` each row is.
+    """
+    from dse_kernels.sums import weighted_sums
+
+    rows = len(table)
+    index = np.ascontiguousarray(index.reshape(-1, rows))
+    weight = np.ascontiguousarray(table.column("repeat").reshape(-1, rows), dtype=np.float64)
+    return {name: weighted_sums(index, weight, getattr(unit, name)) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class RowCosts:
+    """What each row of a model costs on each design, repeats and runs of its phase included: arrays (rows, points).
+
+    ``phase``, ``name``, ``component``, ``kind`` (rows,) say what the row is; ``macs`` and ``runs`` (rows,) what it
+    does and how often.
+    """
+
+    phase: tuple[str, ...]
+    name: tuple[str, ...]
+    component: tuple[str, ...]
+    kind: tuple[str, ...]
+    runs: FloatArray
+    macs: FloatArray
+    latency_s: FloatArray
+    energy_j: FloatArray
+    dram_bytes: FloatArray
+    bound: npt.NDArray[np.int8]
+    bound_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Cost of a workload on designs; arrays (points,), or (models, points) where the workload holds several models.
+
+    Of a single `Accelerator` the last dimension is left out: one model on one design has numbers of shape ().
+
+    Attributes:
+        latency_s: of one request, phases and operations one after the other.
+        energy_j: dynamic energy plus leakage times latency.
+        dynamic_j, leakage_j: its two parts.
+        array_s, vector_s, dram_s, link_s, dram_bytes: busy times and traffic (see `UnitCosts`).
+        peak_power_w: largest mean power of any operation, leakage included.
+        average_power_w: energy over latency.
+        macs: multiply-accumulates, () or (models,).
+        utilisation: MACs over what the arrays could do in that time.
+        area_mm2, tops, leakage_w: of the designs.
+        required_bytes: weights, peak activations and KV cache at the design's precision.
+        dram_capacity_bytes: of the designs.
+        feasible: whether these fit the DRAM.
+        rows: the breakdown, where one model was costed.
+    """
+
+    latency_s: FloatArray
+    energy_j: FloatArray
+    dynamic_j: FloatArray
+    leakage_j: FloatArray
+    array_s: FloatArray
+    vector_s: FloatArray
+    dram_s: FloatArray
+    link_s: FloatArray
+    dram_bytes: FloatArray
+    peak_power_w: FloatArray
+    average_power_w: FloatArray
+    macs: FloatArray
+    utilisation: FloatArray
+    area_mm2: FloatArray
+    tops: FloatArray
+    leakage_w: FloatArray
+    required_bytes: FloatArray
+    dram_capacity_bytes: IntArray
+    feasible: npt.NDArray[np.bool_]
+    rows: RowCosts | None
+
+    def reason(self, *index: int) -> str | None:
+        """Why the design at ``index`` cannot run the workload, or None."""
+        if bool(self.feasible[index]):
+            return None
+        needed = float(self.required_bytes[index])
+        held = float(np.broadcast_to(self.dram_capacity_bytes, self.feasible.shape)[index])
+        return f"weights and activations need {needed / 2**20:.1f} MiB of DRAM, the design has {held / 2**20:.1f} MiB"
+
+    def components(self, point: int | None = None) -> dict[str, dict[str, float | str]]:
+        """Breakdown by component of one model on one design: {component: latency_s, energy_j, macs, dram_bytes, bound}.
+
+        The bound of a component is that of the operations that take most of its time. ``energy_j`` is dynamic.
+        """
+        rows = self.row_records(point)
+        result: dict[str, dict[str, float | str]] = {}
+        share: dict[str, dict[str, float]] = {}
+        for row in rows:
+            name = str(row["component"])
+            into = result.setdefault(name, {"latency_s": 0.0, "energy_j": 0.0, "macs": 0.0, "dram_bytes": 0.0})
+            for key in ("latency_s", "energy_j", "macs", "dram_bytes"):
+                into[key] = float(into[key]) + float(row[key])
+            bounds = share.setdefault(name, {})
+            bounds[str(row["bound"])] = bounds.get(str(row["bound"]), 0.0) + float(row["latency_s"])
+        for name, bounds in share.items():
+            result[name]["bound"] = max(bounds, key=lambda b: bounds[b])
+        return result
+
+    def row_records(self, point: int | None = None) -> list[dict[str, float | str]]:
+        """One record a row: phase, name, component, kind, runs, latency_s, energy_j (dynamic), macs, dram_bytes,
+        bound.
+        """
+        rows = self.rows
+        if rows is None:
+            raise HardwareError("a breakdown is kept for one model at a time: evaluate the model by itself (table.model(i))")
+        if point is None:
+            if rows.latency_s.shape[1] != 1:
+                raise HardwareError(f"a breakdown needs the number of a design from 0 to {rows.latency_s.shape[1] - 1}, got none")
+            point = 0
+        return [
+            {
+                "phase": rows.phase[i],
+                "name": rows.name[i],
+                "component": rows.component[i],
+                "kind": rows.kind[i],
+                "runs": float(rows.runs[i]),
+                "latency_s": float(rows.latency_s[i, point]),
+                "energy_j": float(rows.energy_j[i, point]),
+                "macs": float(rows.macs[i]),
+                "dram_bytes": float(rows.dram_bytes[i, point]),
+                "bound": rows.bound_names[int(rows.bound[i, point])],
+            }
+            for i in range(len(rows.name))
+        ]
+
+
+def evaluate(
+    accelerators: Accelerator | AcceleratorBatch,
+    operations: OperationTable | Workload,
+    *,
+    criterion: Criterion = "edp",
+    threads: int | None = None,
+) -> Cost:
+    """Cost a workload (or the table of one phase) on one design or many, for one model or many.
+
+    Raises HardwareError as `unit_costs` does. A workload that does not fit the DRAM is costed all the same;
+    `Cost.feasible` says so.
+    """
+    batch = accelerators if isinstance(accelerators, AcceleratorBatch) else accelerators.batch()
+    one_design = isinstance(accelerators, Accelerator)
+    phases = [("", operations, 1.0)] if isinstance(operations, OperationTable) else [(p.name, p.table, p.runs) for p in operations.phases]
+    one_model = operations.models is None
+    required = required_bytes(operations, batch)
+    macs = np.asarray(operations.macs(), dtype=np.float64)
+    sums: dict[str, FloatArray] = {}
+    peak: FloatArray | None = None
+    row_costs: list[RowCosts] = []
+    for phase, table, runs in phases:
+        shapes, index = table.distinct(parallel=not batch.one_chip)
+        unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
+        for name, value in table_sums(table, index, unit).items():
+            sums[name] = sums.get(name, 0.0) + value * runs
+        power = _peak_power(table, index, unit)
+        peak = power if peak is None else np.maximum(peak, power)
+        if one_model:
+            row_costs.append(_row_costs(phase, table, index, unit, runs))
+    assert peak is not None
+    return _cost(batch, sums, peak, macs, required, _joined(row_costs), one_model=one_model, one_design=one_design)
+
+
+def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorBatch) -> FloatArray:
+    """Bytes of weights, peak activations and KV cache that the DRAM of each design must hold (models, points).
+
+    Several chips share weights and cache, and each holds the activations whole.
+    """
+    parts: list[tuple[FloatArray, IntArray]] = []
+    for widths, points in precision.groups(hardware):
+        if isinstance(operations, OperationTable):
+            table = precision.at_widths(operations, widths)
+            shared, held = table.weight_bytes(), table.activation_bytes()
+        else:
+            workload = precision.workload_at_widths(operations, widths)
+            shared, held = workload.weight_bytes() + workload.kv_cache_bytes(), workload.activation_bytes()
+        once, each = (np.asarray(part, dtype=np.float64).reshape(-1, 1) for part in (shared, held))
+        parts.append((once + each * hardware.chips[points], points))
+    result = np.empty((len(parts[0][0]), len(hardware)))
+    for amounts, points in parts:
+        result[:, points] = amounts
+    return result
+
+
+def _peak_power(table: OperationTable, index: IntArray, unit: UnitCosts) -> FloatArray:
+    """Largest dynamic power of any shape that a model runs (models, points) [W]."""
+    busy = unit.latency_s > 0
+    power = np.divide(unit.energy_j, unit.latency_s, out=np.zeros_like(unit.energy_j), where=busy)
+    index = index.reshape(-1, len(table))
+    runs = table.column("repeat").reshape(index.shape) > 0
+    peak = np.zeros((len(index), power.shape[1]))
+    for r in range(len(table)):
+        np.maximum(peak, np.where(runs[:, r, None], power[index[:, r]], 0.0), out=peak)
+    return peak
+
+
+def _row_costs(phase: str, table: OperationTable, index: IntArray, unit: UnitCosts, runs: float) -> RowCosts:
+    times = table.column("repeat").astype(np.float64) * runs
+    scale = times[:, None]
+    return RowCosts(
+        phase=(phase,) * len(table),
+        name=tuple(map(str, table.name)),
+        component=tuple(map(str, table.component)),
+        kind=tuple(Kind(int(k)).name.lower() for k in table.kind),
+        runs=times,
+        macs=table.row_macs().astype(np.float64) * runs,
+        latency_s=unit.latency_s[index] * scale,
+        energy_j=unit.energy_j[index] * scale,
+        dram_bytes=unit.dram_bytes[index] * scale,
+        bound=unit.bound[index],
+        bound_names=unit.bound_names,
+    )
+
+
+def _joined(parts: list[RowCosts]) -> RowCosts | None:
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    values: dict[str, Any] = {"bound_names": parts[0].bound_names}
+    for f in fields(RowCosts):
+        if f.name != "bound_names":
+            columns = [getattr(p, f.name) for p in parts]
+            values[f.name] = sum(columns, ()) if isinstance(columns[0], tuple) else np.concatenate(columns)
+    return RowCosts(**values)
+
+
+def _cost(
+    batch: AcceleratorBatch,
+    sums: dict[str, FloatArray],
+    peak: FloatArray,
+    macs: FloatArray,
+    required: FloatArray,
+    rows: RowCosts | None,
+    *,
+    one_model: bool,
+    one_design: bool,
+) -> Cost:
+    """Assemble a Cost from additive sums and peak dynamic power (models, points)."""
+
+    def squeeze(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        value = value[0] if one_model and value.ndim == 2 else value
+        return np.asarray(value[..., 0]) if one_design else value
+
+    latency, dynamic = sums["latency_s"], sums["energy_j"]
+    leakage = batch.leakage_w[None, :] * latency
+    energy = energy_j(dynamic, batch.leakage_w[None, :], latency)
+    busy = latency > 0
+    average = np.divide(energy, latency, out=np.zeros_like(energy), where=busy)
+    rate = batch.tops[None, :] * 1e12 / 2
+    possible = rate * latency
+    used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
+    fits = required <= batch.dram_bytes[None, :]
+    arrays = {
+        **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "link_s", "dram_bytes")},
+        "energy_j": energy,
+        "dynamic_j": dynamic,
+        "leakage_j": leakage,
+        "peak_power_w": peak + batch.leakage_w[None, :],
+        "average_power_w": average,
+        "utilisation": used,
+        "feasible": fits,
+        "required_bytes": required,
+        "area_mm2": batch.area_mm2,
+        "tops": batch.tops,
+        "leakage_w": batch.leakage_w,
+        "dram_capacity_bytes": batch.dram_bytes,
+    }
+    squeezed: dict[str, Any] = {name: squeeze(value) for name, value in arrays.items()}
+    return Cost(macs=macs, rows=rows, **squeezed)

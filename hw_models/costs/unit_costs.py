@@ -1,0 +1,78 @@
+"""The record of unit costs: additive quantities of shapes on designs, and the bound max(compute, memory)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.errors import unknown_name
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Criterion = Literal["edp", "latency", "energy"]
+CRITERIA: tuple[Criterion, ...] = ("edp", "latency", "energy")
+Progress = Callable[[int, int], None]
+Unmapped = Literal["error", "infinite"]
+ADDITIVE = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s", "link_s", "dram_bytes")
+"""Quantities of `UnitCosts` that add over operations."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCosts:
+    """Costs of running each shape once on each design: arrays (shapes, points).
+
+    Attributes:
+        latency_s: time from start to end.
+        energy_j: dynamic energy; leakage is a property of the design and the time (`AcceleratorBatch.leakage_w`).
+        array_s, vector_s, dram_s: busy time of the arrays, of the vector unit, and of the DRAM of the chip with the
+            largest share.
+        link_s: time of the collective that several chips run behind it (0 on one chip).
+        dram_bytes: bytes read from and written to the DRAM of all chips.
+        bound: what limits the latency, as an index of ``bound_names``.
+        bound_names: compute, the levels of memory from the innermost, vector, and link where a design has several chips.
+    """
+
+    latency_s: FloatArray
+    energy_j: FloatArray
+    array_s: FloatArray
+    vector_s: FloatArray
+    dram_s: FloatArray
+    link_s: FloatArray
+    dram_bytes: FloatArray
+    bound: npt.NDArray[np.int8]
+    bound_names: tuple[str, ...]
+
+    def take(self, shapes: npt.ArrayLike) -> UnitCosts:
+        """The rows of the shapes at an index (any order)."""
+        chosen = np.asarray(shapes)
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "bound_names"}
+        return UnitCosts(**arrays, bound_names=self.bound_names)
+
+
+def empty_costs(shapes: int, hardware: AcceleratorBatch) -> UnitCosts:
+    """Zero costs (shapes, points), to be filled."""
+    arrays: dict[str, Any] = {name: np.zeros((shapes, len(hardware))) for name in ADDITIVE}
+    names = ("compute", *hardware.level_names, "vector", *(() if hardware.one_chip else ("link",)))
+    return UnitCosts(**arrays, bound=np.zeros((shapes, len(hardware)), dtype=np.int8), bound_names=names)
+
+
+def check_criterion(criterion: str) -> None:
+    """Raise HardwareError unless ``criterion`` is one that the mapping search knows."""
+    if criterion not in CRITERIA:
+        raise unknown_name("mapping criterion", criterion, CRITERIA)
+
+
+def slowest(times: Sequence[FloatArray]) -> tuple[FloatArray, npt.NDArray[np.int8]]:
+    """The largest of several times, elementwise, and which it is (the first of equals)."""
+    latency = np.array(times[0])
+    which = np.zeros(latency.shape, dtype=np.int8)
+    for i, time in enumerate(times[1:], start=1):
+        later = time > latency
+        which[later] = i
+        np.maximum(latency, time, out=latency)
+    return latency, which

@@ -1,0 +1,95 @@
+"""Hardware files of users: one design, or a space.
+
+A file describes one design (fields with one value each), a space (some number fields hold lists: they become knobs),
+or a space of a shipped template (`template = "edge22"` with `[knobs]` and `[settings]`). See docs/models/hardware.md
+for the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch
+from hw_models.accelerator.toml import BOTH_BANDWIDTHS, load_toml
+from hw_models.errors import HardwareError, unknown_name
+from hw_models.spaces.template import Columns, Template, load
+
+
+def read_hardware(path: Path, *, profile: str | None = None) -> Accelerator | Template:
+    """One design or a space, as the file says; ``profile`` replaces the profile that it names."""
+    return read_document(load_toml(path), where=str(path), profile=profile)
+
+
+def read_document(document: Mapping[str, Any], *, where: str, profile: str | None = None) -> Accelerator | Template:
+    """One design or a space from a parsed TOML document; ``where`` names it in errors.
+
+    A table ``design`` is passed over: design files of a search keep the model and the metrics there, beside the
+    accelerator.
+    """
+    document = {key: value for key, value in document.items() if key != "design"}
+    if "template" in document:
+        return _template_space(document, where, profile)
+    flat, levels = FORM.flatten(document, where)
+    if profile is not None:
+        flat["profile"] = profile
+    knobs = FORM.lists(flat, levels)
+    if not knobs:
+        return Accelerator.of_fields(flat, levels, where)
+    return _list_space(flat, levels, knobs, where)
+
+
+def _template_space(document: Mapping[str, Any], where: str, profile: str | None) -> Template:
+    for key in document:
+        if key not in ("template", "name", "profile", "knobs", "settings"):
+            raise unknown_name("field", key, ("template", "name", "profile", "knobs", "settings"), where=where)
+    template = load(document["template"], profile=profile or document.get("profile", "default"))
+    knobs, settings = dict(document.get("knobs", {})), dict(document.get("settings", {}))
+    try:
+        settings_only = {k: v for k, v in settings.items() if not isinstance(v, list)}
+        lists = {k: v if isinstance(v, list) else [v] for k, v in knobs.items()}
+        lists |= {k: v for k, v in settings.items() if isinstance(v, list)}
+        if settings_only:
+            template = template.with_settings(**settings_only)
+        return template.with_knobs(**lists) if lists else template
+    except HardwareError as error:
+        raise HardwareError(f"{where}: {error}") from None
+
+
+def _list_space(flat: dict[str, Any], levels: list[dict[str, Any]], knobs: dict[str, list[Any]], where: str) -> Template:
+    """A space whose knobs are the list fields; each combination is built and checked as one design would be."""
+    for name, values in knobs.items():
+        if not values:
+            raise HardwareError(f"{where}: {name} is an empty list: give at least one value")
+
+    def one(chosen: Mapping[str, Any], profile: str) -> Accelerator:
+        top = {k: chosen.get(k, v) for k, v in flat.items()} | {"profile": profile}
+        inner = []
+        for level in levels:
+            fields = {k: chosen.get(f"{level['name']}_{k}", v) for k, v in level.items()}
+            if BOTH_BANDWIDTHS in fields:
+                fields["read_words_per_cycle"] = fields["write_words_per_cycle"] = fields.pop(BOTH_BANDWIDTHS)
+            inner.append(fields)
+        return Accelerator.of_fields(top, inner, where)
+
+    def build(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
+        rows = [{name: column[i].item() for name, column in columns.items()} for i in range(count)]
+        return AcceleratorBatch.of([one(row, profile) for row in rows])
+
+    template = Template(
+        name=str(flat.get("name", Path(where).stem)),
+        title=str(flat.get("name", Path(where).stem)),
+        source=str(flat.get("source", where)),
+        knobs={name: tuple(dict.fromkeys(values)) for name, values in knobs.items()},
+        settings={},
+        builder=build,
+        profile=str(flat.get("profile", "default")),
+    )
+    # Every value once, the other knobs at their first: a bad value is found now, with its file, and not in the middle
+    # of a search.
+    first = {name: values[0] for name, values in template.knobs.items()}
+    for name, choices in template.knobs.items():
+        for value in choices:
+            one({**first, name: value}, template.profile)
+    return template

@@ -1,0 +1,219 @@
+"""Templates: hardware spaces with named knobs, and the accelerator files that users bring.
+
+    template = load("edge22")
+    batch = template.batch(**template.grid())            # all 3,240 designs, canonical order
+    design = template.accelerator(cores=4, width=64, depth=16, l2_kib=256, l2_words_per_cycle=64, glb_mib=4)
+
+A template has `knobs`, which a search varies, and `settings`, which stay as they are unless a caller gives another
+value: both are keywords of `batch` and `accelerator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Rule
+from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.spaces.datacenter import datacenter
+from hw_models.spaces.edge import edge
+from hw_models.technology.profiles import profile as find_profile
+
+Value = int | float | str
+Columns = dict[str, npt.NDArray[Any]]
+Builder = Callable[[str, Columns, int], AcceleratorBatch]
+"""From a technology profile, columns of knobs and settings (count,) and the count to designs."""
+BUILDERS: dict[str, Builder] = {"edge": edge, "datacenter": datacenter}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A hardware space: knobs with their values, fixed settings, and how both become designs.
+
+    Attributes:
+        name, title, source: what it is and where its numbers come from.
+        knobs: values of each knob; the order of the names is the canonical order of `grid`. A design may also lie between the
+            values of a knob, not beyond them.
+        settings: values of everything else that `batch` accepts.
+        profile: technology profile of the designs it builds.
+        not_modelled: what the numbers leave out, to be said to users.
+        constraints, carbon_profile: what holds in a search of this space unless the user says otherwise; a space narrowed from it
+            keeps them.
+        closed_forms: which closed forms with gradients cost its designs (`edge`, `datacenter`); empty: none do.
+    """
+
+    name: str
+    title: str
+    source: str
+    knobs: dict[str, tuple[Value, ...]]
+    settings: dict[str, Value]
+    builder: Builder = field(repr=False)
+    profile: str = "default"
+    not_modelled: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ("dram_fill<=1.0",)
+    carbon_profile: str = "act2"
+    closed_forms: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of designs of the grid."""
+        return int(np.prod([len(v) for v in self.knobs.values()], dtype=np.int64))
+
+    def grid(self) -> Columns:
+        """All designs: {knob: array (size,)}, the last knob varying fastest."""
+        combinations = list(product(*self.knobs.values()))
+        return {name: np.array(column) for name, column in zip(self.knobs, zip(*combinations, strict=True), strict=True)}
+
+    def with_profile(self, profile: str) -> Template:
+        """The same space under another technology profile."""
+        return replace(self, profile=find_profile(profile).name)
+
+    def with_knobs(self, **values: tuple[Value, ...] | list[Value]) -> Template:
+        """The same space with other values of some knobs, within the shipped ones or beyond, or with settings made knobs."""
+        self._check_names(values)
+        knobs = dict(self.knobs)
+        for name, chosen in values.items():
+            if len(chosen) == 0:
+                raise HardwareError(f"knob {name} of template {self.name} needs at least one value, got none")
+            unique = dict.fromkeys(chosen)
+            self._check_values(name, np.array(list(unique)), within_knobs=False)
+            knobs[name] = tuple(unique)
+        settings = {k: v for k, v in self.settings.items() if k not in knobs}
+        return replace(self, knobs=knobs, settings=settings)
+
+    def with_settings(self, **values: Value) -> Template:
+        """The same space with other values of settings (`frequency_hz`, `word_bits`, ...)."""
+        self._check_names(values)
+        for name, value in values.items():
+            if name in self.knobs:
+                raise HardwareError(f"{name} is a knob of template {self.name}, not a setting: give it with with_knobs")
+            self._check_values(name, np.array([value]))
+        return replace(self, settings={**self.settings, **values})
+
+    def batch(self, **knobs: npt.ArrayLike) -> AcceleratorBatch:
+        """Designs as arrays: one keyword a knob (arrays of one length or scalars), settings where they differ."""
+        columns = self._columns(knobs)
+        points = {len(c) for c in columns.values() if c.ndim == 1}
+        if len(points) > 1:
+            raise HardwareError(f"knobs of template {self.name} must have one length, got lengths {sorted(points)}")
+        count = points.pop() if points else 1
+        full = {name: np.broadcast_to(c, (count,)) for name, c in columns.items()}
+        return self.builder(self.profile, full, count)
+
+    def check(self, **knobs: npt.ArrayLike) -> None:
+        """Raise HardwareError unless the knobs and settings name designs of this template."""
+        self._columns(knobs)
+
+    def accelerator(self, **knobs: Value) -> Accelerator:
+        """One design from scalar knobs."""
+        batch = self.batch(**knobs)
+        if len(batch) != 1:
+            raise HardwareError(f"a single design of template {self.name} needs scalar knobs, got {len(batch)} designs")
+        label = "-".join([self.name, *(str(knobs[k]) for k in self.knobs)])
+        return batch.accelerator(0, name=label, source=self.source)
+
+    def _check_names(self, given: Mapping[str, object]) -> None:
+        for name in given:
+            if name not in self.knobs and name not in self.settings:
+                raise unknown_name(f"knob of template {self.name}", name, (*self.knobs, *self.settings))
+
+    def _columns(self, given: Mapping[str, npt.ArrayLike]) -> Columns:
+        self._check_names(given)
+        missing = [name for name in self.knobs if name not in given]
+        if missing:
+            raise HardwareError(
+                f"template {self.name} needs a value for {', '.join(missing)}: "
+                + "; ".join(f"{m} in {', '.join(map(str, self.knobs[m]))}" for m in missing)
+            )
+        columns: Columns = {}
+        for name, value in {**self.settings, **given}.items():
+            array = np.asarray(value)
+            if array.ndim > 1:
+                raise HardwareError(f"{name} of template {self.name} must be a number or a list, got shape {array.shape}")
+            self._check_values(name, np.atleast_1d(array))
+            columns[name] = array
+        return columns
+
+    def _check_values(self, name: str, values: npt.NDArray[Any], *, within_knobs: bool = True) -> None:
+        where = f"template {self.name}"
+        default = self.knobs[name][0] if name in self.knobs else self.settings[name]
+        if isinstance(default, str):
+            if values.dtype.kind != "U":
+                raise bad_value(name, values.tolist()[0], f"a name like {default!r}", where=where)
+            return  # the names themselves are checked where they are looked up
+        if values.dtype.kind not in "iuf":
+            raise bad_value(name, values.tolist()[0], "a number", where=where)
+        if isinstance(default, int) and values.dtype.kind == "f":
+            uneven = values[values != np.floor(values)]
+            if uneven.size or not np.isfinite(values).all():
+                raise bad_value(name, float((uneven if uneven.size else values)[0]), "a whole number", where=where)
+        if name in self.knobs and within_knobs:
+            allowed = np.array(self.knobs[name], dtype=np.float64)
+            listed = ", ".join(f"{v:g}" for v in allowed)
+            inside = (values >= allowed.min()) & (values <= allowed.max())
+            if not inside.all():
+                value = values[~inside][0]
+                closest = f"{allowed[np.argmin(np.abs(allowed - value))]:g}"
+                rule = f"between {allowed.min():g} and {allowed.max():g} (grid: {listed})"
+                raise bad_value(name, value.item(), rule, closest=closest, where=where)
+        else:
+            limits = NUMBERS[name] if name in NUMBERS else Rule(isinstance(default, int), 1e-9, 2.0**50, "")
+            for value in np.unique(values):
+                limits.check(name, value.item(), where)
+
+
+def names() -> tuple[str, ...]:
+    """Names of the templates that come with the package."""
+    folder = files("hw_models") / "data" / "templates"
+    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+@cache
+def _shipped(name: str) -> Template:
+    import tomllib
+
+    known = names()
+    if name not in known:
+        raise unknown_name("hardware template", name, known)
+    text = (files("hw_models") / "data" / "templates" / f"{name}.toml").read_text(encoding="utf-8")
+    return template_from(tomllib.loads(text), where=f"template {name}")
+
+
+def load(name: str, *, profile: str = "default") -> Template:
+    """The template called ``name``; an unknown name is an error naming the nearest."""
+    template = _shipped(name)
+    return template if profile == template.profile else template.with_profile(profile)
+
+
+def template_from(document: Mapping[str, Any], *, where: str) -> Template:
+    """A template from a parsed TOML document of the shipped form."""
+    name = str(document["name"])
+    if document["builder"] not in BUILDERS:
+        raise unknown_name("builder", document["builder"], BUILDERS, where=where)
+    return Template(
+        name=name,
+        title=str(document["title"]),
+        source=str(document["source"]),
+        knobs={k: tuple(v) for k, v in document["knobs"].items()},
+        settings=dict(document["settings"]),
+        builder=BUILDERS[document["builder"]],
+        not_modelled=tuple(document.get("not_modelled", ())),
+        **_defaults(document.get("defaults", {}), where),
+    )
+
+
+def _defaults(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The facts of ``[defaults]`` as fields of `Template`."""
+    known = ("constraints", "carbon_profile", "closed_forms")
+    for name in given:
+        if name not in known:
+            raise unknown_name("field of [defaults]", name, known, where=where)
+    return {name: tuple(value) if isinstance(value, list) else str(value) for name, value in given.items()}

@@ -1,0 +1,1 @@
+"""What technology says: tables by node, floor plan, leakage, profiles, and the array namespace of the formulas."""

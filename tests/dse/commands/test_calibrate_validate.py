@@ -1,0 +1,82 @@
+"""`dse calibrate` and `dse validate` as a user meets them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from dse.commands import calibrate, validate
+from dse.errors import DseError
+from hw_models.devices import library as devices
+from hw_models.errors import HardwareError
+
+LLMCOMPASS = Path(__file__).parents[2] / "reference" / "hardware" / "measured" / "llmcompass_a100.csv"
+
+
+def run(command, *words: str) -> int:
+    parser = argparse.ArgumentParser(prog="dse")
+    command.register(parser.add_subparsers(dest="command"))
+    args = parser.parse_args([command.__name__.rpartition(".")[2], *words])
+    return int(args.run(args))
+
+
+def test_calibrate_prints_the_held_out_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(calibrate, "--measured", str(LLMCOMPASS)) == 0
+    out, err = capsys.readouterr()
+    for word in ("gemm", "softmax", "layernorm", "gelu", "2nd half, fitted on 1st", "tensor_efficiency"):
+        assert word in out
+    assert "24 row(s) have no dimensions" in err
+
+
+def test_calibrate_as_json_and_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.toml"
+    assert run(calibrate, "--measured", str(LLMCOMPASS), "--device", "a100", "--json", "--out", str(target)) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["device"] == "a100"
+    operators = {o["operator"]: o for o in document["operators"]}
+    assert operators["gemm"]["rows"] == 20
+    assert 0 < operators["gemm"]["mean_error"]["second_half_fitted_on_first"] < 0.109
+    written = devices.read_overheads(target)
+    assert written.operators["softmax"].launch_s == operators["softmax"]["overheads"]["launch_s"]
+    assert written.fitted_on["gemm"] == "20 gemm rows of llmcompass_a100.csv"
+
+
+def test_calibrate_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(HardwareError, match="does not exist"):
+        run(calibrate, "--measured", str(tmp_path / "no.csv"))
+    with pytest.raises(HardwareError, match="devices with one are a100, h100"):
+        run(calibrate, "--measured", str(LLMCOMPASS), "--device", "eyeriss")
+    with pytest.raises(HardwareError, match="did you mean 'h100'"):
+        run(calibrate, "--measured", str(LLMCOMPASS), "--device", "h10")
+
+
+def test_validate_prints_a_table_json_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    only = ["--only", "systolic convolution", "--only", "A100 GELU, first half"]
+    assert run(validate, "hardware", *only) == 0
+    out = capsys.readouterr().out
+    assert "systolic convolution" in out and "exact" in out and "5.5 % LLMCompass" in out
+    assert run(validate, "hardware", "--json", *only) == 0
+    rows = json.loads(capsys.readouterr().out)["comparisons"]
+    assert [(r["name"], r["within_bound"], r["meets_goal"]) for r in rows] == [
+        ("systolic convolution", True, True),
+        ("A100 GELU, first half", True, True),
+    ]
+    assert run(validate, "hardware", "--markdown", *only) == 0
+    assert capsys.readouterr().out.startswith("# Validation of the hardware models")
+
+
+def test_validate_leaves_with_one_when_a_figure_is_worse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from hw_models.validation import registry as validation
+
+    worse = validation.Comparison("x", "r", 3, 5.2, "%", 5.0, None, "", "nothing")
+    monkeypatch.setattr(validation, "run", lambda names: [worse])
+    assert run(validate, "hardware") == 1
+    assert "worse than the recorded 5" in capsys.readouterr().out
+
+
+def test_validate_knows_its_subjects() -> None:
+    with pytest.raises(DseError, match="did you mean 'hardware'"):
+        run(validate, "hardwear")

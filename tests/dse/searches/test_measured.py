@@ -1,0 +1,127 @@
+"""Searches with a measured quality, through the same door as all others."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dse import api
+from dse.errors import DseError, UsageError
+from dse.searches.plan import LearntSettings
+from dse.storage.study import Study
+from dse.storage.trials import Trial, TrialStore
+
+SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 4}
+
+
+def _problem():
+    return api.make_problem("bert", "carbon", fixed=SMALL)
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module with an evaluator that writes down every call."""
+    (tmp_path / "my_quality.py").write_text(
+        "from pathlib import Path\n"
+        f"LOG = Path({str(tmp_path / 'calls.txt')!r})\n"
+        "def measure(parameters, fidelity, seed):\n"
+        "    with LOG.open('a') as file:\n"
+        "        file.write(f\"{parameters['layers']} {parameters['hidden']}\\n\")\n"
+        "    return {'quality': (60.0 + parameters['layers'] + parameters['hidden'] / 64, 0.1)}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("my_quality", None)
+    return tmp_path / "calls.txt"
+
+
+def test_nested_spends_the_budget_and_reports_measured_quality(tmp_path: Path, counted: Path) -> None:
+    settings = LearntSettings(quality="python:my_quality:measure", strategy="nested", budget=9, stop_early=False)
+    run = api.search(_problem(), out=tmp_path / "run", learnt=settings, seed=3)
+    calls = counted.read_text().splitlines()
+    assert len(calls) == 9
+    assert len(set(calls)) == 9  # no model is measured twice
+    for design in run.designs:
+        knobs = design["knobs"]
+        assert design["metrics"]["quality"] == 60.0 + knobs["layers"] + knobs["hidden"] / 64
+        assert design["quality_support"] == "measured"
+    assert run.context["strategy"]["name"] == "nested"
+    html = (run.path / "report.html").read_text()
+    assert "Quality measured by python:my_quality:measure" in html
+    assert '"measured":true' in html.replace(" ", "")
+
+
+def test_resume_measures_nothing_again(tmp_path: Path, counted: Path) -> None:
+    settings = LearntSettings(quality="python:my_quality:measure", strategy="random", budget=6, stop_early=False)
+    run = api.search(_problem(), out=tmp_path / "run", learnt=settings)
+    before = (run.path / "pareto.csv").read_bytes()
+    again = api.resume(run.path)
+    assert len(counted.read_text().splitlines()) == 6
+    assert again.designs == run.designs
+    assert (run.path / "pareto.csv").read_bytes() == before
+
+
+def test_a_failing_evaluator_is_one_sentence_and_its_trials_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_quality.py").write_text("def measure(parameters, fidelity, seed):\n    raise RuntimeError('no GPU')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = LearntSettings(quality="python:broken_quality:measure", strategy="random", budget=3, retries=0)
+    with pytest.raises(DseError):
+        api.search(_problem(), out=tmp_path / "run", learnt=settings)
+    assert (tmp_path / "run" / "study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"budget": 0}, "budget is 0"), ({"workers": 0}, "workers is 0"), ({"confirm": -1}, "confirm is -1")],
+)
+def test_settings_are_checked(options: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        LearntSettings(**options)
+
+
+@pytest.mark.parametrize(("quality", "words"), [("tabel:x.csv", "table"), ("python:nowhere_at_all:f", "nowhere_at_all")])
+def test_unknown_evaluators_are_told_before_anything_is_written(tmp_path: Path, quality: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        api.search(_problem(), out=tmp_path / "run", learnt=LearntSettings(quality=quality))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_survive_json() -> None:
+    settings = LearntSettings(quality="surrogate", warm_start=("a", "b"), budget=7)
+    assert LearntSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> None:
+    """Every measured model met all hardware, and what breaks a bound there is no feasible design."""
+    from dse.evaluation.evaluation import Evaluation
+
+    problem = api.make_problem("bert", "carbon", fixed={"depth": 16, "l2_words_per_cycle": 64})
+    run = api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="surrogate", strategy="random", budget=5), threads=1)
+    evaluation = Evaluation(problem, threads=1)
+    measured = {tuple(trial.parameters.values()) for trial in _trials(tmp_path / "run")}
+    feasible = points = 0
+    for model in range(evaluation.space.model_count):
+        if tuple(int(column[model]) for column in evaluation.space.models.values()) not in measured:
+            continue
+        block = evaluation.block(model, model + 1)
+        keep = np.array(np.broadcast_to(block.mappable() & block.makeable(), block.shape))
+        for c in problem.constraints:
+            keep &= np.broadcast_to(block.metric(c.metric) <= c.bound, block.shape)
+        points, feasible = points + keep.size, feasible + int(keep.sum())
+    assert (run.summary.points, run.summary.feasible) == (points, feasible)
+    assert 0 < feasible < points
+    assert set(run.summary.reasons) >= {str(c) for c in problem.constraints}
+    every = evaluation.space.model_count * evaluation.space.hardware_count
+    assert f"evaluated {points:,} of {every:,} designs" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def _trials(folder: Path) -> list[Trial]:
+    with Study.open(folder / "study.db") as study:
+        return TrialStore.of_study(study).trials()
+
+
+def test_a_quality_that_is_measured_gets_no_advice_that_does_not_help(tmp_path: Path) -> None:
+    problem = api.make_problem("bert", "carbon", hw="datacenter", allow_unsupported=True)
+    with pytest.raises(DseError, match=r"fix some knobs with --set$"):
+        api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="command:measure"))
