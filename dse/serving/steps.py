@@ -73,6 +73,7 @@ class Overheads:
         exchange_s: time of a collective beside its hops and bytes.
         product_s: time of a product beside its work. quantise_s: more of it where operands are quantised to 4 bits.
         mixture_s: time of a mixture beside its products (routing, permutation, combination).
+        latent_s: time of a layer of latent attention beside the products (small projections' norms, rotations, concatenations).
     """
 
     dram_efficiency: float
@@ -90,6 +91,7 @@ class Overheads:
     product_s: float
     quantise_s: float
     mixture_s: float
+    latent_s: float
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class StepModel:
             weights = x.n * x.k * x.groups / (p.tp if x.split else 1)
             own = self._kernel(weights, bits, 2 * weights * t, o.tensor_efficiency, t, o.half_rows, slower)
             total = total + x.copies * (own + fixed)
-        total = total + m.layers * self.layer_s
+        total = total + m.layers * self.layer_s + sum(a.layers for a in m.attention if a.latent) * o.latent_s
         if m.mixture:
             total = total + self._experts(t)
         return np.asarray(np.where(t > 0, total + self._exchange(t) + self.step_s, 0.0))
@@ -172,11 +174,14 @@ class StepModel:
         bits = self.precision.expert_bits
         everyone = t * p.dp
         used = active_experts(everyone, x.experts, x.top_k, o.expert_skew)
-        share = 3 * x.hidden * x.ffn / (p.ep * p.moe_tp)  # weights of one expert on average over the ranks
+        # The busiest rank has more of the experts in use than the mean: balls in bins (Raab and Steger 1998), at most all of its own.
+        mean = used / p.ep
+        busiest = np.minimum(mean + np.sqrt(2 * mean * np.log(p.ep)), np.minimum(x.experts / p.ep, np.maximum(used, mean)))
+        weights = 3 * x.hidden * x.ffn / p.moe_tp  # of an expert, on a rank
         rows = everyone * x.top_k / np.maximum(used, 1e-9)
         skew = o.imbalance if p.ep > 1 else 1.0
-        flops = 2 * share * everyone * x.top_k * skew
-        own = self._kernel(used * share, bits, flops, o.expert_efficiency, rows, o.expert_half_rows)
+        flops = 2 * weights * everyone * x.top_k / p.ep * skew
+        own = self._kernel(busiest * weights, bits, flops, o.expert_efficiency, rows, o.expert_half_rows)
         return np.asarray(x.layers * (own + o.mixture_s))
 
     def _exchange(self, t: FloatArray) -> FloatArray:
