@@ -27,6 +27,12 @@ SCALE_BITS = 0.5  # a weight's share of the scales of a 4-bit format (8 bits to 
 HOP_S = 0.7e-6
 LOW_LATENCY_EFFICIENCY = 0.25
 BULK_START_S = 16e-6
+# Energy: 1 pJ for a 16-bit operation (large products of an H100 at its power limit), 31.2 pJ for a byte of HBM
+# (hw_models/data/dram.csv), and the power of clocks, caches and leakage of a busy chip above idle, as a share of what is left
+# to the power limit: an estimate, checked against published joules a token (docs/models/serving.md).
+FLOP_J = 1.0e-12
+DRAM_J_PER_BYTE = 31.2e-12
+BUSY_SHARE = 0.3
 _MIX = 4.0  # how sharply memory time and compute time of a kernel take over from each other
 
 
@@ -239,6 +245,51 @@ class StepModel:
             total = total + a.layers * 2 * pairs * a.heads / self.parallel.tp * a.prefill_width / rate
         return total / self.parallel.pp
 
+    # ---- energy of the chips of one rank of attention ----
+
+    def _joules(self, seconds: FloatArray, moved: FloatArray, flops: FloatArray) -> FloatArray:
+        """Busy power times time, bytes and operations (``moved``, ``flops`` of one chip), capped by the power limit."""
+        floor = self.sheet.idle_w + BUSY_SHARE * (self.sheet.tdp_w - self.sheet.idle_w)
+        one = floor * seconds + DRAM_J_PER_BYTE * moved + FLOP_J * flops
+        return np.asarray(np.minimum(one, self.sheet.tdp_w * seconds) * self.parallel.tp * self.parallel.pp)
+
+    def _flop_energy_bits(self, bits: int) -> float:
+        # A product of b-bit operands costs b / 16 of one in 16 bits, where the chip has it.
+        return (bits if self.sheet.has(bits) else 16) / 16
+
+    def linear_joules(self, tokens: FloatArray, seconds: FloatArray) -> FloatArray:
+        """Energy of `linear` [J]."""
+        p, bits = self.parallel, self.precision
+        t = np.asarray(tokens, dtype=np.float64)
+        dense = self.model.dense_parameters / (p.tp * p.pp)
+        moved = dense * bits.weight_bits / 8 * (t > 0)
+        flops = 2 * dense * t * self._flop_energy_bits(bits.weight_bits)
+        x = self.model.mixture
+        if x:
+            each = 3 * x.hidden * x.ffn * x.layers / (p.ep * p.moe_tp * p.pp)
+            used = active_experts(t * p.dp, x.experts, x.top_k, self.overheads.expert_skew)
+            moved = moved + used * each * bits.expert_bits / 8
+            flops = flops + 2 * each * t * p.dp * x.top_k * self._flop_energy_bits(bits.expert_bits)
+        return self._joules(seconds, moved, flops)
+
+    def decode_joules(self, sequences: FloatArray, keys: FloatArray, seconds: FloatArray) -> FloatArray:
+        """Energy of `decode` [J]."""
+        n, c = np.broadcast_arrays(np.asarray(sequences, dtype=np.float64), np.asarray(keys, dtype=np.float64))
+        moved = np.zeros(n.shape)
+        flops = np.zeros(n.shape)
+        for a in self.model.attention:
+            seen = np.minimum(c, a.window) if a.window else c
+            moved = moved + a.layers * n * seen * a.cache_elements / self._cache_split(a) * self.precision.kv_bits / 8
+            flops = flops + 2 * a.layers * n * seen * a.heads / self.parallel.tp * a.decode_width
+        head = self.model.head_parameters / self.parallel.tp
+        moved, flops = moved + head * HEAD_BITS / 8 * (n > 0), flops + 2 * head * n
+        return self._joules(seconds, moved / self.parallel.pp, flops / self.parallel.pp)
+
+    def prefill_joules(self, take: FloatArray, done: FloatArray, seconds: FloatArray) -> FloatArray:
+        """Energy of `prefill` [J]: its operations at the attention's rate."""
+        flops = seconds * self.sheet.flops_per_s(ACTIVATION_BITS) * self.overheads.attention_efficiency
+        return self._joules(seconds, np.zeros_like(seconds), flops)
+
     # ---- table ----
 
     def table(self, *, tokens: int, sequences: int, keys: int, query_tokens: int = 1) -> StepTable:
@@ -252,7 +303,10 @@ class StepModel:
         decode = self.decode(n[:, None], c[None, :], query_tokens)
         prefill = self.prefill(take[:, None], d[None, :])
         # No tokens cost nothing; the first knots above 0 are one token apart, so that interpolation from 0 is never used.
-        return StepTable(t, linear, linear * 0, n, c, decode, decode * 0, take, d, prefill, prefill * 0)
+        linear_j = self.linear_joules(t, linear)
+        decode_j = self.decode_joules(n[:, None], c[None, :], decode)
+        prefill_j = self.prefill_joules(take[:, None], d[None, :], prefill)
+        return StepTable(t, linear, linear_j, n, c, decode, decode_j, take, d, prefill, prefill_j)
 
 
 def active_experts(tokens: npt.ArrayLike, experts: int, top_k: int, skew: float) -> FloatArray:
