@@ -69,7 +69,9 @@ def register(commands: Any) -> None:
     carbon.add_argument("--slo-tpot-ms", type=float, metavar="MS", help="and whose further tokens take no longer on average")
     out = parser.add_argument_group("output")
     out.add_argument("--runs", metavar="IN.csv", help="a table of measured runs to predict (columns of aiconfigurator's silicon sample)")
-    out.add_argument("--out", metavar="PATH", help="the table with ttft_ms and tpot_ms (--runs), or a folder for report.html and requests.csv")
+    out.add_argument(
+        "--out", metavar="PATH", help="the table with ttft_ms and tpot_ms (--runs), or a folder for report.html and requests.csv"
+    )
     out.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     slo = tuple(float("inf") if limit is None else limit / 1e3 for limit in (args.slo_ttft_ms, args.slo_tpot_ms))
     answer = simulation.summary(served, grid=args.grid, pue=args.pue, lifetime_years=args.lifetime_years, slo=(slo[0], slo[1]))
     if args.out:
-        from dse.serving.report import write_report
+        from dse.reports.serving import write_report
 
         answer["report"] = str(write_report(served, answer, args.out))
     if args.json:
@@ -109,12 +111,12 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
     import math
 
     import numpy as np
+    from dse_kernels.serving import Requests
 
     from dse.errors import UsageError
     from dse.serving.model import served_model
-    from dse.serving.simulation import Setup, Speculation, uniform_lengths
+    from dse.serving.simulation import BLOCK_TOKENS, Setup, Speculation, uniform_lengths
     from dse.serving.steps import Parallelism
-    from dse_kernels.serving import Requests
 
     for name in ("workload", "hw"):
         if not getattr(args, name):
@@ -162,9 +164,11 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
         if args.requests:
             log = log.take(args.requests)
         log.check_context(model.positions, model.name)
-        return setup, log.requests_in_blocks(16), 0
+        return setup, log.requests(BLOCK_TOKENS), 0
     if args.prompt + args.output > model.positions:
-        raise UsageError(f"prompt + output is {args.prompt + args.output} tokens, must be at most the {model.positions} positions of {model.name}")
+        raise UsageError(
+            f"prompt + output is {args.prompt + args.output} tokens, must be at most the {model.positions} positions of {model.name}"
+        )
     count = args.requests or (10 * args.concurrency if args.concurrency else 1000)
     prompt = uniform_lengths(args.prompt, args.length_ratio, count, args.seed + 1)
     output = uniform_lengths(args.output, args.length_ratio, count, args.seed + 2)
@@ -187,8 +191,9 @@ def _show(answer: dict[str, Any]) -> None:
         value = answer[key]
         print(f"{title:15} mean {value['mean']:.4g}  p50 {value['p50']:.4g}  p95 {value['p95']:.4g}  p99 {value['p99']:.4g} {unit}")
     print(
-        f"{answer['requests']} requests in {answer['makespan_s']:.4g} s on {answer['chips']} chips: {answer['requests_per_s']:.4g} a second, "
-        f"{answer['goodput_per_s']:.4g} within the limits, chips busy {100 * answer['utilisation']:.3g} % of the time"
+        f"{answer['requests']} requests in {answer['makespan_s']:.4g} s on {answer['chips']} chips: "
+        f"{answer['requests_per_s']:.4g} a second, {answer['goodput_per_s']:.4g} within the limits, "
+        f"chips busy {100 * answer['utilisation']:.3g} % of the time"
     )
     if answer["preemptions"]:
         print(f"{answer['preemptions']} times a request gave way for want of cache")

@@ -7,9 +7,10 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 
+from dse_kernels.serving import Policy
+
 from dse.errors import unknown_name
 from dse.serving.steps import Overheads
-from dse_kernels.serving import Policy
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ class EngineTraits:
         if not self.chunked:
             budget = max(budget, longest_prompt + max_sequences * query_tokens)
         poll = self.poll_low if 0 < concurrency < 16 else self.poll_high
-        return Policy(
-            budget, max_sequences, self.chunked, self.mixed, self.reserve, poll, blocks, block_tokens, prefix_cache, query_tokens
-        )
+        return Policy(budget, max_sequences, self.chunked, self.mixed, self.reserve, poll, blocks, block_tokens, prefix_cache, query_tokens)
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
 | format | file | columns or keys |
 |---|---|---|
-| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session (turns of one conversation: each prompt begins with the turns before it), prefix and prefix_tokens (a beginning that requests share) |
+| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session, prefix, prefix_tokens |
 | azure | .csv | TIMESTAMP (date and time), ContextTokens, GeneratedTokens |
 | burstgpt | .csv | Timestamp [s], Request tokens, Response tokens; optional Session ID |
 | mooncake | .jsonl | timestamp [ms], input_length, output_length, hash_ids (names of blocks of 512 tokens of the prompt) |
 
-A file is known by its columns. Azure: Patel et al., ISCA 2024 (CC-BY); BurstGPT: arXiv 2401.17644; Mooncake: arXiv 2407.00079.
+In our own format requests of one ``session`` are turns of a conversation, each prompt beginning with the turns before it, and
+``prefix`` names a beginning of ``prefix_tokens`` tokens that requests share. A file is known by its columns.
+Azure: Patel et al., ISCA 2024 (CC-BY); BurstGPT: arXiv 2401.17644; Mooncake: arXiv 2407.00079.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels.serving import Requests
 
 from dse.errors import DseError
-from dse_kernels.serving import Requests
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -69,9 +71,17 @@ class RequestLog:
         span = float(self.arrival_s[-1] - self.arrival_s[0]) if len(self) else 0.0
         return (len(self) - 1) / span if span > 0 else 0.0
 
-    def requests(self) -> Requests:
-        """What the engine takes."""
-        return Requests(self.arrival_s, self.prompt, self.output, session=self.session, blocks=self.blocks)
+    def requests(self, block_tokens: int) -> Requests:
+        """What an engine with blocks of so many tokens takes; a longer named block is cut into pieces with names of their own."""
+        offsets, names = self.blocks
+        pieces, rest = divmod(self.block_tokens, block_tokens)
+        if rest:
+            raise DseError(f"block_tokens is {block_tokens}, must divide the log's blocks of {self.block_tokens} tokens")
+        if pieces > 1:
+            with np.errstate(over="ignore"):
+                names = (names[:, None] * np.int64(pieces) + np.arange(pieces)).ravel()
+            offsets = offsets * pieces
+        return Requests(self.arrival_s, self.prompt, self.output, session=self.session, blocks=(offsets, names))
 
     def take(self, count: int) -> RequestLog:
         """The first ``count`` requests."""
@@ -177,7 +187,9 @@ def _finish(
     for i in np.flatnonzero(t < 0)[:1]:
         raise DseError(f"{where}, line {lines[i]}: arrival is {t[i]:g} s, must be at least 0")
     for i in np.flatnonzero(np.diff(t) < 0)[:1]:
-        raise DseError(f"{where}, line {lines[i + 1]}: arrival {t[i + 1]:g} s is before the line above ({t[i]:g} s), must be sorted by time")
+        raise DseError(
+            f"{where}, line {lines[i + 1]}: arrival {t[i + 1]:g} s is before the line above ({t[i]:g} s), must be sorted by time"
+        )
     for name, column in (("prompt", prompt), ("output", output)):
         values = np.array(column)
         for i in np.flatnonzero((values < 1) | (values > MAX_TOKENS))[:1]:
@@ -238,7 +250,9 @@ def _azure(rows: Iterator[Row], where: str) -> RequestLog:
             head, dot, tail = text.partition(".")
             moment = datetime.fromisoformat(head + dot + tail[:6].ljust(6, "0") if dot and "+" not in tail else text)
         except ValueError:
-            raise DseError(f"{where}, line {line}: TIMESTAMP is {text[:40]!r}, must be a date and time like 2023-11-16 18:15:46.68") from None
+            raise DseError(
+                f"{where}, line {line}: TIMESTAMP is {text[:40]!r}, must be a date and time like 2023-11-16 18:15:46.68"
+            ) from None
         lines.append(line)
         times.append((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds())
         prompt.append(_number(row["ContextTokens"], "ContextTokens", where, line, whole=True))
@@ -282,7 +296,7 @@ def _mooncake(text: str, where: str) -> RequestLog:
         prompt.append(_number(row["input_length"], "input_length", where, line, whole=True))
         output.append(_number(row["output_length"], "output_length", where, line, whole=True))
         ids = row.get("hash_ids", [])
-        if not isinstance(ids, list) or not all(isinstance(x, int) and not isinstance(x, bool) and abs(x) < 2**62 for x in ids):
+        if not isinstance(ids, list) or not all(isinstance(x, int) and not isinstance(x, bool) and abs(x) < 2**52 for x in ids):
             raise DseError(f"{where}, line {line}: hash_ids is {str(ids)[:40]!r}, must be a list of whole numbers")
         # The last name may stand for a block that the prompt fills in part: it is not shared.
         blocks.append(ids[: int(prompt[-1]) // MOONCAKE_BLOCK])

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dse_kernels.serving import Requests
 
 from dse.errors import DseError, unknown_name
 from dse.serving import sheet as sheets
 from dse.serving.simulation import Setup, run, uniform_lengths
 from dse.serving.steps import Parallelism
-from dse_kernels.serving import Requests
 
 NEEDED = ("backend", "model_path", "system", "precision", "mode", "isl", "osl")
 ADDED = ("ttft_ms", "tpot_ms", "note")
@@ -148,7 +148,13 @@ def run_of(row: Mapping[str, str]) -> Run:
     source = row.get("silicon_data_source", "")
     prompt, output = _whole(row, "isl"), _whole(row, "osl")
     notes: list[str] = []
-    common: dict[str, Any] = {"model": model, "hw": hw, "engine": row["backend"].strip().lower(), "weight_bits": bits, "kv_bits": kv if bits < 16 else 16}
+    common: dict[str, Any] = {
+        "model": model,
+        "hw": hw,
+        "engine": row["backend"].strip().lower(),
+        "weight_bits": bits,
+        "kv_bits": kv if bits < 16 else 16,
+    }
     if Path(model).stem in STAND_INS:
         notes.append("the model is a stand-in")
     if row["mode"].strip() == "disagg":
@@ -198,7 +204,7 @@ def _system(name: str) -> str:
 
 def _whole(row: Mapping[str, str], column: str, missing: int = 0) -> int:
     text = row.get(column, "").strip()
-    if not text or text.lower() == "nan":
+    if not text or text.lower() == "nan" or (missing and text in ("0", "0.0")):
         if missing:
             return missing
         raise DseError(f"{column} is empty, must be a whole number from 1")

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels.serving import Cluster, Outcome, Policy, Requests, StepTable, simulate
 
 from dse.errors import DseError, UsageError
 from dse.serving.engines import EngineTraits, engine, overheads
 from dse.serving.model import ServedModel, served_model
 from dse.serving.sheet import Sheet, sheet
 from dse.serving.steps import Parallelism, Precision, StepModel
-from dse_kernels.serving import Cluster, Outcome, Policy, Requests, StepTable, simulate
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 BLOCK_TOKENS = 16
-MEMORY_SHARE = 0.88  # of a chip's memory that an engine may fill
+MEMORY_SHARE = 0.9  # of a chip's memory that an engine may fill (the default of vLLM and TensorRT-LLM)
 RESERVED_BYTES = 3e9  # graphs, workspaces and activations beside weights and cache
 SPECULATION_SEED = 977
 SECONDS_PER_YEAR = 365.25 * 86400
@@ -112,7 +112,14 @@ class Setup:
         """The step model of a rank."""
         traits = engine(self.engine)
         return StepModel(
-            served_model(self.model), sheet(self.hw), parallel, self.precision(), overheads(), traits.layer_s, traits.step_s, traits.sequence_s
+            served_model(self.model),
+            sheet(self.hw),
+            parallel,
+            self.precision(),
+            overheads(),
+            traits.layer_s,
+            traits.step_s,
+            traits.sequence_s,
         )
 
 

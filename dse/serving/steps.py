@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels.serving import StepTable
 
 from dse.serving.model import Attention, ServedModel
 from dse.serving.sheet import Sheet
-from dse_kernels.serving import StepTable
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -127,7 +127,12 @@ class StepModel:
 
     def cache_bytes_per_token(self) -> float:
         """Bytes that a token adds to the cache of one chip, windows aside."""
-        return sum(a.layers * a.cache_elements / self._cache_split(a) for a in self.model.attention) * self.precision.kv_bits / 8 / self.parallel.pp
+        return (
+            sum(a.layers * a.cache_elements / self._cache_split(a) for a in self.model.attention)
+            * self.precision.kv_bits
+            / 8
+            / self.parallel.pp
+        )
 
     def cache_tokens(self, memory_share: float, reserve_bytes: float) -> int:
         """Tokens whose keys and values fit beside the weights in ``memory_share`` of a chip's memory, 0 if none do.
@@ -145,7 +150,14 @@ class StepModel:
     # ---- time ----
 
     def _kernel(
-        self, weights: FloatArray | float, bits: int, flops: FloatArray | float, share: float, rows: FloatArray, half: float, slower: float = 1.0
+        self,
+        weights: FloatArray | float,
+        bits: int,
+        flops: FloatArray | float,
+        share: float,
+        rows: FloatArray,
+        half: float,
+        slower: float = 1.0,
     ) -> FloatArray:
         """mix(bytes / bandwidth, FLOP / (rate rows / (rows + half))) of weights of so many bits; ``share`` of the peak rate."""
         moved = np.asarray(weights) * (bits + (SCALE_BITS if bits <= 4 else 0.0)) / 8
@@ -194,6 +206,7 @@ class StepModel:
         """Two all-reduces a layer over the tensor-parallel group, dispatch and combine over the ranks of the mixture."""
         o, p, m = self.overheads, self.parallel, self.model
         total = np.zeros_like(t)
+
         def all_reduce(group: int) -> FloatArray:
             hops = 2 * (group - 1)
             moved = hops / group * t * m.hidden * ACTIVATION_BYTES
@@ -270,7 +283,7 @@ class StepModel:
             used = active_experts(t * p.dp, x.experts, x.top_k, self.overheads.expert_skew)
             moved = moved + used * each * bits.expert_bits / 8
             flops = flops + 2 * each * t * p.dp * x.top_k * self._flop_energy_bits(bits.expert_bits)
-        return self._joules(seconds, moved, flops)
+        return self._joules(seconds, np.asarray(moved, dtype=np.float64), np.asarray(flops, dtype=np.float64))
 
     def decode_joules(self, sequences: FloatArray, keys: FloatArray, seconds: FloatArray) -> FloatArray:
         """Energy of `decode` [J]."""

@@ -110,7 +110,12 @@ class Requests:
         n = len(self.prompt)
         set_ = object.__setattr__
         set_(self, "arrival_s", np.ascontiguousarray(self.arrival_s, dtype=np.float64))
-        for name, empty in (("prompt", None), ("output", None), ("decode_steps", np.maximum(self.output - 1, 0)), ("session", np.full(n, -1))):
+        for name, empty in (
+            ("prompt", None),
+            ("output", None),
+            ("decode_steps", np.maximum(self.output - 1, 0)),
+            ("session", np.full(n, -1)),
+        ):
             value = getattr(self, name)
             set_(self, name, np.ascontiguousarray(value if len(value) or empty is None else empty, dtype=np.int64))
         set_(self, "gap_s", np.ascontiguousarray(self.gap_s if len(self.gap_s) else np.zeros(n), dtype=np.float64))

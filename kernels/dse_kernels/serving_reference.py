@@ -118,7 +118,10 @@ def simulate_reference(requests: Requests, cluster: Cluster, *, concurrency: int
     workers = [_Worker(cluster.policy, cluster.table, "prefill" if apart else "both") for _ in range(cluster.workers)]
     for _ in range(cluster.decode_workers):
         workers.append(_Worker(cluster.decode_policy or cluster.policy, cluster.decode_table or cluster.table, "decode"))
-    parents = [set(requests.parent_lists[1][a:b].tolist()) for a, b in zip(requests.parent_lists[0][:-1], requests.parent_lists[0][1:], strict=True)]
+    parents = [
+        set(requests.parent_lists[1][a:b].tolist())
+        for a, b in zip(requests.parent_lists[0][:-1], requests.parent_lists[0][1:], strict=True)
+    ]
     names = [requests.block_lists[1][a:b].tolist() for a, b in zip(requests.block_lists[0][:-1], requests.block_lists[0][1:], strict=True)]
     children: list[list[int]] = [[] for _ in range(n)]
     for i, own in enumerate(parents):
@@ -322,6 +325,7 @@ def simulate_reference(requests: Requests, cluster: Cluster, *, concurrency: int
                 plan(w, now)
     return Outcome(
         arrival, start, first, last, np.zeros(n), cached, preemptions, worker_of,
-        np.array([w.busy_s for w in workers]), np.array([w.peak for w in workers]), np.array([w.evicted for w in workers]), np.zeros((0, 6)),
+        np.array([w.busy_s for w in workers]), np.array([w.peak for w in workers]), np.array([w.evicted for w in workers]),
+        np.zeros((0, 6)),
         counts["steps"], events, counts["prefill"], counts["decode"], counts["resumed"],
     )  # fmt: skip
