@@ -231,14 +231,14 @@ class Collector:
 
     def product(
         self, name: str, m: int, n: int, k: int, first: Value, second: Value, *, batch: int = 1, groups: int = 1,
-        kind: Kind = Kind.GEMM, input_elements: int = 0, repeat: int = 1, copies: int = 0,
+        kind: Kind = Kind.GEMM, repeat: int = 1, copies: int = 0, **fields: Any,
     ) -> Operation:  # fmt: skip
-        """A product row; the second operand is a weight if it depends on no input."""
+        """A product row; the second operand is a weight if it depends on no input. ``fields``: further ones of `Operation`."""
         return Operation(
             name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, component=component_of(name),
             second_is_weight=second.constant, input_bits=first.bits or self.activation_bits,
             weight_bits=second.bits or (self.weight_bits if second.constant else self.activation_bits),
-            output_bits=self.activation_bits, input_elements=input_elements, copies=copies,
+            output_bits=self.activation_bits, copies=copies, **fields,
         )  # fmt: skip
 
     def matrix(self, name: str, m: int, n: int, k: int, first: Value, second: Value, batch: int = 1) -> list[Operation]:
