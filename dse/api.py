@@ -7,24 +7,21 @@ study.plot()            # a Plotly figure
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dse.analysis import importance as analysis
-from dse.errors import DseError, UsageError, unknown_name
+from dse.errors import DseError, UsageError
 from dse.evaluation import robustness
-from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
+from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.one_design import context, describe_design, evaluate
+from dse.evaluation.words import make_problem
 from dse.fronts.pareto import Front
-from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.metrics import METRICS
-from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.problem import DEFAULT_SPACE, Problem
-from dse.quality.surrogate import for_workload as surrogate_for
+from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
 from dse.searches import large_space, shards
@@ -34,101 +31,19 @@ from dse.searches.measured import run as run_learnt
 from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
-from dse.spaces.hardware import load_path_or_name
 from dse.spaces.sizes import Sizes
-from dse.storage.run_folder import describe_front, support_name
+from dse.storage.run_folder import describe_front
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
 from dse.strategies.registry import name_of
 from dse.version import __version__
-from hw_models import spaces as templates
 from workloads import library
 from workloads.family import Family
 
-__all__ = ["evaluate", "load", "make_problem", "resume", "search"]
+__all__ = ["describe_design", "evaluate", "load", "make_problem", "refine", "resume", "search"]
 
 # `say(stage, done, total, note)`: stages are "mappings" (unit costs) and "designs" (the sweep).
 Say = Callable[[str, int, int, str], None]
-
-
-def make_problem(
-    workload: str | Family,
-    objective: str | Iterable[str] = "carbon",
-    *,
-    hw: str | templates.Template = "edge22",
-    hardware_profile: str | None = None,
-    space: str = DEFAULT_SPACE,
-    constraints: Iterable[str | Constraint] = (),
-    no_constraint: Iterable[str] = (),
-    default_constraints: bool = True,
-    fixed: Mapping[str, int] | None = None,
-    vary: Mapping[str, Sequence[Any]] | None = None,
-    allow_unsupported: bool = False,
-    criterion: str = "edp",
-    deployment: Deployment | None = None,
-    bind: Mapping[str, int] | None = None,
-    strict: bool = False,
-) -> Problem:
-    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`."""
-    # Objects are known by a name from here on, for a problem is plain data.
-    workload = library.register(workload) if isinstance(workload, Family) else workload
-    hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
-    given = [objective] if isinstance(objective, str) else list(objective)
-    objectives, preset = parse_objectives(given)
-    parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
-    hardware_toml = None
-    path = Path(hw)
-    if path.suffix == ".toml" or path.is_file():
-        hardware_toml = _read_text("hw", path)
-    hardware = load_path_or_name(hw, profile=hardware_profile)
-    defaults = hardware.default_constraints if default_constraints else ()
-    file_hash = file_sha256(workload)
-    _check_varied(vary or {})
-    family = library.load(workload, bind=bind or None, strict=strict)
-    objectives = _without_quality(objectives, preset, family)
-    known_spaces = family.spaces
-    if space not in known_spaces:
-        raise unknown_name("space", space, known_spaces)
-    return Problem(
-        workload=str(Path(workload).absolute()) if file_hash else workload,
-        workload_sha256=file_hash,
-        bind=dict(bind or {}),
-        strict=strict,
-        hardware=hw if hardware_toml is None else path.name,
-        hardware_toml=hardware_toml,
-        hardware_profile=hardware_profile,
-        objectives=objectives,
-        preset=preset.name if preset else None,
-        constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(carbon_profile=hardware.default_carbon_profile),
-        space=space,
-        fixed=dict(fixed or {}),
-        vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
-        fixed_model=bool(preset and preset.fixed_model),
-        # That tool's space varies knobs that no published table of the setting varies.
-        allow_unsupported=allow_unsupported or space == "catransformers",
-        criterion=criterion,
-    )
-
-
-def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
-    """Values of deployment knobs must be of their kind and make sense one by one."""
-    for name, chosen in vary.items():
-        kind = VARIABLE.get(name)
-        for value in chosen:
-            if kind is float and (isinstance(value, str) or not value > 0):
-                raise UsageError(f"vary {name} has the value {value!r}; a positive number is needed")
-        if len(set(chosen)) != len(chosen):
-            raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
-
-
-def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family) -> tuple[Objective, ...]:
-    """A preset's objectives, less quality where the workload is one model: it is the same for every design then."""
-    own = family.model_grid(DEFAULT_SPACE)
-    single = len(next(iter(own.values()), (0,))) == 1
-    if preset is None or not single or surrogate_for(family.name) is not None:
-        return objectives
-    return tuple(objective for objective in objectives if objective.metric != "quality")
 
 
 def search(
@@ -223,100 +138,6 @@ def refine(path: str | Path, **options: Any) -> Run:
     record, evaluation = refine_run(path, **options)
     write_files(record, evaluation)
     return Run.of(record)
-
-
-def evaluate(
-    workload: str,
-    hw: str = "edge22",
-    *,
-    fixed: Mapping[str, int] | None = None,
-    deployment: Deployment | None = None,
-    criterion: str = "edp",
-    hardware_profile: str | None = None,
-    allow_unsupported: bool = False,
-    bind: Mapping[str, int] | None = None,
-    strict: bool = False,
-) -> dict[str, Any]:
-    """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
-
-    Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
-    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same.
-    """
-    problem = make_problem(
-        workload,
-        "hardware",
-        hw=hw,
-        hardware_profile=hardware_profile,
-        fixed=fixed,
-        allow_unsupported=True,
-        criterion=criterion,
-        deployment=deployment,
-        bind=bind,
-        strict=strict,
-    )
-    chosen = {**load_hardware(problem).defaults, **problem.fixed}
-    evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
-    return describe_design(evaluation, allow_unsupported=allow_unsupported)
-
-
-def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
-    """The answer of :func:`evaluate` for an evaluation of one model on one hardware point."""
-    from dse.quality import surrogate as quality
-
-    block = evaluation.block(0, 1)
-    design = evaluation.space.design(0, 0)
-    if not block.mappable().all():
-        raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger buffers would do")
-    names = [name for name in METRICS if not name.startswith("quality")]
-    answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
-    answer["design"] = design
-    answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
-    answer["infeasible_reasons"] = _reasons(answer)
-    support = support_name(evaluation, 0)
-    answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
-    if evaluation.quality is None or evaluation.surrogate is None:
-        answer["quality_reason"] = f"workload {evaluation.problem.workload!r} has no quality surrogate"
-    else:
-        surrogate = evaluation.surrogate
-        answer["quality_label"] = surrogate.label
-        if support == quality.SUPPORT[quality.EXTRAPOLATED]:
-            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
-        if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
-            answer["quality"] = float(evaluation.quality.mean[0])
-            answer["quality_se"] = float(evaluation.quality.standard_error[0])
-    answer["components"] = evaluation.breakdown(0, 0)
-    answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
-    answer |= context(evaluation)
-    return answer
-
-
-def _reasons(answer: Mapping[str, Any]) -> list[str]:
-    """Why a design cannot serve at all, whatever a search would constrain: it does not fit, or it is too slow."""
-    reasons = []
-    if answer["dram_fill"] > 1.0:
-        reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
-    if answer["utilisation"] > 1.0:
-        reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
-    return reasons
-
-
-def context(evaluation: Evaluation) -> dict[str, Any]:
-    """What is common to all designs of an evaluation: deployment, sources, what is not modelled, the surrogate."""
-    return {
-        "deployment": evaluation.deployment.to_dict(),
-        "criterion": evaluation.problem.criterion,
-        "hardware_profile": evaluation.problem.hardware_profile,
-        "sources": sources(evaluation),
-        "not_modelled": list(evaluation.hardware_space.not_modelled),
-        "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,
-    }
-
-
-def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
-    factors = evaluation.points.sources
-    hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    return [*json.loads(json.dumps(factors, default=str)), hardware_source]
 
 
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:
@@ -465,15 +286,6 @@ def _new_folder(out: str | Path | None, problem: Problem) -> Path:
     if not os.access(folder, os.W_OK):
         raise DseError(f"out {folder} cannot be written: permission denied")
     return folder
-
-
-def _read_text(field: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DseError(f"{field} {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DseError(f"{field} {path} is not a text file: byte {error.start} is not UTF-8") from error
 
 
 def _objective_text(problem: Problem) -> str | list[str]:

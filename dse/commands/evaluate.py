@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
         return _gemms(args) if args.gemms else _designs(args)
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
-    from dse import api
+    from dse.evaluation.one_design import evaluate
     from dse.reports import console as show
 
-    answer = api.evaluate(
+    answer = evaluate(
         options.workload_of(args),
         args.hw,
         fixed=options.knobs_of(args),
@@ -65,10 +65,10 @@ def _gemms(args: argparse.Namespace) -> int:
 
 
 def _designs(args: argparse.Namespace) -> int:
-    from dse import api
     from dse.evaluation.design_list import evaluate_designs
+    from dse.evaluation.words import make_problem
 
-    problem = api.make_problem(
+    problem = make_problem(
         options.workload_of(args),
         "hardware",
         hw=args.hw,

@@ -19,10 +19,10 @@ import numpy as np
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.one_design import support_name
 from dse.fronts.pareto import Front, rounded
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
-from dse.quality.surrogate import SUPPORT
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
 
@@ -120,11 +120,6 @@ def distinct(designs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def equals(designs: list[dict[str, Any]]) -> dict[int, int]:
     """{design: how many further ones equal it}."""
     return Counter(design["equal_to"] for design in designs if design.get("equal_to") is not None)
-
-
-def support_name(evaluation: Evaluation, model: int) -> str | None:
-    """What supports the quality of a model: published, interpolated, extrapolated, or None without a surrogate."""
-    return None if evaluation.quality is None else SUPPORT[int(evaluation.quality.support[model])]
 
 
 def csv_text(run: RunRecord) -> str:

@@ -1,0 +1,113 @@
+"""One design, costed: every metric, the breakdown with the bound of each part, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dse.errors import DseError
+from dse.evaluation.evaluation import Evaluation, load_hardware
+from dse.evaluation.words import make_problem
+from dse.problem.deployment import Deployment
+from dse.problem.metrics import METRICS
+from dse.quality import surrogate as quality
+from dse.quality.surrogate import SUPPORT
+
+
+def evaluate(
+    workload: str,
+    hw: str = "edge22",
+    *,
+    fixed: Mapping[str, int] | None = None,
+    deployment: Deployment | None = None,
+    criterion: str = "edp",
+    hardware_profile: str | None = None,
+    allow_unsupported: bool = False,
+    bind: Mapping[str, int] | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
+
+    Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
+    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same.
+    """
+    problem = make_problem(
+        workload,
+        "hardware",
+        hw=hw,
+        hardware_profile=hardware_profile,
+        fixed=fixed,
+        allow_unsupported=True,
+        criterion=criterion,
+        deployment=deployment,
+        bind=bind,
+        strict=strict,
+    )
+    chosen = {**load_hardware(problem).defaults, **problem.fixed}
+    evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
+    return describe_design(evaluation, allow_unsupported=allow_unsupported)
+
+
+def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
+    """The answer of :func:`evaluate` for an evaluation of one model on one hardware point."""
+    block = evaluation.block(0, 1)
+    design = evaluation.space.design(0, 0)
+    if not block.mappable().all():
+        raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger buffers would do")
+    names = [name for name in METRICS if not name.startswith("quality")]
+    answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
+    answer["design"] = design
+    answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
+    answer["infeasible_reasons"] = _reasons(answer)
+    support = support_name(evaluation, 0)
+    answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
+    if evaluation.quality is None or evaluation.surrogate is None:
+        answer["quality_reason"] = f"workload {evaluation.problem.workload!r} has no quality surrogate"
+    else:
+        surrogate = evaluation.surrogate
+        answer["quality_label"] = surrogate.label
+        if support == quality.SUPPORT[quality.EXTRAPOLATED]:
+            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
+        if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
+            answer["quality"] = float(evaluation.quality.mean[0])
+            answer["quality_se"] = float(evaluation.quality.standard_error[0])
+    answer["components"] = evaluation.breakdown(0, 0)
+    answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
+    answer |= context(evaluation)
+    return answer
+
+
+def _reasons(answer: Mapping[str, Any]) -> list[str]:
+    """Why a design cannot serve at all, whatever a search would constrain: it does not fit, or it is too slow."""
+    reasons = []
+    if answer["dram_fill"] > 1.0:
+        reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
+    if answer["utilisation"] > 1.0:
+        reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
+    return reasons
+
+
+def context(evaluation: Evaluation) -> dict[str, Any]:
+    """What is common to all designs of an evaluation: deployment, sources, what is not modelled, the surrogate."""
+    return {
+        "deployment": evaluation.deployment.to_dict(),
+        "criterion": evaluation.problem.criterion,
+        "hardware_profile": evaluation.problem.hardware_profile,
+        "sources": sources(evaluation),
+        "not_modelled": list(evaluation.hardware_space.not_modelled),
+        "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,
+    }
+
+
+def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
+    factors = evaluation.points.sources
+    hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
+    return [*json.loads(json.dumps(factors, default=str)), hardware_source]
+
+
+def support_name(evaluation: Evaluation, model: int) -> str | None:
+    """What supports the quality of a model: published, interpolated, extrapolated, or None without a surrogate."""
+    return None if evaluation.quality is None else SUPPORT[int(evaluation.quality.support[model])]
