@@ -368,7 +368,9 @@ def test_where_nothing_is_feasible_the_bounds_that_failed_are_told(tmp_path: Pat
         lambda: dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=6, threads=1),
         lambda: dse.api.resume(tmp_path / "run", threads=1),
     ):
-        with pytest.raises(DseError, match=r"none of the 6 evaluated designs is feasible: utilisation<=1.0 fails at 100.0% of them"):
+        with pytest.raises(
+            DseError, match=r"none of the 6 evaluated designs is feasible: service_utilisation<=1.0 fails at 100.0% of them"
+        ):
             search()
 
 
@@ -399,7 +401,7 @@ def test_bounds_that_designs_break_are_counted(tmp_path: Path) -> None:
     busy = replace(problem(), deployment=Deployment(carbon_profile="default", rate_per_s=2000.0))
     run = dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=40, threads=1)
     assert 0 < run.summary.feasible < 40
-    assert run.summary.reasons["utilisation<=1.0"] == 40 - run.summary.feasible
+    assert run.summary.reasons["service_utilisation<=1.0"] == 40 - run.summary.feasible
     assert "Nothing was asked" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 

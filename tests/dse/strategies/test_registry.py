@@ -58,7 +58,6 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def entry_points(own_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("deepest-installed", "own_search:DeepestFirst", "dse.strategies")
     monkeypatch.setattr(extensions, "_entry_points", lambda group: {point.name: point} if group == "dse.strategies" else {})
-    return
 
 
 def _search(tmp_path: Path, own_module: Any, strategy: Any) -> Any:
