@@ -25,7 +25,7 @@ from dse.searches.plan import LARGE_BUDGET, LargeSettings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.trials import Trial, TrialStore
-from dse.strategies import make
+from dse.strategies import make, registry
 from dse.strategies.amoo.screened import Correction, ScreenedAmoo, spread
 from dse.strategies.protocol import Wait, simulate
 from dse.strategies.registry import large_names
@@ -261,8 +261,8 @@ def test_auto_takes_what_is_installed(
     view: large.LargeView, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], chosen: str
 ) -> None:
     pytest.importorskip("pymoo")
-    real = large.find_spec
-    monkeypatch.setattr(large, "find_spec", lambda name: None if name in missing else real(name))
+    real = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in missing else real(name))
     strategy, why = large.strategy_of(view, "auto")
     assert strategy.name == chosen
     assert "needs the package torch" in why
