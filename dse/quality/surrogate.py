@@ -18,6 +18,7 @@ root-mean-square error of the fit.
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -25,27 +26,33 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from dse.quality.music import MusicQuality, music_quality
+from dse.quality.support import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
+
+__all__ = [
+    "EXTRAPOLATED",
+    "INTERPOLATED",
+    "KNOBS",
+    "MEASURED",
+    "PUBLISHED",
+    "SUPPORT",
+    "BertMnliSurrogate",
+    "PublishedModel",
+    "Quality",
+    "bert_mnli",
+    "for_workload",
+]
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Knobs of a model that a surrogate is asked with.
+# Knobs of a model that the surrogate is asked with.
 KNOBS = ("layers", "hidden", "ffn", "heads")
-SUPPORT = ("published", "interpolated", "extrapolated", "measured")
-PUBLISHED, INTERPOLATED, EXTRAPOLATED, MEASURED = range(4)
 
 _HEAD_DIM = 64
 _FFN_RATIO = 4
 # Slack of the hull test, in units of log2: the published points lie on its edge and must count as inside.
 _HULL_SLACK = 1e-9
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Quality of n models: mean and standard error in percent (n,), support as codes into ``SUPPORT`` (n,)."""
-
-    mean: FloatArray
-    standard_error: FloatArray
-    support: IntArray
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class BertMnliSurrogate:
     label = "MNLI-matched accuracy [%], surrogate"
     unit = "%"
     unsupported_knobs = ("heads", "ffn")
+    knobs = KNOBS
+    standard_error_kind = "leave-one-out"
 
     def predict(self, *, layers: IntArray, hidden: IntArray, ffn: IntArray, heads: IntArray) -> Quality:
         """Accuracy of models given as integer arrays of one shape (n,); extrapolated ones are marked, not refused."""
@@ -174,10 +183,14 @@ def bert_mnli() -> BertMnliSurrogate:
     return BertMnliSurrogate(points, (a, b, c), standard_error)
 
 
-# Which surrogate speaks for which workload.
-_BY_WORKLOAD = {"bert-base": bert_mnli}
+# What speaks for the quality of which workload.
+_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MusicQuality]] = {
+    "bert-base": bert_mnli,
+    "music": lambda: music_quality(several_tracks=True),
+    "music-single": lambda: music_quality(several_tracks=False),
+}
 
 
-def for_workload(name: str) -> BertMnliSurrogate | None:
-    """The surrogate of a workload (by its full name), or None where nothing published supports one."""
+def for_workload(name: str) -> BertMnliSurrogate | MusicQuality | None:
+    """What speaks for the quality of a workload (by its full name), or None where no figure supports one."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None

@@ -1,7 +1,7 @@
 """Decode attention inside a model of torch: a custom operator that compiles and exports, and a module with a free head map.
 
-The operator calls :func:`dse_kernels.attention.decode` (forward only, CPU): training goes through ``forward`` of the module, decoding through
-``step`` with its cache.
+The operator calls :func:`dse_kernels.attention.decode` (forward only, CPU): training goes through ``forward`` of the module, decoding
+through ``step`` with its cache.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def _(q: Tensor, k: Tensor, v: Tensor, kv_of_head: Tensor, lengths: Tensor, scal
 class SharedHeadAttention(nn.Module):
     """Causal self-attention whose query heads read KV heads through ``kv_of_head``; no positions, no biases.
 
-    ``forward`` (rows, tokens, width) -> same, over whole sequences, by torch's own attention with heads repeated. ``step`` (rows, width) -> same:
-    one token a row with the cache of :meth:`empty_cache`, by the decode kernel. ValueError for a map that names no head for a KV head.
+    ``forward`` (rows, tokens, width) -> same, over whole sequences, by torch's own attention with heads repeated. ``step`` (rows, width)
+    -> same: one token a row with the cache of :meth:`empty_cache`,
+    by the decode kernel. ValueError for a map that names no head for a KV head.
     """
 
     def __init__(self, width: int, head_dim: int, kv_of_head: Sequence[int]) -> None:

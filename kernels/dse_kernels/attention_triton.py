@@ -1,7 +1,7 @@
 """Decode attention in Triton: plain, paged and shared-prefix decode for a GPU, any head map; one kernel and one merge.
 
-A *group* is a set of queries that read the same KV head of the same cache row: the query heads of one KV head of a row, or, for a shared prefix,
-those of all rows. A program takes one group and one split of its tokens and writes (acc / l, log2-sum) of them; the splits, and the
+A *group* is a set of queries that read the same KV head of the same cache row: the query heads of one KV head of a row, or, for a shared
+prefix, those of all rows. A program takes one group and one split of its tokens and writes (acc / l, log2-sum) of them; the splits, and the
 prefix and the rest, are merged by their log-sums. With ``TRITON_INTERPRET=1`` in the environment before this module is
 imported it runs on CPU tensors, slowly: that is how it is tested without a GPU. Definitions: :mod:`dse_kernels.attention_reference`.
 """
