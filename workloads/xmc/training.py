@@ -160,15 +160,16 @@ def _fit(
     except ImportError:
         raise XmcError(f"scikit-learn is needed for training: {REMEDY}") from None
     _liblinear.set_verbosity_wrap(0)
+    one_class = bool(positive.all())  # then liblinear knows a single label, the first
     raw, _ = _liblinear.train_wrap(
         X,
-        positive.astype(np.float64),
+        np.zeros(positive.size) if one_class else positive.astype(np.float64),
         True,  # sparse
         1,  # L2R_L2LOSS_SVC_DUAL
         settings.tolerance,
         settings.bias or -1.0,
         settings.penalty,
-        np.ones(2),
+        np.ones(1 if one_class else 2),
         settings.iterations,
         settings.seed,
         0.1,  # of support vector regression alone
