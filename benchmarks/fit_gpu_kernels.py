@@ -176,8 +176,9 @@ def communication(found: Found) -> None:
 
 def rows_of_vidur(found: Found) -> tuple[Any, str]:
     """Norms and elementwise kernels: one set for all, fitted on vidur's llama2-7b kernels of an A100."""
-    from hw_models.costs.gpu_kernels.rows import row_kernel_times
     from hw_models.validation_devices import vidur_rows
+
+    from hw_models.costs.gpu_kernels.rows import row_kernel_times
 
     moved, latency = [], []
     for operator, each in (("rmsnorm", 2), ("silu_mul", 3), ("add", 3)):

@@ -17,7 +17,7 @@ from typing import Any
 
 from dse.analysis import importance as analysis
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import design_costs, robustness
+from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
 from dse.fronts.pareto import Front
 from dse.problem.deployment import VARIABLE, Deployment
@@ -28,6 +28,7 @@ from dse.quality.surrogate import for_workload as surrogate_for
 from dse.reports.run_files import write_files
 from dse.run import Run, load
 from dse.searches import large_space, shards
+from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_learnt
 from dse.searches.measured import run as run_learnt
 from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
@@ -161,7 +162,7 @@ def search(
     is feasible; what was computed stays in the study.
     """
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
-    sizes = design_costs.sizes(problem)
+    sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
     if sharded is not None:
         _check_sharded(sizes, learnt, strategy)
@@ -437,7 +438,7 @@ def large_settings(
     problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(design_costs.sizes(problem), learnt, strategy, budget)
+    return large_space.settings_for(sizes_of(problem), learnt, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> Path:

@@ -72,20 +72,28 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     print(terminal.front_table(run))
     strategy = run.context.get("strategy")
     if strategy:
-        print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
+        print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
         for sentence in proxy_sentences(run):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
     print(
-        f"{len(run)} designs on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
+        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
         f"{run.problem.criterion}"
     )
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+
+
+def _counted(run: RunRecord) -> str:
+    """How many designs a front has, and how many of them differ in their objectives."""
+    from dse.storage.run_folder import distinct
+
+    different = len(distinct(run.designs))
+    return f"{len(run)} designs" + ("" if different == len(run) else f" ({different} of them distinct)")
 
 
 def run_json(run: RunRecord) -> dict[str, Any]:
