@@ -67,14 +67,14 @@ def test_int8_and_pruning_take_less_and_beams_find_more() -> None:
 
 @pytest.mark.parametrize("objective", ["latency", "carbon"])
 def test_a_search_gives_a_front(tmp_path: Path, objective: str) -> None:
-    run = api.search(api.make_problem("xmc", objective, hardware="lookup", fixed=ENGINE), out=tmp_path / "run", threads=1)
+    run = api.search(api.make_problem("xmc", objective, hw="lookup", fixed=ENGINE), out=tmp_path / "run", threads=1)
     front = run.pareto()
     assert len(front) > 0
     assert "measured" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_recall_against_latency_is_a_front_of_models_and_machines(tmp_path: Path) -> None:
-    problem = api.make_problem("xmc", ["max:quality", "min:latency_s", "min:area_mm2"], hardware="lookup", fixed=ENGINE)
+    problem = api.make_problem("xmc", ["max:quality", "min:latency_s", "min:area_mm2"], hw="lookup", fixed=ENGINE)
     front = api.search(problem, out=tmp_path / "run", threads=1).pareto()
     assert front["quality"].nunique() > 5 and front["banks"].nunique() > 1
     best = front.sort_values("latency_s")
