@@ -26,7 +26,7 @@ def say_problem(
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
-        f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
+        f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
