@@ -15,7 +15,7 @@ from importlib import resources
 
 import numpy as np
 
-from dse.quality.support import EXTRAPOLATED, MEASURED, FloatArray, IntArray, Quality
+from dse.quality.records import EXTRAPOLATED, MEASURED, FloatArray, IntArray, Quality
 from workloads.music.family import GROUPINGS, TRACKS
 
 
@@ -64,6 +64,7 @@ class MusicQuality:
         return {
             "name": self.name,
             "label": self.label,
+            "measured": True,
             "form": "100 x nats a note of multi-head attention / nats a note, paired by seed",
             "corpus": self.corpus,
             "standard_error_percent": self.standard_error,

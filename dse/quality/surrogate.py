@@ -27,7 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.quality.music import MusicQuality, music_quality
-from dse.quality.support import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
+from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
+from dse.quality.trees import MeasuredRecall
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 __all__ = [
     "EXTRAPOLATED",
@@ -43,10 +47,7 @@ __all__ = [
     "for_workload",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-# Knobs of a model that the surrogate is asked with.
+# Knobs of a model that BERT's surrogate is asked with.
 KNOBS = ("layers", "hidden", "ffn", "heads")
 
 _HEAD_DIM = 64
@@ -79,9 +80,9 @@ class BertMnliSurrogate:
     name = "bert-mnli"
     label = "MNLI-matched accuracy [%], surrogate"
     unit = "%"
-    unsupported_knobs = ("heads", "ffn")
     knobs = KNOBS
-    standard_error_kind = "leave-one-out"
+    unsupported_knobs = ("heads", "ffn")
+    standard_error_kind = "leave-one-out root-mean-square error"
 
     def predict(self, *, layers: IntArray, hidden: IntArray, ffn: IntArray, heads: IntArray) -> Quality:
         """Accuracy of models given as integer arrays of one shape (n,); extrapolated ones are marked, not refused."""
@@ -127,7 +128,7 @@ class BertMnliSurrogate:
             "form": "a + b log2(layers) + c log2(hidden)",
             "coefficients": list(self.coefficients),
             "standard_error_percent": self.standard_error,
-            "standard_error_kind": "leave-one-out root-mean-square error",
+            "standard_error_kind": self.standard_error_kind,
             "points": [vars(point) for point in self.points],
             "unsupported_knobs": list(self.unsupported_knobs),
         }
@@ -183,14 +184,15 @@ def bert_mnli() -> BertMnliSurrogate:
     return BertMnliSurrogate(points, (a, b, c), standard_error)
 
 
-# What speaks for the quality of which workload.
-_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MusicQuality]] = {
+# Which surrogate speaks for which workload.
+_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality]] = {
     "bert-base": bert_mnli,
     "music": lambda: music_quality(several_tracks=True),
     "music-single": lambda: music_quality(several_tracks=False),
+    "xmc-wordnet": lambda: MeasuredRecall("xmc-wordnet"),
 }
 
 
-def for_workload(name: str) -> BertMnliSurrogate | MusicQuality | None:
-    """What speaks for the quality of a workload (by its full name), or None where no figure supports one."""
+def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | None:
+    """What is known of the quality of a workload's models (by its full name): a surrogate, figures measured here, or None."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None

@@ -1,4 +1,4 @@
-"""A quality: a number with an error and a statement of what supports it."""
+"""What is told of the quality of models: a number, its error, and what supports it."""
 
 from __future__ import annotations
 
