@@ -106,7 +106,7 @@ def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:
 
 
 def quality_label(context: Mapping[str, Any]) -> str:
-    """What quality is called in this run: measured by an evaluator, or else it carries the word surrogate."""
+    """What quality is called in this run: measured, or else it carries the word surrogate."""
     if isinstance(evaluator := context.get("quality_evaluator"), Mapping):
         return f"Quality measured by {evaluator.get('evaluator')}"
     surrogate = context.get("quality_surrogate")
