@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    options.tell_renamed([*args.objective, *args.constraint])
     settings = _learnt(args)
     for name in ("threads", "block_points"):
         value = getattr(args, name)

@@ -69,7 +69,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         surrogate = evaluation.surrogate
         answer["quality_label"] = surrogate.label
         if support == quality.SUPPORT[quality.EXTRAPOLATED]:
-            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
+            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in surrogate.knobs})
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])
@@ -84,7 +84,7 @@ def _reasons(answer: Mapping[str, Any]) -> list[str]:
     reasons = []
     if answer["dram_fill"] > 1.0:
         reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
-    if answer["utilisation"] > 1.0:
+    if answer["service_utilisation"] > 1.0:
         reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
     return reasons
 

@@ -41,7 +41,9 @@ def say_problem(
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = learnt is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
-        lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
+        lines.append(
+            f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points ({surrogate.standard_error_kind})"
+        )
         if problem.allow_unsupported:
             knobs = " and ".join(surrogate.unsupported_knobs)
             lines.append(
