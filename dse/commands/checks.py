@@ -18,6 +18,8 @@ EXTRAS = {
     "onnx": "workloads from ONNX files",
     "hf": "workloads from torch modules and transformers, export to ONNX",
     "export": "accelerator files of other tools (YAML), export to ONNX",
+    "measured": "a real model pruned, healed and measured (--quality measured:...)",
+    "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
     "dask": "evaluation on a Dask cluster",
     "postgres": "studies in PostgreSQL",
     "docs": "the documentation pages",
@@ -53,7 +55,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that is looked at, in the order in which it is told."""
-    return [*_basics(), *_packages(), *_programs()]
+    return [*_basics(), *_packages(), *_programs(), *_items()]
 
 
 def _basics() -> list[Finding]:
@@ -139,6 +141,17 @@ def _programs() -> list[Finding]:
             Finding("programs", names[0], "ok", place) if place else Finding("programs", names[0], "missing", f"for {purpose}", remedy)
         )
     return found
+
+
+def _items() -> list[Finding]:
+    """What `--quality measured:minilm` reads besides its package."""
+    from dse.errors import DseError
+    from dse.quality.tasks import wordnet
+
+    try:
+        return [Finding("data", "WordNet", "ok", str(wordnet.find_folder()))]
+    except DseError:
+        return [Finding("data", "WordNet", "missing", "for --quality measured:minilm", wordnet.REMEDY)]
 
 
 def _starts(program: str) -> bool:
