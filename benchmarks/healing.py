@@ -114,19 +114,24 @@ def of_weights(seeds: int) -> list[dict]:
                     healed = heal(found, teacher, recipe, **weigher)
                     cost[method] = cost.get(method, 0.0) + healed.cpu_s / count / seeds
                     loss = training.evaluate(found.model, data)[0]
-                    rows.append({"model": name, "equal": "seconds" if equal_time else "steps", "method": method, "seed": seed, "steps": count,
-                                 "cpu_s": healed.cpu_s, "cross_entropy": loss, "recovered": (cut_loss - loss) / (cut_loss - base)})  # fmt: skip
+                    row = {"model": name, "equal": "seconds" if equal_time else "steps", "method": method, "seed": seed, "steps": count}
+                    row |= {"cpu_s": healed.cpu_s, "cross_entropy": loss, "recovered": (cut_loss - loss) / (cut_loss - base)}
+                    rows.append(row)
             of_steps[name] = cost
             for method in METHODS:
-                mine = [r for r in rows if (r["model"], r["equal"], r["method"]) == (name, rows[-1]["equal"], method)]
-                paired = [r["recovered"] - e["recovered"] for r, e in zip(mine, [r for r in rows if (r["model"], r["equal"], r["method"])
-                          == (name, rows[-1]["equal"], "equal")], strict=True)]  # fmt: skip
-                spread = statistics.stdev(paired) / len(paired) ** 0.5 if len(paired) > 1 else float("nan")
-                print(f"{name:<8} equal {rows[-1]['equal']:<8} {method:<17} {mine[0]['steps']:>3} steps {np.mean([r['cpu_s'] for r in mine]):5.2f} s"
-                      f"  CE {base:.3f} -> {cut_loss:.3f} -> {np.mean([r['cross_entropy'] for r in mine]):.4f}"
-                      f"  recovered {100 * np.mean([r['recovered'] for r in mine]):5.1f} %"
-                      f"  over equal {100 * np.mean(paired):+.1f} ± {100 * spread:.1f}", flush=True)  # fmt: skip
+                say(rows, name, "seconds" if equal_time else "steps", method, (base, cut_loss))
     return rows
+
+
+def say(rows, name, equal, method, ends):
+    """One line of the table: means over the seeds, and the paired difference from equal weights."""
+    mine, equals = ([r for r in rows if (r["model"], r["equal"], r["method"]) == (name, equal, m)] for m in (method, "equal"))
+    paired = [r["recovered"] - e["recovered"] for r, e in zip(mine, equals, strict=True)]
+    spread = statistics.stdev(paired) / len(paired) ** 0.5 if len(paired) > 1 else float("nan")
+    means = {key: float(np.mean([r[key] for r in mine])) for key in ("cpu_s", "cross_entropy", "recovered")}
+    print(f"{name:<8} equal {equal:<8} {method:<17} {mine[0]['steps']:>3} steps {means['cpu_s']:5.2f} s  CE {ends[0]:.3f} -> {ends[1]:.3f} -> "
+          f"{means['cross_entropy']:.4f}  recovered {100 * means['recovered']:5.1f} %  over {100 * np.mean(paired):+.1f} ± "
+          f"{100 * spread:.1f}", flush=True)  # fmt: skip
 
 
 of_steps: dict[str, dict[str, float]] = {}  # CPU seconds of one step, by model and method, from the run at equal steps

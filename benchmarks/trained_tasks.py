@@ -29,8 +29,7 @@ COLUMNS = [*training.KNOBS, "weight_bits", "seed", "steps", "cross_entropy", "cr
 
 
 def grid(task: str, count: int) -> list[dict[str, int]]:
-    """``count`` models that fill the space of all knobs: layers 1-4, hidden 32-96, heads 1-8, head_dim 8 or 16, KV heads, FFN ratio .5-4.
-    """
+    """``count`` models that fill the space of all knobs: layers 1-4, hidden 32-96, heads 1-8 of 8 or 16, KV heads, FFN ratio .5-4."""
     from scipy.stats import qmc
 
     points = qmc.Sobol(6, scramble=True, seed=7).random(1 << max(1, (count - 1).bit_length()))[:count]

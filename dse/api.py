@@ -17,23 +17,24 @@ from typing import Any
 
 from dse.analysis import importance as analysis
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import design_costs, robustness
+from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
 from dse.fronts.pareto import Front
-from dse.problem.deployment import VARIABLE, Deployment, default_carbon_profile
+from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.objectives import default_constraints as constraints_by_default
 from dse.problem.problem import DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.reports.run_files import write_files
 from dse.run import Run, load
 from dse.searches import large_space, measured_models, shards
+from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_learnt
 from dse.searches.measured import run as run_learnt
 from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
+from dse.spaces.hardware import load_path_or_name
 from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, support_name
 from dse.storage.study import FILE_NAME, Study
@@ -74,7 +75,8 @@ def make_problem(
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
         hardware_toml = _read_text("hw", path)
-    defaults = constraints_by_default(hw) if default_constraints else ()
+    hardware = load_path_or_name(hw, profile=hardware_profile)
+    defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
@@ -93,7 +95,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(carbon_profile=default_carbon_profile(hw)),
+        deployment=deployment or Deployment(carbon_profile=hardware.default_carbon_profile),
         space=space,
         fixed=dict(fixed or {}),
         vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
@@ -160,7 +162,7 @@ def search(
     is feasible; what was computed stays in the study.
     """
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
-    sizes = design_costs.sizes(problem)
+    sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
     if sharded is not None:
         _check_sharded(sizes, learnt, strategy)
@@ -437,7 +439,7 @@ def large_settings(
     problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(design_costs.sizes(problem), learnt, strategy, budget)
+    return large_space.settings_for(sizes_of(problem), learnt, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> Path:

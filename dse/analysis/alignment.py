@@ -79,11 +79,11 @@ def of_run(run: RunRecord, *, design: int | None = None, points: int = 200, seed
 
 def twin_of(problem: Problem) -> Callable[[Problem, Mapping[str, Any]], Task]:
     """What makes the task of a problem's hardware with its differentiable twin; an error where there is none."""
-    if load_hardware(problem).family == "datacenter":
-        return datacenter_task
-    if problem.hardware_toml is not None or problem.hardware != "edge22":
-        raise UsageError(f"hardware {problem.hardware} has no differentiable twin; alignment is for edge22 and the datacenter family")
-    return edge_task
+    tasks = {"datacenter": datacenter_task, "edge": edge_task}
+    forms = load_hardware(problem).closed_forms
+    if forms not in tasks:
+        raise UsageError(f"hardware {problem.hardware} has no differentiable twin; alignment is for spaces of {' and '.join(tasks)}")
+    return tasks[forms]
 
 
 def datacenter_task(problem: Problem, model: Mapping[str, Any]) -> Task:
@@ -171,7 +171,7 @@ def _edge_twin(evaluation: Evaluation) -> Callable[[Mapping[str, Any]], Mapping[
         energy: Any = 0.0
         for phase in phases:
             table = phase.table.model(0) if phase.table.models is not None else phase.table
-            found = edge_cost(table, columns)
+            found = edge_cost(table, columns, settings=evaluation.hardware_space.settings)
             latency, energy = latency + phase.runs * found.latency_s, energy + phase.runs * found.energy_j
         operation = carbon.operational.service.equal_service(
             energy,

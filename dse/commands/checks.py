@@ -21,6 +21,7 @@ EXTRAS = {
     "measured": "a real model pruned, healed and measured (--quality measured:...)",
     "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
     "dask": "evaluation on a Dask cluster",
+    "xmc": "training and serving of extreme multi-label trees",
     "postgres": "studies in PostgreSQL",
     "docs": "the documentation pages",
     "notebooks": "the notebooks",
@@ -55,7 +56,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that is looked at, in the order in which it is told."""
-    return [*_basics(), *_packages(), *_programs(), *_items()]
+    return [*_basics(), *_packages(), *_programs(), _wordnet()]
 
 
 def _basics() -> list[Finding]:
@@ -133,6 +134,17 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in match[0].split(".")] if match else [0]
 
 
+def _wordnet() -> Finding:
+    from workloads.xmc.data import WORDNET_REMEDY, find_wordnet
+
+    place = find_wordnet()
+    if place is None:
+        return Finding(
+            "data", "wordnet", "missing", "for --quality measured:minilm and dse xmc train --data wordnet-hypernyms", WORDNET_REMEDY
+        )
+    return Finding("data", "wordnet", "ok", str(place))
+
+
 def _programs() -> list[Finding]:
     found = []
     for names, purpose, remedy in PROGRAMS:
@@ -141,17 +153,6 @@ def _programs() -> list[Finding]:
             Finding("programs", names[0], "ok", place) if place else Finding("programs", names[0], "missing", f"for {purpose}", remedy)
         )
     return found
-
-
-def _items() -> list[Finding]:
-    """What `--quality measured:minilm` reads besides its package."""
-    from dse.errors import DseError
-    from dse.quality.tasks import wordnet
-
-    try:
-        return [Finding("data", "WordNet", "ok", str(wordnet.find_folder()))]
-    except DseError:
-        return [Finding("data", "WordNet", "missing", "for --quality measured:minilm", wordnet.REMEDY)]
 
 
 def _starts(program: str) -> bool:

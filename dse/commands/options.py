@@ -48,7 +48,8 @@ def workload_of(args: argparse.Namespace) -> str:
 
 def deployment_of(args: argparse.Namespace) -> Any:
     """The deployment that the options describe."""
-    from dse.problem.deployment import Deployment, default_carbon_profile
+    from dse.problem.deployment import Deployment
+    from dse.spaces.hardware import load_path_or_name
 
     return Deployment(
         rate_per_s=args.rate,
@@ -56,7 +57,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
         grid=args.grid,
         fab_grid=args.fab_grid,
         pue=args.pue,
-        carbon_profile=args.carbon_profile or default_carbon_profile(args.hw),
+        carbon_profile=args.carbon_profile or load_path_or_name(args.hw, profile=None).default_carbon_profile,
         package=args.package,
     )
 

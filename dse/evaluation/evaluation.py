@@ -30,6 +30,7 @@ from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
+from hw_models.technology.closed_forms import energy_j
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
@@ -250,7 +251,7 @@ class Block:
 
     def _energy(self) -> FloatArray:
         dynamic = self._sum(self._evaluation.unit.energy_j)
-        return np.asarray(dynamic + self._evaluation.points.leakage_w * self.metric("latency_s"))
+        return np.asarray(energy_j(dynamic, self._evaluation.points.leakage_w, self.metric("latency_s")))
 
     def _dram_fill(self) -> FloatArray:
         e = self._evaluation

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from dse.errors import UsageError
@@ -42,17 +39,6 @@ class Deployment:
         """The inverse of :meth:`to_dict`."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
-
-
-def default_carbon_profile(hardware: str) -> str:
-    """The carbon profile where none is named: ACT's, and for the `datacenter` template (or a file that narrows it), whose HBM ACT
-    does not know, our own.
-    """
-    template: object = hardware
-    if hardware.endswith(".toml"):
-        with suppress(OSError, ValueError):  # whoever reads the hardware says what is wrong with the file
-            template = tomllib.loads(Path(hardware).read_text(encoding="utf-8")).get("template")
-    return "default" if template == "datacenter" else "act2"
 
 
 def _positive(name: str, value: float) -> None:

@@ -105,22 +105,6 @@ def parse_constraint(text: str) -> Constraint:
     return Constraint(name, relation, bound)
 
 
-FIT_CONSTRAINT = Constraint("dram_fill", "<=", 1.0)
-EDGE_CONSTRAINTS = (
-    # 50 ms and 20.48 TOPS are the limits of CATransformers' search (arXiv 2505.01386); 31.990347 mm2 is its area limit,
-    # taken there from an edge reference.
-    Constraint("latency_s", "<=", 0.05),
-    Constraint("area_mm2", "<=", 31.990347),
-    Constraint("tops", "<=", 20.48),
-    FIT_CONSTRAINT,
-)
-
-
-def default_constraints(hardware: str) -> tuple[Constraint, ...]:
-    """Constraints that hold unless they are removed: the edge limits on ``edge22``, elsewhere that the model fits the DRAM."""
-    return EDGE_CONSTRAINTS if hardware == "edge22" else (FIT_CONSTRAINT,)
-
-
 # A device that is asked for more than it can serve serves less; comparing it at equal service would flatter it.
 SERVICE_CONSTRAINT = Constraint("utilisation", "<=", 1.0)
 

@@ -16,7 +16,7 @@ def say_problem(
     problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
-    from dse.problem.objectives import default_constraints
+    from dse.evaluation.evaluation import load_hardware
     from dse.quality import surrogate as quality
 
     deployment = problem.deployment
@@ -37,7 +37,7 @@ def say_problem(
         f"{problem.criterion}",
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
-    if any(constraint in default_constraints(problem.hardware) for constraint in problem.constraints):
+    if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = learnt is None or large is not None
@@ -70,20 +70,28 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     print(terminal.front_table(run))
     strategy = run.context.get("strategy")
     if strategy:
-        print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
+        print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
         for sentence in proxy_sentences(run):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
     print(
-        f"{len(run)} designs on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
+        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
         f"{run.problem.criterion}"
     )
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+
+
+def _counted(run: RunRecord) -> str:
+    """How many designs a front has, and how many of them differ in their objectives."""
+    from dse.storage.run_folder import distinct
+
+    different = len(distinct(run.designs))
+    return f"{len(run)} designs" + ("" if different == len(run) else f" ({different} of them distinct)")
 
 
 def run_json(run: RunRecord) -> dict[str, Any]:

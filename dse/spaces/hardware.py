@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
+from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
@@ -34,9 +35,20 @@ class HardwareSpace:
         return None if isinstance(self._source, Accelerator) else self._source
 
     @property
-    def family(self) -> str:
-        """What builds the template's designs (`edge`, `datacenter`), whatever its name; empty for designs of files."""
-        return "" if self.template is None else getattr(self.template.builder, "__name__", "")
+    def closed_forms(self) -> str:
+        """Which closed forms cost its designs (`edge`, `datacenter`), whatever its name; empty for those of files and devices."""
+        return "" if self.template is None else self.template.closed_forms
+
+    @property
+    def default_constraints(self) -> tuple[Constraint, ...]:
+        """Constraints that hold unless they are removed: the template's, elsewhere that the model fits the DRAM."""
+        given = ("dram_fill<=1.0",) if self.template is None else self.template.constraints
+        return tuple(parse_constraint(text) for text in given)
+
+    @property
+    def default_carbon_profile(self) -> str:
+        """The carbon profile where none is named: the template's, elsewhere ACT's."""
+        return "act2" if self.template is None else self.template.carbon_profile
 
     @property
     def defaults(self) -> dict[str, Any]:

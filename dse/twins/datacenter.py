@@ -34,7 +34,7 @@ METRICS = (
 
 def refusal(costs: DesignCosts) -> str | None:
     """Why a problem has no twin, as half a sentence; None where it has one."""
-    if costs.base.hardware_space.family != "datacenter":
+    if costs.base.hardware_space.closed_forms != "datacenter":
         return "only hardware of the datacenter family has closed forms"
     for name in costs.names:
         if name not in METRICS:

@@ -10,6 +10,7 @@ files, batches, templates and the documentation loop over them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from hw_models.accelerator.fields import ArrayKind, Dataflow, choice, choices, n
 from hw_models.accelerator.resolve import Levels, resolved_columns
 from hw_models.accelerator.toml import Form, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.technology.closed_forms import peak_tops
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.profiles import profiles
 from hw_models.technology.tables import NODE_RANGE_NM, dram_types
@@ -133,9 +135,9 @@ class Accelerator:
         if "template" in document:
             raise HardwareError(f"{where}: this file describes a space of template {document['template']!r}, not one design")
         flat, levels = FORM.flatten(document, where)
-        lists = [name for part in (flat, *levels) for name, value in part.items() if isinstance(value, list)]
-        if lists:
-            raise HardwareError(f"{where}: this file describes a space of designs (lists of {', '.join(lists)}), not one design")
+        if knobs := FORM.lists(flat, levels):
+            size = math.prod(len(set(values)) for values in knobs.values())
+            raise HardwareError(f"{where}: this file describes a space of {size} designs (knobs {', '.join(knobs)}), not one design")
         return Accelerator.of_fields(flat, levels, where)
 
     @staticmethod
@@ -284,7 +286,7 @@ class AcceleratorBatch:
     def tops(self) -> FloatArray:
         """Peak rate (points,) [10^12 operations/s], a multiply-accumulate counted as two."""
         macs = (self.chips * self.cores * self.array_rows * self.array_columns).astype(np.float64)
-        return np.asarray(macs * 2 * self.frequency_hz / 1e12)
+        return np.asarray(peak_tops(macs, self.frequency_hz))
 
     @property
     def dram_bytes(self) -> IntArray:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.technology.closed_forms import dram_word_pj, logic_supply_v, mac_scale, sram_word_pj
 from hw_models.technology.floorplan import area_mm2
 from hw_models.technology.leakage import leakage_w
 from hw_models.technology.profiles import profile as find_profile
-from hw_models.technology.tables import REFERENCE_V, dram, logic, logic_energy, sram
+from hw_models.technology.tables import dram, logic, logic_energy, sram
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -57,11 +58,10 @@ def level_energies(
     word_bytes = np.full(points, 4.0) if per_access else word_bits / 8.0
     for i, (kind, access) in enumerate(zip(kinds, access_bytes, strict=True)):
         if kind == "sram":
-            factor = word_bytes / access * voltage**2
-            read[:, i] = sram("read_pj", level_bytes[:, i], node_nm, access) * factor
-            write[:, i] = sram("write_pj", level_bytes[:, i], node_nm, access) * factor
+            read[:, i] = sram_word_pj(sram("read_pj", level_bytes[:, i], node_nm, access), word_bytes, access, voltage)
+            write[:, i] = sram_word_pj(sram("write_pj", level_bytes[:, i], node_nm, access), word_bytes, access, voltage)
         else:
-            read[:, i] = write[:, i] = dram(kind).pj_per_byte * word_bytes
+            read[:, i] = write[:, i] = dram_word_pj(dram(kind).pj_per_byte, word_bytes)
     return read, write
 
 
@@ -82,7 +82,7 @@ def resolved_columns(profile: str, levels: Levels, columns: Mapping[str, npt.NDA
     )
     # SRAM: CACTI at the node's nominal supply, times the square of the supply. Logic: the polynomials know node and
     # supply.
-    scale = (columns["mac_bits"] / 8.0) * logic_energy(node_nm, _logic_supply(voltage))
+    scale = mac_scale(columns["mac_bits"], logic_energy(node_nm, logic_supply_v(voltage)))
     register = logic("array_register")
     register_scale = np.ones(len(cores)) if rules.word_costs == "access" else scale
     of_core, once = levels.on_chip
@@ -100,15 +100,7 @@ def resolved_columns(profile: str, levels: Levels, columns: Mapping[str, npt.NDA
         "area_mm2": area_mm2(
             cores=cores, macs_per_core=macs, lanes=columns["vector_lanes"], node_nm=node_nm, mac_bits=columns["mac_bits"], **sizes
         ),
-        "leakage_w": leakage_w(cores=cores, node_nm=node_nm, **sizes) * voltage if rules.leakage else np.zeros(len(cores)),
+        "leakage_w": leakage_w(cores=cores, node_nm=node_nm, supply=voltage, **sizes) if rules.leakage else np.zeros(len(cores)),
         "level_read_pj_per_word": read,
         "level_write_pj_per_word": write,
     }
-
-
-def _logic_supply(relative: FloatArray) -> FloatArray:
-    """The supply at which the polynomials of logic are read (points,) [V], from the supply relative to nominal.
-
-    A design at its nominal supply has the energies of the tables: those hold at 0.8 V, whatever CACTI calls nominal at the node.
-    """
-    return np.asarray(REFERENCE_V * relative)

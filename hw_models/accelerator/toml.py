@@ -96,6 +96,14 @@ class Form:
             raise HardwareError(f"{where}: levels is missing: give one [[levels]] table a memory level, innermost first, the DRAM last")
         return flat, [self._flat_level(i, level, where) for i, level in enumerate(levels)]
 
+    @staticmethod
+    def lists(flat: Mapping[str, Any], levels: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        """Fields that hold lists, those of a level with its name before them: the knobs of a space."""
+        found = {name: value for name, value in flat.items() if isinstance(value, list)}
+        for level in levels:
+            found |= {f"{level['name']}_{key}": value for key, value in level.items() if isinstance(value, list)}
+        return found
+
     def _flat_level(self, i: int, level: Mapping[str, Any], where: str) -> dict[str, Any]:
         found = dict(level)
         label = f"levels.{found.get('name', i)}"

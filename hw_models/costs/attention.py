@@ -122,7 +122,7 @@ def attention_costs(
     work = pairs * softmax.element_cycles + (table.batch * table.m)[:, None] * softmax.row_cycles
     work = work + outputs * blocks * scale.element_cycles
     times.append(np.ceil(work / hardware.vector_lanes[None, :]) * per_cycle)
-    energy_pj = energy_pj + work * lane_pj(hardware)[None, :]
+    energy_pj = energy_pj + work * lane_pj(hardware.mac_pj)[None, :]
 
     from hw_models.costs.unit_costs import slowest
 

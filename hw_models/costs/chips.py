@@ -36,7 +36,7 @@ COLLECTIVES: dict[str, Callable[..., Collective]] = {
     "all_to_all": all_to_all,
 }
 # Vector operations that need a whole row take their share of rows, the others of columns.
-_BY_ROWS = (Kind.NORM, Kind.SOFTMAX, Kind.TOPK)
+BY_ROWS = (Kind.NORM, Kind.SOFTMAX, Kind.TOPK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,8 @@ def shares(shapes: OperationTable, chips: int) -> Shares:
     share = np.where(dealt & attention, within, share)
     m = np.where(dealt & product, within, m)
     vector = ~product & ~attention & by_columns
-    deal(vector & np.isin(kind, _BY_ROWS), m)
-    deal(vector & ~np.isin(kind, _BY_ROWS), n)
+    deal(vector & np.isin(kind, BY_ROWS), m)
+    deal(vector & ~np.isin(kind, BY_ROWS), n)
     # The feature map of a convolution is dealt with its channels, that is along k or by groups.
     fed = np.where(product, -(-fed * k * group // np.maximum(shapes.k * shapes.groups, 1)), fed)
     return Shares(replace(shapes, m=m, n=n, k=k, batch=batch, groups=group, kv_share=share, input_elements=fed), at_work)

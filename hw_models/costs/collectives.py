@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.technology.closed_forms import link_j, messages_s
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -150,8 +151,8 @@ def hierarchical_all_reduce(
 
 def _cost(steps: IntArray, bytes_in_sequence: IntArray, link_bytes: IntArray, link: Link) -> Collective:
     busy = steps > 0
-    latency = steps * link.latency_s + bytes_in_sequence / link.bandwidth_bytes_per_s + np.where(busy, link.fixed_s, 0.0)
-    energy = link_bytes * (8.0 * link.pj_per_bit * 1e-12)
+    latency = messages_s(steps, bytes_in_sequence, link.latency_s, link.bandwidth_bytes_per_s) + np.where(busy, link.fixed_s, 0.0)
+    energy = link_j(link_bytes, link.pj_per_bit)
     shape = np.broadcast_shapes(np.shape(latency), np.shape(link_bytes), np.shape(steps))
     return Collective(
         np.broadcast_to(latency, shape)[()],

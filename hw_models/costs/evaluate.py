@@ -24,6 +24,7 @@ from hw_models.costs.products import product_costs
 from hw_models.costs.unit_costs import ADDITIVE, Criterion, Progress, UnitCosts, Unmapped, check_criterion, empty_costs, slowest
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
+from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
@@ -397,7 +398,7 @@ def _cost(
 
     latency, dynamic = sums["latency_s"], sums["energy_j"]
     leakage = batch.leakage_w[None, :] * latency
-    energy = dynamic + leakage
+    energy = energy_j(dynamic, batch.leakage_w[None, :], latency)
     busy = latency > 0
     average = np.divide(energy, latency, out=np.zeros_like(energy), where=busy)
     rate = batch.tops[None, :] * 1e12 / 2

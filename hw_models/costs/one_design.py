@@ -22,6 +22,7 @@ from hw_models.costs import precision
 from hw_models.costs.evaluate import required_bytes, unit_costs
 from hw_models.costs.unit_costs import Criterion, check_criterion
 from hw_models.errors import HardwareError
+from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
@@ -106,7 +107,7 @@ class Evaluator:
         columns = {
             "lanes": hardware.vector_lanes,
             "lane_bits": hardware.mac_bits,
-            "lane_pj": lane_pj(hardware),
+            "lane_pj": lane_pj(hardware.mac_pj),
             "word_bits": hardware.word_bits,
             "frequency_hz": hardware.frequency_hz,
         }
@@ -128,7 +129,7 @@ class Evaluator:
         leakage = self._design["leakage_w"][point]
         return DesignCost(
             latency,
-            dynamic + leakage * latency,
+            energy_j(dynamic, leakage, latency),
             dynamic,
             traffic,
             power + leakage,
@@ -171,7 +172,7 @@ def _phases(operations: OperationTable | Workload, widths: precision.Widths, har
 def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) -> _Phase:
     from hw_models.costs import vector
     from hw_models.costs.mapping import is_sunstone
-    from hw_models.costs.products import product_shapes
+    from hw_models.costs.products import map_windows, product_shapes
     from hw_models.technology.tables import dram
 
     shapes, index = table.distinct(parallel=not hardware.one_chip)
@@ -187,9 +188,12 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     repeat = table.column("repeat").astype(np.float64)
-    sizes, shared, bits, expansion = product_shapes(shapes.take(np.flatnonzero(products)))
+    searched = shapes.take(np.flatnonzero(products))
+    sizes, shared, bits, _ = product_shapes(searched)
+    windows, spread = map_windows(searched, sizes, shared)
     if is_sunstone(hardware):  # as in `gemm.search_products`
         shared = np.ones(len(sizes), dtype=np.bool_)
+        windows, spread = np.array([mapping.NO_WINDOW] * len(sizes)).reshape(-1, 5), np.zeros(len(sizes), dtype=np.bool_)
     work = np.empty((0, len(design.WORK)))
     if vectors.any():
         listed = shapes.take(np.flatnonzero(vectors))
@@ -197,5 +201,5 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
         columns = vars(vector.vector_work(listed, dram(hardware.level_kinds[-1]).burst_bytes))
         work = np.ascontiguousarray(np.column_stack([columns[name][:, 0] for name in design.WORK]), dtype=np.float64)
     rest = shapes.take(np.flatnonzero(others)) if others.any() else None
-    prepared = mapping.prepare(sizes, shared, bits, expansion)
+    prepared = mapping.prepare(sizes, shared, bits, windows, spread)
     return _Phase(runs, place[index], repeat, sizes, shared, bits, prepared, work, rest)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.errors import HardwareError, nearest
+from hw_models.technology.closed_forms import energy_j
 
 if TYPE_CHECKING:
     from dse_kernels.mapping import MappingColumns
@@ -224,7 +225,7 @@ def evaluate_gemms(
             assert found.mapping is not None
             added["cycles"][row] = float(found.cycles[s, p])
             added["latency_s"][row] = latency
-            added["energy_j"][row] = float(found.energy_pj[s, p] * 1e-12 + points.leakage_w[p] / points.chips[p] * latency)
+            added["energy_j"][row] = float(energy_j(found.energy_pj[s, p] * 1e-12, points.leakage_w[p] / points.chips[p], latency))
             added["utilisation"][row] = macs / (float(found.cycles[s, p]) * peak)
             added["bound"][row] = found.bound(s, p)
             added["mapping"][row] = mapping_text(found.mapping, s, p, points.level_names)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from hw_models.costs.vector_unit import LevelRates, VectorResult, VectorWork, vector_unit
 from hw_models.errors import HardwareError, unknown_name
-from hw_models.technology.namespace import NUMPY
+from hw_models.technology.namespace import NUMPY, Array
 from hw_models.technology.tables import dram, logic, read_table
 from workloads.ops import Kind
 
@@ -142,21 +142,21 @@ def physical(table: OperationTable, hardware: AcceleratorBatch) -> VectorResult:
         vector_work(table, dram(hardware.level_kinds[-1]).burst_bytes),
         lanes=hardware.vector_lanes[None, :].astype(np.float64),
         lane_bits=hardware.mac_bits[None, :].astype(np.float64),
-        lane_pj=lane_pj(hardware)[None, :],
+        lane_pj=lane_pj(hardware.mac_pj)[None, :],
         word_bits=hardware.word_bits[None, :].astype(np.float64),
         frequency_hz=hardware.frequency_hz[None, :],
         levels=level_rates(hardware),
     )
 
 
-def lane_pj(hardware: AcceleratorBatch) -> FloatArray:
-    """Energy of one cycle of a lane (points,) [pJ]: a MAC, a read and a write of the lane's register.
+def lane_pj(mac_pj: Array) -> Array:
+    """Energy of one cycle of a lane [pJ], from that of an array's MAC (any namespace): a MAC, a read and a write of the lane's register.
 
     The register goes with the array's MAC, whose energy already knows node, voltage and width.
     """
     mac, register = logic("mac"), logic("vector_register")
     share = (mac.energy_pj + register.energy_pj + register.write_energy_pj) / mac.energy_pj
-    return np.asarray(hardware.mac_pj * share)
+    return mac_pj * share
 
 
 def check_kinds(table: OperationTable) -> None:

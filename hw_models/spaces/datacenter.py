@@ -22,6 +22,8 @@ import numpy.typing as npt
 from hw_models.accelerator.design import NUMBERS, AcceleratorBatch, given_columns
 from hw_models.accelerator.resolve import Levels
 from hw_models.errors import HardwareError, bad_value
+from hw_models.technology import closed_forms
+from hw_models.technology.closed_forms import core_words_per_cycle, logic_supply_v, words_per_cycle
 from hw_models.technology.floorplan import area_mm2
 from hw_models.technology.namespace import Array
 from hw_models.technology.profiles import profile as find_profile
@@ -145,8 +147,8 @@ def clock_hz(nominal_hz: FloatArray, node_nm: FloatArray, voltage_v: FloatArray)
         value = float(voltage_v[bad][0])
         allowed = f"between {low:.5g} and {high:.5g} V, where the scaling of logic holds"
         raise bad_value("voltage_v", value, allowed, closest=f"{min(max(value, low), high):.5g}", where="template datacenter")
-    slower = logic_delay(node_nm, REFERENCE_V * (voltage_v / NOMINAL_V)) / logic_delay(node_nm, REFERENCE_V)
-    return np.asarray(nominal_hz / slower)
+    delay, nominal = logic_delay(node_nm, logic_supply_v(voltage_v / NOMINAL_V)), logic_delay(node_nm, REFERENCE_V)
+    return np.asarray(closed_forms.clock_hz(nominal_hz, delay, nominal))
 
 
 def _check_size(what: str, size_bytes: IntArray) -> None:
@@ -184,8 +186,9 @@ def datacenter(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
     NUMBERS["frequency_hz"].check("clock (nominal_frequency_hz at voltage_v)", float(frequency.max()), "template datacenter")
     NUMBERS["frequency_hz"].check("clock (nominal_frequency_hz at voltage_v)", float(frequency.min()), "template datacenter")
     # The stack has a clock of its own: bytes a second do not depend on that of the chip.
-    hbm_words = stacks * floats("hbm_bytes_per_s_per_stack") * 8.0 / word_bits / frequency
-    bandwidth = np.column_stack([(rows + across).astype(np.float64), floats("shared_words_per_cycle"), hbm_words])
+    hbm_words = words_per_cycle(stacks * floats("hbm_bytes_per_s_per_stack"), word_bits, frequency)
+    core_words = core_words_per_cycle(rows, across).astype(np.float64)
+    bandwidth = np.column_stack([core_words, floats("shared_words_per_cycle"), hbm_words])
     parts = die_parts_mm2(
         cores=cores,
         macs=rows * across,

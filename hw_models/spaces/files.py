@@ -34,9 +34,7 @@ def read_document(document: Mapping[str, Any], *, where: str, profile: str | Non
     flat, levels = FORM.flatten(document, where)
     if profile is not None:
         flat["profile"] = profile
-    knobs = {name: value for name, value in flat.items() if isinstance(value, list)}
-    for i, level in enumerate(levels):
-        knobs |= {f"{level.get('name', f'level{i}')}_{key}": value for key, value in level.items() if isinstance(value, list)}
+    knobs = FORM.lists(flat, levels)
     if not knobs:
         return Accelerator.of_fields(flat, levels, where)
     return _list_space(flat, levels, knobs, where)

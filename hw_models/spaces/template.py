@@ -45,6 +45,9 @@ class Template:
         settings: values of everything else that `batch` accepts.
         profile: technology profile of the designs it builds.
         not_modelled: what the numbers leave out, to be said to users.
+        constraints, carbon_profile: what holds in a search of this space unless the user says otherwise; a space narrowed from it
+            keeps them.
+        closed_forms: which closed forms with gradients cost its designs (`edge`, `datacenter`); empty: none do.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Template:
     builder: Builder = field(repr=False)
     profile: str = "default"
     not_modelled: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ("dram_fill<=1.0",)
+    carbon_profile: str = "act2"
+    closed_forms: str = ""
 
     @property
     def size(self) -> int:
@@ -200,4 +206,14 @@ def template_from(document: Mapping[str, Any], *, where: str) -> Template:
         settings=dict(document["settings"]),
         builder=BUILDERS[document["builder"]],
         not_modelled=tuple(document.get("not_modelled", ())),
+        **_defaults(document.get("defaults", {}), where),
     )
+
+
+def _defaults(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The facts of ``[defaults]`` as fields of `Template`."""
+    known = ("constraints", "carbon_profile", "closed_forms")
+    for name in given:
+        if name not in known:
+            raise unknown_name("field of [defaults]", name, known, where=where)
+    return {name: tuple(value) if isinstance(value, list) else str(value) for name, value in given.items()}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.technology.closed_forms import sram_leakage_w
 from hw_models.technology.floorplan import sram_sum
 
 FloatArray = npt.NDArray[np.float64]
@@ -20,12 +21,13 @@ def leakage_w(
     core_access_bytes: Sequence[int] = (),
     shared_access_bytes: Sequence[int] = (),
     node_nm: npt.ArrayLike = 22.0,
+    supply: npt.ArrayLike = 1.0,
 ) -> FloatArray:
-    """SRAM leakage (points,) [W] at nominal voltage (CACTI 7); the leakage of logic and the refresh of DRAM are not
+    """SRAM leakage (points,) [W] at a supply relative to nominal (CACTI 7); the leakage of logic and the refresh of DRAM are not
     modelled.
     """
     count = np.asarray(cores, dtype=np.float64)
     node = np.broadcast_to(np.asarray(node_nm, dtype=np.float64), count.shape)
     core = sram_sum("leakage_w", core_sram_bytes, core_access_bytes, node)
     shared = sram_sum("leakage_w", shared_sram_bytes, shared_access_bytes, node)
-    return np.asarray(count * core + shared)
+    return np.asarray(sram_leakage_w(count, core, shared, np.asarray(supply, dtype=np.float64)))

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import bad_value, unknown_name
-from hw_models.technology.namespace import NUMPY, power_law
+from hw_models.technology.namespace import NUMPY, Array, Namespace, power_law
 
 FloatArray = npt.NDArray[np.float64]
 Quantity = Literal["area_um2", "read_pj", "write_pj", "leakage_w", "access_s"]
@@ -200,20 +200,20 @@ def _logic_table() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     return nodes, area, delay, energy
 
 
-def _between_nodes(values: FloatArray, node: FloatArray, *, below: float) -> FloatArray:
-    """Power law in the node through ``values`` (n,) or (n, points); below the smallest node it goes with that power."""
-    nodes = _logic_table()[0]
+def _between(node: FloatArray) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """For each node the table node below it, and how far it lies towards the next one in the logarithm."""
+    nodes = np.log(_logic_table()[0])
     x = np.log(node)
-    at = np.clip(np.searchsorted(np.log(nodes), x, side="right") - 1, 0, len(nodes) - 2)
-    share = np.clip((x - np.log(nodes[at])) / (np.log(nodes[at + 1]) - np.log(nodes[at])), 0.0, 1.0)
+    at = np.clip(np.searchsorted(nodes, x, side="right") - 1, 0, len(nodes) - 2)
+    return at, np.clip((x - nodes[at]) / (nodes[at + 1] - nodes[at]), 0.0, 1.0)
+
+
+def _between_nodes(values: FloatArray, node: FloatArray, *, below: float) -> FloatArray:
+    """Power law in the node through ``values`` (n,) at ``node`` (points,); below the smallest node it goes with that power."""
+    at, share = _between(node)
     logs = np.log(values)
-    if logs.ndim == 1:
-        low, high = logs[at], logs[at + 1]
-    else:
-        points = np.arange(len(node))
-        low, high = logs[at, points], logs[at + 1, points]
-    beyond = np.minimum(node / nodes[0], 1.0) ** below
-    return np.asarray(np.exp(low + share * (high - low)) * beyond)
+    beyond = np.minimum(node / _logic_table()[0][0], 1.0) ** below
+    return np.asarray(np.exp(logs[at] + share * (logs[at + 1] - logs[at])) * beyond)
 
 
 def _voltage(voltage_v: npt.ArrayLike) -> FloatArray:
@@ -245,16 +245,40 @@ def _delay_turns() -> FloatArray:
     return np.asarray(supplies[first])
 
 
+def logic_scale(xp: Namespace, which: Literal["delay", "energy"], node_nm: FloatArray, supply_v: Array) -> Array:
+    """Energy or delay of logic relative to 22 nm and 0.8 V: nodes as plain numbers, supplies of any namespace, of one shape.
+
+    The polynomials of the two table nodes about each node, read at its supply, and the power law in the node between them; beyond the
+    table's smallest node energy goes with the root of the node, delay stays (IRDS).
+    """
+    node = np.asarray(node_nm, dtype=np.float64)
+    reference = _polynomial(xp, which, np.full(1, REFERENCE_NODE_NM), xp.asarray(np.full(1, REFERENCE_V)))
+    return _polynomial(xp, which, node, supply_v) / reference
+
+
+def _polynomial(xp: Namespace, which: str, node: FloatArray, supply: Array) -> Array:
+    nodes, _, delay, energy = _logic_table()
+    coefficients = delay if which == "delay" else energy
+    flat = node.reshape(-1)
+    at, share = _between(flat)
+    # What a quantity that is the same at every node would get: the law beyond the smallest one.
+    beyond = _between_nodes(np.ones(len(nodes)), flat, below=0.5 if which == "energy" else 0.0)
+
+    def value(index: npt.NDArray[np.int64]) -> Array:
+        x = xp.minimum(supply, xp.asarray(_delay_turns()[index].reshape(node.shape))) if which == "delay" else supply
+        total: Array = 0.0
+        for power in coefficients.T:
+            total = total * x + xp.asarray(power[index].reshape(node.shape))
+        return xp.log(total)
+
+    low, high = value(at), value(at + 1)
+    return xp.exp(low + xp.asarray(share.reshape(node.shape)) * (high - low)) * xp.asarray(beyond.reshape(node.shape))
+
+
 def _scaled(which: Literal["delay", "energy"], node_nm: npt.ArrayLike, voltage_v: npt.ArrayLike) -> FloatArray:
-    """A polynomial quantity at nodes and supplies (broadcast), in the unit of its table."""
+    """`logic_scale` of arrays that broadcast, each checked."""
     node, voltage = np.broadcast_arrays(check_node(node_nm), _voltage(voltage_v))
-    flat_node, flat_voltage = node.reshape(-1), voltage.reshape(-1)
-    if which == "energy":
-        values = _polynomials(_logic_table()[3], flat_voltage)
-        return _between_nodes(values, flat_node, below=0.5).reshape(node.shape)
-    rows = zip(_logic_table()[2], _delay_turns(), strict=True)
-    values = np.concatenate([_polynomials(row[None, :], np.minimum(flat_voltage, turn)) for row, turn in rows])
-    return _between_nodes(values, flat_node, below=0.0).reshape(node.shape)
+    return np.asarray(logic_scale(NUMPY, which, node, voltage))
 
 
 def logic_energy(node_nm: npt.ArrayLike, voltage_v: npt.ArrayLike = REFERENCE_V) -> FloatArray:
@@ -262,7 +286,7 @@ def logic_energy(node_nm: npt.ArrayLike, voltage_v: npt.ArrayLike = REFERENCE_V)
     node, voltage = np.asarray(node_nm, dtype=np.float64), np.asarray(voltage_v, dtype=np.float64)
     if np.all(node == REFERENCE_NODE_NM) and np.all(voltage == REFERENCE_V):
         return np.ones(np.broadcast_shapes(node.shape, voltage.shape))
-    return np.asarray(_scaled("energy", node, voltage) / _scaled("energy", REFERENCE_NODE_NM, REFERENCE_V))
+    return _scaled("energy", node, voltage)
 
 
 def logic_delay(node_nm: npt.ArrayLike, voltage_v: npt.ArrayLike = REFERENCE_V) -> FloatArray:
@@ -271,7 +295,7 @@ def logic_delay(node_nm: npt.ArrayLike, voltage_v: npt.ArrayLike = REFERENCE_V) 
     A design that closes timing at a frequency and a supply closes it at frequency x delay(supply) / delay(other) at
     another supply.
     """
-    return np.asarray(_scaled("delay", node_nm, voltage_v) / _scaled("delay", REFERENCE_NODE_NM, REFERENCE_V))
+    return _scaled("delay", node_nm, voltage_v)
 
 
 def logic_area(node_nm: npt.ArrayLike) -> FloatArray:

@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from hw_models.accelerator.fields import ArrayKind
 from hw_models.costs import precision
-from hw_models.costs.chips import _BY_ROWS as BY_ROWS
+from hw_models.costs.chips import BY_ROWS
 from hw_models.costs.products import product_shapes
-from hw_models.costs.vector import check_kinds, vector_work
+from hw_models.costs.vector import check_kinds, lane_pj, vector_work
 from hw_models.costs.vector_unit import LevelRates, VectorWork, vector_unit
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.spaces.datacenter import (
@@ -32,12 +32,26 @@ from hw_models.spaces.datacenter import (
     SRAM_PORT_BYTES,
     assemble_die,
 )
+from hw_models.technology.closed_forms import (
+    clock_hz,
+    core_words_per_cycle,
+    dram_word_pj,
+    energy_j,
+    link_j,
+    logic_supply_v,
+    mac_scale,
+    messages_s,
+    peak_tops,
+    sram_leakage_w,
+    sram_word_pj,
+    words_per_cycle,
+)
 from hw_models.technology.floorplan import floorplan_mm2
 from hw_models.technology.namespace import NUMPY, Namespace
 from hw_models.technology.profiles import profile as find_profile
-from hw_models.technology.tables import REFERENCE_V, dram, logic, logic_area
+from hw_models.technology.tables import REFERENCE_V, dram, logic, logic_area, logic_scale
 from hw_models.twins.product_bounds import ArrayRates, ProductWork, product_costs
-from hw_models.twins.technology import logic_scale, sram
+from hw_models.twins.technology import sram
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, Parallel
 
 if TYPE_CHECKING:
@@ -102,7 +116,7 @@ class DatacenterTwin:
         Raises HardwareError for another family of designs, fused attention, designs whose settings are names that differ from
         point to point, or rows that the vector unit does not cost.
         """
-        if getattr(template.builder, "__name__", "") != "datacenter":
+        if template.closed_forms != "datacenter":
             raise HardwareError(f"template {template.name} is not of the datacenter family, whose closed forms these are")
         if find_profile(template.profile).operand_buffers:
             raise HardwareError(f"the closed forms of datacenter have no profile {template.profile!r}; use 'default'")
@@ -153,11 +167,11 @@ class DatacenterTwin:
         leakage = hardware.leakage_w * chips
         return DatacenterCost(
             latency_s=latency,
-            energy_j=energy + leakage * latency,
+            energy_j=energy_j(energy, leakage, latency),
             area_mm2=hardware.area_mm2 * chips,
             die_mm2=hardware.area_mm2,
             leakage_w=leakage,
-            tops=chips * hardware.array.cores * hardware.array.units * 2.0 * hardware.frequency_hz / 1e12,
+            tops=peak_tops(chips * hardware.array.cores * hardware.array.units, hardware.frequency_hz),
             dram_bytes=hardware.dram_bytes * chips,
             frequency_hz=hardware.frequency_hz,
             chips=chips,
@@ -180,9 +194,9 @@ class DatacenterTwin:
         core_bytes, shared_bytes = k["core_sram_kib"] * 1024.0, k["shared_sram_mib"] * 1024.0**2
         register_bytes = k["register_bytes"] * units
         ratio = k["voltage_v"] / NOMINAL_V
-        supply = REFERENCE_V * ratio
-        slower = logic_scale(xp, "delay", node, supply) / logic_scale(xp, "delay", node, xp.asarray(np.full(count, REFERENCE_V)))
-        frequency = k["nominal_frequency_hz"] / slower
+        supply = logic_supply_v(ratio)
+        nominal = logic_scale(xp, "delay", node, xp.asarray(np.full(count, REFERENCE_V)))
+        frequency = clock_hz(k["nominal_frequency_hz"], logic_scale(xp, "delay", node, supply), nominal)
         port = SRAM_PORT_BYTES
 
         def of(quantity: Any, size: Tensor) -> Tensor:
@@ -210,23 +224,24 @@ class DatacenterTwin:
         for name, part in parts.items():
             if name != "cores":
                 area = area + part
-        leakage = (cores * of("leakage_w", core_bytes) + of("leakage_w", shared_bytes)) * ratio
-        energy = (mac_bits / 8.0) * logic_scale(xp, "energy", node, supply)
-        per_word = word_bits / 8.0 / port * ratio * ratio
-        hbm_pj = dram(DRAM_KIND).pj_per_byte * (word_bits / 8.0)
-        hbm_words = k["hbm_stacks"] * k["hbm_bytes_per_s_per_stack"] * 8.0 / word_bits / frequency
+        leakage = sram_leakage_w(cores, of("leakage_w", core_bytes), of("leakage_w", shared_bytes), ratio)
+        energy = mac_scale(mac_bits, logic_scale(xp, "energy", node, supply))
+        hbm_pj = dram_word_pj(dram(DRAM_KIND).pj_per_byte, word_bits / 8.0)
+        hbm_words = words_per_cycle(k["hbm_stacks"] * k["hbm_bytes_per_s_per_stack"], word_bits, frequency)
+
+        def word_pj(quantity: Any, size: Tensor) -> Tensor:
+            return sram_word_pj(of(quantity, size), word_bits / 8.0, port, ratio)
+
         held = k["hbm_stacks"] * k["hbm_gib_per_stack"] * 1024.0**3
-        core_words = (k["array_rows"] + k["array_columns"]) * cores
+        core_words = core_words_per_cycle(k["array_rows"], k["array_columns"]) * cores
         levels = [
-            LevelRates(
-                core_bytes * 8.0, core_words, core_words, of("read_pj", core_bytes) * per_word, of("write_pj", core_bytes) * per_word
-            ),
+            LevelRates(core_bytes * 8.0, core_words, core_words, word_pj("read_pj", core_bytes), word_pj("write_pj", core_bytes)),
             LevelRates(
                 shared_bytes * 8.0,
                 k["shared_words_per_cycle"],
                 k["shared_words_per_cycle"],
-                of("read_pj", shared_bytes) * per_word,
-                of("write_pj", shared_bytes) * per_word,
+                word_pj("read_pj", shared_bytes),
+                word_pj("write_pj", shared_bytes),
             ),
             LevelRates(held * 8.0, hbm_words, hbm_words, hbm_pj, hbm_pj),
         ]
@@ -247,7 +262,7 @@ class DatacenterTwin:
             frequency_hz=frequency,
             word_bits=word_bits,
             mac_bits=mac_bits,
-            lane_pj=(mac.energy_pj + lane.energy_pj + lane.write_energy_pj) * energy,
+            lane_pj=lane_pj(mac.energy_pj * energy),
             lanes=cores * k["vector_lanes_per_core"],
             levels=levels,
             area_mm2=area,
@@ -334,12 +349,13 @@ def _exchanges(xp: Namespace, c: Mapping[str, Tensor], hw: _Hardware) -> tuple[T
     """Seconds and energy [J] of collectives (rows, points), as `hw_models.costs.collectives` has all-gather and all-reduce."""
     others = hw.chips - 1.0
     rate, latency = hw.link["bytes_per_s"], hw.link["latency_s"]
-    around = others * (latency + xp.ceil(c["size"] / hw.chips) / rate)
-    tree = 2.0 * xp.log(hw.chips) / np.log(2.0) * (latency + c["size"] / rate)
+    around = messages_s(others, others * xp.ceil(c["size"] / hw.chips), latency, rate)
+    depth = 2.0 * xp.log(hw.chips) / np.log(2.0)
+    tree = messages_s(depth, depth * c["size"], latency, rate)
     steps = c["reduce"] * xp.minimum(2.0 * around, tree) + (1.0 - c["reduce"]) * around
     # Between one chip and two the launch grows with the second.
     time = steps + hw.link["fixed_s"] * xp.minimum(others, 0.0 * others + 1.0)
-    return time, (1.0 + c["reduce"]) * others * c["size"] * (8e-12 * hw.link["pj_per_bit"])
+    return time, link_j((1.0 + c["reduce"]) * others * c["size"], hw.link["pj_per_bit"])
 
 
 def _vectors(xp: Namespace, c: Mapping[str, Tensor], hw: _Hardware) -> tuple[Tensor, Tensor]:

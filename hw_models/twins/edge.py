@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw_models.costs.products import product_shapes
-from hw_models.costs.vector import vector_work
+from hw_models.costs.vector import lane_pj, vector_work
 from hw_models.costs.vector_unit import LevelRates, vector_unit
 from hw_models.errors import HardwareError, unknown_name
+from hw_models.spaces.template import load
+from hw_models.technology.closed_forms import energy_j, peak_tops, sram_leakage_w, words_per_cycle
 from hw_models.technology.floorplan import floorplan_mm2
 from hw_models.technology.namespace import Namespace, torch_namespace
 from hw_models.technology.tables import Quantity, dram, logic
@@ -30,8 +32,6 @@ from workloads.ops import ATTENTION, PRODUCTS, OperationTable
 if TYPE_CHECKING:
     import torch
 
-REGISTER_WORDS = 32.0
-"""Words of one unit of the array in `edge22`."""
 KNOBS = ("cores", "width", "depth", "l2_kib", "l2_words_per_cycle", "glb_mib")
 Tensor = Any
 
@@ -58,17 +58,19 @@ def edge_cost(
     table: OperationTable,
     knobs: Mapping[str, Tensor],
     *,
-    frequency_hz: float = 625e6,
-    glb_words_per_cycle: float = 512.0,
-    dram_words_per_cycle: float = 128.0,
-    dram_type: str = "lpddr4",
+    settings: Mapping[str, Any] | None = None,
     relaxed: bool = True,
 ) -> RelaxedCost:
     """Cost of one run of a model's table (rows,) on designs whose knobs are tensors (points,) of real numbers.
 
-    The knobs are those of `edge22`; the settings those of its default profile at 22 nm and 8-bit words. Raises
-    HardwareError for a missing knob, a table of several models, or rows that the model does not cost.
+    The knobs are those of `edge22`; ``settings`` replaces some of its own (frequency, bandwidths, DRAM, registers). Raises
+    HardwareError for a missing knob, settings that these forms do not know (another node, supply or word), a table of several models, or
+    rows that the model does not cost.
     """
+    held = _settings(settings or {})
+    frequency_hz, dram_type = float(held["frequency_hz"]), str(held["dram_type"])
+    glb_words_per_cycle = float(held["glb_words_per_cycle"])
+    dram_words = words_per_cycle(float(held["dram_bytes_per_s"]), 8.0, frequency_hz)
     for name in KNOBS:
         if name not in knobs:
             raise HardwareError(f"knob {name} is missing: edge_cost takes {', '.join(KNOBS)}")
@@ -94,7 +96,8 @@ def edge_cost(
         core_sram_um2=_sram(xp, "area_um2", array_l2) + _sram(xp, "area_um2", l2),
         shared_sram_um2=_sram(xp, "area_um2", glb),
     )
-    leakage = cores * (_sram(xp, "leakage_w", array_l2) + _sram(xp, "leakage_w", l2)) + _sram(xp, "leakage_w", glb)
+    of_core = _sram(xp, "leakage_w", array_l2) + _sram(xp, "leakage_w", l2)
+    leakage = sram_leakage_w(cores, of_core, _sram(xp, "leakage_w", glb), 1.0)
     dram_pj = xp.asarray(dram(dram_type).pj_per_byte)
     levels = [
         LevelRates(
@@ -105,13 +108,15 @@ def edge_cost(
             _sram(xp, "write_pj", l2) / 4,
         ),
         LevelRates(glb * 8, glb_words_per_cycle, glb_words_per_cycle, _sram(xp, "read_pj", glb) / 4, _sram(xp, "write_pj", glb) / 4),
-        LevelRates(xp.asarray(np.inf), dram_words_per_cycle, dram_words_per_cycle, dram_pj, dram_pj),
+        LevelRates(xp.asarray(np.inf), dram_words, dram_words, dram_pj, dram_pj),
     ]
     latency, energy = xp.asarray(0.0), xp.asarray(0.0)
     products = np.isin(table.kind, PRODUCTS)
     repeat = xp.asarray(table.repeat.astype(np.float64))[:, None]
     if products.any():
-        array = ArrayRates(cores, width * depth, REGISTER_WORDS + 0.0 * cores, mac.energy_pj, unit.energy_pj, unit.write_energy_pj)
+        array = ArrayRates(
+            cores, width * depth, float(held["register_bytes"]) + 0.0 * cores, mac.energy_pj, unit.energy_pj, unit.write_energy_pj
+        )
         work = _work(xp, table.take(products))
         cycles, picojoule = product_costs(xp, work, array, core=levels[0], shared=levels[1], main=levels[2], word_bits=8.0)
         latency = latency + (cycles / frequency_hz * repeat[products]).sum(dim=0)
@@ -124,7 +129,7 @@ def edge_cost(
             tensors,
             lanes=cores * width,
             lane_bits=8.0,
-            lane_pj=mac.energy_pj + lane.energy_pj + lane.write_energy_pj,
+            lane_pj=lane_pj(mac.energy_pj),
             word_bits=8.0,
             frequency_hz=frequency_hz,
             levels=levels,
@@ -134,8 +139,21 @@ def edge_cost(
             longest = xp.maximum(longest, time)
         latency = latency + (longest * repeat[~products]).sum(dim=0)
         energy = energy + (found.energy_j * repeat[~products]).sum(dim=0)
-    tops = cores * width * depth * 2 * frequency_hz / 1e12
-    return RelaxedCost(latency, energy + (leakage[0] * latency), area[0], leakage[0], tops[0])
+    tops = peak_tops(cores * width * depth, frequency_hz)
+    return RelaxedCost(latency, energy_j(energy, leakage[0], latency), area[0], leakage[0], tops[0])
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The template's settings with those of ``given`` in their place; the forms hold at its node, supply and words alone."""
+    own = load("edge22").settings
+    for name in given:
+        if name not in own:
+            raise unknown_name("setting", name, own)
+    free = ("frequency_hz", "glb_words_per_cycle", "dram_bytes_per_s", "dram_type", "dram_gib", "register_bytes")
+    for name, value in given.items():
+        if name not in free and value != own[name]:
+            raise HardwareError(f"the closed forms of edge22 hold at {name} = {own[name]}, got {value}: only {', '.join(free)} may differ")
+    return {**own, **given}
 
 
 def _work(xp: Namespace, table: OperationTable) -> ProductWork:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from workloads.blocks import Bits, attention_core
 from workloads.errors import shorten
 from workloads.functions import canonical, is_vector_kind
 from workloads.importers.einsum import contractions
+from workloads.moe import expert_loads
 from workloads.ops import ATTENTION, Kind, Operation, OperationTable
 from workloads.records import LeftOut
 
@@ -136,9 +138,16 @@ class Collector:
                 counts[event.left_out] += event.times
         return tuple(LeftOut(operation, count, reason) for (operation, reason), count in sorted(counts.items()))
 
-    def table(self) -> OperationTable:
-        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged."""
-        rows = self._attached(self._with_liveness())
+    def used(self) -> frozenset[str]:
+        """Names of the parameters that an operation reads."""
+        return frozenset(name for event in self._events for _, names in event.rows for name in names)
+
+    def table(self, *, unused: bool = True) -> OperationTable:
+        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged.
+
+        ``unused``: whether the parameters that no operation reads get a row that never runs.
+        """
+        rows = self._attached(self._with_liveness(), unused)
         return OperationTable.from_rows(rows)
 
     def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int, int]]:
@@ -164,7 +173,7 @@ class Collector:
                 total -= live.pop(root, 0)
         return result
 
-    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]]) -> list[Operation]:
+    def _attached(self, rows: list[tuple[Operation, tuple[str, ...], int, int]], unused: bool) -> list[Operation]:
         """Give each parameter to the first row (or set of rows with the same parameters) that uses it."""
         owner: dict[str, tuple[str, ...]] = {}
         users = Counter(name for name, _ in {(name, at) for _, names, _, at in rows for name in names})
@@ -196,11 +205,11 @@ class Collector:
                 )
             )  # fmt: skip
         rest = {name: size for name, size in self.parameters.items() if name not in owner}
-        if rest or not result:
-            result.append(self._unused(rest))
+        if (rest and unused) or not result:
+            result.append(self.unused(rest if unused else {}))
         return result
 
-    def _unused(self, rest: Mapping[str, int]) -> Operation:
+    def unused(self, rest: Mapping[str, int]) -> Operation:
         """A row that never runs, for the parameters that no operation reads (and for a graph without any operation)."""
         total = sum(size * self.copies.get(name, 1) for name, size in rest.items())
         return Operation(
@@ -213,14 +222,14 @@ class Collector:
 
     def product(
         self, name: str, m: int, n: int, k: int, first: Value, second: Value, *, batch: int = 1, groups: int = 1,
-        kind: Kind = Kind.GEMM, input_elements: int = 0, repeat: int = 1, copies: int = 0,
+        kind: Kind = Kind.GEMM, repeat: int = 1, copies: int = 0, **fields: Any,
     ) -> Operation:  # fmt: skip
-        """A product row; the second operand is a weight if it depends on no input."""
+        """A product row; the second operand is a weight if it depends on no input. ``fields``: further ones of `Operation`."""
         return Operation(
             name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, component=component_of(name),
             second_is_weight=second.constant, input_bits=first.bits or self.activation_bits,
             weight_bits=second.bits or (self.weight_bits if second.constant else self.activation_bits),
-            output_bits=self.activation_bits, input_elements=input_elements, copies=copies,
+            output_bits=self.activation_bits, copies=copies, **fields,
         )  # fmt: skip
 
     def matrix(self, name: str, m: int, n: int, k: int, first: Value, second: Value, batch: int = 1) -> list[Operation]:
@@ -320,21 +329,24 @@ class Collector:
 
     def attention(
         self, name: str, *, batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, qk_dim: int, v_dim: int,
-        causal: bool, window: int = 0,
+        causal: bool, window: int = 0, repeat: int = 1, cached: bool = False, kv_bits: int = 0, softcap: bool = False,
     ) -> list[Operation]:  # fmt: skip
-        """The rows of a fused attention node: three, or one where ``fused_attention`` is set (as the built-in models)."""
-        from workloads.blocks import Bits, attention_core
+        """The rows of a fused attention node: three, or one where ``fused_attention`` is set (as the built-in models).
 
-        return attention_core(
+        ``cached``: keys and values come from a cache of ``kv_bits``; ``softcap``: the scores pass through a tanh.
+        """
+        rows = attention_core(
             f"{name}.", batch=batch, heads=heads, kv_heads=kv_heads, q_len=q_len, kv_len=kv_len, qk_dim=qk_dim,
-            v_dim=v_dim, bits=Bits(self.weight_bits, self.activation_bits, self.activation_bits), repeat=1,
-            causal=causal, window=window, fused=self.fused_attention,
+            v_dim=v_dim, bits=Bits(self.weight_bits, self.activation_bits, kv_bits or self.activation_bits), repeat=repeat,
+            causal=causal, window=window, cached=cached, fused=self.fused_attention,
         )  # fmt: skip
+        if softcap and not self.fused_attention:
+            cap = self.vector(f"{name}.softcap", Kind.ACTIVATION, "tanh", batch * heads * q_len, kv_len)
+            rows.insert(1, replace(cap, repeat=repeat))
+        return rows
 
     def experts(self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value) -> list[Operation]:
         """Products of ``rows`` = tokens x top_k vectors with ``experts`` weights at their expected load."""
-        from workloads.moe import expert_loads
-
         fuller, many, emptier, few = expert_loads(rows // top_k, experts, top_k)
         result = []
         for suffix, load, count in (("", fuller, many), ("_light", emptier, few)):

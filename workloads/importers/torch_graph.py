@@ -7,94 +7,44 @@ scores, softmax and context (or one fused row). The counter of PyTorch is not us
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from workloads.importers.collector import Collector, Value, words
+from workloads.filters import filter_fields
+from workloads.importers.collector import Collector, Value, copies_made, words
+from workloads.importers.decoding import CachedLayers, Decoding
+from workloads.importers.torch_names import (
+    ACTIVATION_CLASSES,
+    ACTIVATIONS,
+    CHECKS,
+    CONVOLUTIONS,
+    COPIES,
+    ELEMENTWISE,
+    GATHERS,
+    MAKERS,
+    NORM_CLASS,
+    NORMS,
+    REDUCTIONS,
+    SOFTMAXES,
+    SORTS,
+    VIEWS,
+)
+from workloads.importers.torch_recurrent import CELLS, LAYERS, recurrent_rows
 from workloads.ops import Kind, Operation
-
-VIEWS = words(
-    "view reshape transpose permute t mT expand expand_as unsqueeze squeeze slice select split split_with_sizes "
-    "chunk alias flatten unflatten detach contiguous to _to_copy type_as _assert_tensor_metadata dropout narrow "
-    "movedim unbind swapaxes lift_fresh_copy lift_fresh as_strided view_as identity getitem _unsafe_view numpy_T "
-    "adjoint unsafe_chunk unsafe_split feature_dropout alpha_dropout tensor_split hsplit vsplit squeeze_ "
-    "unsqueeze_ view_as_real view_as_complex pad_sequence _reshape_alias positive real conj resolve_conj "
-    "resolve_neg copy_to result_type set_ detach_ movedim float half double _conj _neg_view unfold swapdims "
-    "moveaxis ravel broadcast_to"
-)
-MAKERS = words(
-    "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
-    "new_empty scalar_tensor linspace tensor rand randn rand_like randn_like sym_size sym_numel tril_indices "
-    "triu_indices"
-)
-COPIES = words(
-    "cat stack repeat repeat_interleave clone copy pad constant_pad_nd roll flip index_put scatter scatter_add "
-    "index_copy index_add slice_scatter select_scatter masked_scatter fill zero _pad_circular reflection_pad1d "
-    "reflection_pad2d replication_pad1d replication_pad2d concat concatenate hstack vstack tile "
-    "upsample_nearest2d upsample_nearest1d pixel_shuffle pixel_unshuffle im2col col2im copysign"
-)
-GATHERS = words("gather index index_select take_along_dim masked_select take embedding_bag")
-REDUCTIONS = words(
-    "sum mean max amax min amin argmax argmin prod any all norm linalg_vector_norm var std var_mean std_mean "
-    "cumsum cumprod logsumexp logcumsumexp diff histc bincount count_nonzero median avg_pool1d avg_pool2d "
-    "avg_pool3d max_pool1d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d adaptive_max_pool2d aminmax max_pool3d cummax cummin trace linalg_norm nansum "
-    "unique_consecutive searchsorted bucketize"
-)
-NORMS = {
-    "layer_norm": "layernorm",
-    "native_layer_norm": "layernorm",
-    "rms_norm": "rmsnorm",
-    "_fused_rms_norm": "rmsnorm",
-    "group_norm": "groupnorm",
-    "native_group_norm": "groupnorm",
-    "batch_norm": "batchnorm",
-    "_native_batch_norm_legit_no_training": "batchnorm",
-    "cudnn_batch_norm": "batchnorm",
-    "instance_norm": "instancenorm",
-    "normalize": "l2norm",
-}
-SOFTMAXES = {"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"}
-ACTIVATIONS = {
-    **{name: name for name in ("relu", "relu6", "silu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu", "selu", "celu")},
-    **{name: name for name in ("hardtanh", "hardsigmoid", "hardswish", "mish", "prelu", "log_sigmoid", "glu", "gelu", "erf")},
-}
-ELEMENTWISE = words(
-    "add sub mul div rsub neg pow exp exp2 log log2 log1p sqrt rsqrt sin cos abs reciprocal square clamp "
-    "clamp_min clamp_max clip where masked_fill maximum minimum eq ne lt le gt ge logical_and logical_or "
-    "logical_not bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ floor ceil round sign "
-    "remainder fmod floor_divide true_divide isnan isinf tril triu addcmul addcdiv lerp expm1 atan2 atan tan asin "
-    "acos sinh cosh logical_xor float_power threshold nan_to_num polar logit xlogy isfinite trunc frac "
-    "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ sgn erfinv complex outer special_expit "
-    "special_erf divide multiply subtract negative not_equal greater less_equal angle "
-    "fake_quantize_per_tensor_affine quantize_per_tensor dequantize_per_tensor quantize_per_channel "
-    "dequantize_per_channel dequantize"
-)
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-SORTS = words("sort argsort msort kthvalue")
-# Modules whose nodes are one operation of a vector unit: the class name says which.
-_NORM_CLASS = re.compile(r"(rms|layer|group|batch)_?norm", re.I)
-_ACTIVATION_CLASSES = {
-    "NewGELUActivation": "gelu_tanh",
-    "FastGELUActivation": "gelu_tanh",
-    "GELUTanh": "gelu_tanh",
-    "PytorchGELUTanh": "gelu_tanh",
-    "QuickGELUActivation": "quick_gelu",
-    "AccurateGELUActivation": "gelu",
-    "GELUActivation": "gelu",
-    "ReLUSquaredActivation": "relu",
-    "MishActivation": "mish",
-    "SiLUActivation": "silu",
-}
 
 
 class GraphWalk:
     """Walks the nodes of an exported program in order and fills a :class:`Collector`.
 
     ``layer_times``: {path prefix of a module: how many layers of the model it stands for}; ``aliases``: {name of a tied
-    parameter: the name that it is counted under}.
+    parameter: the name that it is counted under}; ``decoding``: how causal attention uses a cache (None: not at all).
+    ``unknown_size``: what stands for a size that depends on data (0: the node is left out).
+    ``cached`` lists the layers that keep keys and values, after :meth:`run`.
     """
 
     def __init__(
@@ -102,21 +52,34 @@ class GraphWalk:
         collector: Collector,
         layer_times: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
+        decoding: Decoding | None = None,
+        unknown_size: int = 0,
     ) -> None:
         self.collector = collector
+        self.unknown_size = unknown_size
+        self.decoding = decoding
+        self.cached: list[CachedLayers] = []
         self.aliases = aliases or {}
         self.layer_times = sorted((layer_times or {}).items(), key=lambda item: -len(item[0]))
-        self.top_k = 1
+        self.top_k, self.experts = 1, 1
+        self._dense: set[int] = set()
         self._values: dict[Any, Any] = {}
         self._next = 0
         self._blocks: set[str] = set()
-        self._expanded: dict[int, int] = {}
+        self._tensors: dict[str, Any] = {}
+        self._writers: dict[Any, int] = {}
 
     def run(self, program: Any) -> None:
         """Walk an ``ExportedProgram``."""
         signature = program.graph_signature
         parameters = {place: self.aliases.get(name, name) for place, name in signature.inputs_to_parameters.items()}
         buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        stored = {**program.state_dict, **program.constants}
+        self._tensors = {place: stored[name] for place, name in buffers.items() if name in stored}
+        if self.decoding is not None:
+            for node in program.graph.nodes:
+                if _is_ours(node, "attention"):
+                    self._note_writers(node)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 known = node.name in parameters or node.name in buffers
@@ -127,16 +90,22 @@ class GraphWalk:
 
     # ---- bookkeeping ----
 
-    def _bind(self, node: Any, constant: bool, names: tuple[str, ...], root: int | None = None, bits: int = 0) -> None:
+    def _bind(self, node: Any, constant: bool, names: tuple[str, ...], root: int | None = None, bits: int = 0, shared: int = 1) -> None:
         """Give a node its value (or, for several results, its values)."""
         meta = node.meta.get("val")
         if root is None:
             self._next += 1
             root = self._next
-        if isinstance(meta, (list, tuple)):
-            self._values[node] = [Value(_shape(item), root, constant, names, bits) for item in meta]
-        else:
-            self._values[node] = Value(_shape(meta), root, constant, names, bits)
+        try:
+            shapes = [self._shape(item) for item in meta] if isinstance(meta, (list, tuple)) else [self._shape(meta)]
+        except UnknownSizeError:
+            self.collector.leave_out(str(node.target), "its shape depends on data")
+            shapes = [()] * (len(meta) if isinstance(meta, (list, tuple)) else 1)
+        values = [Value(shape, root, constant, names, bits, shared) for shape in shapes]
+        self._values[node] = values if isinstance(meta, (list, tuple)) else values[0]
+
+    def _shape(self, meta: Any) -> tuple[int, ...]:
+        return shape_of(meta, self.unknown_size)
 
     def _value(self, item: Any) -> Value:
         value = self._values.get(item)
@@ -168,13 +137,18 @@ class GraphWalk:
         if target == "getitem":
             self._getitem(node)
             return
-        if target in VIEWS:
+        if target in CHECKS:
+            self._values[node] = Value((), 0, constant)
+            return
+        if _is_ours(node, "mask"):
+            self._bind(node, True, ())
+            return
+        if target.rstrip("_") in VIEWS or target in VIEWS:
             source = inputs[0] if inputs else Value((), 0, True)
-            self._bind(node, constant, names, source.root, source.bits)
-            if target == "expand":
-                self._remember_expand(node, source)
-            elif source.root in self._expanded:
-                pass  # a view of an expanded tensor keeps its root, so that the factor is found by it
+            self._bind(node, constant, names, source.root, source.bits, source.shared)
+            made = self._values[node]
+            if target in ("expand", "expand_as", "broadcast_to") and isinstance(made, Value):
+                self._values[node] = replace(made, shared=source.shared * copies_made(source.shape, made.shape))
             return
         # Products of parameters alone run with every request in the graph, so they count; all else is done once at load.
         executed = target in _PRODUCTS and bool(names)
@@ -192,16 +166,6 @@ class GraphWalk:
         else:
             value = self._value(node.args[0])
             self._bind(node, value.constant, value.parameters, value.root)
-
-    def _remember_expand(self, node: Any, source: Value) -> None:
-        """Note by what factor an expand repeats heads: (..., kv, 1, ...) -> (..., kv, group, ...)."""
-        shape = self._value(node).shape
-        padded = (1,) * (len(shape) - len(source.shape)) + source.shape
-        factor = math.prod(new // old for new, old in zip(shape, padded, strict=True) if old and new != old)
-        if len(shape) == 5 and factor > 1 and padded[2] == 1:
-            self._next += 1
-            self._expanded[self._next] = factor
-            self._bind(node, self._value(node).constant, self._value(node).parameters, self._next)
 
     def _call(self, node: Any) -> None:
         """A higher-order operator that wraps a graph (autocast, set_grad): walk into it."""
@@ -227,6 +191,8 @@ class GraphWalk:
     def _emit(self, node: Any, target: str, inputs: list[Value]) -> None:
         path, block, block_class = _module(node)
         self.collector.times = self._times(path)
+        if self.decoding is not None and self.decoding.steps and not _is_ours(node, "attention"):
+            self.collector.times *= self.decoding.steps  # attention says itself how often each length occurs
         single = self._single_operation(node, block, block_class, path, inputs)
         try:
             rows = self._rows(node, target, path or node.name, inputs) if single is None else single
@@ -236,7 +202,36 @@ class GraphWalk:
             self.collector.leave_out(str(node.target), "no rule for the operation")
             rows = []
         outputs = self._values[node]
-        self.collector.add(rows, inputs, outputs if isinstance(outputs, list) else [outputs])
+        listed = outputs if isinstance(outputs, list) else [outputs]
+        rows = self._routed(node, target, rows, inputs, listed)
+        self.collector.add(rows, inputs, listed)
+
+    def _routed(
+        self, node: Any, target: str, rows: list[tuple[Operation, Sequence[str]]], inputs: list[Value], outputs: list[Value]
+    ) -> list[tuple[Operation, Sequence[str]]]:
+        """The rows as a mixture of experts runs them that gives every token to every expert and masks all but ``top_k``.
+
+        That is how such a model is written where each expert's tokens are not gathered (Llama 4); what counts is what its
+        chosen experts compute. From the copies for all experts on, tensors are marked; operations on them cost their share.
+        """
+        if target == "repeat" and self.top_k < self.experts == node.args[1][0] and outputs[0].elements == self.experts * inputs[0].elements:
+            self._dense.add(outputs[0].root)
+        elif not any(value.root in self._dense for value in inputs):
+            return rows
+        elif outputs[0].elements * self.experts > max(value.elements for value in inputs if value.root in self._dense):
+            self._dense.add(outputs[0].root)
+        result: list[tuple[Operation, Sequence[str]]] = []
+        for row, names in rows:
+            first, second = (inputs[0], inputs[1]) if len(inputs) > 1 else (inputs[0], inputs[0])
+            if row.kind is Kind.GEMM and row.groups == self.experts and second.parameters:
+                chosen = first.elements // first.shape[-1] * self.top_k // self.experts
+                made = self.collector.experts(row.name, chosen, self.experts, self.top_k, int(row.n), int(row.k), first, second)
+                result += [(item, names) for item in made]
+            elif row.kind is Kind.GEMM:
+                result.append((row, names))
+            else:
+                result.append((replace(row, m=max(1, int(row.m) * self.top_k // self.experts)), names))
+        return result
 
     def _times(self, path: str) -> int:
         for prefix, times in self.layer_times:
@@ -248,10 +243,10 @@ class GraphWalk:
         self, node: Any, block: str, block_class: str, path: str, inputs: list[Value]
     ) -> list[tuple[Operation, Sequence[str]]] | None:
         """Rows of a norm or activation that is written as several nodes: one row at its first node, none at the others."""
-        if not block:
+        if not block or _name(node.target) in _PRODUCTS:
             return None
-        norm = _NORM_CLASS.search(block_class) and "Activation" not in block_class
-        activation = _ACTIVATION_CLASSES.get(block_class)
+        norm = NORM_CLASS.search(block_class) and "Activation" not in block_class
+        activation = ACTIVATION_CLASSES.get(block_class)
         if not norm and activation is None:
             return None
         names = [name for name in self.collector.parameters if name.rpartition(".")[0] == path]
@@ -269,11 +264,15 @@ class GraphWalk:
     def _rows(self, node: Any, target: str, name: str, inputs: list[Value]) -> list[tuple[Operation, Sequence[str]]] | None:
         """Rows of one node with the parameters that they use, or None if it is not understood."""
         names = [item for value in inputs for item in value.parameters]
-        base = target.removesuffix("_") if not target.startswith("_") else target
+        base = target.removesuffix("_") if not target.startswith("_") else re.sub("^__i(?=[a-z]+__$)", "__", target)
         handler = _PRODUCTS.get(base)
         if handler is not None:
             rows = handler(self, node, name)
+            if rows and node in self._writers:
+                rows = self._writing(rows, self._writers[node])
             return None if rows is None else [(row, names) for row in rows]
+        if base in LAYERS or base in CELLS:
+            return recurrent_rows(self.collector, node, base, name, self._value)
         output = self._value(node)
         first = next((value for value in inputs if not value.constant), output)
         live = sum(1 for value in inputs if not value.constant or value.elements > 1)
@@ -298,6 +297,7 @@ class GraphWalk:
             return [(make(name, "copy", output.shape, 1), names)]
         if base == "topk":
             self.top_k = int(node.args[1])
+            self.experts = first.shape[-1] if first.shape else 1
             n = first.shape[-1] if first.shape else 1
             row = self.collector.vector(name, Kind.TOPK, "topk", first.elements // max(n, 1), n, k=self.top_k)
             return [(row, names)]
@@ -331,13 +331,73 @@ class GraphWalk:
         query, key, value = (self._value(item) for item in node.args[:3])
         heads = query.shape[-3] if len(query.shape) > 2 else 1
         kv_heads = key.shape[-3] if len(key.shape) > 2 else 1
-        kv_heads //= self._expanded.get(key.root, 1)
+        kv_heads //= key.shared if kv_heads % key.shared == 0 else 1
         causal = bool(node.args[5]) if len(node.args) > 5 else bool(node.kwargs.get("is_causal", False))
+        mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+        causal, window, _ = _visible(mask, causal, 0)
         batch = math.prod(query.shape[:-3])
         return self.collector.attention(
             name, batch=batch, heads=heads, kv_heads=max(1, kv_heads), q_len=query.shape[-2], kv_len=key.shape[-2],
-            qk_dim=query.shape[-1], v_dim=value.shape[-1], causal=causal,
+            qk_dim=query.shape[-1], v_dim=value.shape[-1], causal=causal, window=window,
         )  # fmt: skip
+
+    def _recorded(self, node: Any, name: str) -> list[Operation]:
+        """Attention as the models of transformers ask for it (:mod:`workloads.importers.huggingface.attention`)."""
+        query, key, value = (self._value(item) for item in node.args[:3])
+        batch, heads, q_len, qk_dim = query.shape
+        _, kv_heads, kv_len, _ = key.shape
+        causal, window, chunk = _visible(node.args[3], bool(node.args[6]), int(node.args[7]))
+        common: dict[str, Any] = {
+            **{"heads": heads, "kv_heads": kv_heads, "qk_dim": qk_dim, "v_dim": value.shape[3]},
+            **{"causal": causal, "window": window, "softcap": bool(node.args[8])},
+        }
+        make, plan = self.collector.attention, self.decoding
+        steps = plan.steps if plan is not None else 0
+        if node.args[5] is not None:  # sequences one behind the other, each attending to itself
+            rows: list[Operation] = []
+            for length, count in sorted(self._lengths(node.args[5]).items()):
+                rows += make(f"{name}.{length}", batch=batch * count, q_len=length, kv_len=length, **common)
+            return rows
+        if plan is not None and causal and q_len == kv_len:
+            elements = batch * kv_heads * (qk_dim + value.shape[3])
+            self.cached.append(CachedLayers(self.collector.times, elements, window, chunk))
+            if steps:
+                parts = plan.parts(window, chunk)
+                rows = []
+                for index, (keys, count) in enumerate(parts):
+                    title = f"{name}.part{index}" if len(parts) > 1 else name
+                    rows += make(
+                        title, batch=batch, q_len=1, kv_len=keys, repeat=count, cached=True, kv_bits=plan.bits, **{**common, "window": 0}
+                    )
+                return rows
+        if chunk and chunk < kv_len == q_len and self.collector.fused_attention:
+            whole, rest = divmod(kv_len, chunk)
+            rows = make(name, batch=batch * whole, q_len=chunk, kv_len=chunk, **common)
+            return rows + (make(f"{name}.rest", batch=batch, q_len=rest, kv_len=rest, **common) if rest else [])
+        return make(name, batch=batch, q_len=q_len, kv_len=kv_len, repeat=max(1, steps), **common)
+
+    def _lengths(self, node: Any) -> Counter[int]:
+        """Lengths of packed sequences from their stored boundaries, and how often each occurs."""
+        while node.name not in self._tensors:
+            (node,) = node.all_input_nodes  # a conversion of it
+        ends = [int(item) for item in self._tensors[node.name].reshape(-1).tolist()]
+        return Counter(b - a for a, b in itertools.pairwise(ends) if b > a)
+
+    def _note_writers(self, node: Any) -> None:
+        """Which products make the keys and values of an attention, and how many of their columns."""
+        for argument in node.args[1:3]:
+            shape = self._shape(argument.meta.get("val"))
+            for product in _products_behind(argument):
+                self._writers[product] = self._writers.get(product, 0) + shape[1] * shape[3]
+
+    def _writing(self, rows: list[Operation], columns: int) -> list[Operation]:
+        """The rows of a product whose last ``columns`` columns go to the cache."""
+        assert self.decoding is not None
+        cache: dict[str, Any] = {"writes_cache": True, "output_bits": self.decoding.bits}
+        row = rows[0]
+        if len(rows) > 1 or row.n <= columns:
+            return [replace(item, **cache) for item in rows]
+        return [replace(row, n=row.n - columns), replace(row, name=f"{row.name}.cached", n=columns, **cache)]
 
     def _convolution(self, node: Any, name: str) -> list[Operation]:
         first, weight = self._value(node.args[0]), self._value(node.args[1])
@@ -347,14 +407,17 @@ class GraphWalk:
         batched = len(first.shape) == spatial + 2
         batch = first.shape[0] if batched else 1
         taps = math.prod(weight.shape[2:])
+        window = {"filter_taps": 1}
         if _transposed(node):
             m, n, k = math.prod(first.shape[-spatial:]), weight.shape[1] * taps, weight.shape[0] // groups
         else:
             m, n, k = math.prod(output.shape[-spatial:]), weight.shape[0] // groups, weight.shape[1] * taps
+            strides, dilations = (_per_axis(_given(node, name), spatial) for name in ("stride", "dilation"))
+            window = filter_fields(first.shape[-spatial:], weight.shape[2:], strides, dilations)
         if 0 in (m, n, k, batch):
             return []
         row = self.collector.product(
-            name, m, n, k, first, weight, batch=batch, groups=groups, kind=Kind.CONV, input_elements=first.elements
+            name, m, n, k, first, weight, batch=batch, groups=groups, kind=Kind.CONV, input_elements=first.elements, **window
         )
         return [row]
 
@@ -375,6 +438,7 @@ _PRODUCTS: dict[str, _Handler] = {
     "dot": GraphWalk._matmul,
     "matmul": GraphWalk._matmul,
     "einsum": GraphWalk._einsum,
+    "attention": GraphWalk._recorded,
     "scaled_dot_product_attention": GraphWalk._attention,
     "_scaled_dot_product_flash_attention_for_cpu": GraphWalk._attention,
     "_scaled_dot_product_efficient_attention": GraphWalk._attention,
@@ -383,6 +447,45 @@ _PRODUCTS: dict[str, _Handler] = {
     "grouped_mm": GraphWalk._grouped,
     "grouped_mm_fallback": GraphWalk._grouped,
 }
+
+
+_WEIGHTED = words("linear addmm mm conv1d")
+
+
+def _is_ours(node: Any, name: str) -> bool:
+    """Whether a node calls the operator ``dse::name``."""
+    return str(node.target).startswith(f"dse.{name}")
+
+
+def _behind(node: Any, stop: Callable[[Any], bool], limit: int = 256) -> list[Any]:
+    """The nearest nodes behind ``node`` (itself included) for which ``stop`` holds, through everything else."""
+    found, seen, waiting = [], {node}, [node]
+    while waiting and len(seen) < limit:
+        item = waiting.pop(0)
+        if stop(item):
+            found.append(item)
+            continue
+        for source in item.all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return found
+
+
+def _products_behind(node: Any) -> list[Any]:
+    """The products with weights that make a tensor, nearest first."""
+    return _behind(node, lambda item: item.op == "call_function" and _name(item.target) in _WEIGHTED)
+
+
+def _visible(mask: Any, causal: bool, window: int) -> tuple[bool, int, int]:
+    """(causal, window, chunk) of an attention with that mask argument: what a ``dse::mask`` behind it says, if there is one."""
+    if not hasattr(mask, "all_input_nodes"):
+        return causal, window, 0
+    masks = {item.args[4:7] for item in _behind(mask, lambda item: _is_ours(item, "mask")) if len(item.args) >= 7}
+    if len(masks) != 1:
+        return False, 0, 0
+    hidden, near, chunk = masks.pop()
+    return bool(hidden), int(near) or (0 if chunk else window), int(chunk)
 
 
 def _reduction(name: str) -> str:
@@ -413,9 +516,21 @@ def _name(target: Any) -> str:
     return text.rsplit(".", 1)[-1]
 
 
-def _shape(meta: Any) -> tuple[int, ...]:
-    shape = getattr(meta, "shape", ())
-    return tuple(int(size) for size in shape)
+class UnknownSizeError(Exception):
+    """A size that depends on data."""
+
+
+def shape_of(meta: Any, unknown: int = 0) -> tuple[int, ...]:
+    """Sizes of a tensor's record; ``unknown`` stands in for a number that depends on data (0: UnknownSizeError)."""
+    return tuple(_size(size, unknown) for size in getattr(meta, "shape", ()))
+
+
+def _size(size: Any, unknown: int) -> int:
+    if isinstance(size, int) or size.node.has_hint():
+        return int(size)
+    if not unknown:
+        raise UnknownSizeError
+    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, unknown)))
 
 
 def _attribute(owner: Any, target: str) -> Any:
@@ -435,13 +550,23 @@ def _module(node: Any) -> tuple[str, str, str]:
     return clean, f"{key}|{path}", kind_name.rsplit(".", 1)[-1]
 
 
-def _argument(node: Any, name: str) -> int:
-    """An integer argument of an ATen call by name (export gives arguments by position, defaults left out)."""
+def _given(node: Any, name: str) -> Any:
+    """An argument of an ATen call by name (export gives arguments by position, defaults left out); 1 where it has none."""
     for index, argument in enumerate(node.target._schema.arguments):
         if argument.name == name:
-            value = node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
-            return int(value)
+            return node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
     return 1
+
+
+def _argument(node: Any, name: str) -> int:
+    """The same of an integer argument."""
+    return int(_given(node, name))
+
+
+def _per_axis(value: Any, axes: int) -> list[int]:
+    """A stride or dilation of each axis; one number stands for all of them."""
+    values = [int(v) for v in value] if isinstance(value, Sequence) else [int(value)]
+    return values * axes if len(values) == 1 else values
 
 
 def _transposed(node: Any) -> bool:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from dse.errors import DseError
-
-FOLDERS = ("/usr/share/wordnet", "/usr/local/share/wordnet")
-REMEDY = "apt install wordnet-base brings it, or DSE_WORDNET=FOLDER names the folder that holds data.noun"
-VARIABLE = "DSE_WORDNET"  # a folder that holds data.noun, where it lies elsewhere
+from workloads.xmc.data import WORDNET_REMEDY, find_wordnet
 
 
 @dataclass(frozen=True)
@@ -24,12 +20,10 @@ class Noun:
 
 def find_folder() -> Path:
     """The folder that holds WordNet's data files; a missing one is an error that says how to get it."""
-    named = os.environ.get(VARIABLE)
-    for folder in (named,) if named else FOLDERS:
-        if Path(folder, "data.noun").is_file():
-            return Path(folder)
-    where = f"{VARIABLE} names {named}, which holds no data.noun" if named else f"no data.noun lies in {' or '.join(FOLDERS)}"
-    raise DseError(f"WordNet is not here: {where}; {REMEDY}")
+    found = find_wordnet()
+    if found is None or not (found / "data.noun").is_file():
+        raise DseError(f"WordNet's nouns are not here: no data.noun {'in ' + str(found) if found else 'was found'}; {WORDNET_REMEDY}")
+    return found
 
 
 @lru_cache(maxsize=2)

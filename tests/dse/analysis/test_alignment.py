@@ -117,7 +117,7 @@ def test_what_the_twin_does_not_know_is_told(options: dict, words: str) -> None:
 
 
 def test_hardware_without_a_twin_is_told() -> None:
-    with pytest.raises(UsageError, match="has no differentiable twin; alignment is for edge22"):
+    with pytest.raises(UsageError, match="has no differentiable twin; alignment is for spaces of datacenter and edge"):
         alignment.twin_of(api.make_problem("bert", "hardware", hw="eyeriss"))
 
 

@@ -12,7 +12,8 @@ import workloads
 from dse import api
 from dse.evaluation.evaluation import Evaluation, Space
 from dse.exporters.design import describe
-from dse.problem.deployment import Deployment, default_carbon_profile
+from dse.problem.deployment import Deployment
+from dse.spaces.hardware import load_path_or_name
 from hw_models import spaces as templates
 from hw_models.costs import chips as parallel
 from hw_models.costs import evaluate as cost
@@ -82,6 +83,9 @@ def test_a_file_that_narrows_the_template_has_its_carbon_profile(tmp_path: Path)
     file = tmp_path / "mine.toml"
     knobs = "\n".join(f"{name} = [{value}]" for name, value in {**KNOBS, "chips": 2}.items())
     file.write_text(f'template = "datacenter"\n[knobs]\n{knobs}\n', encoding="utf-8")
-    assert default_carbon_profile(str(file)) == default_carbon_profile("datacenter") == "default"
+    copy = tmp_path / "mine.hw"  # the same text under a name that says nothing
+    copy.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    found = {hw: load_path_or_name(str(hw), profile=None).default_carbon_profile for hw in (file, copy, "datacenter", "edge22")}
+    assert found == {file: "default", copy: "default", "datacenter": "default", "edge22": "act2"}
+    assert api.make_problem("bert", hw=str(file)).deployment == api.make_problem("bert", hw=str(copy)).deployment
     assert api.evaluate("bert", str(file))["embodied_kgco2e"] > 0
-    assert default_carbon_profile("edge22") == default_carbon_profile(str(tmp_path / "missing.toml")) == "act2"

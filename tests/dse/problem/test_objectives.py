@@ -1,18 +1,19 @@
 """Objectives and constraints as words: what is taken, what is refused and in which words."""
 
+from pathlib import Path
+
 import pytest
 
 from dse.errors import UsageError
 from dse.problem.objectives import (
-    EDGE_CONSTRAINTS,
     PRESETS,
     SERVICE_CONSTRAINT,
     Constraint,
-    default_constraints,
     merge_constraints,
     parse_constraint,
     parse_objectives,
 )
+from dse.spaces import hardware
 
 
 def test_preset_and_free_objectives() -> None:
@@ -21,6 +22,9 @@ def test_preset_and_free_objectives() -> None:
     assert [str(o) for o in objectives] == ["max:quality", "min:total_kgco2e"]
     objectives, preset = parse_objectives(["max:quality", "min:area_mm2"])
     assert preset is None and [o.sign for o in objectives] == [-1.0, 1.0]
+
+
+EDGE_CONSTRAINTS = hardware.load("edge22", profile=None).default_constraints
 
 
 @pytest.mark.parametrize(
@@ -84,5 +88,11 @@ def test_contradictions_and_more_than_full_service_are_errors() -> None:
 
 
 def test_the_edge_limits_are_defaults_of_the_edge_template_only() -> None:
-    assert default_constraints("edge22") == EDGE_CONSTRAINTS
-    assert [str(c) for c in default_constraints("a100")] == ["dram_fill<=1.0"]
+    assert hardware.load("edge22", profile=None).default_constraints == EDGE_CONSTRAINTS
+    assert [str(c) for c in hardware.load("a100", profile=None).default_constraints] == ["dram_fill<=1.0"]
+
+
+def test_a_narrower_space_keeps_the_limits_of_its_template(tmp_path: Path) -> None:
+    file = tmp_path / "narrow_edge.toml"
+    file.write_text('template = "edge22"\n[knobs]\ncores = [1, 2]\n', encoding="utf-8")
+    assert hardware.load_path_or_name(str(file), profile=None).default_constraints == EDGE_CONSTRAINTS

@@ -386,7 +386,7 @@ def test_what_the_problem_lacks_is_told_before_anything_is_written(tmp_path: Pat
 
 
 def test_draws_that_find_nothing_name_the_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dse.strategies import protocol as base
+    from dse.strategies import drawing as base
 
     monkeypatch.setattr(base, "_DRAW_BLOCKS", 2)
     found = large.large_view(replace(problem(), constraints=(Constraint("area_mm2", "<=", 1.0), Constraint("latency_s", "<=", 1.0))))

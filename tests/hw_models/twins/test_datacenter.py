@@ -12,10 +12,10 @@ from hw_models.costs.chips import exchange
 from hw_models.costs.evaluate import evaluate
 from hw_models.errors import HardwareError
 from hw_models.technology.namespace import NUMPY, torch_namespace
-from hw_models.technology.tables import Quantity, logic_delay, logic_energy
+from hw_models.technology.tables import Quantity, logic_delay, logic_energy, logic_scale
 from hw_models.technology.tables import sram as table_sram
 from hw_models.twins.datacenter import DatacenterTwin, _exchanges
-from hw_models.twins.technology import logic_scale, sram
+from hw_models.twins.technology import sram
 from workloads.ops import Kind, Operation, OperationTable, Parallel, concatenate
 
 torch = pytest.importorskip("torch")

@@ -11,6 +11,7 @@ import workloads
 from hw_models import spaces as templates
 from hw_models.costs.evaluate import evaluate
 from hw_models.costs.vector import lane_pj, level_rates, physical, vector_work
+from hw_models.costs.vector_unit import LevelRates, VectorWork, vector_unit
 from hw_models.errors import HardwareError
 from hw_models.technology import namespace as formulas
 from hw_models.technology import tables as technology
@@ -33,15 +34,15 @@ def test_torch_runs_the_same_lines_to_the_same_numbers() -> None:
     def tensor(value: object) -> object:
         return torch.as_tensor(np.asarray(value, dtype=np.float64))
 
-    found = formulas.vector_unit(
+    found = vector_unit(
         xp,
-        formulas.VectorWork(**{name: tensor(value) for name, value in vars(work).items()}),
+        VectorWork(**{name: tensor(value) for name, value in vars(work).items()}),
         lanes=tensor(batch.vector_lanes[None, :]),
         lane_bits=tensor(batch.mac_bits[None, :]),
-        lane_pj=tensor(lane_pj(batch)[None, :]),
+        lane_pj=tensor(lane_pj(batch.mac_pj)[None, :]),
         word_bits=tensor(batch.word_bits[None, :]),
         frequency_hz=tensor(batch.frequency_hz[None, :]),
-        levels=[formulas.LevelRates(**{name: tensor(value) for name, value in vars(level).items()}) for level in level_rates(batch)],
+        levels=[LevelRates(**{name: tensor(value) for name, value in vars(level).items()}) for level in level_rates(batch)],
     )
     assert np.array_equal(found.lanes_s.numpy(), exact.lanes_s)
     assert np.array_equal(found.energy_j.numpy(), exact.energy_j)

@@ -1,0 +1,84 @@
+"""Which family of kernels a device runs under an engine.
+
+Families are fitted on A100 and H100 alone; other devices run those of the nearest tensor cores, as the engines themselves do: vLLM
+has FlashAttention-2 on synchronous tensor cores, FlashAttention-3 on Hopper, and TensorRT-LLM's kernels on B200.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hw_models.costs.gpu_kernels.sheet import GpuSheet, TensorCore
+from hw_models.errors import unknown_name
+
+ENGINES: Final = ("vllm", "trtllm")
+DEFAULT_ENGINE: Final = "vllm"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Names of families (keys of data/gpu_kernels.toml) for one device under one engine."""
+
+    tensor_core: TensorCore
+    engine: str
+    has_fp8: bool
+
+    @property
+    def product(self) -> str:
+        """Products: by the tensor core."""
+        return "synchronous" if self.tensor_core is TensorCore.SYNCHRONOUS else "asynchronous"
+
+    def low_precision(self, number_format: str) -> str | None:
+        """What a format adds to products; None for bf16."""
+        names = {
+            "fp8": f"fp8-{self.engine}",
+            "fp8_block": "fp8-block",
+            "int8": "int8",
+            "int8_wo": "int8-weights",
+            "int4_wo": "int4-weights",
+            "nvfp4": f"fp8-{self.engine}",
+        }
+        return names.get(number_format)
+
+    def decode(self, kv_format: str) -> str:
+        """Decode attention by the format of the cache."""
+        narrow = kv_format == "fp8"
+        if self.engine == "vllm" and self.tensor_core is TensorCore.SYNCHRONOUS:
+            return "flash2"
+        if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
+            return "flash3-fp8" if narrow else "flash3"
+        if not self.has_fp8:
+            return "trtllm-a100"
+        return "trtllm-fp8" if narrow and self.tensor_core is not TensorCore.SYNCHRONOUS else "trtllm"
+
+    def prefill(self, number_format: str) -> str:
+        """Prefill attention by the format of its products."""
+        if self.engine == "vllm":
+            return "flash3" if self.tensor_core is TensorCore.ASYNCHRONOUS else "flash2"
+        if self.tensor_core is TensorCore.SYNCHRONOUS:
+            return "trtllm-a100"
+        return "trtllm-fp8" if number_format == "fp8" else "trtllm"
+
+    def mixture(self, number_format: str) -> str:
+        """Layers of experts."""
+        if self.tensor_core is TensorCore.SYNCHRONOUS and number_format == "bf16":
+            return f"{self.engine}-a100"
+        return self.engine if number_format == "bf16" else f"{self.engine}-fp8"
+
+    @property
+    def collective(self) -> str:
+        """Library collectives: H100's host and version for Hopper, A100's for the rest."""
+        return "nccl-h100" if self.tensor_core is TensorCore.ASYNCHRONOUS else "nccl-a100"
+
+    @property
+    def direct(self) -> str:
+        """All-reduce of the engine over peers' memory."""
+        return f"{self.engine}-h100" if self.tensor_core is TensorCore.ASYNCHRONOUS else f"{self.engine}-a100"
+
+
+def choice(sheet: GpuSheet, engine: str = DEFAULT_ENGINE) -> Choice:
+    """The families of a device under an engine; an unknown engine is an error that names the known ones."""
+    if engine not in (*ENGINES, "nccl"):
+        raise unknown_name("engine", engine, ENGINES)
+    return Choice(sheet.tensor_core, engine, "fp8" in sheet.rates)

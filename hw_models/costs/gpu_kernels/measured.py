@@ -1,0 +1,139 @@
+"""Measured kernels that ship with the package, and what the model says of them.
+
+The rows (hw_models/data/reference/gpu_*.csv) were measured by the collectors of aiconfigurator 0.12.0 (Apache-2.0) under vLLM and
+TensorRT-LLM; samples, except that those of A100, H100 and L40S are larger. Half of the A100 and H100 shapes, chosen by a hash of
+the shape, are what parameters are fitted to (`fitted`); all other rows judge.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.costs.gpu_kernels import attention, collectives, mixtures, products
+from hw_models.costs.gpu_kernels.parameters import (
+    CollectiveKernel,
+    DecodeKernel,
+    DirectKernel,
+    LowPrecision,
+    MixtureKernel,
+    PrefillKernel,
+    ProductKernel,
+)
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
+
+FloatArray = npt.NDArray[np.float64]
+
+KINDS: Final = ("products", "prefill", "decode", "mixtures", "collectives")
+FIT_DEVICES: Final = ("a100", "h100")
+COPIES: Final = 6.0
+"""Copies of the operands of a product that the collectors rotate through."""
+_TEXTS: Final = ("device", "framework", "format", "kv_format", "kernel", "operation")
+_NOT_SHAPE: Final = ("device", "framework", "latency_us", "format", "kv_format", "kernel")
+FORMATS: Final = {
+    # name in the rows: (format of the multiplication, bytes of an activation, bytes of a weight with its scales)
+    "bf16": ("bf16", 2.0, 2.0),
+    "fp8": ("fp8", 1.0, 1.0),
+    "fp8_block": ("fp8", 1.0, 1.0),
+    "int8": ("int8", 1.0, 1.0),
+    "int8_wo": ("bf16", 2.0, 1.0),
+    "int4_wo": ("bf16", 2.0, 0.5),
+    "nvfp4": ("fp4", 0.5625, 0.5625),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Measured rows of one kind: columns by name (rows,); ``latency_s`` is what was measured."""
+
+    kind: str
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["latency_us"])
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.columns[name]
+
+    @property
+    def latency_s(self) -> FloatArray:
+        """Measured latency (rows,) [s]."""
+        return np.asarray(self.columns["latency_us"] * 1e-6)
+
+    def where(self, mask: npt.NDArray[np.bool_] | None = None, **equal: str | float) -> Rows:
+        """The rows at a mask whose columns equal some values."""
+        keep = np.ones(len(self), dtype=bool) if mask is None else mask.copy()
+        for name, value in equal.items():
+            keep &= self.columns[name] == value
+        return Rows(self.kind, {name: column[keep] for name, column in self.columns.items()})
+
+    def fitted(self) -> npt.NDArray[np.bool_]:
+        """Whether a row is of the half of A100 and H100 shapes that parameters are fitted to (rows,)."""
+        names = [n for n in self.columns if n not in _NOT_SHAPE]
+        shapes = zip(*(self.columns[n].tolist() for n in names), strict=True)
+        even = np.array([hashlib.sha256(repr(s).encode()).digest()[0] % 2 == 0 for s in shapes])
+        return np.asarray(even & np.isin(self.columns["device"], FIT_DEVICES))
+
+
+@cache
+def rows(kind: str) -> Rows:
+    """The shipped rows of a kind of `KINDS`."""
+    text = (files("hw_models") / "data" / "reference" / f"gpu_{kind}.csv").read_text(encoding="utf-8")
+    records = list(csv.DictReader(text.splitlines()))
+    return Rows(kind, {n: np.array([r[n] for r in records], dtype=np.str_ if n in _TEXTS else np.float64) for n in records[0]})
+
+
+def product_latency_s(sheet: GpuSheet, kernel: ProductKernel, r: Rows, low: LowPrecision | None = None) -> FloatArray:
+    """What the model says of measured products of one format."""
+    number_format, first, second = FORMATS[str(r["format"][0])]
+    return products.product_times(
+        sheet, kernel, r["m"], r["n"], r["k"], number_format=number_format, activation_bytes=first, weight_bytes=second, low=low,
+        copies=COPIES,
+    ).latency_s  # fmt: skip
+
+
+def decode_latency_s(sheet: GpuSheet, kernel: DecodeKernel, r: Rows) -> FloatArray:
+    """What the model says of measured decode attention, its cache warm as the collectors repeat one kernel."""
+    size = np.where(r["kv_format"] == "fp8", 1.0, 2.0)
+    return attention.decode_times(
+        sheet, kernel, r["batch"], r["heads"], r["kv_heads"], r["keys"], r["head_elements"], kv_bytes=size, cold=False
+    ).latency_s
+
+
+def prefill_latency_s(sheet: GpuSheet, kernel: PrefillKernel, r: Rows) -> FloatArray:
+    """What the model says of measured prefill attention of one format of the queries."""
+    number_format = str(r["format"][0])
+    return attention.prefill_times(
+        sheet, kernel, r["batch"], r["heads"], r["kv_heads"], r["queries"], r["head_elements"], window=r["window"],
+        number_format=number_format if number_format in sheet.rates else "bf16",
+        query_bytes=1.0 if number_format == "fp8" else 2.0, kv_bytes=np.where(r["kv_format"] == "fp8", 1.0, 2.0),
+    ).latency_s  # fmt: skip
+
+
+def mixture_latency_s(sheet: GpuSheet, of_products: ProductKernel, kernel: MixtureKernel, r: Rows) -> FloatArray:
+    """What the model says of measured layers of experts of one format."""
+    number_format, first, second = FORMATS[str(r["format"][0])]
+    return mixtures.mixture_s(
+        sheet, of_products, kernel, *(r[n].astype(np.int64) for n in ("tokens", "hidden", "inner", "experts", "chosen")),
+        ranks=r["ranks"].astype(np.int64), gated=r["gated"] > 0, exponent=r["exponent"],
+        number_format=number_format, activation_bytes=first, weight_bytes=second,
+    )  # fmt: skip
+
+
+def collective_latency_s(sheet: GpuSheet, kernel: CollectiveKernel | DirectKernel, r: Rows) -> FloatArray:
+    """What the model says of measured collectives, of one operation or all."""
+    if isinstance(kernel, DirectKernel):
+        return collectives.direct_all_reduce_s(sheet, kernel, r["size_bytes"], r["devices"])
+    result = np.empty(len(r))
+    for operation in np.unique(r["operation"]):
+        at = r["operation"] == operation
+        result[at] = collectives.library_s(sheet, kernel, str(operation), r["size_bytes"][at], r["devices"][at])
+    return result

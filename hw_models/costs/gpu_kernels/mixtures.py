@@ -1,0 +1,159 @@
+"""One layer of experts on a GPU: routing, two grouped products over the experts' tokens, activation and weighted sum.
+
+Experts get unequal numbers of tokens: `expert_tokens` gives the quantiles of a power law (as measured loads follow, exponents
+1.0-1.2) or an even split, and of several ranks the one with most tokens, which the others wait for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
+from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, sustained_clock
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.errors import HardwareError
+
+FloatArray = npt.NDArray[np.float64]
+
+TILE_M: Final = np.array([16, 32, 64, 128, 256], dtype=np.float64)
+TILE_N: Final = np.array([64, 128, 256], dtype=np.float64)
+HEAVIEST_SHARE: Final = 0.8  # of the tokens that one expert may get before scaling; with the power law from one token on
+DEALING_SEED: Final = 0  # a fixed shuffle deals heavy and light experts to ranks
+
+
+@lru_cache(maxsize=4096)
+def expert_tokens(tokens: int, experts: int, chosen: int, ranks: int = 1, exponent: float = 0.0) -> tuple[float, ...]:
+    """Tokens of each expert of the rank that has most: whole numbers, ``tokens x chosen`` over all ranks, none above ``tokens``.
+
+    ``exponent`` 0 deals evenly. Raises HardwareError where more experts are chosen than there are, or ranks than experts.
+    """
+    if not 1 <= chosen <= experts or not 1 <= ranks <= experts:
+        raise HardwareError(f"a mixture of {experts} experts cannot choose {chosen} of them on {ranks} ranks")
+    total = tokens * chosen
+    if exponent == 0:
+        load = np.full(experts, float(total // experts))
+        load[: total % experts] += 1
+    else:
+        share = _power_law(experts, max(HEAVIEST_SHARE * tokens, 1.0001), exponent)
+        load = _capped(share / share.sum() * total, float(tokens))
+        load = _whole(load, total, tokens)
+        load = load[np.random.default_rng(DEALING_SEED).permutation(experts)]
+    each = experts // ranks
+    by_rank = load[: each * ranks].reshape(ranks, each)
+    return tuple(by_rank[by_rank.sum(axis=1).argmax()].tolist())
+
+
+def _power_law(count: int, highest: float, exponent: float) -> FloatArray:
+    """Quantiles of a power law on [1, highest], ascending."""
+    at = (np.arange(count) + 0.5) / count
+    if abs(exponent - 1) < 1e-9:
+        return np.asarray(highest**at)
+    a = 1 - exponent
+    return np.asarray((1 + at * (highest**a - 1)) ** (1 / a))
+
+
+def _capped(load: FloatArray, cap: float) -> FloatArray:
+    """No load above ``cap``; what is cut off goes to the others in proportion."""
+    for _ in range(8):
+        over = load > cap
+        if not over.any():
+            break
+        excess = float((load[over] - cap).sum())
+        load = np.where(over, cap, load)
+        free = load < cap
+        if not free.any():
+            break
+        load = load + np.where(free, load, 0.0) * (excess / load[free].sum())
+    return np.minimum(load, cap)
+
+
+def _whole(load: FloatArray, total: int, cap: int) -> FloatArray:
+    """Whole loads with the same total: the largest remainders are rounded up."""
+    result = np.floor(load)
+    left = round(total - float(result.sum()))
+    for i in np.argsort(result - load, kind="stable"):
+        if left <= 0:
+            break
+        if result[i] < cap:
+            result[i] += 1
+            left -= 1
+    return np.asarray(result)
+
+
+def mixture_s(
+    sheet: GpuSheet,
+    products: ProductKernel,
+    kernel: MixtureKernel,
+    tokens: npt.ArrayLike,
+    hidden: npt.ArrayLike,
+    inner: npt.ArrayLike,
+    experts: npt.ArrayLike,
+    chosen: npt.ArrayLike,
+    *,
+    ranks: npt.ArrayLike = 1,
+    gated: npt.ArrayLike = True,
+    exponent: npt.ArrayLike = 0.0,
+    number_format: str = "bf16",
+    activation_bytes: float = 2.0,
+    weight_bytes: float = 2.0,
+) -> FloatArray:
+    """Latency of one layer on the heaviest of ``ranks`` ranks (layers,) [s]; sizes broadcast to (layers,).
+
+    ``inner`` is the width of one expert on this device (tensor parallelism divides it before).
+    """
+    t, h, i, e, c, r, g, a = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(v)) for v in (tokens, hidden, inner, experts, chosen, ranks, gated, exponent))
+    )
+    loads = [np.array(expert_tokens(int(x[0]), int(x[1]), int(x[2]), int(x[3]), float(x[4]))) for x in zip(t, e, c, r, a, strict=True)]
+    row_tiles = np.array([[np.ceil(load / tile).sum() for tile in TILE_M] for load in loads])
+    active = np.array([float((load > 0).sum()) for load in loads])
+    local = np.array([load.sum() for load in loads])
+    first = np.where(g, 2.0, 1.0) * i
+    crowded = np.asarray(t) > np.asarray(e)
+    common = (row_tiles, active, local, crowded, number_format, activation_bytes, weight_bytes)
+    both = _grouped(sheet, products, kernel, first, np.asarray(h, dtype=np.float64), *common)
+    both = both + _grouped(sheet, products, kernel, np.asarray(h, dtype=np.float64), np.asarray(i, dtype=np.float64), *common)
+    carried = np.asarray(t * c, dtype=np.float64) if kernel.triton else local
+    moved = carried * (2.0 * h + 6.0 * i)
+    return np.asarray(kernel.launch_s + both + kernel.activation_factor * moved / sheet.dram_bytes_per_s)
+
+
+def _grouped(
+    sheet: GpuSheet,
+    products: ProductKernel,
+    kernel: MixtureKernel,
+    n: FloatArray,
+    k: FloatArray,
+    row_tiles: FloatArray,
+    active: FloatArray,
+    local: FloatArray,
+    crowded: npt.NDArray[np.bool_],
+    number_format: str,
+    activation_bytes: float,
+    weight_bytes: float,
+) -> FloatArray:
+    """Products of all experts in one kernel (layers,) [s]."""
+    tiles_of = np.repeat(row_tiles, len(TILE_N), axis=1)
+    tile_m, tile_n = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
+    n, k, active, local = n[:, None], k[:, None], active[:, None], local[:, None]
+    waves = np.ceil(tiles_of * np.ceil(n / tile_n) / sheet.multiprocessors)
+    depth = np.ceil(k / DEPTH) * DEPTH
+    rate = sheet.macs_per_cycle * sheet.rate(number_format) * products.tensor_efficiency * sustained_clock(sheet) * kernel.rate_factor
+    port = min(64.0 * products.port_efficiency, sheet.port_bytes_per_cycle)
+    inner = depth * np.maximum(tile_m * tile_n / rate, (tile_m * activation_bytes + tile_n * weight_bytes) / port)
+    written = np.minimum(tile_m, local / np.maximum(active, 1)) * tile_n * 2.0 / products.out_bytes_per_cycle
+    busy = waves * (kernel.item_cycles + inner + written) / sheet.frequency_hz
+    weights, passing = active * n * k * weight_bytes, local * k * activation_bytes
+    held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
+    traffic = weights * np.clip(weights / held - 0.5, 0, 1) + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
+    dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
+    p = products.overlap
+    total = (busy**p + dram**p) ** (1 / p)
+    if kernel.triton:
+        usual = np.where(crowded[:, None], (tile_m >= 64) & (tile_m <= 128), tile_m <= 32) & (tile_n <= 128)
+        total = np.where(usual, total, np.inf)
+    return np.asarray(total.min(axis=1))

@@ -1,0 +1,34 @@
+// From columns of weights to chunks; see xmc_format.h.
+#pragma once
+
+#include "xmc_format.h"
+
+namespace xmc {
+
+// Compressed sparse columns; order[p] is the column that stands at position p.
+struct Columns {
+    const int64_t *start;
+    const int32_t *row;
+    const float *value;
+    uint64_t rows, columns, nonzeros;
+    const uint32_t *order;
+    uint64_t positions;
+};
+
+struct Layout {
+    uint32_t values, hash_bits;
+    bool has_bias;  // the last row of W
+    float bias;
+    uint64_t position_start, blob_start;  // where this part begins in its level
+};
+
+struct Built {
+    std::vector<Chunk> chunks;
+    std::vector<float> bias, scale;
+    std::vector<uint8_t> blob;
+};
+
+// Chunk i has the positions chunk_first[i] .. chunk_first[i + 1] - 1 of `in`. Throws std::invalid_argument naming the field.
+Built build(const Columns &in, const Layout &layout, const uint32_t *chunk_first, uint64_t chunks);
+
+}  // namespace xmc
