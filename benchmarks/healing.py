@@ -129,7 +129,8 @@ def say(rows, name, equal, method, ends):
     paired = [r["recovered"] - e["recovered"] for r, e in zip(mine, equals, strict=True)]
     spread = statistics.stdev(paired) / len(paired) ** 0.5 if len(paired) > 1 else float("nan")
     means = {key: float(np.mean([r[key] for r in mine])) for key in ("cpu_s", "cross_entropy", "recovered")}
-    print(f"{name:<8} equal {equal:<8} {method:<17} {mine[0]['steps']:>3} steps {means['cpu_s']:5.2f} s  CE {ends[0]:.3f} -> {ends[1]:.3f} -> "
+    print(f"{name:<8} equal {equal:<8} {method:<17} {mine[0]['steps']:>3} steps {means['cpu_s']:5.2f} s  "
+          f"CE {ends[0]:.3f} -> {ends[1]:.3f} -> "
           f"{means['cross_entropy']:.4f}  recovered {100 * means['recovered']:5.1f} %  over {100 * np.mean(paired):+.1f} ± "
           f"{100 * spread:.1f}", flush=True)  # fmt: skip
 

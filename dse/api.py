@@ -39,7 +39,9 @@ from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, support_name
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
+from dse.strategies.registry import name_of
 from dse.version import __version__
+from hw_models import spaces as templates
 from workloads import library
 from workloads.family import Family
 
@@ -50,10 +52,10 @@ Say = Callable[[str, int, int, str], None]
 
 
 def make_problem(
-    workload: str,
+    workload: str | Family,
     objective: str | Iterable[str] = "carbon",
     *,
-    hw: str = "edge22",
+    hw: str | templates.Template = "edge22",
     hardware_profile: str | None = None,
     space: str = DEFAULT_SPACE,
     constraints: Iterable[str | Constraint] = (),
@@ -67,7 +69,10 @@ def make_problem(
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
 ) -> Problem:
-    """A problem from the words of a command line; see :func:`search` for their meaning."""
+    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`."""
+    # Objects are known by a name from here on, for a problem is plain data.
+    workload = library.register(workload) if isinstance(workload, Family) else workload
+    hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
     given = [objective] if isinstance(objective, str) else list(objective)
     objectives, preset = parse_objectives(given)
     parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
@@ -127,13 +132,13 @@ def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, f
 
 
 def search(
-    workload: str | Problem,
+    workload: str | Family | Problem,
     objective: str | Iterable[str] = "carbon",
     *,
     out: str | Path | None = None,
     seed: int = 0,
     learnt: LearntSettings | None = None,
-    strategy: str = "auto",
+    strategy: str | Any = "auto",
     budget: int | None = None,
     sharded: ShardSettings | None = None,
     threads: int | None = None,
@@ -161,6 +166,7 @@ def search(
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
     """
+    strategy = name_of(strategy)
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
     sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
@@ -274,7 +280,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         surrogate = evaluation.surrogate
         answer["quality_label"] = surrogate.label
         if support == quality.SUPPORT[quality.EXTRAPOLATED]:
-            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
+            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in surrogate.knobs})
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])

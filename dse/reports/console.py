@@ -26,12 +26,11 @@ def say_problem(
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
-        f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
+        f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
-        else f"strategy    {learnt.strategy}, {learnt.in_words}"
-        + ("" if learnt.strategy in ("flat", "ax") else "; the hardware of a model is exact")
+        else f"strategy    {learnt.strategy}, {learnt.in_words}" + _exact_hardware(learnt.strategy)
         if learnt
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
@@ -42,7 +41,9 @@ def say_problem(
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = learnt is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
-        lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
+        lines.append(
+            f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points ({surrogate.standard_error_kind})"
+        )
         if problem.allow_unsupported:
             knobs = " and ".join(surrogate.unsupported_knobs)
             lines.append(
@@ -50,6 +51,14 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _exact_hardware(strategy: str) -> str:
+    """What is said of the hardware of a measured search; ``auto`` says its choice when it is made."""
+    from dse.strategies import registry
+
+    whole = strategy != registry.AUTO and registry.find(strategy).trial == "design"
+    return "" if whole else "; the hardware of a model is exact"
 
 
 def _full_name(workload: str) -> str:

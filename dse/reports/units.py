@@ -112,7 +112,7 @@ def quality_label(context: Mapping[str, Any]) -> str:
     surrogate = context.get("quality_surrogate")
     label = str(surrogate.get("label") or "") if isinstance(surrogate, Mapping) else ""
     label = " ".join(label.replace("[%]", "").split()).replace(" ,", ",") or "Quality"
-    return label if "surrogate" in label.lower() else f"{label}, surrogate"
+    return label if "surrogate" in label.lower() or "measured" in label.lower() else f"{label}, surrogate"
 
 
 def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:

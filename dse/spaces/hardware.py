@@ -117,7 +117,7 @@ def load(name: str, *, profile: str | None) -> HardwareSpace:
     """The built-in template (a space) or device (a single design) called ``name``."""
     if name in devices.names():
         return HardwareSpace(devices.load(name, profile=profile or "default").accelerator)
-    if name not in templates.names():
+    if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
 
