@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    options.tell_renamed([*args.objective, *args.constraint])
     if args.quality is not None:
         args.quality = _with_measured_options(args)
     settings = _learnt(args)
