@@ -26,6 +26,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from dse.quality.music import MusicQuality, music_quality
 from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
 from dse.quality.trees import MeasuredRecall
 
@@ -184,12 +185,14 @@ def bert_mnli() -> BertMnliSurrogate:
 
 
 # Which surrogate speaks for which workload.
-_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall]] = {
+_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality]] = {
     "bert-base": bert_mnli,
+    "music": lambda: music_quality(several_tracks=True),
+    "music-single": lambda: music_quality(several_tracks=False),
     "xmc-wordnet": lambda: MeasuredRecall("xmc-wordnet"),
 }
 
 
-def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | None:
+def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | None:
     """What is known of the quality of a workload's models (by its full name): a surrogate, figures measured here, or None."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None
