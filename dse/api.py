@@ -24,7 +24,7 @@ from dse.fronts.pareto import Front
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, shards
+from dse.searches import large_space, measured_models, shards
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_learnt
 from dse.searches.measured import run as run_learnt
@@ -222,6 +222,7 @@ def _written(
     run = replace(run, context={**run.context, **_alignment(run)})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
+    measured_models.keep_models(run)
     return Run.of(run)
 
 

@@ -52,10 +52,10 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
-    objectives = _without_quality(objectives, preset, family)
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
+    objectives = _without_quality(objectives, preset, family, space)
     return Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,
@@ -89,9 +89,9 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
             raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
 
 
-def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family) -> tuple[Objective, ...]:
+def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family, space: str) -> tuple[Objective, ...]:
     """A preset's objectives, less quality where the workload is one model: it is the same for every design then."""
-    own = family.model_grid(DEFAULT_SPACE)
+    own = family.model_grid(space)
     single = len(next(iter(own.values()), (0,))) == 1
     if preset is None or not single or surrogate_for(family.name) is not None:
         return objectives

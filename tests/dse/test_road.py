@@ -18,6 +18,7 @@ import carbon.factors.grid
 import hw_models.costs.evaluate
 import hw_models.spaces
 from dse import api
+from dse.problem.deployment import Deployment
 from dse.problem.problem import Problem
 from dse.quality.surrogate import EXTRAPOLATED, bert_mnli
 from workloads import library
@@ -218,7 +219,7 @@ def test_varied_deployments_equal_searches_of_each(tmp_path: Path) -> None:
     merged = []
     for node in (22, 14):
         for grid in ("france", "india"):
-            deployment = api.Deployment(grid=grid)
+            deployment = Deployment(grid=grid)
             problem = small_problem(["min:total_kgco2e", "max:quality"], vary={"node_nm": (node,)}, deployment=deployment)
             run = api.search(problem, out=tmp_path / f"{node}-{grid}")
             merged += [(d["metrics"]["total_kgco2e"], -d["metrics"]["quality"], node, grid) for d in run.designs]
