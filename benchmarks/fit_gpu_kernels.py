@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.costs.gpu_kernels import measured as m
 from hw_models.costs.gpu_kernels import parameters as p
-from hw_models.costs.gpu_kernels.accuracy import table
-from hw_models.costs.gpu_kernels.fitting import Group, fit
-from hw_models.costs.gpu_kernels.library import gpu_sheet
+from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.devices.gpus import gpu_sheet
+from hw_models.devices.kernel_fits import Group, fit
+from hw_models.validation import gpu_rows as m
+from hw_models.validation.gpu_accuracy import table
 
 FloatArray = npt.NDArray[np.float64]
 Found = dict[str, tuple[Any, str]]
@@ -108,7 +109,7 @@ def low_precision(found: Found) -> None:
     )  # fmt: skip
     for name, device, framework, number_format in cases:
         r = _rows("products", device=device, framework=framework, format=number_format)
-        kernel = found["product." + sheet(device).tensor_core][0]
+        kernel = found["product." + choice(sheet(device)).product][0]
         group = _group(name, device, partial(_narrow, kernel), r)
         alone = number_format.endswith("_wo")
         start = p.LowPrecision(4e-6, 0.9, 0.0 if alone else 1500.0)
@@ -151,7 +152,7 @@ def mixtures(found: Found) -> None:
     )  # fmt: skip
     for name, device, framework, number_format, triton in cases:
         r = _rows("mixtures", device=device, framework=framework, format=number_format)
-        kernel = found["product." + sheet(device).tensor_core][0]
+        kernel = found["product." + choice(sheet(device)).product][0]
         group = _group(name, device, partial(_mixture, kernel), r)
         start = p.MixtureKernel(4e-5, 0.6, 1500, 0.8, 1.5, triton)
         found[f"mixture.{name}"] = (
@@ -177,7 +178,7 @@ def communication(found: Found) -> None:
 def rows_of_vidur(found: Found) -> tuple[Any, str]:
     """Norms and elementwise kernels: one set for all, fitted on vidur's llama2-7b kernels of an A100."""
     from hw_models.costs.gpu_kernels.rows import row_kernel_times
-    from hw_models.validation_devices import vidur_rows
+    from hw_models.validation.devices import vidur_rows
 
     moved, latency = [], []
     for operator, each in (("rmsnorm", 2), ("silu_mul", 3), ("add", 3)):

@@ -307,6 +307,8 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
+    if hardware_space.runs_kernels and "fused_attention" in family.knobs:
+        settings.setdefault("fused_attention", True)  # engines have no other
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}

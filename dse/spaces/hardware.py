@@ -15,6 +15,7 @@ from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Execution
 from hw_models.devices import library as devices
 from hw_models.spaces import files as accelerator_files
 
@@ -47,8 +48,15 @@ class HardwareSpace:
 
     @property
     def default_carbon_profile(self) -> str:
-        """The carbon profile where none is named: the template's, elsewhere ACT's."""
-        return "act2" if self.template is None else self.template.carbon_profile
+        """The carbon profile where none is named: the template's, our own for boards, whose memories peers do not know, elsewhere ACT's."""
+        if self.template is not None:
+            return self.template.carbon_profile
+        return "default" if isinstance(self._source, Accelerator) and self._source.tdp_w > 0 else "act2"
+
+    @property
+    def runs_kernels(self) -> bool:
+        """Whether kernels of software run on it (GPU, CPU), which fuse attention, not mappings that a search finds."""
+        return isinstance(self._source, Accelerator) and self._source.execution != Execution.MAPPED
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.costs.gpu_kernels import measured as m
-from hw_models.costs.gpu_kernels.fitting import errors
 from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.parameters import CollectiveKernel, DirectKernel, family
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.devices.kernel_fits import errors
+from hw_models.validation import gpu_rows as m
 
 FloatArray = npt.NDArray[np.float64]
 DEVICES: Final = ("a100", "h100", "h200", "l40s", "rtx-pro-6000", "b200", "gb200")
@@ -62,7 +62,7 @@ def _all() -> Iterator[Accuracy]:
 
 
 def _sheet(device: str) -> GpuSheet:
-    from hw_models.costs.gpu_kernels.library import gpu_sheet
+    from hw_models.devices.gpus import gpu_sheet
 
     return gpu_sheet(device)
 
