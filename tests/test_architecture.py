@@ -43,6 +43,7 @@ HEAVY = {
     "pandas",
     "sklearn",
     "distributed",
+    "tornado",
 }
 
 

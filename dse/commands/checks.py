@@ -19,6 +19,7 @@ EXTRAS = {
     "hf": "workloads from torch modules and transformers, export to ONNX",
     "export": "accelerator files of other tools (YAML), export to ONNX",
     "dask": "evaluation on a Dask cluster",
+    "xmc": "training and serving of extreme multi-label trees",
     "postgres": "studies in PostgreSQL",
     "docs": "the documentation pages",
     "notebooks": "the notebooks",
@@ -53,7 +54,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that is looked at, in the order in which it is told."""
-    return [*_basics(), *_packages(), *_programs()]
+    return [*_basics(), *_packages(), *_programs(), _wordnet()]
 
 
 def _basics() -> list[Finding]:
@@ -129,6 +130,15 @@ def satisfies(version: str, wanted: str) -> bool:
 def _numbers(version: str) -> list[int]:
     match = re.match(r"^[0-9]+(?:\.[0-9]+)*", version)
     return [int(part) for part in match[0].split(".")] if match else [0]
+
+
+def _wordnet() -> Finding:
+    from workloads.xmc.data import WORDNET_REMEDY, find_wordnet
+
+    place = find_wordnet()
+    if place is None:
+        return Finding("data", "wordnet", "missing", "for dse xmc train --data wordnet-hypernyms", WORDNET_REMEDY)
+    return Finding("data", "wordnet", "ok", str(place))
 
 
 def _programs() -> list[Finding]:

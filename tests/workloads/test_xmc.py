@@ -1,0 +1,257 @@
+"""Trees trained here: data readers, the label tree, training, pruning, the folder, and the generator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dse_kernels import xmc
+from dse_kernels.xmc_reference import predict_reference
+from scipy import sparse
+
+from workloads.xmc import clusters, data, folder, generator, quality, text, training
+from workloads.xmc.errors import XmcError
+
+SYNSETS = {
+    "noun": "  1 licence\n"
+    "00000001 03 n 01 entity 0 000 | that which exists\n"
+    "00000002 03 n 02 animal 0 beast 0 001 @ 00000001 n 0000 | a living organism\n"
+    '00000003 03 n 01 dog 0 002 @ 00000002 n 0000 @i 00000001 n 0000 | a barking animal; "the dog | barked"\n',
+    "verb": "00000004 30 v 01 bark 0 001 @ 00000005 v 0000 01 + 02 00 | make a barking sound\n00000005 30 v 01 sound 0 000 | make sound\n",
+    "adj": "00000006 00 s 01 loud(p) 0 000 | of great volume\n",
+    "adv": "00000007 02 r 01 loudly 0 000 | with great volume\n",
+}
+
+
+@pytest.fixture
+def wordnet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, lines in SYNSETS.items():
+        (tmp_path / f"data.{name}").write_text(lines)
+    monkeypatch.setenv("DSE_WORDNET", str(tmp_path))
+    return tmp_path
+
+
+def test_wordnet_glosses_are_labelled_by_all_their_hypernyms(wordnet_folder: Path) -> None:
+    documents = data.read("wordnet-hypernyms")
+    assert documents.texts is not None and documents.count == 3
+    held = {t: [documents.names[i] for i in documents.labels[d].indices] for d, t in enumerate(documents.texts)}
+    assert held["a living organism"] == ["entity.n00000001"]
+    assert held['a barking animal; "the dog | barked"'] == ["entity.n00000001", "animal.n00000002"]
+    assert held["make a barking sound"] == ["sound.v00000005"]
+
+
+def test_wordnet_glosses_are_labelled_by_their_words(wordnet_folder: Path) -> None:
+    documents = data.read("wordnet-lemmas")
+    assert documents.count == 7
+    assert set(documents.names) == {"entity", "animal", "beast", "dog", "bark", "sound", "loud", "loudly"}
+
+
+def test_missing_or_broken_wordnet_is_named(wordnet_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (wordnet_folder / "data.verb").write_text("00000004 30 v zz bark\n")
+    with pytest.raises(XmcError, match=r"data\.verb: line 1 is not a synset"):
+        data.read("wordnet-lemmas")
+    monkeypatch.setenv("DSE_WORDNET", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(data, "WORDNET_PLACES", ())
+    with pytest.raises(XmcError, match="apt install wordnet-base"):
+        data.read("wordnet-lemmas")
+
+
+def test_repository_format(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("3 5 4\n1,3 4:0.5 0:1\n 2:1.5\n0 1:2\n")
+    documents = data.read(str(path))
+    assert documents.features is not None
+    assert documents.features.toarray().tolist() == [[1, 0, 0, 0, 0.5], [0, 0, 1.5, 0, 0], [0, 2, 0, 0, 0]]
+    assert documents.labels.toarray().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    for broken, message in (
+        ("3 5\n", "line 1 is not"),
+        ("2 5 4\n1 0:1\n", "says 2 documents"),
+        ("1 5 4\n4 0:1\n", "line 2: label 4 is not in 0..3"),
+        ("1 5 4\n1 5:1\n", "line 2: feature 5"),
+        ("1 5 4\n1 0:nan\n", "not finite"),
+        ("1 5 4\n1 0:1 0:2\n", "twice"),
+        ("1 5 4\n1 0\n", "line 2 is not of the form"),
+    ):
+        path.write_text(broken)
+        with pytest.raises(XmcError, match=message):
+            data.read(str(path))
+
+
+def test_pecos_layout_and_labelled_lines(tmp_path: Path) -> None:
+    x = sparse.random(6, 9, 0.4, "csr", np.float32, random_state=0)
+    y = sparse.csr_matrix(np.eye(6, 4, dtype=np.float32))
+    sparse.save_npz(tmp_path / "X.trn.npz", x)
+    sparse.save_npz(tmp_path / "Y.trn.npz", y)
+    documents = data.read(str(tmp_path))
+    assert documents.features is not None and (documents.features != x).nnz == 0 and (documents.labels != y).nnz == 0
+    lines = tmp_path / "d.tsv"
+    lines.write_text("red,round\tan apple\n\nyellow\ta lemon\n")
+    documents = data.read(str(lines))
+    assert documents.texts == ("an apple", "a lemon") and documents.names == ("red", "round", "yellow")
+    lines.write_text("no tab here\n")
+    with pytest.raises(XmcError, match=r"d\.tsv: line 1 is not of the form"):
+        data.read(str(lines))
+
+
+def test_clusters_are_balanced_and_every_label_has_one() -> None:
+    features = clusters.label_features(
+        sparse.random(300, 40, 0.2, "csr", random_state=1), sparse.random(300, 77, 0.05, "csr", random_state=2)
+    )
+    chain = clusters.cluster(features, branch=4, leaf=6)
+    assert [c.shape for c in chain] == [(4, 1), (16, 4), (77, 16)]
+    assert clusters.tree_shape(77, 4, 6) == (4, 16)
+    sizes = np.diff(chain[-1].indptr)
+    assert sizes.max() - sizes.min() <= 1 and sorted(chain[-1].indices) == list(range(77))
+    with pytest.raises(XmcError, match="branch 3 is not a power of two"):
+        clusters.cluster(features, branch=3, leaf=6)
+
+
+def test_halving_separates_two_groups() -> None:
+    rng = np.random.default_rng(0)
+    block = np.zeros((40, 20))
+    owner = rng.permutation(40) < 20
+    block[owner, :10] = rng.random((20, 10))
+    block[~owner, 10:] = rng.random((20, 10))
+    (first, second) = clusters._halve(sparse.csr_matrix(block), np.arange(40), np.random.default_rng(1))
+    assert set(first) in (set(np.flatnonzero(owner)), set(np.flatnonzero(~owner))) and len(second) == 20
+
+
+def _documents(count: int, labels: int, seed: int = 0) -> data.Documents:
+    rng = np.random.default_rng(seed)
+    held = [rng.choice(labels, rng.integers(1, 4), replace=False) for _ in range(count)]
+    texts = tuple(" ".join(f"w{label}x{rng.integers(4)}" for label in own for _ in range(4)) for own in held)
+    rows = np.repeat(np.arange(count), [len(own) for own in held])
+    y = sparse.csr_matrix((np.ones(rows.size, np.float32), (rows, np.concatenate(held))), shape=(count, labels))
+    return data.Documents(texts, None, y, tuple(f"label {i}" for i in range(labels)), "digest")
+
+
+def test_a_level_is_liblinears_own_solution() -> None:
+    """Teacher-forced training of a node is liblinear on the documents of its parent, with all features kept."""
+    from sklearn.svm import LinearSVC
+
+    documents = _documents(200, 12)
+    assert documents.texts is not None
+    X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
+    settings = training.TrainSettings(branch=2, leaf=6, threshold=0.0, tolerance=1e-4, iterations=5000)
+    ranker = training.train(X, documents.labels, settings)
+    assert [level.weights.shape[1] for level in ranker.levels] == [2, 12]
+    c = ranker.levels[1].parents
+    for label in (0, 7):
+        parent = int(c.tocsr()[label].indices[0])
+        inside = np.asarray(documents.labels[:, c.indices[c.indptr[parent] : c.indptr[parent + 1]]].sum(axis=1)).ravel() > 0
+        positive = np.asarray(documents.labels[inside][:, [label]].todense()).ravel() > 0
+        model = LinearSVC(tol=1e-4, max_iter=5000, random_state=0).fit(X[inside].astype(np.float64), positive)
+        ours = np.asarray(ranker.levels[1].weights[:, [label]].todense()).ravel()
+        # Both stop within their tolerance of the one optimum, by other orders of descent.
+        np.testing.assert_allclose(ours, np.append(model.coef_[0], model.intercept_[0]), atol=5e-3)
+
+
+def test_training_finds_the_labels_and_more_negatives_do_not_spoil_it(tmp_path: Path) -> None:
+    documents, test = data.split(_documents(500, 40), 100)
+    for negatives in ("tfn", "tfn+man"):
+        settings = training.TrainSettings(branch=4, leaf=6, negatives=negatives)
+        out = tmp_path / negatives
+        record = folder.train_folder(documents, test, out, text.TextSettings(), settings, "float32", ["dse"], lambda line: None)
+        assert record["test"]["precision@1"] > 0.97 and record["test"]["recall@10"] > 0.97
+        assert not out.with_name(out.name + ".part").exists()
+        model = folder.open_model(out)
+        assert model.names == documents.names and model.record["data_sha256"] == "digest"
+        assert test.texts is not None
+        found = model.tree.predict(model.features_of(test.texts))
+        again = xmc.build(folder.read_ranker(out)).predict(model.features_of(test.texts))
+        assert np.array_equal(found[0], again[0])
+    with pytest.raises(XmcError, match="exists already"):
+        folder.train_folder(documents, test, out, text.TextSettings(), settings, "float32", ["dse"], lambda line: None)
+
+
+def test_training_is_the_same_twice_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = _documents(200, 30)
+    assert documents.texts is not None
+    X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
+    settings = training.TrainSettings(branch=2, leaf=4)
+    whole = training.train(X, documents.labels, settings)
+    told: list[str] = []
+
+    def stop(line: str) -> None:
+        told.append(line)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(X, documents.labels, settings, tmp_path, stop)
+    trained = 0
+    original = training._train_level
+
+    def counted(*arguments: object) -> sparse.csc_matrix:
+        nonlocal trained
+        trained += 1
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_train_level", counted)
+    resumed = training.train(X, documents.labels, settings, tmp_path)
+    assert trained == len(whole.levels) - 2
+    for a, b in zip(whole.levels, resumed.levels, strict=True):
+        assert (a.weights != b.weights).nnz == 0 and a.parents.indices.tolist() == b.parents.indices.tolist()
+    # Other settings do not take the finished levels of these.
+    trained = 0
+    training.train(X, documents.labels, training.TrainSettings(branch=2, leaf=4, penalty=0.5), tmp_path)
+    assert trained == len(whole.levels)
+
+
+def test_pruning_drops_small_weights_only(tmp_path: Path) -> None:
+    ranker = folder.read_ranker(Path(__file__).parents[1] / "reference" / "xmc" / "pecos_small")
+    pruned = training.prune(ranker, 0.4)
+    for before, after in zip(ranker.levels, pruned.levels, strict=True):
+        expected = before.weights.toarray()
+        expected[np.abs(expected) < 0.4] = 0
+        assert np.array_equal(after.weights.toarray(), expected)
+    assert sum(level.nonzeros for level in pruned.levels) < sum(level.nonzeros for level in ranker.levels)
+    source = Path(__file__).parents[1] / "reference" / "xmc" / "pecos_small"
+    record = folder.prune_folder(source, tmp_path / "out", 0.4, "float16", ["dse"])
+    assert record["weights_after"] == sum(level.nonzeros for level in pruned.levels)
+    assert folder.open_model(tmp_path / "out").tree.weights == "float16"
+
+
+def test_vectoriser_is_plain_data(tmp_path: Path) -> None:
+    texts = ["The red apple", "a green apple tree", "red tree, green leaf", "the leaf"]
+    made = text.fit(texts, text.TextSettings((1, 2), (2, 4), 1))
+    made.save(tmp_path / "v.json")
+    again = text.Vectorizer.load(tmp_path / "v.json")
+    assert (made.transform([*texts, "unknown zzz", ""]) != again.transform([*texts, "unknown zzz", ""])).nnz == 0
+    assert again.features == made.features == again.transform([""]).shape[1]
+    held = json.loads((tmp_path / "v.json").read_text())
+    held["parts"][0]["idf"].pop()
+    (tmp_path / "v.json").write_text(json.dumps(held))
+    with pytest.raises(XmcError, match=r"v\.json: parts do not fit"):
+        text.Vectorizer.load(tmp_path / "v.json")
+
+
+def test_measures_by_hand() -> None:
+    truth = sparse.csr_matrix(np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], np.float32))
+    found = quality.measures(np.array([[2, 1, 0], [0, 1, 2], [3, -1, -1]], np.int32), truth, (1, 3))
+    assert found == {"precision@1": 0.5, "recall@1": 0.25, "precision@3": pytest.approx((2 / 3 + 0) / 2), "recall@3": 0.5}
+
+
+def test_generated_trees(tmp_path: Path) -> None:
+    shape = generator.Shape(3000, features=5000, label_features=20, node_features=30)
+    assert shape.nodes == (2, 30, 3000)
+    assert generator.Shape(1_000_000).nodes == (3, 40, 625, 10_000, 1_000_000)
+    ranker = generator.ranker(shape)
+    xmc.check_ranker(ranker)
+    queries = generator.queries(shape, 12)
+    assert (np.diff(queries.indptr) >= 20).all()
+    from dse_kernels.xmc_layout import to_file
+
+    parts, leaves = generator.sources(shape)
+    to_file(tmp_path / "t.xmc", parts, leaves, shape.features, shape.labels)
+    labels, scores = xmc.load(tmp_path / "t.xmc").predict(queries)
+    expected = predict_reference(ranker, queries)
+    assert np.array_equal(labels, expected[0]) and np.array_equal(scores, expected[1])
+    # Zipf: the most frequent feature of the leaves has about the share that the law gives it.
+    leaf = ranker.levels[-1].weights
+    counts = np.sort(np.bincount(leaf.indices, minlength=5001)[:-1])[::-1]
+    assert counts[0] > 5 * counts[50] > 0
+    with pytest.raises(ValueError, match=r"zipf 1\.5"):
+        generator.Shape(10, zipf=1.5)

@@ -1,0 +1,245 @@
+"""Training level by level: one-vs-all linear models with squared hinge loss (liblinear's dual coordinate descent), then pruning."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dse_kernels import xmc
+from dse_kernels.xmc_pecos import read_csc
+from scipy import sparse
+
+from workloads.xmc.clusters import cluster, label_features
+from workloads.xmc.errors import XmcError
+from workloads.xmc.text import REMEDY
+
+NEGATIVES = ("tfn", "tfn+man")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Knobs of the training.
+
+    ``branch`` children of a node (a power of two), ``leaf`` labels of a cluster at most; ``threshold``: smaller weights are dropped;
+    ``penalty`` liblinear's C; ``tolerance`` and ``iterations`` end its descent; ``bias`` constant feature (0: none); ``negatives``:
+    ``tfn`` documents of the sibling labels (teacher forcing), ``tfn+man`` those too that the trained levels above send here
+    by their beam; ``only_topk`` what is kept at each level unless told otherwise.
+    """
+
+    branch: int = 16
+    leaf: int = 100
+    threshold: float = 0.1
+    penalty: float = 1.0
+    tolerance: float = 0.1
+    iterations: int = 100
+    bias: float = 1.0
+    negatives: str = "tfn"
+    beam: int = 10
+    post_processor: str = "l3-hinge"
+    only_topk: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.negatives not in NEGATIVES:
+            raise XmcError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
+        if not self.threshold >= 0 or not self.bias >= 0:
+            raise XmcError(f"threshold {self.threshold} and bias {self.bias} are not negative")
+        if not self.penalty > 0 or not self.tolerance > 0 or self.iterations < 1 or self.beam < 1 or self.only_topk < 1:
+            raise XmcError("penalty, tolerance, iterations, beam and only_topk are positive")
+        try:
+            xmc.check_post_processor(self.post_processor)
+        except xmc.ModelError as error:
+            raise XmcError(str(error)) from None
+
+
+def prune(ranker: xmc.Ranker, threshold: float) -> xmc.Ranker:
+    """The ranker without weights of absolute value below ``threshold`` (those of the bias too)."""
+    levels = []
+    for level in ranker.levels:
+        w = level.weights.copy()
+        w.data = np.where(np.abs(w.data) < threshold, np.float32(0.0), w.data)
+        w.eliminate_zeros()
+        levels.append(xmc.Level(w, level.parents, level.bias, level.post_processor, level.only_topk))
+    return xmc.Ranker(tuple(levels))
+
+
+def train(
+    X: sparse.csr_matrix,
+    Y: sparse.csr_matrix,
+    settings: TrainSettings,
+    checkpoint: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> xmc.Ranker:
+    """Train a tree on documents ``X`` (n, features) with labels ``Y`` (n, labels) of ones.
+
+    Levels that are done are kept in the folder ``checkpoint``: training again with the same data and settings goes on behind them.
+    Raises XmcError where sizes do not fit.
+    """
+    if X.shape[0] != Y.shape[0] or X.shape[0] == 0 or Y.nnz == 0:
+        raise XmcError(f"X has {X.shape[0]} documents, Y has {Y.shape[0]} with {Y.nnz} labels")
+    if not np.isfinite(X.data).all():
+        raise XmcError("X: a value is not a finite number")
+    kept = _Checkpoint(checkpoint, X, Y, settings)
+    chain = kept.chain() or kept.keep_chain(cluster(label_features(X, Y), settings.branch, settings.leaf, settings.seed))
+    tell("tree of " + ", ".join(f"{c.shape[0]:,}" for c in chain) + " nodes")
+    targets = [Y.tocsr()]  # documents x nodes of each level, from the labels up
+    for c in chain[:0:-1]:
+        above = targets[0] @ c
+        above.data = np.ones_like(above.data)
+        targets.insert(0, above.tocsr())
+    levels: list[xmc.Level] = []
+    wide = X.astype(np.float64)
+    for depth, (c, target) in enumerate(zip(chain, targets, strict=True)):
+        weights = kept.weights(depth)
+        if weights is None:
+            reach = _reach(levels, targets[depth - 1] if depth else None, X, settings)
+            with _solver(settings) as model:
+                weights = kept.keep_weights(depth, _train_level(model, wide, target, c, reach, settings))
+        tell(f"level {depth}: {c.shape[0]:,} nodes, {weights.nnz:,} weights")
+        levels.append(xmc.Level(weights, c, settings.bias or -1.0, settings.post_processor, settings.only_topk))
+    return xmc.check_ranker(xmc.Ranker(tuple(levels)))
+
+
+def _reach(
+    levels: list[xmc.Level], above: sparse.csr_matrix | None, X: sparse.csr_matrix, settings: TrainSettings
+) -> sparse.csc_matrix | None:
+    """Documents that each parent is trained on (documents, parents); None: all (the root)."""
+    if above is None:
+        return None
+    reach = above
+    if settings.negatives == "tfn+man":
+        found, _ = xmc.build(xmc.Ranker(tuple(levels))).predict(X, settings.beam, settings.beam)
+        rows, places = np.nonzero(found >= 0)
+        sent = sparse.csr_matrix((np.ones(rows.size, np.float32), (rows, found[rows, places])), shape=above.shape)
+        reach = above + sent
+    return reach.tocsc()
+
+
+def _train_level(
+    model: Any,
+    X: sparse.csr_matrix,
+    target: sparse.csr_matrix,
+    c: sparse.csc_matrix,
+    reach: sparse.csc_matrix | None,
+    settings: TrainSettings,
+) -> sparse.csc_matrix:
+    """Weights (features + bias, nodes) of one level, parent by parent: a parent's documents, and of them the features that occur."""
+    columns: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * c.shape[0]
+    for parent in range(c.shape[1]):
+        children = c.indices[c.indptr[parent] : c.indptr[parent + 1]]
+        documents = np.arange(X.shape[0]) if reach is None else reach.indices[reach.indptr[parent] : reach.indptr[parent + 1]]
+        if documents.size == 0:
+            continue
+        part = X[documents]
+        used, compact = np.unique(part.indices, return_inverse=True)
+        part = sparse.csr_matrix(
+            (part.data, compact.astype(np.int32), part.indptr.astype(np.int32)), shape=(documents.size, max(used.size, 1))
+        )
+        own = target[documents][:, children].tocsc()
+        for i, child in enumerate(children):
+            positive = np.zeros(documents.size, bool)
+            positive[own.indices[own.indptr[i] : own.indptr[i + 1]]] = True
+            if positive.any():
+                columns[child] = _fit(model, part, positive, used, X.shape[1], settings)
+    indptr = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in columns])])
+    indices, data = np.concatenate([rows for rows, _ in columns]), np.concatenate([w for _, w in columns])
+    return sparse.csc_matrix((data, indices, indptr), shape=(X.shape[1] + (settings.bias > 0), c.shape[0]))
+
+
+@contextlib.contextmanager
+def _solver(settings: TrainSettings) -> Iterator[Any]:
+    """liblinear's dual coordinate descent; its inputs are ours and checked once, its iterations a knob and no cause to warn."""
+    try:
+        import sklearn
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+    except ImportError:
+        raise XmcError(f"scikit-learn is needed for training: {REMEDY}") from None
+    model = LinearSVC(
+        C=settings.penalty,
+        loss="squared_hinge",
+        dual=True,
+        tol=settings.tolerance,
+        fit_intercept=settings.bias > 0,
+        intercept_scaling=settings.bias or 1.0,
+        max_iter=settings.iterations,
+        random_state=settings.seed,
+    )
+    with warnings.catch_warnings(), sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield model
+
+
+def _fit(
+    model: Any, X: sparse.csr_matrix, positive: npt.NDArray[np.bool_], used: npt.NDArray[np.int32], features: int, settings: TrainSettings
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Rows and weights of one node, small weights dropped."""
+    if positive.all():  # the descent needs two classes: one document without features stands for all others
+        X = sparse.vstack([X, sparse.csr_matrix((1, X.shape[1]))], "csr")
+        positive = np.append(positive, False)
+    model.fit(X, positive)
+    weights = model.coef_[0].astype(np.float32)
+    kept = np.flatnonzero(np.abs(weights) >= max(settings.threshold, 1e-38))
+    rows, values = used[kept].astype(np.int32), weights[kept]
+    if settings.bias > 0:
+        bias = np.float32(model.intercept_[0] / settings.bias)
+        if abs(bias) >= max(settings.threshold, 1e-38):
+            rows, values = np.append(rows, np.int32(features)), np.append(values, bias)
+    return rows, values
+
+
+class _Checkpoint:
+    """Finished levels in a folder, with a fingerprint of data and settings; does nothing without a folder."""
+
+    def __init__(self, folder: Path | None, X: sparse.csr_matrix, Y: sparse.csr_matrix, settings: TrainSettings) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+        for matrix in (X, Y):
+            for array in (matrix.indptr, matrix.indices, matrix.data):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / "fingerprint"
+        if not mark.exists() or mark.read_text() != digest.hexdigest():
+            for old in folder.glob("*.npz"):
+                old.unlink()
+            mark.write_text(digest.hexdigest())
+
+    def _read(self, name: str, *, sort: bool) -> sparse.csc_matrix | None:
+        if self.folder is None or not (self.folder / name).exists():
+            return None
+        return read_csc(self.folder / name, sort=sort)
+
+    def _write(self, name: str, matrix: sparse.csc_matrix) -> sparse.csc_matrix:
+        if self.folder is not None:
+            part = self.folder / f"part-{name}"
+            sparse.save_npz(part, matrix, compressed=False)
+            part.replace(self.folder / name)  # whole or not at all
+        return matrix
+
+    def chain(self) -> list[sparse.csc_matrix]:
+        found: list[sparse.csc_matrix] = []
+        while (c := self._read(f"C{len(found)}.npz", sort=False)) is not None:
+            found.append(c)
+        return found if self._read("done.npz", sort=False) is not None else []
+
+    def keep_chain(self, chain: list[sparse.csc_matrix]) -> list[sparse.csc_matrix]:
+        for depth, c in enumerate(chain):
+            self._write(f"C{depth}.npz", c)
+        self._write("done.npz", chain[0])
+        return chain
+
+    def weights(self, depth: int) -> sparse.csc_matrix | None:
+        return self._read(f"W{depth}.npz", sort=True)
+
+    def keep_weights(self, depth: int, weights: sparse.csc_matrix) -> sparse.csc_matrix:
+        return self._write(f"W{depth}.npz", weights)
