@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import carbon
 import carbon.analysis.robustness
+import carbon.device
 import carbon.device.profiles
 import carbon.factors.grid
 from dse.errors import UsageError
@@ -24,6 +25,7 @@ from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import evaluate as cost
 from hw_models.costs.unit_costs import Criterion, UnitCosts
+from hw_models.devices import library
 from workloads.ops import OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -122,6 +124,9 @@ def make_points(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]
         "node_nm": of_designs("node_nm"),
         "memory_gb": of_designs("dram_bytes") / chips / 2**30,
     }
+    board = np.concatenate([np.array(batch.names or ("",) * len(batch), dtype=str) for batch in batches])[design]
+    known = carbon.device.profiles.get(deployment.carbon_profile).blocks and np.isin(board, hardware.shipped)
+    names["board"] = np.where(known, board, "")
     groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
     embodied, parts, makeable, sources = _embodied(deployment, groups, len(design), hardware.name)
     intensity = np.empty(len(design))
@@ -160,12 +165,13 @@ def _designs(hardware: HardwareSpace, own: Mapping[str, Any], count: int) -> tup
     rank[order] = np.arange(len(order))
     distinct = {name: column[first[order]] for name, column in own.items()}
     design = rank[inverse.reshape(-1)]
-    if "dram_type" not in own:
+    apart = next((name for name in ("dram_type", "device") if name in own), None)
+    if apart is None:
         return [hardware.batch(distinct)], design
-    # A batch has one type of DRAM, so each type is a batch of its own.
+    # A batch has one type of DRAM and one kind of levels, so each type and each device is a batch of its own.
     batches, place, offset = [], np.empty(len(order), dtype=np.int64), 0
-    for kind in dict.fromkeys(distinct["dram_type"].tolist()):
-        members = np.flatnonzero(distinct["dram_type"] == kind)
+    for kind in dict.fromkeys(distinct[apart].tolist()):
+        members = np.flatnonzero(distinct[apart] == kind)
         batches.append(hardware.batch({name: column[members] for name, column in distinct.items()}))
         place[members] = offset + np.arange(len(members))
         offset += len(members)
@@ -186,9 +192,25 @@ def _groups(
         grid = carbon.factors.grid.lookup(chosen.pop("grid"))
         if not chooses_grid:
             del chosen["fab_grid"]
-        devices = {name: column[here] for name, column in numbers.items()} | chosen
+        board = chosen.pop("board", "")
+        devices: dict[str, Any] = {name: column[here] for name, column in numbers.items()} | chosen
+        if board:
+            devices |= _board_inputs(board, devices)
         found.append(carbon.analysis.robustness.Group(here, devices, grid, chips[here]))
     return found
+
+
+def _board_inputs(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the carbon model is told of a board of the library: its dies, spare units, chiplets, package and card."""
+    device = library.load(name)
+    said = dict(device.embodied)
+    if "harvest" in said:
+        said["harvest"] = carbon.device.Harvest(**said["harvest"])
+    if "chiplets" in said:
+        said["chiplets"] = tuple(carbon.device.Device(**chiplet) for chiplet in said["chiplets"])
+    if given.get("package"):
+        said.pop("package", None)  # the deployment names another
+    return {"area_mm2": np.full_like(given["area_mm2"], device.die_mm2), **said}
 
 
 def _embodied(

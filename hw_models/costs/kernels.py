@@ -24,20 +24,23 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def times_of(shapes: OperationTable, hardware: AcceleratorBatch, point: int) -> KernelTimes:
-    """Times of shapes (shapes,) on one chip of a design that a GPU's or a processor's kernels run on."""
+def times_of(shapes: OperationTable, hardware: AcceleratorBatch, point: int, *, warm: bool = False) -> KernelTimes:
+    """Times of shapes (shapes,) on one chip of a design that a GPU's or a processor's kernels run on.
+
+    ``warm``: operands as a benchmark of single kernels leaves them in the caches, not as a model does.
+    """
     sheet = sheet_of(hardware, point)
-    return cpu_times(shapes, sheet) if int(hardware.execution[point]) == Execution.CPU else kernel_times(shapes, sheet)
+    return cpu_times(shapes, sheet) if int(hardware.execution[point]) == Execution.CPU else kernel_times(shapes, sheet, warm=warm)
 
 
-def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: IntArray, costs: UnitCosts) -> None:
-    """Fill the columns ``points`` of ``costs`` for designs that kernels run on, each on one chip."""
+def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: IntArray, costs: UnitCosts, *, warm: bool = False) -> None:
+    """Fill the columns ``points`` of ``costs`` for designs that kernels run on, each on one chip; ``warm`` as in `times_of`."""
     tensor = np.isin(shapes.kind, (*PRODUCTS, *ATTENTION))
     names = costs.bound_names
     dram = names.index(hardware.level_names[-1])
     codes = np.array([names.index("compute"), dram, names.index("launch")], dtype=np.int8)
     for point in points.tolist():
-        found = times_of(shapes, hardware, point)
+        found = times_of(shapes, hardware, point, warm=warm)
         one = hardware.take([point])
         sustained = board_power.SUSTAINED * _clock(hardware, point)
         macs = (found.macs / found.rate)[:, None]
