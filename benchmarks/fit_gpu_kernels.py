@@ -26,12 +26,13 @@ from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.devices.gpus import gpu_sheet
 from hw_models.devices.kernel_fits import Group, fit
 from hw_models.validation import gpu_rows as m
-from hw_models.validation.gpu_accuracy import table
+from hw_models.validation.gpu_accuracy import csv_text, table
 
 FloatArray = npt.NDArray[np.float64]
 Found = dict[str, tuple[Any, str]]
 """Families by "kind.name": (parameters, rows behind them)."""
 TARGET = Path(__file__).parents[1] / "hw_models" / "data" / "gpu_kernels.toml"
+ERRORS = TARGET.with_name("gpu_accuracy.csv")
 HEADER = """\
 # Parameters of GPU kernels, written by benchmarks/fit_gpu_kernels.py --fit. `fitted_on` says which measured rows a family has seen:
 # of the rows in hw_models/data/reference/gpu_*.csv (collectors of aiconfigurator 0.12.0, Apache-2.0) the half of A100 and H100 shapes
@@ -47,6 +48,7 @@ def main() -> int:
     if args.fit:
         TARGET.write_text(toml(fit_all()), encoding="utf-8")
         p.shipped.cache_clear()
+        ERRORS.write_text(csv_text(), encoding="utf-8")
     print(table())
     return 0
 

@@ -195,6 +195,16 @@ class Evaluation:
             )
         return entries
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that its designs have: quality where there is a surrogate, prices where all are public."""
+        priced = bool(np.isfinite(self.points.capital_usd).all())
+        return [
+            name
+            for name in METRICS
+            if (self.quality is not None or not name.startswith("quality")) and (priced or not name.startswith(("capital_usd", "usd_")))
+        ]
+
     def carbon_parts(self, hardware: int) -> dict[str, float]:
         """Embodied carbon of one hardware point by part."""
         return {name: float(part[hardware]) for name, part in self.points.parts.items()}
@@ -273,6 +283,19 @@ class Block:
         idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.points.leakage_w
         return np.asarray(rate * self.metric("energy_j") + idle)
 
+    def _capital(self) -> FloatArray:
+        price = self._evaluation.points.capital_usd
+        if not np.isfinite(price).all():
+            name = self._evaluation.problem.hardware
+            raise UsageError(f"hw {name} has designs without a public price; metrics capital_usd and usd_per_request need one")
+        return price[None, :]
+
+    def _usd_per_request(self) -> FloatArray:
+        p, deployment = self._evaluation.points, self._evaluation.deployment
+        seconds = p.lifetime_years * carbon.operational.service.DAYS_PER_YEAR * 86400.0
+        electricity = self.metric("power_w") * seconds / 3.6e6 * p.pue * deployment.electricity_usd_per_kwh
+        return np.asarray((self.metric("capital_usd") + electricity) / (p.rate_per_s * seconds))
+
     def _quality(self, part: str) -> FloatArray:
         e = self._evaluation
         if e.quality is None:
@@ -294,6 +317,8 @@ _COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
     "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
     "total_kgco2e": lambda b: b.metric("embodied_kgco2e") + b.metric("operational_kgco2e"),
     "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
+    "capital_usd": lambda b: b._capital(),
+    "usd_per_request": lambda b: b._usd_per_request(),
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
     "dram_fill": lambda b: b._dram_fill(),

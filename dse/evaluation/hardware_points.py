@@ -43,6 +43,7 @@ class Points:
         rate_per_s, lifetime_years, pue, gco2e_per_kwh: of the deployment at each point.
         groups: what the carbon model is told, a group of points a call: their indices, inputs, and the grid of use.
         embodied_kgco2e, parts: carbon of making the device, whole and by part; makeable: whether it can be made at all.
+        capital_usd: price of the boards of the point, not a number where none is public.
         sources: every carbon factor that was used, as plain values.
     """
 
@@ -62,6 +63,7 @@ class Points:
     parts: dict[str, FloatArray]
     groups: list[carbon.analysis.robustness.Group]
     makeable: npt.NDArray[np.bool_]
+    capital_usd: FloatArray
     sources: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -149,6 +151,7 @@ def make_points(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]
         parts=parts,
         groups=groups,
         makeable=makeable,
+        capital_usd=_capital_usd(board, hardware.shipped) * chips,
         sources=sources,
     )
 
@@ -198,6 +201,12 @@ def _groups(
             devices |= _board_inputs(board, devices)
         found.append(carbon.analysis.robustness.Group(here, devices, grid, chips[here]))
     return found
+
+
+def _capital_usd(boards: npt.NDArray[np.str_], shipped: Sequence[str]) -> FloatArray:
+    """Price of one board of each point (points,), not a number for designs that nobody sells."""
+    price = {name: library.load(name).capital_usd for name in shipped}
+    return np.array([np.nan if price.get(str(name)) is None else price[str(name)] for name in boards], dtype=np.float64)
 
 
 def _board_inputs(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,13 @@ class Deployment:
     fab_grid: str = "taiwan"
     pue: float = 1.0
     carbon_profile: str = "act2"
+    electricity_usd_per_kwh: float = 0.12  # industrial and commercial users pay 0.08-0.20 (IEA, Electricity 2024)
     package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
         _positive("rate", self.rate_per_s)
         _positive("lifetime-years", self.lifetime_years)
+        _positive("electricity-usd", self.electricity_usd_per_kwh)
         if not (math.isfinite(self.pue) and self.pue >= 1.0):
             raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1")
 

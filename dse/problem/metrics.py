@@ -31,6 +31,10 @@ _METRICS = (
     Metric("operational_kgco2e", "kgCO2e", "min", "carbon of its electricity over the lifetime at the request rate"),
     Metric("total_kgco2e", "kgCO2e", "min", "embodied plus operational carbon over the lifetime"),
     Metric("kgco2e_per_request", "kgCO2e", "min", "total carbon divided by the requests served over the lifetime"),
+    Metric("capital_usd", "USD", "min", "price of the boards, where one is public"),
+    Metric(
+        "usd_per_request", "USD", "min", "price of the boards and of their electricity, divided by the requests served over the lifetime"
+    ),
     Metric("parameters", "1", "min", "parameters of the model"),
     Metric("macs", "1", "min", "multiply-accumulates of one request"),
     Metric("dram_fill", "1", "min", "weights and activations as a share of the DRAM"),

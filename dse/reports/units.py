@@ -26,6 +26,8 @@ _LABELS = {
     "operational_kgco2e": "Operational carbon",
     "total_kgco2e": "Total carbon",
     "kgco2e_per_request": "Carbon per request",
+    "capital_usd": "Price of boards",
+    "usd_per_request": "Cost per request",
     "parameters": "Parameters",
     "macs": "MACs per request",
     "dram_fill": "DRAM fill",

@@ -111,11 +111,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def expected_error(sheet: GpuSheet, framework: str) -> tuple[float, int] | None:
-    """Mean error and number of rows of bf16 products of the device under an engine, or None where none was measured."""
-    found = [
-        a
-        for a in accuracies()
-        if a.device == sheet.name and a.kind == "products" and a.number_format == "bf16" and a.framework == framework
-    ]
-    return (found[0].mean, found[0].rows) if found else None
+def csv_text() -> str:
+    """The errors as data/gpu_accuracy.csv holds them."""
+    lines = ["kind,format,engine,device,rows,mean,median,p90"]
+    for a in accuracies():
+        lines.append(f"{a.kind},{a.number_format},{a.framework},{a.device},{a.rows},{a.mean:.3f},{a.median:.3f},{a.p90:.3f}")
+    return "\n".join(lines) + "\n"
