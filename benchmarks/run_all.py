@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS: tuple[tuple[str, ...], ...] = (
     ("sweep.py",),
     ("evaluation.py",),
+    ("attention.py",),
     ("peers.py",),
     ("search.py", "nested"),
     ("noise.py", "--seeds", "5"),

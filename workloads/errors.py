@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 class WorkloadError(ValueError):
     """A workload, dimension, file or operation that cannot be used; the message is one sentence for the user."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a finite number (no truth value, no whole number beyond what a float holds)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**1000
 
 
 def nearest_name(value: str, known: Iterable[str]) -> str:
@@ -32,3 +40,14 @@ def shorten(value: Any, limit: int = 80) -> Any:
     if flat == text and len(text) <= limit:
         return value
     return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+
+
+def require_field(record: Mapping[str, Any], name: str, kind: type, where: str, *, optional: bool = False) -> None:
+    """Raise WorkloadError unless a field of a record is there (or may be missing) and of that type; ``where`` names the file."""
+    if name not in record and optional:
+        return
+    value = record.get(name)
+    plain = kind is not list or all(isinstance(item, str) for item in value or ())
+    if not isinstance(value, kind) or not plain:
+        named = {"str": "text", "dict": "table", "list": "list of texts"}[kind.__name__]
+        raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a {named}")

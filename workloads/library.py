@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from workloads.errors import WorkloadError, shorten, unknown_name
+from workloads.errors import WorkloadError, require_field, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
 from workloads.mix import family_from_mix
@@ -100,7 +100,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(raw.decode("utf-8"))
     except OSError as error:
         raise WorkloadError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, and numbers of thousands of digits
         raise WorkloadError(f"{path} is not a TOML file: {shorten(str(error))}") from error
 
 
@@ -114,15 +114,13 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
     """Build a family from a parsed model record; ``where`` names it in errors."""
     required: tuple[tuple[str, type], ...] = (("name", str), ("family", str), ("dimensions", dict))
     for name, kind in required:
-        if not isinstance(record.get(name), kind):
-            raise WorkloadError(f"{where}: field {name!r} is {shorten(record.get(name))!r}, must be a {_kind_name(kind)}")
+        require_field(record, name, kind, where)
     optional: tuple[tuple[str, type], ...] = (
         *(("defaults", dict), ("published", dict), ("sources", dict)),
         *(("quality_metrics", list), ("model_spaces", list), ("note", str)),
     )
     for name, kind in optional:
-        if name in record and not isinstance(record[name], kind):
-            raise WorkloadError(f"{where}: field {name!r} is {shorten(record[name])!r}, must be a {_kind_name(kind)}")
+        require_field(record, name, kind, where, optional=True)
     chosen = builder(record["family"])
     settings = [name for name, knob in chosen.knobs.items() if knob.setting]
     dimensions = {
@@ -131,6 +129,9 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
         if _known(name, [*chosen.knobs, *chosen.defaults], f"{where}: field of dimensions")
     }
     given = {name: value for name, value in record.get("defaults", {}).items() if _known(name, settings, f"{where}: field of defaults")}
+    for name, value in given.items():
+        if isinstance(value, (list, dict)):
+            raise WorkloadError(f"{where}: field {name!r} of defaults is {shorten(value)!r}, must be one value")
     for name in (*dimensions, *given):
         if name in chosen.knobs and not _absent(value := {**dimensions, **given}[name], name, chosen.defaults):
             chosen.knobs[name].check(value, where)

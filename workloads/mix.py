@@ -19,7 +19,6 @@ count once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from workloads.errors import WorkloadError, shorten, unknown_name
+from workloads.errors import WorkloadError, is_number, require_field, shorten, unknown_name
 from workloads.family import Builder, Family
 from workloads.knobs import Knob
 from workloads.ops import OperationTable
@@ -71,6 +70,8 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None, 
     title = record.get("name", Path(where).stem)
     if not isinstance(title, str) or not title:
         raise WorkloadError(f"{where}: field 'name' is {shorten(title)!r}, must be a text")
+    for name, kind in (("quality_metrics", list), ("sources", dict), ("note", str)):
+        require_field(record, name, kind, where, optional=True)
     requests = _requests(record.get("requests", {}), where)
     parts = _parts(record["part"], where, folder, load)
 
@@ -92,7 +93,7 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None, 
         defaults={},
         quality_metrics=tuple(record.get("quality_metrics", ())),
         sources=MappingProxyType(dict(record.get("sources", {}))),
-        note=str(record.get("note", "")),
+        note=record.get("note", ""),
     )
 
 
@@ -152,8 +153,7 @@ def _requests(record: Any, where: str) -> Mapping[str, float]:
         if name not in REQUEST_FIELDS:
             raise unknown_name(f"{where}: field of requests", name, REQUEST_FIELDS)
         low, high, meaning = REQUEST_FIELDS[name]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low < value <= high:
+        if not is_number(value) or not low < value <= high:
             raise WorkloadError(
                 f"{where}: field {name!r} of requests is {shorten(value)!r}, must be above 0 and at most {high:g} ({meaning})"
             )
@@ -183,12 +183,14 @@ def _part(record: Any, index: int, where: str, folder: Path | None, load: Load) 
     workload, weight = record.get("workload"), record.get("weight", 1.0)
     if not isinstance(workload, str):
         raise WorkloadError(f"{place}: field 'workload' is {shorten(workload)!r}, must be the name of a workload")
-    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not number or not math.isfinite(weight) or not 0 < weight <= 1e9:
+    if not is_number(weight) or not 0 < weight <= 1e9:
         raise WorkloadError(f"{place}: field 'weight' is {shorten(weight)!r}, must be a number above 0")
     knobs, bind = record.get("set", {}), record.get("bind", {})
     if not isinstance(knobs, dict) or not isinstance(bind, dict):
         raise WorkloadError(f"{place}: fields 'set' and 'bind' must be tables")
+    for key, value in (*knobs.items(), *bind.items()):
+        if isinstance(value, (list, dict)):
+            raise WorkloadError(f"{place}: {key!r} is {shorten(value)!r}, must be one value")
     name = record.get("name", f"part{index + 1}")
     if not isinstance(name, str) or not name:
         raise WorkloadError(f"{place}: field 'name' is {shorten(name)!r}, must be a text")

@@ -3,6 +3,7 @@
 
 namespace nb = nanobind;
 
+void bind_attention(nb::module_ &m);
 void bind_mapping(nb::module_ &m);
 void bind_pareto(nb::module_ &m);
 void bind_sums(nb::module_ &m);
@@ -11,6 +12,7 @@ void bind_xmc(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
+    bind_attention(m);
     bind_mapping(m);
     bind_pareto(m);
     bind_sums(m);

@@ -198,10 +198,8 @@ def test_paths_that_are_no_workload(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def show(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line with the room's commands in it."""
-    commands = (*(name for name in cli.COMMANDS if name not in ("workload", "quality")), "workload", "quality")
-    monkeypatch.setattr(cli, "COMMANDS", commands)
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()

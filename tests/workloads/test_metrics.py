@@ -103,10 +103,7 @@ def test_average_precision_known_values() -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    commands = (*(name for name in cli.COMMANDS if name != "quality"), "quality")
-    monkeypatch.setattr(cli, "COMMANDS", commands)
-
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     def call(suite: str, text: str, *options: str) -> tuple[int, str, str]:
         path = tmp_path / "answers.jsonl"
         path.write_text(text)
@@ -164,6 +161,7 @@ def test_camerabench_command(run: Callable[..., tuple[int, str, str]]) -> None:
         ("naturalbench", '{"group": 1, "question": 0, "image": 0, "answer": "no"}\n' * 2, "twice"),
         ("naturalbench", '{"q0_i0": "Yes", "type": "open"}', "field 'type' is 'open', must be one of yes_no, multiple_choice"),
         ("camerabench", '{"label": "pan", "score": NaN, "positive": 1}', "field 'score' is nan, must be a finite number"),
+        ("camerabench", '{"label": "pan", "score": ' + "1" * 400 + ', "positive": 1}', "field 'score' is '1111"),
         ("camerabench", '{"label": "pan", "score": 1, "positive": "yes"}', "field 'positive' is 'yes'"),
         ("camerabench", '{"score": 1, "positive": 1}', "field 'label' is None"),
         ("camerabench", '{"label": "pan", "score": 1, "positive": 0}', "holds no positive answer"),

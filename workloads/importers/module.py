@@ -80,10 +80,12 @@ def imported_graph(
     copies: Mapping[str, int] | None = None,
     decoding: Decoding | None = None,
     unused: bool = True,
+    unknown_size: int = 0,
 ) -> ImportedGraph:
     """Return the workload of an exported program of ``module``; arguments as :func:`import_module`.
 
-    ``decoding``: how attention uses a cache; ``unused``: whether parameters that no operation reads get a row.
+    ``decoding``: how attention uses a cache; ``unused``: whether parameters that no operation reads get a row;
+    ``unknown_size``: what stands for a size that depends on data.
     """
     from workloads.importers.torch_graph import GraphWalk
 
@@ -91,7 +93,7 @@ def imported_graph(
     first_name = {id(value): key for key, value in module.named_parameters()}
     aliases = {key: first_name[id(value)] for key, value in module.named_parameters(remove_duplicate=False)}
     collector = Collector(parameters, weight_bits, activation_bits, fused_attention, copies=MappingProxyType(dict(copies or {})))
-    walk = GraphWalk(collector, layer_times, aliases, decoding)
+    walk = GraphWalk(collector, layer_times, aliases, decoding, unknown_size)
     walk.run(program)
     title = name or type(module).__name__
     check_understood(collector.left_out(), title, strict)

@@ -17,81 +17,24 @@ from typing import Any
 
 from workloads.importers.collector import Collector, Value, copies_made, words
 from workloads.importers.decoding import CachedLayers, Decoding
+from workloads.importers.torch_names import (
+    ACTIVATION_CLASSES,
+    ACTIVATIONS,
+    CHECKS,
+    CONVOLUTIONS,
+    COPIES,
+    ELEMENTWISE,
+    GATHERS,
+    MAKERS,
+    NORM_CLASS,
+    NORMS,
+    REDUCTIONS,
+    SOFTMAXES,
+    SORTS,
+    VIEWS,
+)
+from workloads.importers.torch_recurrent import CELLS, LAYERS, recurrent_rows
 from workloads.ops import Kind, Operation
-
-VIEWS = words(
-    "view reshape transpose permute t mT expand expand_as unsqueeze squeeze slice select split split_with_sizes "
-    "chunk alias flatten unflatten detach contiguous to _to_copy type_as _assert_tensor_metadata dropout narrow "
-    "movedim unbind swapaxes lift_fresh_copy lift_fresh as_strided view_as identity getitem _unsafe_view numpy_T "
-    "adjoint unsafe_chunk unsafe_split feature_dropout alpha_dropout tensor_split hsplit vsplit squeeze_ "
-    "unsqueeze_ view_as_real view_as_complex pad_sequence _reshape_alias positive real conj resolve_conj "
-    "resolve_neg copy_to result_type set_ detach_ movedim float half double _conj _neg_view unfold swapdims "
-    "moveaxis ravel broadcast_to"
-)
-MAKERS = words(
-    "arange zeros ones full empty eye zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
-    "new_empty scalar_tensor linspace tensor rand randn rand_like randn_like sym_size sym_numel tril_indices "
-    "triu_indices"
-)
-COPIES = words(
-    "cat stack repeat repeat_interleave clone copy pad constant_pad_nd roll flip index_put scatter scatter_add "
-    "index_copy index_add slice_scatter select_scatter masked_scatter fill zero _pad_circular reflection_pad1d "
-    "reflection_pad2d replication_pad1d replication_pad2d concat concatenate hstack vstack tile "
-    "upsample_nearest2d upsample_nearest1d pixel_shuffle pixel_unshuffle im2col col2im copysign"
-)
-GATHERS = words("gather index index_select take_along_dim masked_select take embedding_bag")
-REDUCTIONS = words(
-    "sum mean max amax min amin argmax argmin prod any all norm linalg_vector_norm var std var_mean std_mean "
-    "cumsum cumprod logsumexp logcumsumexp diff histc bincount count_nonzero median avg_pool1d avg_pool2d "
-    "avg_pool3d max_pool1d max_pool2d max_pool2d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d adaptive_max_pool2d aminmax max_pool3d cummax cummin trace linalg_norm nansum "
-    "unique_consecutive searchsorted bucketize"
-)
-NORMS = {
-    "layer_norm": "layernorm",
-    "native_layer_norm": "layernorm",
-    "rms_norm": "rmsnorm",
-    "_fused_rms_norm": "rmsnorm",
-    "group_norm": "groupnorm",
-    "native_group_norm": "groupnorm",
-    "batch_norm": "batchnorm",
-    "_native_batch_norm_legit_no_training": "batchnorm",
-    "cudnn_batch_norm": "batchnorm",
-    "instance_norm": "instancenorm",
-    "normalize": "l2norm",
-}
-SOFTMAXES = {"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"}
-ACTIVATIONS = {
-    **{name: name for name in ("relu", "relu6", "silu", "tanh", "sigmoid", "softplus", "leaky_relu", "elu", "selu", "celu")},
-    **{name: name for name in ("hardtanh", "hardsigmoid", "hardswish", "mish", "prelu", "log_sigmoid", "glu", "gelu", "erf")},
-}
-ELEMENTWISE = words(
-    "add sub mul div rsub neg pow exp exp2 log log2 log1p sqrt rsqrt sin cos abs reciprocal square clamp "
-    "clamp_min clamp_max clip where masked_fill maximum minimum eq ne lt le gt ge logical_and logical_or "
-    "logical_not bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ floor ceil round sign "
-    "remainder fmod floor_divide true_divide isnan isinf tril triu addcmul addcdiv lerp expm1 atan2 atan tan asin "
-    "acos sinh cosh logical_xor float_power threshold nan_to_num polar logit xlogy isfinite trunc frac "
-    "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ sgn erfinv complex outer special_expit "
-    "special_erf divide multiply subtract negative not_equal greater less_equal angle "
-    "fake_quantize_per_tensor_affine quantize_per_tensor dequantize_per_tensor quantize_per_channel "
-    "dequantize_per_channel dequantize"
-)
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-SORTS = words("sort argsort msort kthvalue")
-# Modules whose nodes are one operation of a vector unit: the class name says which.
-_NORM_CLASS = re.compile(r"(rms|layer|group|batch)_?norm", re.I)
-_ACTIVATION_CLASSES = {
-    "NewGELUActivation": "gelu_tanh",
-    "FastGELUActivation": "gelu_tanh",
-    "GELUTanh": "gelu_tanh",
-    "PytorchGELUTanh": "gelu_tanh",
-    "QuickGELUActivation": "quick_gelu",
-    "AccurateGELUActivation": "gelu",
-    "GELUActivation": "gelu",
-    "ReLUSquaredActivation": "relu",
-    "MishActivation": "mish",
-    "SiLUActivation": "silu",
-}
 
 
 class GraphWalk:
@@ -99,6 +42,7 @@ class GraphWalk:
 
     ``layer_times``: {path prefix of a module: how many layers of the model it stands for}; ``aliases``: {name of a tied
     parameter: the name that it is counted under}; ``decoding``: how causal attention uses a cache (None: not at all).
+    ``unknown_size``: what stands for a size that depends on data (0: the node is left out).
     ``cached`` lists the layers that keep keys and values, after :meth:`run`.
     """
 
@@ -108,13 +52,16 @@ class GraphWalk:
         layer_times: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
         decoding: Decoding | None = None,
+        unknown_size: int = 0,
     ) -> None:
         self.collector = collector
+        self.unknown_size = unknown_size
         self.decoding = decoding
         self.cached: list[CachedLayers] = []
         self.aliases = aliases or {}
         self.layer_times = sorted((layer_times or {}).items(), key=lambda item: -len(item[0]))
-        self.top_k = 1
+        self.top_k, self.experts = 1, 1
+        self._dense: set[int] = set()
         self._values: dict[Any, Any] = {}
         self._next = 0
         self._blocks: set[str] = set()
@@ -148,10 +95,16 @@ class GraphWalk:
         if root is None:
             self._next += 1
             root = self._next
-        if isinstance(meta, (list, tuple)):
-            self._values[node] = [Value(_shape(item), root, constant, names, bits, shared) for item in meta]
-        else:
-            self._values[node] = Value(_shape(meta), root, constant, names, bits, shared)
+        try:
+            shapes = [self._shape(item) for item in meta] if isinstance(meta, (list, tuple)) else [self._shape(meta)]
+        except UnknownSizeError:
+            self.collector.leave_out(str(node.target), "its shape depends on data")
+            shapes = [()] * (len(meta) if isinstance(meta, (list, tuple)) else 1)
+        values = [Value(shape, root, constant, names, bits, shared) for shape in shapes]
+        self._values[node] = values if isinstance(meta, (list, tuple)) else values[0]
+
+    def _shape(self, meta: Any) -> tuple[int, ...]:
+        return shape_of(meta, self.unknown_size)
 
     def _value(self, item: Any) -> Value:
         value = self._values.get(item)
@@ -183,13 +136,18 @@ class GraphWalk:
         if target == "getitem":
             self._getitem(node)
             return
+        if target in CHECKS:
+            self._values[node] = Value((), 0, constant)
+            return
         if _is_ours(node, "mask"):
             self._bind(node, True, ())
             return
         if target.rstrip("_") in VIEWS or target in VIEWS:
             source = inputs[0] if inputs else Value((), 0, True)
-            made = copies_made(source.shape, _shape(node.meta.get("val"))) if target in ("expand", "expand_as", "broadcast_to") else 1
-            self._bind(node, constant, names, source.root, source.bits, source.shared * made)
+            self._bind(node, constant, names, source.root, source.bits, source.shared)
+            made = self._values[node]
+            if target in ("expand", "expand_as", "broadcast_to") and isinstance(made, Value):
+                self._values[node] = replace(made, shared=source.shared * copies_made(source.shape, made.shape))
             return
         # Products of parameters alone run with every request in the graph, so they count; all else is done once at load.
         executed = target in _PRODUCTS and bool(names)
@@ -243,7 +201,36 @@ class GraphWalk:
             self.collector.leave_out(str(node.target), "no rule for the operation")
             rows = []
         outputs = self._values[node]
-        self.collector.add(rows, inputs, outputs if isinstance(outputs, list) else [outputs])
+        listed = outputs if isinstance(outputs, list) else [outputs]
+        rows = self._routed(node, target, rows, inputs, listed)
+        self.collector.add(rows, inputs, listed)
+
+    def _routed(
+        self, node: Any, target: str, rows: list[tuple[Operation, Sequence[str]]], inputs: list[Value], outputs: list[Value]
+    ) -> list[tuple[Operation, Sequence[str]]]:
+        """The rows as a mixture of experts runs them that gives every token to every expert and masks all but ``top_k``.
+
+        That is how such a model is written where each expert's tokens are not gathered (Llama 4); what counts is what its
+        chosen experts compute. From the copies for all experts on, tensors are marked; operations on them cost their share.
+        """
+        if target == "repeat" and self.top_k < self.experts == node.args[1][0] and outputs[0].elements == self.experts * inputs[0].elements:
+            self._dense.add(outputs[0].root)
+        elif not any(value.root in self._dense for value in inputs):
+            return rows
+        elif outputs[0].elements * self.experts > max(value.elements for value in inputs if value.root in self._dense):
+            self._dense.add(outputs[0].root)
+        result: list[tuple[Operation, Sequence[str]]] = []
+        for row, names in rows:
+            first, second = (inputs[0], inputs[1]) if len(inputs) > 1 else (inputs[0], inputs[0])
+            if row.kind is Kind.GEMM and row.groups == self.experts and second.parameters:
+                chosen = first.elements // first.shape[-1] * self.top_k // self.experts
+                made = self.collector.experts(row.name, chosen, self.experts, self.top_k, int(row.n), int(row.k), first, second)
+                result += [(item, names) for item in made]
+            elif row.kind is Kind.GEMM:
+                result.append((row, names))
+            else:
+                result.append((replace(row, m=max(1, int(row.m) * self.top_k // self.experts)), names))
+        return result
 
     def _times(self, path: str) -> int:
         for prefix, times in self.layer_times:
@@ -255,10 +242,10 @@ class GraphWalk:
         self, node: Any, block: str, block_class: str, path: str, inputs: list[Value]
     ) -> list[tuple[Operation, Sequence[str]]] | None:
         """Rows of a norm or activation that is written as several nodes: one row at its first node, none at the others."""
-        if not block:
+        if not block or _name(node.target) in _PRODUCTS:
             return None
-        norm = _NORM_CLASS.search(block_class) and "Activation" not in block_class
-        activation = _ACTIVATION_CLASSES.get(block_class)
+        norm = NORM_CLASS.search(block_class) and "Activation" not in block_class
+        activation = ACTIVATION_CLASSES.get(block_class)
         if not norm and activation is None:
             return None
         names = [name for name in self.collector.parameters if name.rpartition(".")[0] == path]
@@ -276,13 +263,15 @@ class GraphWalk:
     def _rows(self, node: Any, target: str, name: str, inputs: list[Value]) -> list[tuple[Operation, Sequence[str]]] | None:
         """Rows of one node with the parameters that they use, or None if it is not understood."""
         names = [item for value in inputs for item in value.parameters]
-        base = target.removesuffix("_") if not target.startswith("_") else target
+        base = target.removesuffix("_") if not target.startswith("_") else re.sub("^__i(?=[a-z]+__$)", "__", target)
         handler = _PRODUCTS.get(base)
         if handler is not None:
             rows = handler(self, node, name)
             if rows and node in self._writers:
                 rows = self._writing(rows, self._writers[node])
             return None if rows is None else [(row, names) for row in rows]
+        if base in LAYERS or base in CELLS:
+            return recurrent_rows(self.collector, node, base, name, self._value)
         output = self._value(node)
         first = next((value for value in inputs if not value.constant), output)
         live = sum(1 for value in inputs if not value.constant or value.elements > 1)
@@ -307,6 +296,7 @@ class GraphWalk:
             return [(make(name, "copy", output.shape, 1), names)]
         if base == "topk":
             self.top_k = int(node.args[1])
+            self.experts = first.shape[-1] if first.shape else 1
             n = first.shape[-1] if first.shape else 1
             row = self.collector.vector(name, Kind.TOPK, "topk", first.elements // max(n, 1), n, k=self.top_k)
             return [(row, names)]
@@ -395,7 +385,7 @@ class GraphWalk:
     def _note_writers(self, node: Any) -> None:
         """Which products make the keys and values of an attention, and how many of their columns."""
         for argument in node.args[1:3]:
-            shape = _shape(argument.meta.get("val"))
+            shape = self._shape(argument.meta.get("val"))
             for product in _products_behind(argument):
                 self._writers[product] = self._writers.get(product, 0) + shape[1] * shape[3]
 
@@ -522,9 +512,21 @@ def _name(target: Any) -> str:
     return text.rsplit(".", 1)[-1]
 
 
-def _shape(meta: Any) -> tuple[int, ...]:
-    shape = getattr(meta, "shape", ())
-    return tuple(int(size) for size in shape)
+class UnknownSizeError(Exception):
+    """A size that depends on data."""
+
+
+def shape_of(meta: Any, unknown: int = 0) -> tuple[int, ...]:
+    """Sizes of a tensor's record; ``unknown`` stands in for a number that depends on data (0: UnknownSizeError)."""
+    return tuple(_size(size, unknown) for size in getattr(meta, "shape", ()))
+
+
+def _size(size: Any, unknown: int) -> int:
+    if isinstance(size, int) or size.node.has_hint():
+        return int(size)
+    if not unknown:
+        raise UnknownSizeError
+    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, unknown)))
 
 
 def _attribute(owner: Any, target: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import WorkloadError, shorten
+from workloads.errors import WorkloadError, is_number, shorten
 
 FRAMES_PER_S = 8
 PROMPT = 'Does this video show "{text}"?'
@@ -83,8 +83,7 @@ def score_records(records: Iterable[Mapping[str, Any]], where: str) -> CameraBen
         label, value, positive = record.get("label"), record.get("score"), record.get("positive")
         if not isinstance(label, str):
             raise WorkloadError(f"{where} line {line}: field 'label' is {shorten(label)!r}, must be a text")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):  # type: ignore[arg-type]
+        if not is_number(value):
             raise WorkloadError(f"{where} line {line}: field 'score' is {shorten(value)!r}, must be a finite number")
         if positive not in (0, 1):
             raise WorkloadError(f"{where} line {line}: field 'positive' is {shorten(positive)!r}, must be true or false")

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-# The name holds "flash", by which models hand over packed sequences whole, with their lengths, in place of cutting them up.
-IMPLEMENTATION = "dse_flash_attention"
+IMPLEMENTATION = "dse_attention"
+# A name with "flash", by which models hand over packed sequences whole, with their lengths, in place of cutting them up.
+PACKED_IMPLEMENTATION = "dse_flash_attention"
 
 
 def register() -> str:
@@ -27,8 +28,9 @@ def register() -> str:
     attention.register_fake(_attention_shape)
     mask = torch.library.custom_op("dse::mask", _mask_shape, mutates_args=(), schema=_MASK)
     mask.register_fake(_mask_shape)
-    AttentionInterface.register(IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+    for name in (IMPLEMENTATION, PACKED_IMPLEMENTATION):
+        AttentionInterface.register(name, _attention)
+        AttentionMaskInterface.register(name, _mask)
     return IMPLEMENTATION
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,19 @@ def _check_numbers(value: Any, file: str, field: str, depth: int) -> None:
 
 
 _SIZES = ("size", "dim", "heads", "experts", "vocab", "position", "n_embd")
-_COUNTS = ("depth", "n_layer", "num_blocks")
+_LAYERS = re.compile(r"(^|_)layers?$|^depth$|^num_blocks$")
+_LAYER = re.compile(r"(^|_)layer$")
 
 
 def _check_number(value: float, file: str, field: str) -> None:
     name = field.rsplit(".", 1)[-1]
-    layers = "layer" in name or name in _COUNTS
+    layers = isinstance(value, int) and _LAYERS.search(name) is not None
     # "vision_feature_layer": -2 is a layer from the end; a number of layers is not negative.
-    index = (
-        layers and isinstance(value, int) and not name.startswith(("num_", "n_")) and name not in _COUNTS and not name.endswith("layers")
-    )
-    limit = MAX_LAYERS if layers and isinstance(value, int) else MAX_SIZE
+    index = layers and (_LAYER.search(name) is not None or "feature" in name) and not name.startswith(("num_", "n_"))
+    limit = MAX_LAYERS if layers else MAX_SIZE
     low = -limit if index else -1
     sized = layers or any(part in name for part in _SIZES)
     # An infinity is a limit that does not bind (the step size of a Mamba), a whole number beyond 64 bits is a mistake.
-    if math.isnan(value) or (sized and not low <= value <= limit) or (isinstance(value, int) and abs(value) > 2**63):
+    wrong = math.isnan(value) if isinstance(value, float) else abs(value) > 2**63
+    if wrong or (sized and not low <= value <= limit):
         raise WorkloadError(f"{file}: field {field!r} is {shorten(value)}, must be a number from {low if index else 0} to {limit}")

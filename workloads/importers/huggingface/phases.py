@@ -33,9 +33,12 @@ class _Source:
     options: Mapping[str, Any]
     whole: bool
 
-    def graph(self, prepare: Prepare, phase: str, *, decoding: Decoding | None = None, unused: bool = True) -> tuple[ImportedGraph, Any]:
-        """Export one way through the model: (its workload, the shapes of its results); equal layers once, if that is exact.
+    def graph(
+        self, prepare: Prepare, phase: str, *, decoding: Decoding | None = None, unused: bool = True, pictures: int = 0
+    ) -> tuple[ImportedGraph, Any]:
+        """Export one way through the model: (its workload, the program); equal layers once, if that is exact.
 
+        ``pictures``: how many a tower sees, which stands for the number of those that are not blank (which depends on values).
         Models that fail with our attention functions are exported with what they run by themselves.
         """
         problem: WorkloadError | None = None
@@ -56,7 +59,7 @@ class _Source:
                 program = export_module(model, (), inputs, self.file)
                 made = imported_graph(
                     program, model, name=self.file, phase=phase, layer_times=times, copies=copies, decoding=decoding, unused=unused,
-                    **self.options,
+                    unknown_size=pictures, **self.options,
                 )  # fmt: skip
             except WorkloadError as error:
                 problem = problem or error

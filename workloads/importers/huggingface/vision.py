@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workloads.errors import WorkloadError
+from workloads.importers.huggingface.attention import IMPLEMENTATION, PACKED_IMPLEMENTATION
 from workloads.importers.module import ImportedGraph
 
 Graph = Callable[..., tuple[ImportedGraph, Any]]
@@ -39,6 +42,9 @@ class Tower:
     tokens: int
 
 
+_NOT_THUS = "takes no pictures in a way that is known"
+
+
 def tower_of(graph: Graph, pictures: Pictures, file: str) -> Tower:
     """Return the tower of a configured model; ``graph`` exports what a prepared model runs. Raises WorkloadError."""
     problems: list[str] = []
@@ -47,19 +53,19 @@ def tower_of(graph: Graph, pictures: Pictures, file: str) -> Tower:
         def prepare(model: Any, settings: Any, way: Callable[..., Call | None] = way) -> dict[str, Any]:
             made = way(model, settings, pictures)
             if made is None:
-                raise WorkloadError(f"{file} takes no pictures in that way")
+                raise WorkloadError(f"{file} {_NOT_THUS}")
             call, inputs = made
             names = list(inputs)
             model.forward = _tensors_of(call, names)
             return inputs
 
         try:
-            made, program = graph(prepare, "vision", unused=False)
+            made, program = graph(prepare, "vision", unused=False, pictures=pictures.all)
         except WorkloadError as error:
             problems.append(str(error))
             continue
-        return Tower(made, _tokens(program, pictures.batch))
-    raise WorkloadError(problems[0])
+        return Tower(made, _tokens(program, pictures))
+    raise WorkloadError(next((problem for problem in problems if _NOT_THUS not in problem), problems[0]))
 
 
 def _tensors_of(call: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
@@ -83,12 +89,16 @@ def _features(made: Any) -> list[Any]:
     return [made] if hasattr(made, "shape") and len(made.shape) >= 2 else []
 
 
-def _tokens(program: Any, batch: int) -> int:
+def _tokens(program: Any, pictures: Pictures) -> int:
     """Vectors of the language model's width that come out, a request."""
+    from workloads.importers.torch_graph import shape_of
+
     output = next(node for node in program.graph.nodes if node.op == "output")
-    shapes = [tuple(int(size) for size in node.meta["val"].shape) for node in output.all_input_nodes]
+    shapes = [shape_of(node.meta["val"], pictures.all) for node in output.all_input_nodes]
+    if not shapes:
+        raise WorkloadError("the tower makes no tensor of features")
     width = shapes[0][-1]
-    return sum(_product(shape) // width for shape in shapes if shape[-1] == width) // batch
+    return sum(_product(shape) // width for shape in shapes if shape[-1] == width) // pictures.batch
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -101,7 +111,7 @@ def _product(shape: tuple[int, ...]) -> int:
 # ---- ways to hand a picture over ----
 
 
-def _grids(model: Any, settings: Any, pictures: Pictures) -> Call | None:
+def _grids(model: Any, settings: Any, pictures: Pictures, grid_device: str = "cpu") -> Call | None:
     """Towers that take the patches of pictures of any size, with the grid of each (Qwen-VL, GLM-V and others)."""
     import torch
 
@@ -118,13 +128,15 @@ def _grids(model: Any, settings: Any, pictures: Pictures) -> Call | None:
         return None
     tower, argument = found
     config = getattr(tower, "config", settings.vision_config)
+    if config._attn_implementation == IMPLEMENTATION:
+        config._attn_implementation = PACKED_IMPLEMENTATION
     patch = int(getattr(config, "patch_size", 14))
     merge = int(getattr(config, "spatial_merge_size", getattr(config, "merge_size", 1)) or 1)
     frames = int(getattr(config, "temporal_patch_size", 1) or 1)
     channels = int(getattr(config, "in_channels", getattr(config, "in_chans", getattr(config, "num_channels", 3))) or 3)
     high, wide = (-(-pixels // (patch * merge)) * merge for pixels in (pictures.height, pictures.width))
     grid = torch.tensor([[1, high, wide]] * pictures.all)
-    known = {argument: grid, **_precomputed(tower, config, grid)}
+    known = {argument: grid.to(grid_device), **_precomputed(tower, config, grid)}
     patches = torch.zeros(pictures.all * high * wide, channels * frames * patch * patch, device="meta")
 
     def call(patches: Any) -> Any:
@@ -158,15 +170,15 @@ def _precomputed(tower: Any, config: Any, grid: Any) -> dict[str, Any]:
 _BOUNDARIES = ("cu_seqlens", "cu_window_seqlens")
 
 
-def _pixels(model: Any, settings: Any, pictures: Pictures, *crops: int) -> Call | None:
-    """Towers that take pictures of one size: (pictures, channels, height, width), with ``crops`` in between where it is given."""
+def _pixels(model: Any, settings: Any, pictures: Pictures, together: bool = False) -> Call | None:
+    """Towers that take pictures of one size: (pictures, channels, height, width), or all ``together`` as those of one request."""
     import torch
 
     take = getattr(model, "get_image_features", None)
     if take is None:
         return None
     size = _side(settings)
-    pixels = torch.zeros(pictures.all, *crops, *size, device="meta")
+    pixels = torch.zeros(*((1,) if together else ()), pictures.all, *size, device="meta")
     accepted = _accepted(take) | _accepted(getattr(getattr(model, "model", model), "get_image_features", take))
     known: dict[str, Any] = {}
     for name in ("vision_feature_layer", "vision_feature_select_strategy"):
@@ -195,7 +207,7 @@ def _crops(model: Any, settings: Any, pictures: Pictures) -> Call | None:
     }
 
     def call(pixel_values: Any) -> Any:
-        return take(pixel_values=pixel_values, image_sizes=torch.tensor(sizes, device="cpu"), **known)
+        return take(pixel_values=pixel_values, image_sizes=np.array(sizes), **known)  # no tensor: the crops follow from it
 
     return call, {"pixel_values": pixels}
 
@@ -244,8 +256,9 @@ def _accepted(function: Any) -> frozenset[str]:
 
 _WAYS: tuple[Callable[..., Call | None], ...] = (
     _grids,
+    lambda model, settings, pictures: _grids(model, settings, pictures, "meta"),
     _crops,
     _pixels,
-    lambda model, settings, pictures: _pixels(model, settings, pictures, 1),
+    lambda model, settings, pictures: _pixels(model, settings, pictures, together=True),
     _tower_and_projector,
 )
