@@ -311,7 +311,8 @@ def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
     hardware = hardware_sources(evaluation.points, evaluation.hardware_space)
-    return [*json.loads(json.dumps(factors, default=str)), *hardware, hardware_source]
+    whole = [hardware_source] if hardware_source["source"] else []
+    return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 
 
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:

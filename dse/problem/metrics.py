@@ -32,9 +32,7 @@ _METRICS = (
     Metric("total_kgco2e", "kgCO2e", "min", "embodied plus operational carbon over the lifetime"),
     Metric("kgco2e_per_request", "kgCO2e", "min", "total carbon divided by the requests served over the lifetime"),
     Metric("capital_usd", "USD", "min", "price of the boards, where one is public"),
-    Metric(
-        "usd_per_request", "USD", "min", "price of the boards and of their electricity, divided by the requests served over the lifetime"
-    ),
+    Metric("usd_per_request", "USD", "min", "price of boards and electricity over the requests served in the lifetime"),
     Metric("parameters", "1", "min", "parameters of the model"),
     Metric("macs", "1", "min", "multiply-accumulates of one request"),
     Metric("dram_fill", "1", "min", "weights and activations as a share of the DRAM"),

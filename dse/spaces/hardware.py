@@ -54,7 +54,8 @@ class HardwareSpace:
         """The carbon profile where none is named: the template's, our own for boards, whose memories peers do not know, elsewhere ACT's."""
         if self.template is not None:
             return self.template.carbon_profile
-        return "default" if isinstance(self._source, Accelerator) and self._source.tdp_w > 0 else "act2"
+        board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
+        return "default" if board or self.shipped else "act2"
 
     @property
     def runs_kernels(self) -> bool:
@@ -139,6 +140,9 @@ def load(name: str, *, profile: str | None) -> HardwareSpace:
         return HardwareSpace(devices.load(name, profile=profile or "default").accelerator, shipped=(name,))
     if "," in name:
         several = tuple(part.strip() for part in name.split(",") if part.strip())
+        for part in several:
+            if part not in devices.names():
+                raise unknown_name("hw", part, devices.names())
         return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
     if name not in templates.names():
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
