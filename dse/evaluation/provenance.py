@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dse.evaluation.hardware_points import Points
+from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs import board_power
@@ -14,10 +16,6 @@ from hw_models.costs.gpu_kernels.sheet import sheet_of
 from hw_models.devices import library
 from hw_models.devices.accuracy import statement
 from hw_models.technology.tables import node_status, read_table
-
-if TYPE_CHECKING:
-    from dse.evaluation.hardware_points import Points
-    from dse.spaces.hardware import HardwareSpace
 
 _UNITS = {"hz": "Hz", "nm": "nm", "v": "V", "bytes": "bytes", "mm2": "mm2", "w": "W", "usd": "USD", "kgco2e": "kgCO2e"}
 _MEASURED = {"vintage": "2025", "licence": "Apache-2.0 (measurements of aiconfigurator 0.12.0)"}
