@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 RUN := runs/bert-carbon
 
-.PHONY: search test test-all bench lint docs build clean
+.PHONY: search test test-all bench lint docs matrix build clean
 
 # One stamp an install: the road needs the base package, the tests need everything.
 $(BIN)/python:
@@ -31,12 +31,20 @@ test-all: $(VENV)/.all
 bench: $(VENV)/.base
 	$(BIN)/python benchmarks/run_all.py
 
-lint: $(VENV)/.all
-	$(PIP) install -c constraints.txt "ruff" "mypy" "pandas-stubs"
+$(VENV)/.lint: $(VENV)/.all
+	$(PIP) install -c constraints.txt ruff mypy pandas-stubs
+	touch $@
+
+lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(VENV)/.all
 	$(BIN)/mkdocs build --strict
+
+# The base install on every supported Python that is here, and on the oldest versions that pyproject.toml allows.
+matrix: $(VENV)/.all
+	$(PIP) install -c constraints.txt nox
+	$(BIN)/nox
 
 # Rebuild the C++ module in place while working on it (the lock lets two shells do it at once).
 build: | $(BIN)/python

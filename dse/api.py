@@ -17,7 +17,7 @@ from typing import Any
 
 from dse.analysis import importance as analysis
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation import design_costs, robustness
+from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.fronts.pareto import Front
@@ -28,6 +28,7 @@ from dse.quality.surrogate import for_workload as surrogate_for
 from dse.reports.run_files import write_files
 from dse.run import Run, load
 from dse.searches import large_space, shards
+from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_learnt
 from dse.searches.measured import run as run_learnt
 from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
@@ -38,7 +39,9 @@ from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, support_name
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
+from dse.strategies.registry import name_of
 from dse.version import __version__
+from hw_models import spaces as templates
 from workloads import library
 from workloads.family import Family
 
@@ -49,10 +52,10 @@ Say = Callable[[str, int, int, str], None]
 
 
 def make_problem(
-    workload: str,
+    workload: str | Family,
     objective: str | Iterable[str] = "carbon",
     *,
-    hw: str = "edge22",
+    hw: str | templates.Template = "edge22",
     hardware_profile: str | None = None,
     space: str = DEFAULT_SPACE,
     constraints: Iterable[str | Constraint] = (),
@@ -66,7 +69,10 @@ def make_problem(
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
 ) -> Problem:
-    """A problem from the words of a command line; see :func:`search` for their meaning."""
+    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`."""
+    # Objects are known by a name from here on, for a problem is plain data.
+    workload = library.register(workload) if isinstance(workload, Family) else workload
+    hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
     given = [objective] if isinstance(objective, str) else list(objective)
     objectives, preset = parse_objectives(given)
     parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
@@ -126,13 +132,13 @@ def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, f
 
 
 def search(
-    workload: str | Problem,
+    workload: str | Family | Problem,
     objective: str | Iterable[str] = "carbon",
     *,
     out: str | Path | None = None,
     seed: int = 0,
     learnt: LearntSettings | None = None,
-    strategy: str = "auto",
+    strategy: str | Any = "auto",
     budget: int | None = None,
     sharded: ShardSettings | None = None,
     threads: int | None = None,
@@ -160,8 +166,9 @@ def search(
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible; what was computed stays in the study.
     """
+    strategy = name_of(strategy)
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
-    sizes = design_costs.sizes(problem)
+    sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
     if sharded is not None:
         _check_sharded(sizes, learnt, strategy)
@@ -440,7 +447,7 @@ def large_settings(
     problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(design_costs.sizes(problem), learnt, strategy, budget)
+    return large_space.settings_for(sizes_of(problem), learnt, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> Path:

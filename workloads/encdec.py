@@ -25,6 +25,7 @@ from workloads.blocks import (
     times,
     vector,
 )
+from workloads.filters import filter_fields
 from workloads.generation import step_parts
 from workloads.ops import IntLike, Kind, Operation, OperationTable
 from workloads.records import Phase
@@ -116,6 +117,7 @@ def _audio_rows(d: Mapping[str, Any]) -> list[Operation]:
             parameters=hidden * d["mels"] * 3 + hidden,
             weight_id="encoder.conv1",
             input_elements=batch * d["mels"] * frames,
+            **filter_fields([frames], [3]),
             **common,
         ),
         vector("encoder.conv1_gelu", Kind.ACTIVATION, "gelu", batch * frames, hidden, bits=bits, component="embedding"),
@@ -128,6 +130,7 @@ def _audio_rows(d: Mapping[str, Any]) -> list[Operation]:
             parameters=hidden * hidden * 3 + hidden,
             weight_id="encoder.conv2",
             input_elements=batch * hidden * frames,
+            **filter_fields([frames], [3], [2]),
             **common,
         ),
         vector("encoder.conv2_gelu", Kind.ACTIVATION, "gelu", batch * source, hidden, bits=bits, component="embedding"),

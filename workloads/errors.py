@@ -34,9 +34,14 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> WorkloadErr
 
 
 def shorten(value: Any, limit: int = 80) -> Any:
-    """Return ``value``, or the start of its text where that is longer than ``limit`` (error messages stay one line)."""
+    """Return ``value``, or the start of its text where that is longer than ``limit``.
+
+    Error messages stay one line, and what a file says never steers the terminal: control characters are spelled out.
+    """
     text = str(value)
     flat = " ".join(text.split())
+    if not flat.isprintable():
+        flat = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in flat[: 2 * limit])
     if flat == text and len(text) <= limit:
         return value
     return flat if len(flat) <= limit else flat[: limit - 3] + "..."
@@ -47,7 +52,8 @@ def require_field(record: Mapping[str, Any], name: str, kind: type, where: str, 
     if name not in record and optional:
         return
     value = record.get(name)
-    plain = kind is not list or all(isinstance(item, str) for item in value or ())
-    if not isinstance(value, kind) or not plain:
+    if isinstance(value, str) and not value.replace("\n", " ").isprintable():
+        raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a text without control characters")
+    if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
         named = {"str": "text", "dict": "table", "list": "list of texts"}[kind.__name__]
         raise WorkloadError(f"{where}: field {name!r} is {shorten(value)!r}, must be a {named}")

@@ -45,9 +45,22 @@ def load(name: str, *, bind: Mapping[str, int] | None = None, strict: bool = Fal
     """
     if is_path(name):
         return _load_file(Path(name), bind or {}, strict)
+    if name in _given:
+        return _given[name]
     if bind:
         raise WorkloadError(f"bind is given for workload {shorten(name)!r}, must be left out except for an ONNX file")
     return _load_name(name)
+
+
+_given: dict[str, Family] = {}
+
+
+def register(family: Family) -> str:
+    """Make a workload of your own known in this process by its name, which is returned; a name of the library cannot be taken over."""
+    if family.name in (*names(), *mixes(), *ALIASES):
+        raise WorkloadError(f"workload {family.name!r} is one of the library; give yours another name")
+    _given[family.name] = family
+    return family.name
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None, 
         if name not in _FIELDS:
             raise unknown_name(f"{where}: field", name, _FIELDS)
     title = record.get("name", Path(where).stem)
-    if not isinstance(title, str) or not title:
+    if not isinstance(title, str) or not title or not title.isprintable():
         raise WorkloadError(f"{where}: field 'name' is {shorten(title)!r}, must be a text")
     for name, kind in (("quality_metrics", list), ("sources", dict), ("note", str)):
         require_field(record, name, kind, where, optional=True)
@@ -192,7 +192,7 @@ def _part(record: Any, index: int, where: str, folder: Path | None, load: Load) 
         if isinstance(value, (list, dict)):
             raise WorkloadError(f"{place}: {key!r} is {shorten(value)!r}, must be one value")
     name = record.get("name", f"part{index + 1}")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or not name.isprintable():
         raise WorkloadError(f"{place}: field 'name' is {shorten(name)!r}, must be a text")
     target = workload
     if workload.endswith((".onnx", ".json", ".toml")):

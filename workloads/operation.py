@@ -87,6 +87,9 @@ class Operation:
         operands: number of inputs of a vector operation (2 for a residual addition).
         input_elements: elements of the first operand where they do not follow from the sizes (CONV: the feature map
             itself, not its im2col copy), else 0.
+        filter_taps, filter_overlap, filter_step: of a CONV the positions of its filter (0: unknown; k counts the taps of the
+            first channel, then those of the second), the positions of the map that two neighbouring runs of outputs both
+            read, and those from one output to the next (:func:`workloads.filters.filter_fields`).
         held_elements: activation elements that must stay in memory while the row runs beside its own operands.
         v_dim, kv_share, causal, window: attention fields (window 0: none).
         values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
@@ -123,3 +126,6 @@ class Operation:
     window: IntLike = 0
     values_in_keys: bool = False
     parallel: Parallel = Parallel.AUTO
+    filter_taps: IntLike = 0
+    filter_overlap: IntLike = 0
+    filter_step: IntLike = 0

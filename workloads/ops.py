@@ -24,13 +24,13 @@ STRING_COLUMNS = ("name", "component", "function", "weight_id")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
 INT_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "repeat", "input_bits", "weight_bits", "output_bits", "parameters", "copies"),
-    *("operands", "input_elements", "held_elements", "v_dim", "kv_share", "window"),
+    *("operands", "input_elements", "held_elements", "v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
 )
 # What two operations must have in common to cost the same on any hardware, once. Names, parameters and repeats are not
 # part of it; the parameters of a vector operation follow from its function and sizes.
 SHAPE_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "input_bits", "weight_bits", "output_bits", "operands", "input_elements"),
-    *("v_dim", "kv_share", "window"),
+    *("v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
 )
 SHAPE_FLAGS = ("kind", *BOOL_COLUMNS)
 _POSITIVE = ("m", "n", "batch", "groups", "kv_share", "operands")
@@ -87,6 +87,9 @@ class OperationTable:
     v_dim: IntArray
     kv_share: IntArray
     window: IntArray
+    filter_taps: IntArray
+    filter_overlap: IntArray
+    filter_step: IntArray
 
     @classmethod
     def from_rows(cls, rows: Sequence[Operation]) -> OperationTable:

@@ -11,6 +11,7 @@ from typing import Any
 
 from workloads.blocks import bits_of, embedding, linear, norm, residual, times, vector
 from workloads.decoder import Pass
+from workloads.filters import filter_fields
 from workloads.ops import IntLike, Kind, Operation, OperationTable
 from workloads.records import Phase
 from workloads.training import training_phase
@@ -95,6 +96,7 @@ def _depthwise(d: Mapping[str, Any], length: IntLike, held: IntLike) -> Operatio
         parameters=inner * (d["taps"] + 1),
         weight_id="conv1d",
         input_elements=d["batch"] * inner * length,
+        **filter_fields([length], [d["taps"]]),
         held_elements=held,
     )
 

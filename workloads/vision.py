@@ -100,6 +100,7 @@ def patch_embedding(
             parameters=taps * hidden + (hidden if bias else 0) + extra_tokens * hidden,
             weight_id=f"{prefix}patch_embedding",
             input_elements=images * pixels,
+            filter_taps=1,  # patches do not overlap: each element of the picture is one of a single product row
         )
     ]
     if positions:

@@ -132,6 +132,24 @@ def _act_names() -> dict[str, str]:
     return found
 
 
+_given: dict[str, GridFactor] = {}
+
+
+def register(factor: GridFactor) -> str:
+    """Make a factor of your own known in this process by its code, which is returned; it then stands wherever a region does."""
+    _given[factor.code.lower()] = factor
+    return factor.code
+
+
+def _foreign(code: str) -> GridFactor | None:
+    """A factor registered in this process, or an entry point of an installed package in the group ``dse.grids``."""
+    from importlib.metadata import entry_points  # 20 ms, for a place that no table knows
+
+    if code.lower() in _given:
+        return _given[code.lower()]
+    return next((point.load() for point in entry_points(group="dse.grids", name=code)), None)
+
+
 def sources() -> list[str]:
     """Return the source ids that ``source:code`` accepts."""
     return sorted(_rows())
@@ -182,6 +200,8 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
         for candidate in (*candidates, wanted):
             if candidate in rows[option]:
                 return rows[option][candidate]
+    if (foreign := _foreign(text)) is not None:
+        return foreign
     raise _unknown_region(code, preference)
 
 

@@ -245,7 +245,7 @@ def run_robustness(args: argparse.Namespace) -> int:
     from dse.storage import run_folder as runs
 
     found = runs.load(args.study)
-    designs = found.designs
+    designs = runs.distinct(found.designs)  # equal designs have no order to keep
     answer = robustness.analyse(found.problem, designs, draws=args.draws, seed=args.seed)
     stays, total = answer.stability.stays, answer.total
     rows = [

@@ -39,9 +39,9 @@ def _values(command: str, option: str) -> tuple[str, ...]:
 
         return tuple(PRESETS)
     if option == "--to":
-        from dse.exporters import TARGETS
+        from dse.exporters import targets
 
-        return tuple(TARGETS)
+        return tuple(targets())
     if option == "--from":
         from dse.importers import SOURCES
 

@@ -8,17 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workloads.family import Family
 
-STRATEGIES = {
-    "auto": "picks one and says why: exhaustive where every metric is cheap, nested where quality is measured",
-    "exhaustive": "every design of the joint space, exact front",
-    "nested": "Bayesian optimisation of measured quality over models, exact hardware front of each",
-    "flat": "Bayesian optimisation of whole designs, where model and hardware cannot be separated",
-    "ax": "whole designs through Ax/BoTorch (extra: search)",
-    "amoo": "gradient descent on the relaxed cost model by groups of aligned objectives, then exact polish",
-    "nsga2": "evolutionary baseline (pymoo, extra: search)",
-    "random": "random models with exact hardware: the baseline",
-    "sobol": "quasi-random models with exact hardware",
-}
 TOPICS = ("workloads", "templates", "regions", "strategies", "presets", "metrics", "profiles")
 
 
@@ -79,7 +68,9 @@ def _known(topic: str) -> dict[str, str]:
             for factor in carbon.factors.grid.everything()
         }
     if topic == "strategies":
-        return STRATEGIES
+        from dse.strategies import registry
+
+        return {registry.AUTO: registry.AUTO_SUMMARY} | {record.name: record.summary for record in registry.records()}
     if topic == "presets":
         from dse.problem.objectives import PRESETS
 

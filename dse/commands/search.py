@@ -35,7 +35,8 @@ def register(commands: Any) -> None:
     learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
     learnt.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, python:module:function or command:PROGRAM ARGS")  # fmt: skip
-    learnt.add_argument("--strategy", default="auto", metavar="NAME", help="auto (default) or a name of `dse list strategies`")
+    learnt.add_argument("--strategy", default="auto", metavar="NAME",
+                        help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
     learnt.add_argument("--budget", type=int, metavar="N",
                         help="quality evaluations; with --proxy those of the proxy (default 50). Where the space is too large to "
                         "sweep and quality a surrogate's: exact evaluations of designs (default 2000)")  # fmt: skip
@@ -135,7 +136,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     """Settings of a learnt search; None where every design is swept."""
     from dse.errors import UsageError
     from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings
-    from dse.strategies.choose import check as check_strategy
+    from dse.strategies.registry import check as check_strategy
 
     check_strategy(args.strategy)
     if args.proxy is not None and args.quality is None:

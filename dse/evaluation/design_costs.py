@@ -81,7 +81,9 @@ def sizes(problem: Problem) -> Sizes:
     built = load_family(problem).build(**space.models, **space.settings)
     several = max(values.get("chips", (1,))) != 1
     shapes = sum(len(phase.table.distinct(parallel=several).table) for phase in built.phases)
-    return Sizes(space.model_count, math.prod(len(v) for v in values.values()), shapes)
+    points = math.prod(len(v) for v in values.values())
+    distinct = math.prod(len(v) for name, v in values.items() if name not in VARIABLE)
+    return Sizes(space.model_count, points, shapes, distinct)
 
 
 class DesignCosts:

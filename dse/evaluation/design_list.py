@@ -21,7 +21,7 @@ from workloads.family import Family
 IntArray = npt.NDArray[np.int64]
 
 # Columns of our own tables that are not knobs: a front can be fed back as it is.
-_PASSED_ON = ("design", "name", "id", "quality_support", "quality_reason", "feasible", "bound", *METRICS)
+_PASSED_ON = ("equal_to", "design", "name", "id", "quality_support", "quality_reason", "feasible", "bound", *METRICS)
 
 
 def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_unsupported: bool) -> int:

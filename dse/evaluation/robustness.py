@@ -48,6 +48,7 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
     """The ``uncertainty`` entry of a run's context: p5, p50, p95 of total carbon of each design, and what the order does."""
     bands: dict[str, list[float]] = {"p5": [], "p50": [], "p95": []}
     answer = None
+    once = [design for design in designs if design.get("equal_to") is None]
     for start in range(0, len(designs), MAX_ORDERED):
         # One seed for all parts: every design meets the same draws.
         answer = analyse(problem, designs[start : start + MAX_ORDERED], seed=seed)
@@ -59,8 +60,10 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
         f"Total carbon was drawn {DRAWS} times from the ranges of {len(ranges)} factors (seed {seed}); "
         "quality, latency and energy were held."
     ]
-    ordered = len(designs) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
+    ordered = len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:
+        # Equal designs have no order to keep: they would change places in every draw.
+        answer = answer if len(once) == len(designs) else analyse(problem, once, seed=seed)
         notes.append(
             f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, the whole front stays a "
             f"front in {answer.stability.whole_front:.1%}."

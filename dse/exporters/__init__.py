@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dse.errors import unknown_name
+from dse.extensions import installed, installed_names
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -25,18 +26,38 @@ TARGETS = {
 }
 
 
-def export(run: RunRecord, number: int, target: str, folder: str | Path | None = None) -> list[Path]:
-    """Write design ``number`` of a run as files of ``target`` into ``folder``; returns what was written.
+GROUP = "dse.exporters"
+
+
+def targets() -> dict[str, str]:
+    """Name -> what it is, of the package's targets and those of installed packages (entry points of the group ``dse.exporters``)."""
+    own = {name: str(getattr(installed(GROUP, name), "SUMMARY", "of an installed package")) for name in installed_names(GROUP)}
+    return {**own, **TARGETS}
+
+
+def _exporter(target: str | Any) -> tuple[str, Any]:
+    """Name and exporter of a target given by name or as an object."""
+    if not isinstance(target, str):
+        return str(getattr(target, "name", type(target).__name__)).lower(), target
+    if target in TARGETS:
+        return target, importlib.import_module(f"dse.exporters.{target}")
+    found = installed(GROUP, target)
+    if found is None:
+        raise unknown_name("to", target, targets())
+    return target, found
+
+
+def export(run: RunRecord, number: int, target: str | Any, folder: str | Path | None = None) -> list[Path]:
+    """Write design ``number`` of a run as files of ``target`` (a name, or an object with ``export(design) -> Export``) into
+    ``folder``; returns what was written.
 
     The default folder is ``exports/TARGET-NUMBER`` in the run's. Raises UsageError for an unknown target (with the nearest) or design,
     DseError where the target has no form for the design or the folder cannot be written.
     """
-    if target not in TARGETS:
-        raise unknown_name("to", target, TARGETS)
+    name, exporter = _exporter(target)
     from dse.exporters.base import write
     from dse.exporters.design import load_design
 
     design = load_design(run, number)
-    module = importlib.import_module(f"dse.exporters.{target}")
-    place = Path(folder) if folder is not None else run.path / "exports" / f"{target}-{number:04d}"
-    return write(module.export(design), design, place)
+    place = Path(folder) if folder is not None else run.path / "exports" / f"{name}-{number:04d}"
+    return write(exporter.export(design), design, place)

@@ -13,12 +13,29 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
+DIGITS = 9
+"""Significant decimal digits at which objective values are compared: designs that differ by less (5e-10 to 5e-9 of the value, a thousand
+times finer than any model here and a million times coarser than rounding) are equal."""
+
+
+def rounded(values: FloatArray) -> FloatArray:
+    """Values to ``DIGITS`` significant digits: what dominance and order are told by. Equality of these is transitive."""
+    array = np.asarray(values, dtype=np.float64)
+    # What lies near the ends of doubles is no quantity of ours, and its scale would overflow: left as it is.
+    known = (np.abs(array) > 1e-280) & (np.abs(array) < 1e280)
+    exponent = np.floor(np.log10(np.abs(array, where=known, out=np.ones_like(array)))) - (DIGITS - 1)
+    # Powers of ten up to 10^22 are exact, so that the quotient is rounded once.
+    scale = 10.0 ** np.abs(exponent)
+    digits = np.rint(np.where(exponent < 0, array * scale, array / scale))
+    return np.where(known, np.where(exponent < 0, digits / scale, digits * scale), array)
+
+
 @dataclass(frozen=True)
 class Front:
     """Non-dominated designs: indices of model and hardware (n,), objective values (n, d) to be minimised.
 
-    Ties are kept, and the order is canonical: by objective values, then by model and by hardware index. Merging is
-    therefore associative and commutative, and equal fronts are equal arrays.
+    Values are compared as `rounded` has them. Ties are kept, and the order is canonical: by objective values, then by model and by
+    hardware index. Merging is therefore associative and commutative, and equal fronts are equal arrays.
     """
 
     models: IntArray
@@ -31,9 +48,10 @@ class Front:
     @classmethod
     def of(cls, models: IntArray, hardware: IntArray, values: FloatArray) -> Front:
         """The front of a set of designs, which must hold no design twice."""
-        keep = pareto_mask(values) if len(values) else np.zeros(0, dtype=bool)
-        models, hardware, values = models[keep], hardware[keep], values[keep]
-        columns = [hardware, models, *reversed(values.T)] if len(values) else [hardware, models]
+        compared = rounded(values)
+        keep = pareto_mask(compared) if len(values) else np.zeros(0, dtype=bool)
+        models, hardware, values, compared = models[keep], hardware[keep], values[keep], compared[keep]
+        columns = [hardware, models, *reversed(compared.T)] if len(values) else [hardware, models]
         order = np.lexsort(columns)
         return cls(models[order], hardware[order], values[order])
 

@@ -10,6 +10,7 @@ from dse.errors import DseError, nearest
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_text
 from hw_models.accelerator.design import MemoryLevel
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from workloads.filters import filter_fields
 from workloads.ops import Kind, Operation, OperationTable
 from workloads.records import Phase, Workload
 
@@ -144,5 +145,5 @@ def _layer(path: Path, line: int, row: list[str]) -> Operation:
     k = tall * broad * channels
     return Operation(
         row[0], Kind.CONV, m, filters, k, component="layer", second_is_weight=True, parameters=filters * k, weight_id=f"{line}",
-        input_elements=high * wide * channels,
+        input_elements=high * wide * channels, **filter_fields([high, wide], [tall, broad], [stride, across]),
     )  # fmt: skip

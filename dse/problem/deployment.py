@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from carbon.factors import grid as grids
 from dse.errors import UsageError
 
 # What a search may vary besides the hardware; the type of a value.
@@ -18,14 +19,17 @@ class Deployment:
 
     rate_per_s: float = 1.0
     lifetime_years: float = 3.0
-    grid: str = "world"
-    fab_grid: str = "taiwan"
+    grid: str | grids.GridFactor = "world"
+    fab_grid: str | grids.GridFactor = "taiwan"
     pue: float = 1.0
     carbon_profile: str = "act2"
     electricity_usd_per_kwh: float = 0.12  # industrial and commercial users pay 0.08-0.20 (IEA, Electricity 2024)
     package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
+        for name in ("grid", "fab_grid"):
+            if isinstance(factor := getattr(self, name), grids.GridFactor):
+                object.__setattr__(self, name, grids.register(factor))  # a study keeps plain values: the factor is known by its code
         _positive("rate", self.rate_per_s)
         _positive("lifetime-years", self.lifetime_years)
         _positive("electricity-usd", self.electricity_usd_per_kwh)

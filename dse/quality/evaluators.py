@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import json
 import math
 import os
 import shlex
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +23,38 @@ from typing import Any
 import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
+from dse.extensions import from_module, installed
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
 
 FORMS = ("surrogate", "table:FILE.csv", "python:module:function", "command:PROGRAM ARGS")
 DEFAULT_TIME_LIMIT_S = 3600.0
 _TAIL = 300
+
+
+_given: dict[str, Evaluator] = {}
+GROUP = "dse.evaluators"
+
+
+def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
+    """The word of an evaluator given as a word or as an object; an object, or a function, is known here as ``object:NAME``."""
+    if isinstance(evaluator, str):
+        return evaluator
+    if not callable(evaluator):
+        raise UsageError(f"quality {evaluator!r} is neither a word nor callable; known are {', '.join(FORMS)}")
+    found: Any = evaluator if hasattr(evaluator, "metrics") else FunctionEvaluator(evaluator)
+    word = f"object:{getattr(found, 'name', type(found).__name__)}"
+    _given[word] = found
+    return word
+
+
+def _foreign(kind: str, rest: str) -> Evaluator | None:
+    """The evaluator of an installed package: an entry point of the group ``dse.evaluators``, a maker that takes what follows the colon."""
+    found = installed(GROUP, kind)
+    if found is None or (hasattr(found, "metrics") and not isinstance(found, type)):
+        return found
+    made: Evaluator = found(rest)
+    return made
 
 
 def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: float = DEFAULT_TIME_LIMIT_S) -> Evaluator:
@@ -51,6 +75,14 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
         except ValueError as error:
             raise UsageError(f"quality {text!r} is not a command line: {str(error).lower()}") from None
         return CommandEvaluator(words, time_limit_s=time_limit_s, metrics=(metric,))
+    if kind == "object":
+        if text in _given:
+            return _given[text]
+        raise UsageError(
+            f"quality {text!r} was given as an object of another process; give it again: dse.quality.evaluators.name_of(OBJECT)"
+        )
+    if (foreign := _foreign(kind, rest)) is not None:
+        return foreign
     close = nearest(kind, [form.partition(":")[0] for form in FORMS])
     hint = f"; did you mean {next(f for f in FORMS if f.startswith(close))}?" if close else ""
     raise UsageError(f"quality {text!r} is not one of {', '.join(FORMS)}{hint}")
@@ -168,17 +200,9 @@ class PythonEvaluator:
     @property
     def function(self) -> Any:
         """The function, imported on first use in each process."""
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.append(here)  # a user's module lies where the user works
-        try:
-            module = importlib.import_module(self.module)
-        except ImportError as error:
-            raise UsageError(f"quality python:{self.module}:{self.name} cannot be imported: {error}") from error
-        found = getattr(module, self.name, None)
+        found = from_module("quality", f"python:{self.module}:{self.name}")
         if not callable(found):
-            close = nearest(self.name, [n for n in dir(module) if callable(getattr(module, n))])
-            hint = f"; did you mean {close!r}?" if close else ""
-            raise UsageError(f"quality python:{self.module}:{self.name}: the module has no function {self.name!r}{hint}")
+            raise UsageError(f"quality python:{self.module}:{self.name} is no function")
         return found
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:

@@ -30,8 +30,7 @@ def say_problem(
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
-        else f"strategy    {learnt.strategy}, {learnt.in_words}"
-        + ("" if learnt.strategy in ("flat", "ax") else "; the hardware of a model is exact")
+        else f"strategy    {learnt.strategy}, {learnt.in_words}" + _exact_hardware(learnt.strategy)
         if learnt
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
@@ -52,6 +51,14 @@ def say_problem(
     print("\n".join(lines), file=sys.stderr)
 
 
+def _exact_hardware(strategy: str) -> str:
+    """What is said of the hardware of a measured search; ``auto`` says its choice when it is made."""
+    from dse.strategies import registry
+
+    whole = strategy != registry.AUTO and registry.find(strategy).trial == "design"
+    return "" if whole else "; the hardware of a model is exact"
+
+
 def _full_name(workload: str) -> str:
     from workloads import library
 
@@ -70,20 +77,28 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     print(terminal.front_table(run))
     strategy = run.context.get("strategy")
     if strategy:
-        print(f"{len(run)} designs on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
+        print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
         for sentence in proxy_sentences(run):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
     print(
-        f"{len(run)} designs on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
+        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
         f"{run.problem.criterion}"
     )
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+
+
+def _counted(run: RunRecord) -> str:
+    """How many designs a front has, and how many of them differ in their objectives."""
+    from dse.storage.run_folder import distinct
+
+    different = len(distinct(run.designs))
+    return f"{len(run)} designs" + ("" if different == len(run) else f" ({different} of them distinct)")
 
 
 def run_json(run: RunRecord) -> dict[str, Any]:

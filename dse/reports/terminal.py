@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,22 +32,26 @@ _STAGES = {"mappings": "Mappings", "designs": "Designs"}
 
 
 def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, color: bool | None = None) -> str:
-    """The front as text: one design a line, objectives first, then knobs, then what else fits.
+    """The front as text: one design a line, objectives first, then knobs, then what else fits; of equal designs the first stands for all.
 
     More than ``limit`` designs are thinned evenly along the front (the best of each objective stays) and the last line
     says so. ``width`` and ``color`` default to what stdout can show. Knobs that all designs share stand below the table.
     """
     from dse.reports.data import thinned
     from dse.reports.units import design_units, knob_names
+    from dse.storage.run_folder import distinct, equals
 
     if not run.designs:
         return "The front is empty."
     width = width or _stdout_width()
-    shown = [run.designs[index] for index in thinned(run, max(1, limit))]
+    more = equals(run.designs)
+    once = replace(run, designs=distinct(run.designs))
+    shown = [once.designs[index] for index in thinned(once, max(1, limit))]
     units = design_units(run)
     varying = [name for name in knob_names(run.designs) if len({str(d["knobs"].get(name)) for d in run.designs}) > 1]
     objectives = [objective.metric for objective in run.problem.objectives]
-    columns = [_Column("design", "", [str(design["design"]) for design in shown])]
+    labels = [f"{d['design']} (+{more[d['design']]} equal)" if more.get(d["design"]) else str(d["design"]) for d in shown]
+    columns = [_Column("design", "", labels, left=bool(more))]
     columns += [_metric_column(name, units[name], shown) for name in objectives if name in units]
     if any(design.get("quality_support") for design in shown):
         columns.append(_Column("support", "", [str(design.get("quality_support") or "–") for design in shown], left=True))
@@ -55,7 +60,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     columns += [_metric_column(name, units[name], shown) for name in _EXTRA_METRICS if name in units and name not in objectives]
     kept = _fitting(columns, needed, width)
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
-    lines += _footnotes(run, shown, [column.title for column in columns if column not in kept], varying)
+    lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
     text = "\n".join(_wrapped(lines, width))
     return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
 

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +28,14 @@ from dse.fronts.pareto import Front
 from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import Measured
-from dse.searches.plan import LARGE_BUDGET, LARGE_STRATEGIES, LargeSettings, LearntSettings
+from dse.searches.plan import LARGE_BUDGET, LargeSettings, LearntSettings
 from dse.spaces.parameters import Space
 from dse.spaces.sizes import Sizes
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
 from dse.storage.trials import FAILED, Trial, TrialStore
 from dse.strategies.protocol import AskTell, Strategy
+from dse.strategies.registry import AUTO, find, large_names
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task, meets
 
@@ -56,8 +56,8 @@ def settings_for(sizes: Sizes, learnt: LearntSettings | None, strategy: str, bud
     if learnt is not None:
         if learnt.quality != "surrogate" or learnt.proxy is not None:
             return None
-        strategy = learnt.strategy if strategy == "auto" else strategy
-    if strategy == "amoo" or (not sizes.sweepable and strategy in ("auto", *LARGE_STRATEGIES)):
+        strategy = learnt.strategy if strategy == AUTO else strategy
+    if strategy == "amoo" or (not sizes.sweepable and (strategy == AUTO or find(strategy).large)):
         if learnt is not None and (name := learnt.of_trials) is not None:
             raise UsageError(
                 f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
@@ -97,10 +97,8 @@ def large_view(problem: Problem, *, reference: FloatArray | None = None, threads
 
 def strategy_of(view: LargeView, name: str) -> tuple[Strategy, str]:
     """The strategy, ``auto`` decided, and why."""
-    from dse.strategies import make
-
     why = "asked for"
-    if name == "auto":
+    if name == AUTO:
         name, why = _auto(view)
     if name == "amoo":
         if view.twin is None:
@@ -108,9 +106,10 @@ def strategy_of(view: LargeView, name: str) -> tuple[Strategy, str]:
         from dse.strategies.amoo.screened import ScreenedAmoo
 
         return ScreenedAmoo(view.twin.task), why
-    if name not in LARGE_STRATEGIES:
-        raise UsageError(f"strategy {name} does not fit a space too large to enumerate; use one of {', '.join(LARGE_STRATEGIES)}")
-    return make(name, **({"population": 100} if name == "nsga2" else {})), why
+    record = find(name)
+    if not record.large:
+        raise UsageError(f"strategy {name} does not fit a space too large to enumerate; use one of {', '.join(large_names())}")
+    return record.factory(**record.large_options), why
 
 
 def check(problem: Problem, settings: LargeSettings) -> None:
@@ -126,10 +125,11 @@ def check(problem: Problem, settings: LargeSettings) -> None:
 def _auto(view: LargeView) -> tuple[str, str]:
     """amoo where there is a twin and torch for it, else what is installed of the others; and why."""
     count = f"{view.task.space.size:,} designs are too many to sweep"
-    if view.twin is not None and find_spec("torch") is not None:
+    amoo = find("amoo")
+    if view.twin is not None and not amoo.missing:
         return "amoo", f"{count}: descent and screening on the closed forms of the hardware, exact costs of what they find"
     lacking = view.no_twin or "amoo needs the package torch (dse-toolkit[search])"
-    return "nsga2" if find_spec("pymoo") is not None else "random", f"{count}, and {lacking}"
+    return "random" if find("nsga2").missing else "nsga2", f"{count}, and {lacking}"
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ Say = Callable[[str, int, int, str], None]
 def check(settings: LearntSettings, workload: str) -> None:
     """Tell a wrong strategy or evaluator before anything is written."""
     from dse.quality import evaluators
-    from dse.strategies.choose import check as check_strategy
+    from dse.strategies.registry import check as check_strategy
 
     check_strategy(settings.strategy)
     evaluators.parse(settings.quality, workload=workload)
@@ -98,11 +98,11 @@ def run(
 
 def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
     """What was evaluated: whole designs, or every measured model on all hardware."""
-    from dse.searches.measured_search import MODEL_STRATEGIES
     from dse.searches.sweep import sweep_block
     from dse.strategies.proxy import is_first
+    from dse.strategies.registry import find
 
-    if found.strategy not in MODEL_STRATEGIES:
+    if find(found.strategy).trial == "design":
         measured = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
         return SweepSummary(len(measured), found.feasible, {})
     problem = evaluation.problem

@@ -15,21 +15,17 @@ from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
 from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
 from dse.storage.trials import Trial, TrialStore
-from dse.strategies import make
-from dse.strategies.choose import check, check_budget, choose
 from dse.strategies.confirm import Confirmation, confirm
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.proxy import ByFidelity, ProxyResult, is_first, proxy_search
+from dse.strategies.registry import AUTO, check_budget, choose, find
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task
 from dse.strategies.transfer import Prior
 from dse.strategies.views import flat_task, nested_front, nested_task
 
 FloatArray = npt.NDArray[np.float64]
-
-# Strategies whose trials are models with their exact hardware; the others propose whole designs.
-MODEL_STRATEGIES = ("nested", "random", "sobol", "exhaustive", "nsga2")
 
 
 @dataclass(frozen=True)
@@ -79,17 +75,19 @@ def search(
     designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
     ``proxy_top`` designs are then measured by ``evaluator``. Raises DseError if no evaluated model has a feasible design.
     """
-    check(strategy)
     check_budget(budget)
     why = "asked for"
-    if strategy == "auto":
-        strategy, why = choose(learnt=len(evaluator.metrics), models=evaluation.space.model_count, hardware=evaluation.space.hardware_count)
+    if strategy == AUTO:
+        strategy, why = choose(
+            measured=len(evaluator.metrics), models=evaluation.space.model_count, hardware=evaluation.space.hardware_count
+        )
     if say:
         say(f"strategy {strategy}: {why}")
-    options: dict[str, Any] = {"prior": prior} if prior is not None and strategy == "nested" else {}
-    make_task = nested_task if strategy in MODEL_STRATEGIES else flat_task
+    record = find(strategy)
+    options: dict[str, Any] = {"prior": prior} if prior is not None and record.warm_start else {}
+    make_task = nested_task if record.trial == "model" else flat_task
     task = make_task(evaluation, evaluator if proxy is None else ByFidelity(proxy, evaluator), reference=reference)
-    chosen = make(strategy, **options)
+    chosen = record.factory(**options)
     on_proxy: ProxyResult | None = None
     if proxy is not None:
         on_proxy = proxy_search(task, None, store, chosen, budget=budget, top=proxy_top, seed=seed, pool=pool, retries=retries,

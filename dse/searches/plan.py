@@ -7,19 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dse.errors import UsageError
+from dse.quality import evaluators
 from dse.strategies.executors import EXECUTORS, Workers
+from dse.strategies.registry import AUTO, find, large_names, name_of
 
 DEFAULT_BUDGET = 50
 DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
 LARGE_BUDGET = 2000  # exact evaluations of a large space
-LARGE_STRATEGIES = ("amoo", "nsga2", "random", "sobol")
 
 
 @dataclass(frozen=True)
 class LearntSettings:
     """How quality is measured and searched.
 
-    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``python:module:function``, ``command:...``); ``confirm``
+    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``python:module:function``, ``command:...``) or an evaluator,
+    ``strategy`` a name or a strategy; objects are registered in this process and known by their names from then on. ``confirm`` says
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
     ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
     it and its ``proxy_top`` best designs are measured by ``quality``. ``storage`` is the SQLAlchemy URL of a database that
@@ -44,6 +46,11 @@ class LearntSettings:
     study: str | None = None
 
     def __post_init__(self) -> None:
+        # Objects are known by a name from here on, for a study keeps plain values.
+        object.__setattr__(self, "quality", evaluators.name_of(self.quality))
+        object.__setattr__(self, "strategy", name_of(self.strategy))
+        if self.proxy is not None:
+            object.__setattr__(self, "proxy", evaluators.name_of(self.proxy))
         for name in ("budget", "workers"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; a whole number of at least 1 is needed")
@@ -98,9 +105,9 @@ class LargeSettings:
     budget: int = LARGE_BUDGET
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("auto", *LARGE_STRATEGIES):
+        if self.strategy != AUTO and not find(self.strategy).large:
             raise UsageError(
-                f"strategy {self.strategy} does not fit a space too large to enumerate; use auto or one of {', '.join(LARGE_STRATEGIES)}, "
+                f"strategy {self.strategy} does not fit a space too large to enumerate; use auto or one of {', '.join(large_names())}, "
                 "or fix knobs with --set"
             )
         if self.budget < 1:

@@ -24,7 +24,7 @@ from dse.fronts.pareto import Front, merge
 from dse.problem.problem import Problem
 from dse.searches.plan import ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
-from dse.spaces.sizes import SWEEP_LIMIT, Sizes
+from dse.spaces.sizes import SHARDED_SECONDS_LIMIT, Sizes
 from dse.storage.study import BlockResult, Study
 from dse.strategies.executors import Workers, workers
 from workloads import library
@@ -39,10 +39,10 @@ _SHARD_COSTS = 4_000_000
 
 def check(sizes: Sizes) -> None:
     """A sweep of more designs than anybody waits for is refused, sharded or not."""
-    if sizes.designs > SWEEP_LIMIT:
+    if sizes.seconds > SHARDED_SECONDS_LIMIT:
         raise UsageError(
-            f"space of {sizes.designs:,} designs is more than the {SWEEP_LIMIT:,} that a sweep takes; fix some knobs with --set, or search "
-            "it without --workers, --executor and --address"
+            f"a sweep of {sizes.effort} of one process, more than the {SHARDED_SECONDS_LIMIT:,.0f} s that are dealt to workers; fix some "
+            "knobs with --set, or search it without --workers, --executor and --address"
         )
 
 

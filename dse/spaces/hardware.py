@@ -144,7 +144,7 @@ def load(name: str, *, profile: str | None) -> HardwareSpace:
             if part not in devices.names():
                 raise unknown_name("hw", part, devices.names())
         return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
-    if name not in templates.names():
+    if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
 

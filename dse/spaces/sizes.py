@@ -1,22 +1,49 @@
-"""How large a problem is, and what of it can be listed whole."""
+"""How large a problem is, and what of it can be listed whole: in seconds and bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Largest joint space that is swept whole without asking, and largest hardware space that is solved exactly a model.
-SWEEP_LIMIT = 500_000_000
-# Most mapping searches (shapes x hardware points) of a sweep: each takes about 200 bytes and some microseconds.
-MAPPING_LIMIT = 20_000_000
+SECONDS_LIMIT = 900.0
+BYTES_LIMIT = 8 * 2**30
+# Unit costs of a shape on a design: seven additive quantities and what bounds them (`hw_models.costs.unit_costs.UnitCosts`).
+BYTES_A_MAPPING = 57
+# Columns of a hardware point: design, deployment, carbon by part (`dse.evaluation.hardware_points.Points`).
+BYTES_A_POINT = 200
+# A problem below both is swept without asking how long it takes: seconds on any machine.
+EASY_DESIGNS, EASY_MAPPINGS = 50_000_000, 5_000_000
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast this problem goes: mapping searches and designs a second, measured on a sample of it where it is large.
+
+    The defaults stand for a small problem, whose rates nobody measures.
+    """
+
+    mappings_per_s: float = 200_000.0
+    designs_per_s: float = 5_000_000.0
+    measured: bool = False
+
+
+SWEEP_LIMIT = int(SECONDS_LIMIT * Rates().designs_per_s)
+"""Designs that are swept at usual rates within the limit of time."""
+SHARDED_SECONDS_LIMIT = 96 * SECONDS_LIMIT  # a day of one process, dealt to many
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Models, hardware points and distinct operations of all models of a problem: whether a sweep is too much, and why."""
+    """Models, hardware points and distinct operations of all models of a problem: whether a sweep is too much, and why.
+
+    A hardware point is a design in a deployment; ``distinct`` counts the designs alone (None: every point is one), for a design is
+    mapped once however many deployments it stands in.
+    """
 
     models: int
     hardware: int
     shapes: int
+    distinct: int | None = None
+    rates: Rates = Rates()
 
     @property
     def designs(self) -> int:
@@ -24,16 +51,42 @@ class Sizes:
         return self.models * self.hardware
 
     @property
+    def mappings(self) -> int:
+        """Number of mapping searches: shapes on distinct hardware designs."""
+        return self.shapes * (self.hardware if self.distinct is None else self.distinct)
+
+    @property
+    def easy(self) -> bool:
+        """Whether a sweep takes seconds, whatever its rates are."""
+        return self.designs <= EASY_DESIGNS and self.mappings <= EASY_MAPPINGS
+
+    @property
+    def seconds(self) -> float:
+        """About how long a sweep takes [s]."""
+        return self.mappings / self.rates.mappings_per_s + self.designs / self.rates.designs_per_s
+
+    @property
+    def bytes(self) -> int:
+        """Memory of a sweep [bytes]: the unit costs and the columns of the points."""
+        return BYTES_A_MAPPING * self.mappings + BYTES_A_POINT * self.hardware
+
+    @property
     def sweepable(self) -> bool:
         """Whether every model meets every hardware point in minutes and in memory."""
-        return self.designs <= SWEEP_LIMIT and self.shapes * self.hardware <= MAPPING_LIMIT
+        return self.easy or (self.seconds <= SECONDS_LIMIT and self.bytes <= BYTES_LIMIT)
+
+    @property
+    def effort(self) -> str:
+        """What a sweep would take, in words."""
+        how = "measured on a sample" if self.rates.measured else "at usual rates"
+        return (
+            f"{self.designs:,} designs ({self.mappings:,} mapping searches) would take about {self.seconds:,.0f} s and "
+            f"{self.bytes / 2**30:,.1f} GiB ({how})"
+        )
 
     def refusal(self, *, measured: bool = False) -> str:
         """Why listing all designs is too much, in a sentence; ``measured``: quality is no surrogate's, and all strategies list them."""
         way_out = "fix some knobs with --set" + ("" if measured else ", or search it with --strategy auto")
-        if self.designs > SWEEP_LIMIT:
-            return f"space of {self.designs:,} designs is more than the {SWEEP_LIMIT:,} that can be listed whole; {way_out}"
-        return (
-            f"space needs {self.shapes:,} shapes x {self.hardware:,} hardware points = {self.shapes * self.hardware:,} mapping searches, "
-            f"more than the {MAPPING_LIMIT:,} that fit a few minutes and gigabytes; sweep it in shards with --workers N, {way_out}"
-        )
+        if self.bytes > BYTES_LIMIT and self.seconds <= SECONDS_LIMIT:
+            way_out = f"sweep it in shards with --workers N, {way_out}"
+        return f"a sweep of {self.effort}, more than {SECONDS_LIMIT:,.0f} s or {BYTES_LIMIT / 2**30:,.0f} GiB; {way_out}"

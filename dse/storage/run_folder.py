@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation
-from dse.fronts.pareto import Front
+from dse.fronts.pareto import Front, rounded
 from dse.problem.problem import Problem
 from dse.quality.surrogate import SUPPORT
 from dse.storage.study import FILE_NAME, Study
@@ -57,6 +58,7 @@ def flat_row(design: dict[str, Any]) -> dict[str, Any]:
     """A design as one row of a table."""
     return {
         "design": design["design"],
+        "equal_to": design.get("equal_to"),
         **design["knobs"],
         "quality_support": design["quality_support"],
         **design["metrics"],
@@ -66,8 +68,9 @@ def flat_row(design: dict[str, Any]) -> dict[str, Any]:
 def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]:
     """Everything that files and reports say of the designs of a front, as plain values.
 
-    Each entry: ``design`` (rank, from 1), ``knobs``, ``quality_support``, ``metrics`` (every metric),
-    ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``.
+    Each entry: ``design`` (rank, from 1), ``equal_to`` (the first of the designs that have the same objective values, None where this is
+    it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
+    ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``. Equal designs are ordered by latency, energy and area.
     """
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
@@ -76,9 +79,12 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         values[model] = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in names}
     detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
     designs = []
-    for rank, (model, hardware) in enumerate(zip(front.models.tolist(), front.hardware.tolist(), strict=True), 1):
+    order, first = _with_ties_ordered(front, values)
+    for rank, (at, of_group) in enumerate(zip(order, first, strict=True), 1):
+        model, hardware = int(front.models[at]), int(front.hardware[at])
         entry: dict[str, Any] = {
             "design": rank,
+            "equal_to": None if of_group == rank else of_group,
             "knobs": evaluation.space.design(model, hardware),
             "quality_support": support_name(evaluation, model),
             "metrics": {name: float(values[model][name][hardware]) for name in names},
@@ -89,6 +95,30 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
             entry["components"] = evaluation.breakdown(model, hardware)
         designs.append(entry)
     return designs
+
+
+def _with_ties_ordered(front: Front, metrics: dict[int, dict[str, np.ndarray]]) -> tuple[list[int], list[int]]:
+    """Positions in the front with equal designs by latency, energy and area, and for each the rank of the first of its equals."""
+    compared = rounded(front.values)
+    changes = np.any(compared[1:] != compared[:-1], axis=1)
+    group = np.concatenate([[0], np.cumsum(changes)]) if len(front) else np.zeros(0)
+
+    def key(at: int) -> tuple[float, ...]:
+        own = metrics[int(front.models[at])]
+        return (float(group[at]), *(float(own[name][front.hardware[at]]) for name in ("latency_s", "energy_j", "area_mm2")), float(at))
+
+    order = sorted(range(len(front)), key=key)
+    return order, (np.searchsorted(group, group[order]) + 1).tolist()
+
+
+def distinct(designs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The designs that are not equal to one before them."""
+    return [design for design in designs if design.get("equal_to") is None]
+
+
+def equals(designs: list[dict[str, Any]]) -> dict[int, int]:
+    """{design: how many further ones equal it}."""
+    return Counter(design["equal_to"] for design in designs if design.get("equal_to") is not None)
 
 
 def support_name(evaluation: Evaluation, model: int) -> str | None:

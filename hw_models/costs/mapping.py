@@ -104,6 +104,7 @@ class LoopNest:
         cores: cores along m, n, k and batch.
         unroll: units of the array along m, n, k.
         registers: elements that one unit of the array holds along m, n, k.
+        spread: units of the array along the batch.
         levels: the memory levels, innermost first, the DRAM last.
     """
 
@@ -115,13 +116,15 @@ class LoopNest:
     unroll: tuple[int, int, int]
     registers: tuple[int, int, int]
     levels: tuple[LevelTile, ...]
+    spread: int = 1
 
     def loops(self) -> tuple[tuple[str, str, int], ...]:
         """The temporal loops as (level, dimension, trips), outermost first; loops of one trip are left out.
 
         The trips are those of a full tile; the last tile of a dimension is clipped, so its block may have fewer.
         """
-        found = [("", "batch", -(-self.batch // self.cores[3]))]
+        share = -(-self.batch // self.cores[3])
+        found = [("", "batch", -(-share // self.spread))]
         for at in range(len(self.levels) - 1, -1, -1):
             here = self.levels[at]
             array = [units * held for units, held in zip(self.unroll, self.registers, strict=True)]
@@ -137,7 +140,7 @@ class LoopNest:
         return {
             "product": {"batch": self.batch, "m": self.m, "n": self.n, "k": self.k},
             "cores": dict(zip((*DIMENSIONS, "batch"), self.cores, strict=True)),
-            "array": dict(zip(DIMENSIONS, self.unroll, strict=True)),
+            "array": dict(zip((*DIMENSIONS, "batch"), (*self.unroll, self.spread), strict=True)),
             "registers": dict(zip(DIMENSIONS, self.registers, strict=True)),
             "levels": [
                 {
@@ -193,4 +196,5 @@ def loop_nest(
         triple(mapping.unroll[shape, point]),
         triple(mapping.register_tile[shape, point]),
         tuple(levels),
+        int(mapping.spread[shape, point]),
     )

@@ -184,7 +184,7 @@ def _phases(operations: OperationTable | Workload, widths: precision.Widths, har
 def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) -> _Phase:
     from hw_models.costs import vector
     from hw_models.costs.mapping import is_sunstone
-    from hw_models.costs.products import product_shapes
+    from hw_models.costs.products import map_windows, product_shapes
     from hw_models.technology.tables import dram
 
     shapes, index = table.distinct(parallel=not hardware.one_chip)
@@ -200,9 +200,12 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     repeat = table.column("repeat").astype(np.float64)
-    sizes, shared, bits, expansion = product_shapes(shapes.take(np.flatnonzero(products)))
+    searched = shapes.take(np.flatnonzero(products))
+    sizes, shared, bits, _ = product_shapes(searched)
+    windows, spread = map_windows(searched, sizes, shared)
     if is_sunstone(hardware):  # as in `gemm.search_products`
         shared = np.ones(len(sizes), dtype=np.bool_)
+        windows, spread = np.array([mapping.NO_WINDOW] * len(sizes)).reshape(-1, 5), np.zeros(len(sizes), dtype=np.bool_)
     work = np.empty((0, len(design.WORK)))
     if vectors.any():
         listed = shapes.take(np.flatnonzero(vectors))
@@ -210,5 +213,5 @@ def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) ->
         columns = vars(vector.vector_work(listed, dram(hardware.level_kinds[-1]).burst_bytes))
         work = np.ascontiguousarray(np.column_stack([columns[name][:, 0] for name in design.WORK]), dtype=np.float64)
     rest = shapes.take(np.flatnonzero(others)) if others.any() else None
-    prepared = mapping.prepare(sizes, shared, bits, expansion)
+    prepared = mapping.prepare(sizes, shared, bits, windows, spread)
     return _Phase(runs, place[index], repeat, sizes, shared, bits, prepared, work, rest)

@@ -48,6 +48,26 @@ def product_shapes(table: OperationTable) -> tuple[IntArray, npt.NDArray[np.bool
     return shapes, shared, bits, expansion
 
 
+def map_windows(table: OperationTable, sizes: IntArray, shared: npt.NDArray[np.bool_]) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """What the search is told of feature maps (rows, 5), as `dse_kernels.mapping.WINDOW` has it, and of which products the
+    entries of the batch may lie side by side on an array (rows,): groups do.
+
+    ``sizes`` and ``shared`` are those of `product_shapes`. Where the filter of a convolution is not known, its map is read whole
+    for every cut, but never more than its im2col matrix.
+    """
+    entries = np.where(shared, 1, sizes[:, 0])
+    m = np.where(shared, sizes[:, 0] * sizes[:, 1], sizes[:, 1])
+    known = table.filter_taps > 0
+    taps = np.minimum(np.where(known, table.filter_taps, table.k), table.k)
+    channels = -(-table.k // taps)
+    pixels = np.minimum(-(-table.input_elements // (entries * channels)), m * taps)
+    overlap = np.minimum(np.where(known, table.filter_overlap, pixels), pixels)
+    step = np.where(known, np.minimum(table.filter_step, taps), 0)
+    mapped = (table.kind == Kind.CONV) & (table.input_elements > 0) & (pixels * channels < m * table.k)
+    windows = np.where(mapped[:, None], np.column_stack([pixels, channels, taps, overlap, step]), (1, 1, 1, 0, 0))
+    return windows.astype(np.int64), table.groups > 1
+
+
 @dataclass(frozen=True, eq=False)
 class Products:
     """Searched products on designs: arrays (shapes, points), words (shapes, points, levels); see
@@ -84,7 +104,8 @@ def search_products(
     hardware: AcceleratorBatch,
     *,
     bits: npt.ArrayLike = 8,
-    expansion: npt.ArrayLike = 1.0,
+    windows: npt.ArrayLike = (1, 1, 1, 0, 0),
+    spread: npt.ArrayLike = False,
     criterion: Criterion = "edp",
     threads: int = 1,
     labels: Sequence[str] = (),
@@ -94,20 +115,22 @@ def search_products(
 ) -> Products:
     """Best mappings of products (shapes, 4) as batch, m, n, k; a product that fits nowhere is an error, or takes for ever.
 
-    ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result.
+    ``shared`` (shapes,): the batch shares the second operand. ``bits`` (shapes, 3) of both operands and the result. ``windows``
+    (shapes, 5), ``spread`` (shapes,): see `map_windows`.
     ``labels`` name the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it
     already.
     """
     from dse_kernels import mapping
 
     if is_sunstone(hardware):  # the tool counts a batch as rows, whatever the second operand
-        shared = np.ones(len(sizes), dtype=np.bool_)
+        shared, windows, spread = np.ones(len(sizes), dtype=np.bool_), mapping.NO_WINDOW, False
     found = mapping.search(
         sizes,
         shared,
         target if target is not None else mapping_hardware(hardware),
         operand_bits=bits,
-        input_expansion=expansion,
+        windows=windows,
+        spread=spread,
         criterion=criterion,
         threads=threads,
         return_words=True,
@@ -141,8 +164,9 @@ def product_costs(
 ) -> None:
     """Fill ``costs`` for the rows of matrix products (GEMM, CONV); the rows of one shape are searched once."""
     table = shapes.take(rows)
-    sizes, shared, bits, expansion = product_shapes(table)
-    key = np.column_stack([sizes, shared, bits, expansion])
+    sizes, shared, bits, _ = product_shapes(table)
+    windows, spread = map_windows(table, sizes, shared)
+    key = np.column_stack([sizes, shared, bits, windows, spread])
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
     target = mapping_hardware(hardware)
@@ -154,7 +178,8 @@ def product_costs(
             shared[part],
             hardware,
             bits=bits[part],
-            expansion=expansion[part],
+            windows=windows[part],
+            spread=spread[part],
             criterion=criterion,
             threads=workers,
             labels=[str(table.name[i]) for i in part],

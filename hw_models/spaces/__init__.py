@@ -6,9 +6,9 @@ from pathlib import Path
 
 from hw_models.accelerator import Accelerator
 from hw_models.spaces.files import read_hardware
-from hw_models.spaces.template import Template, load, names
+from hw_models.spaces.template import Template, foreign, load, names, register
 
-__all__ = ["Template", "load", "load_file", "names"]
+__all__ = ["Template", "foreign", "load", "load_file", "names", "register"]
 
 
 def load_file(path: str | Path, *, profile: str | None = None) -> Accelerator | Template:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hw_models.accelerator.design import AcceleratorBatch, given_columns
 from hw_models.accelerator.resolve import Levels
 from hw_models.errors import HardwareError
+from hw_models.technology.closed_forms import words_per_cycle
 from hw_models.technology.profiles import profile as find_profile
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -56,7 +57,9 @@ def edge(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
     l2 = mapper_l2_kib(width, depth, l2_kib) if operand_buffers else l2_kib
     charged = array_l2_kib(width, depth, l2_kib)
     glb, dram = ints("glb_mib") * 1024 * 1024, ints("dram_gib") * 1024**3
-    bandwidth = np.column_stack([floats("l2_words_per_cycle"), floats("glb_words_per_cycle"), floats("dram_words_per_cycle")])
+    # The DRAM has a clock of its own: bytes a second do not depend on that of the chip.
+    dram_words = words_per_cycle(floats("dram_bytes_per_s"), floats("word_bits"), floats("frequency_hz"))
+    bandwidth = np.column_stack([floats("l2_words_per_cycle"), floats("glb_words_per_cycle"), dram_words])
     return AcceleratorBatch.build(
         profile=profile,
         levels=Levels(

@@ -170,6 +170,28 @@ class Template:
                 limits.check(name, value.item(), where)
 
 
+_given: dict[str, Template] = {}
+
+
+def register(template: Template) -> str:
+    """Make a template known in this process by its name, which is returned; a shipped name cannot be taken over."""
+    if template.name in names():
+        raise HardwareError(f"hardware template {template.name!r} is one of this package; give yours another name")
+    _given[template.name] = template
+    return template.name
+
+
+def foreign(name: str) -> Template | None:
+    """A template registered in this process, or an entry point of an installed package in the group `dse.templates` (a Template, or a
+    function without arguments that makes one); None where there is none of that name."""
+    from importlib.metadata import entry_points  # 20 ms, for a name that the package does not know
+
+    if name in _given:
+        return _given[name]
+    found = next((point.load() for point in entry_points(group="dse.templates", name=name)), None)
+    return found if isinstance(found, Template) or found is None else found()
+
+
 def names() -> tuple[str, ...]:
     """Names of the templates that come with the package."""
     folder = files("hw_models") / "data" / "templates"
@@ -189,7 +211,7 @@ def _shipped(name: str) -> Template:
 
 def load(name: str, *, profile: str = "default") -> Template:
     """The template called ``name``; an unknown name is an error naming the nearest."""
-    template = _shipped(name)
+    template = (None if name in names() else foreign(name)) or _shipped(name)
     return template if profile == template.profile else template.with_profile(profile)
 
 

@@ -21,7 +21,7 @@ from hw_models.costs.vector import lane_pj, vector_work
 from hw_models.costs.vector_unit import LevelRates, vector_unit
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.spaces.template import load
-from hw_models.technology.closed_forms import energy_j, peak_tops, sram_leakage_w
+from hw_models.technology.closed_forms import energy_j, peak_tops, sram_leakage_w, words_per_cycle
 from hw_models.technology.floorplan import floorplan_mm2
 from hw_models.technology.namespace import Namespace, torch_namespace
 from hw_models.technology.tables import Quantity, dram, logic
@@ -69,7 +69,8 @@ def edge_cost(
     """
     held = _settings(settings or {})
     frequency_hz, dram_type = float(held["frequency_hz"]), str(held["dram_type"])
-    glb_words_per_cycle, dram_words_per_cycle = float(held["glb_words_per_cycle"]), float(held["dram_words_per_cycle"])
+    glb_words_per_cycle = float(held["glb_words_per_cycle"])
+    dram_words = words_per_cycle(float(held["dram_bytes_per_s"]), 8.0, frequency_hz)
     for name in KNOBS:
         if name not in knobs:
             raise HardwareError(f"knob {name} is missing: edge_cost takes {', '.join(KNOBS)}")
@@ -107,7 +108,7 @@ def edge_cost(
             _sram(xp, "write_pj", l2) / 4,
         ),
         LevelRates(glb * 8, glb_words_per_cycle, glb_words_per_cycle, _sram(xp, "read_pj", glb) / 4, _sram(xp, "write_pj", glb) / 4),
-        LevelRates(xp.asarray(np.inf), dram_words_per_cycle, dram_words_per_cycle, dram_pj, dram_pj),
+        LevelRates(xp.asarray(np.inf), dram_words, dram_words, dram_pj, dram_pj),
     ]
     latency, energy = xp.asarray(0.0), xp.asarray(0.0)
     products = np.isin(table.kind, PRODUCTS)
@@ -148,7 +149,7 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in own:
             raise unknown_name("setting", name, own)
-    free = ("frequency_hz", "glb_words_per_cycle", "dram_words_per_cycle", "dram_type", "dram_gib", "register_bytes")
+    free = ("frequency_hz", "glb_words_per_cycle", "dram_bytes_per_s", "dram_type", "dram_gib", "register_bytes")
     for name, value in given.items():
         if name not in free and value != own[name]:
             raise HardwareError(f"the closed forms of edge22 hold at {name} = {own[name]}, got {value}: only {', '.join(free)} may differ")

@@ -179,6 +179,7 @@ class MappingColumns:
     Attributes:
         split: cores along m, n, k and batch, (..., 4).
         unroll: array units along m, n, k, (..., 3).
+        spread: array units along the batch, (...).
         register_tile: elements that one array unit holds along m, n, k, (..., 3).
         stationary: for every level the dimension (0 m, 1 n, 2 k) of its innermost loop, (..., levels).
         tile: elements along m, n, k of the tile that one core has in each level below the DRAM, before clipping,
@@ -188,6 +189,7 @@ class MappingColumns:
 
     split: IntArray
     unroll: IntArray
+    spread: IntArray
     register_tile: IntArray
     stationary: IntArray
     tile: IntArray
@@ -217,15 +219,30 @@ class MappingResult:
     mapping: MappingColumns | None
 
 
+WINDOW = ("pixels", "channels", "taps", "overlap", "step")
+NO_WINDOW = (1, 1, 1, 0, 0)
+"""The window of a product that is no convolution."""
+MOST_ELEMENTS = 2**62
+"""What the counts of one product stay below."""
+
+
 def check_shapes(shapes: npt.ArrayLike, weights_shared: npt.ArrayLike) -> IntArray:
     """Shapes (batch, m, n, k) as the kernel wants them: batch folded into m where all entries share the second operand."""
-    rows = np.array(shapes, dtype=np.int64, ndmin=2)
+    try:
+        rows = np.array(shapes, dtype=np.int64, ndmin=2)
+    except OverflowError as error:
+        raise ValueError(f"shapes must hold whole numbers below 2^62: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != 4:
         raise ValueError(f"shapes must have the columns batch, m, n, k, got an array of shape {rows.shape}")
     if (rows < 1).any():
         bad = np.argwhere(rows < 1)[0]
         name = ("batch", "m", "n", "k")[bad[1]]
         raise ValueError(f"shapes[{bad[0]}] has {name} = {rows[tuple(bad)]}: every dimension must be at least 1")
+    counts = np.prod(rows, axis=1, dtype=np.float64)
+    if (counts >= MOST_ELEMENTS).any():
+        at = int(np.argmax(counts))
+        sizes = " x ".join(str(v) for v in rows[at])
+        raise ValueError(f"shapes[{at}] has batch x m x n x k = {sizes} = {counts[at]:.3g}, which must be below 2^62")
     shared = np.broadcast_to(np.asarray(weights_shared, dtype=bool), (len(rows),))
     rows[:, 1] = np.where(shared, rows[:, 0] * rows[:, 1], rows[:, 1])
     rows[:, 0] = np.where(shared, 1, rows[:, 0])
@@ -233,15 +250,25 @@ def check_shapes(shapes: npt.ArrayLike, weights_shared: npt.ArrayLike) -> IntArr
 
 
 def prepare(
-    shapes: npt.ArrayLike, weights_shared: npt.ArrayLike, operand_bits: npt.ArrayLike, input_expansion: npt.ArrayLike
+    shapes: npt.ArrayLike,
+    weights_shared: npt.ArrayLike,
+    operand_bits: npt.ArrayLike,
+    windows: npt.ArrayLike = NO_WINDOW,
+    spread: npt.ArrayLike = False,
 ) -> tuple[IntArray, FloatArray]:
     """The kernel's arrays of shapes and of their operands, checked; see `search` for the arguments."""
-    rows = check_shapes(shapes, weights_shared)
-    operands = np.empty((len(rows), 4))
-    operands[:, :3] = operand_bits
-    operands[:, 3] = input_expansion
-    if not (operands[:, :3] > 0).all() or not (operands[:, 3] >= 1).all():
-        raise ValueError("operand_bits must be positive and input_expansion at least 1")
+    folded = check_shapes(shapes, weights_shared)
+    rows = np.empty((len(folded), 5 + len(WINDOW)), dtype=np.int64)
+    rows[:, :4] = folded
+    rows[:, 4] = np.asarray(spread, dtype=bool)
+    rows[:, 5:] = windows
+    operands = np.empty((len(rows), 3))
+    operands[:] = operand_bits
+    if not (operands > 0).all():
+        raise ValueError("operand_bits must be positive")
+    pixels, channels, taps, overlap, step = rows[:, 5:].T
+    if (np.minimum(np.minimum(pixels, channels), taps) < 1).any() or (np.minimum(overlap, step) < 0).any():
+        raise ValueError("windows must have pixels, channels and taps of at least 1, overlap and step of at least 0")
     return rows, operands
 
 
@@ -270,7 +297,8 @@ def search(
     hardware: MappingHardware,
     *,
     operand_bits: npt.ArrayLike = 8,
-    input_expansion: npt.ArrayLike = 1.0,
+    windows: npt.ArrayLike = NO_WINDOW,
+    spread: npt.ArrayLike = False,
     criterion: Criterion = "edp",
     threads: int = 1,
     return_words: bool = False,
@@ -283,8 +311,11 @@ def search(
         weights_shared: (shapes,): the second operand is one matrix for all batch entries; the batch then counts as rows.
         hardware: the points.
         operand_bits: (shapes, 3) bits of inputs, weights and outputs.
-        input_expansion: (shapes,) input elements that the array consumes per element stored, at least 1 (a convolution
-            as its im2col product); it weighs on the array's side of the first level only.
+        windows: (shapes, 5) the feature map behind the first operand of a convolution's im2col product, of one entry of
+            the batch after folding: ``pixels`` positions stored, ``channels``, ``taps`` of the filter (k counts the taps of
+            the first channel, then those of the second; 1: no convolution), ``overlap`` positions that two neighbouring
+            runs of outputs share, and ``step`` positions from one output to the next (docs/models/mapping.md, section 3).
+        spread: (shapes,) entries of the batch may lie side by side on an array.
         criterion: what the mapping minimises: energy-delay product, latency or energy. Ties go to fewer cycles (to less
             energy where the criterion is latency), further ties to the first mapping in the order of
             docs/models/mapping.md.
@@ -296,21 +327,21 @@ def search(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion {criterion!r} is unknown: allowed are {', '.join(CRITERIA)}")
-    rows, operands = prepare(shapes, weights_shared, operand_bits, input_expansion)
+    rows, operands = prepare(shapes, weights_shared, operand_bits, windows, spread)
     integers, reals, levels = hardware.packed()
     count, points, depth = len(rows), len(hardware), hardware.levels
     results = np.empty((count, points, 3))
     words = np.empty((count if return_words else 0, points, depth, 2))
-    columns = 4 + 3 + 3 + depth + 6 * (depth - 1)
+    columns = 4 + 4 + 3 + depth + 6 * (depth - 1)
     found = np.empty((count if return_mapping else 0, points, columns), dtype=np.int64)
     if count and points:
         _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found)
     mapping = None
     if return_mapping:
-        at = np.cumsum([4, 3, 3, depth, 3 * (depth - 1)])
-        split, unroll, registers, stationary, tile, tiles = np.split(found, at, axis=-1)
+        at = np.cumsum([4, 3, 1, 3, depth, 3 * (depth - 1)])
+        split, unroll, spread_units, registers, stationary, tile, tiles = np.split(found, at, axis=-1)
         inner = (count, points, depth - 1, 3)
-        mapping = MappingColumns(split, unroll, registers, stationary, tile.reshape(inner), tiles.reshape(inner))
+        mapping = MappingColumns(split, unroll, spread_units[..., 0], registers, stationary, tile.reshape(inner), tiles.reshape(inner))
     return MappingResult(
         cycles=results[..., 0],
         compute_cycles=results[..., 1],

@@ -53,13 +53,42 @@ class Point:
 
 @dataclass(frozen=True)
 class Nest:
-    """A mapping, or many mappings that differ in their tiles: ``tiles[level][dimension]`` is a number or an array."""
+    """A mapping, or many mappings that differ in their tiles: ``tiles[level][dimension]`` is a number or an array.
+
+    ``spread``: array units along the batch. Levels from ``map_from`` outwards hold the map of a convolution, those inside (and
+    all below the DRAM where it is None) tiles of its im2col matrix.
+    """
 
     split: tuple[int, int, int, int]
     unroll: tuple[int, int, int]
     registers: tuple[int, int, int]
     stationary: tuple[int, ...]
     tiles: tuple[tuple[Any, Any, Any], ...]
+    spread: int = 1
+    map_from: int | None = None
+
+
+@dataclass(frozen=True)
+class Map:
+    """The feature map behind the inputs of a convolution; see ``windows`` of `dse_kernels.mapping.search`."""
+
+    pixels: int
+    channels: int
+    taps: int
+    overlap: int
+    step: int
+
+    def held(self, outputs: Any, taps: Any, runs: int, strands: int, whole: int) -> Any:
+        """Room for the map under ``outputs`` of ``whole`` outputs, in ``runs`` runs, and ``taps`` taps in ``strands`` strands."""
+        each = np.maximum(self.pixels, self.step * whole)
+        pixels = np.minimum(self.pixels, _ceil(outputs * each, whole) + runs * self.overlap)
+        return pixels * np.minimum(self.channels, _ceil(taps - 1, self.taps) + strands)
+
+    def moved(self, outputs: int, taps: int, cuts: Any, breaks: Any, whole: int) -> Any:
+        """Elements of one pass over ``outputs`` x ``taps``: an overlap for each of the cuts, a channel for each of the breaks."""
+        pixels = min(self.pixels, _ceil(outputs * max(self.pixels, self.step * whole), whole) + self.overlap)
+        channels = min(self.channels, _ceil(taps - 1, self.taps) + 1)
+        return np.minimum(outputs * taps, (pixels + cuts * self.overlap) * (channels + breaks))
 
 
 def _ceil(a: Any, b: Any) -> Any:
@@ -72,7 +101,7 @@ def cost(
     nest: Nest,
     *,
     operand_bits: tuple[float, float, float] = (8, 8, 8),
-    input_expansion: float = 1.0,
+    window: Map | None = None,
 ) -> dict[str, Any]:
     """Cost of ``nest`` for the product (batch, m, n, k): cycles, compute_cycles, energy_pj, read_words, write_words, fits.
 
@@ -86,7 +115,7 @@ def cost(
     words = {x: batch * dims[a] * dims[b] * bits[x] / hw.word_bits for x, (a, b) in OPERANDS.items()}
     core_words = {x: batch_share * share[a] * share[b] * bits[x] / hw.word_bits for x, (a, b) in OPERANDS.items()}
     copies = {x: active[REUSE[x]] for x in OPERANDS}  # cores that hold the same words
-    expansion = {"in": input_expansion, "w": 1.0, "out": 1.0}
+    maps = [window is not None and nest.map_from is not None and level >= nest.map_from for level in range(hw.levels)]
     keep = {x: int(hw.register_keeps) & KEEP_BIT[x] > 0 for x in OPERANDS}
 
     # Tiles of each storage, from the array (0) outwards, and how many of them cover the share of a core.
@@ -100,8 +129,14 @@ def cost(
         for d in (M, N, K):
             extent = np.minimum(tile[d], share[d])
             size.append(extent if hw.level_per_core[level] else np.minimum(extent * nest.split[d], dims[d]))
-        side_by_side = 1 if hw.level_per_core[level] else min(nest.split[3], batch)
+        side_by_side = min(nest.spread, batch_share)
+        runs, strands = 1, 1
+        if not hw.level_per_core[level]:
+            side_by_side = min(min(nest.split[3], batch) * side_by_side, batch)
+            runs, strands = nest.split[M], nest.split[K]
         held = {x: side_by_side * size[a] * size[b] * bits[x] / hw.word_bits for x, (a, b) in OPERANDS.items()}
+        if window is not None and maps[level]:
+            held["in"] = side_by_side * window.held(size[M], size[K], runs, strands, dims[M]) * bits["in"] / hw.word_bits
         capacity = hw.level_words[level]
         if hw.level_shared[level]:
             fits = fits & (held["in"] + held["w"] + held["out"] <= capacity)
@@ -121,10 +156,10 @@ def cost(
     lanes = {x: min(nest.unroll[REUSE[x]], _ceil(share[REUSE[x]], nest.registers[REUSE[x]])) for x in OPERANDS}
     kind = int(hw.array_kind)
     if kind == 2:
-        compute: Any = batch_share * passes[M] * passes[N] * passes[K]
+        compute: Any = _ceil(batch_share, nest.spread) * passes[M] * passes[N] * passes[K]
     else:
         stream = nest.stationary[0]
-        folds = batch_share * np.prod([passes[d] for d in (M, N, K) if d != stream])
+        folds = _ceil(batch_share, nest.spread) * np.prod([passes[d] for d in (M, N, K) if d != stream])
         fill = (hw.array_rows if stream == K else 2 * hw.array_rows) + hw.array_columns - 2
         length = share[stream]
         piece = nest.tiles[0][stream] if nest.tiles else length
@@ -139,9 +174,32 @@ def cost(
     def at(level: int, x: str) -> Any:  # words that leave a level for one fetch
         return words[x] * (copies[x] if hw.level_per_core[level] else 1)
 
+    def map_cuts(level: int) -> tuple[Any, Any]:
+        """Cuts of a core's outputs across the boundary into ``level``, and of its taps: pieces that nothing is kept between."""
+        pieces = counts[level + 1] if level + 1 < hw.levels else [1, 1, 1]
+        return tuple((pieces if nest.stationary[level] == d else counts[level])[d] - 1 for d in (M, K))
+
+    def everywhere_in(level: int, boundary: int) -> Any:  # words of the inputs that pass a boundary once, at one of its levels
+        if window is None or boundary == 0 or not maps[boundary - 1]:
+            return at(level, "in")
+        cuts, breaks = map_cuts(boundary)
+        between = active[M] * (cuts + 1) - 1  # neighbouring cores need the same outputs' surroundings
+        if not hw.level_per_core[boundary - 1] and nest.stationary[boundary] != M:
+            between = np.where(cuts == 0, 0, between)  # the level holds the whole shares, side by side
+        moved = window.moved(dims[M], dims[K], between, active[K] * (breaks + 1) - 1, dims[M])
+        return batch * moved * bits["in"] / hw.word_bits * (copies["in"] if hw.level_per_core[level] else 1)
+
+    def busy_in(level: int, boundary: int) -> Any:
+        if not hw.level_per_core[level] or hw.pooled_bandwidth:
+            return everywhere_in(level, boundary)
+        if window is None or boundary == 0 or not maps[boundary - 1]:
+            return core_words["in"]
+        moved = window.moved(share[M], share[K], *map_cuts(boundary), dims[M])
+        return batch_share * moved * bits["in"] / hw.word_bits
+
     energy: Any = macs * hw.mac_pj
     for x in OPERANDS:
-        here, array = at(0, x) * expansion[x], words[x] * copies[x] * expansion[x]
+        here, array = at(0, x), words[x] * copies[x]
         again = fetches[0][x] - (x == "out")  # outputs start as zeros
         if keep[x]:
             energy = energy + macs * hw.register_read_pj_per_word
@@ -164,17 +222,21 @@ def cost(
         all_writes: Any = 0.0
         pooled = bool(hw.level_per_core[level]) and not hw.pooled_bandwidth
         for x in OPERANDS:
-            busy, everywhere = core_words[x] if pooled else at(level, x), at(level, x)
+
+            def moved(boundary: int, x: str = x, level: int = level, pooled: bool = pooled) -> tuple[Any, Any]:
+                if x == "in":
+                    return busy_in(level, boundary), everywhere_in(level, boundary)
+                return core_words[x] if pooled else at(level, x), at(level, x)
+
+            busy, everywhere = moved(level)
             count = fetches[level][x]
-            if x == "out":
-                out, back = count - 1, count
-            else:
-                out, back = count * (expansion[x] if level == 0 else 1.0), 0
+            out, back = (count - 1, count) if x == "out" else (count, 0)
             reads, writes = reads + busy * out, writes + busy * back
             all_reads, all_writes = all_reads + everywhere * out, all_writes + everywhere * back
             if level > 0:
                 energy = energy + everywhere * (out * hw.level_read_pj_per_word[level] + back * hw.level_write_pj_per_word[level])
             if level + 1 < hw.levels:  # traffic with the level outside
+                busy, everywhere = moved(level + 1)
                 outside = fetches[level + 1][x]
                 fill, drain = (outside - 1, outside) if x == "out" else (outside, 0)
                 energy = energy + everywhere * fill * hw.level_write_pj_per_word[level]
@@ -196,8 +258,10 @@ def cost(
     }
 
 
-def spatial_choices(shape: tuple[int, int, int, int], hw: Point) -> Iterator[tuple[Any, Any, Any, int]]:
-    """Every (split, unroll, register tile, resting dimension): all factorisations, all integer register tiles that fit."""
+def spatial_choices(shape: tuple[int, int, int, int], hw: Point, spread: bool = False) -> Iterator[tuple[Any, Any, int, Any, int]]:
+    """Every (split, unroll, units along the batch, register tile, resting dimension): all factorisations, all integer register
+    tiles that fit. ``spread``: entries of the batch may lie side by side on the array.
+    """
     batch, *dims = shape
     cores, rows, columns = int(hw.cores), int(hw.array_rows), int(hw.array_columns)
 
@@ -205,7 +269,7 @@ def spatial_choices(shape: tuple[int, int, int, int], hw: Point) -> Iterator[tup
         return [t for t in itertools.product(range(1, size + 1), repeat=parts) if np.prod(t) == size]
 
     def along(size: int) -> list[tuple[int, ...]]:
-        every = factors(size, 3)
+        every = [t for t in factors(size, 4) if spread or t[3] == 1]
         return every if hw.split_axes else [t for t in every if sum(v > 1 for v in t) <= 1]
 
     for split in factors(cores, 4):
@@ -216,15 +280,17 @@ def spatial_choices(shape: tuple[int, int, int, int], hw: Point) -> Iterator[tup
             if int(hw.array_kind) != 2:
                 if int(hw.dataflow) not in (3, DATAFLOW_OF[resting]):
                     continue
-                array = {K: (rows, columns, 1), M: (1, columns, rows), N: (columns, 1, rows)}[resting]
-                yield split, array, (1, 1, 1), resting
+                for units in range(1, (min(rows, columns, _ceil(batch, split[3])) if spread else 1) + 1):
+                    high, wide = rows // units, columns // units
+                    array = {K: (high, wide, 1), M: (1, wide, high), N: (wide, 1, high)}[resting]
+                    yield split, array, units, (1, 1, 1), resting
                 continue
-            unrolls = {tuple(a[d] * b[d] for d in (M, N, K)) for a in along(rows) for b in along(columns)}
-            for unroll in sorted(unrolls):
+            unrolls = {tuple(a[d] * b[d] for d in range(4)) for a in along(rows) for b in along(columns)}
+            for *unroll, units in sorted(unrolls):
                 limit = [range(1, _ceil(share[d], unroll[d]) + 1) for d in (M, N, K)]
                 for r in itertools.product(*limit):
                     if r == (1, 1, 1) or r[M] * r[K] + r[K] * r[N] + r[M] * r[N] <= hw.register_words:
-                        yield split, unroll, r, resting
+                        yield split, tuple(unroll), units, r, resting
 
 
 def _tile_products(first: list[int], levels: int) -> list[list[IntArray]]:
@@ -251,13 +317,14 @@ def search(
     criterion: str,
     *,
     operand_bits: tuple[float, float, float] = (8, 8, 8),
-    input_expansion: float = 1.0,
+    window: Map | None = None,
+    spread: bool = False,
 ) -> tuple[float, float]:
     """Least criterion over every mapping, and least tie-break value among those that reach it; inf if none fits."""
     best = (np.inf, np.inf)
     inner_levels = hw.levels - 1
     memo: dict[tuple[int, ...], list[list[IntArray]]] = {}
-    for split, unroll, registers, resting in spatial_choices(shape, hw):
+    for split, unroll, units, registers, resting in spatial_choices(shape, hw, spread and shape[0] > 1):
         share = [_ceil(shape[1 + d], split[d]) for d in (M, N, K)]
         unit = [unroll[d] * registers[d] for d in (M, N, K)]
         first = tuple(_ceil(share[d], unit[d]) for d in (M, N, K))
@@ -268,9 +335,10 @@ def search(
         for level in range(inner_levels):
             size = [size[d] * memo[first][level][d] for d in (M, N, K)]
             tiles.append(size)
-        for outer in itertools.product((M, N, K), repeat=hw.levels - 1):
-            nest = Nest(split, unroll, registers, (resting, *outer), tuple(tuple(t) for t in tiles))
-            got = cost(shape, hw, nest, operand_bits=operand_bits, input_expansion=input_expansion)
+        maps = range(hw.levels) if window is not None else (None,)
+        for *outer, map_from in itertools.product(*[(M, N, K)] * (hw.levels - 1), maps):
+            nest = Nest(split, unroll, registers, (resting, *outer), tuple(tuple(t) for t in tiles), units, map_from)
+            got = cost(shape, hw, nest, operand_bits=operand_bits, window=window)
             fits = np.broadcast_to(got["fits"], np.shape(got["energy_pj"]))
             cycles = np.where(fits, got["cycles"], np.inf)
             energy = np.where(fits, got["energy_pj"], np.inf)

@@ -4,7 +4,9 @@
 // arrays are the same bytes whatever the number of threads and the company a pair is searched in.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
+#include <string>
 #include <thread>
 
 #include <nanobind/nanobind.h>
@@ -44,15 +46,90 @@ enum {
     kIntColumns
 };
 enum { kMacPj, kRegisterReadPj, kRegisterWritePj, kWordBits, kRealColumns };
-enum { kInputBits, kWeightBits, kOutputBits, kExpansion, kOperandColumns };
+enum { kInputBits, kWeightBits, kOutputBits, kOperandColumns };
+enum { kBatch, kM, kN, kK, kSpread, kPixels, kChannels, kTaps, kOverlap, kStep, kShapeColumns };
 enum { kCapInput, kCapWeight, kCapOutput, kCapTotal, kReadBw, kWriteBw, kReadPj, kWritePj, kPerCore, kPooled, kLevelColumns };
+
+constexpr double kMostElements = 4611686018427387904.0;  // 2^62: sums of two such counts are still int64
+constexpr int64_t kMostUnits = int64_t{1} << 20;         // cores, rows, columns, words of a unit
+
+void require(bool fine, const std::string &what) {
+    if (!fine) throw nb::value_error(what.c_str());
+}
+
+// Everything that the search relies on, so that no array of a caller makes it divide by zero, count past int64 or read beyond.
+void check_shape(const int64_t *row, const double *operand, size_t at) {
+    const std::string name = "shapes[" + std::to_string(at) + "]";
+    double elements = 1.0;
+    for (int c = kBatch; c <= kK; ++c) {
+        require(row[c] >= 1, name + ": every dimension must be at least 1");
+        elements *= static_cast<double>(row[c]);
+    }
+    require(elements < kMostElements, name + ": batch x m x n x k must be below 2^62");
+    const double m = static_cast<double>(row[kM]), pixels = static_cast<double>(row[kPixels]);
+    require(row[kPixels] >= 1 && row[kChannels] >= 1 && row[kTaps] >= 1 && row[kOverlap] >= 0 && row[kStep] >= 0,
+            name + ": pixels, channels and taps must be at least 1, overlap and step at least 0");
+    require(m * pixels < kMostElements && m * m * static_cast<double>(row[kStep]) < kMostElements &&
+                pixels * static_cast<double>(row[kChannels]) < kMostElements &&
+                m * static_cast<double>(row[kTaps]) < kMostElements && row[kTaps] <= row[kK] && row[kOverlap] <= row[kPixels],
+            name + ": the window of a convolution must lie in its map, and its counts below 2^62");
+    for (int c = 0; c < kOperandColumns; ++c)
+        require(operand[c] > 0.0 && std::isfinite(operand[c]), name + ": operand_bits must be positive");
+}
+
+void check_point(const int64_t *i, const double *r, const double *levels, size_t level_count, size_t at) {
+    const std::string name = "point " + std::to_string(at);
+    for (int c : {kCores, kRows, kColumns})
+        require(i[c] >= 1 && i[c] <= kMostUnits, name + ": cores, array_rows and array_columns must be 1 to 2^20");
+    require(i[kRegisterWords] >= 0 && i[kRegisterWords] <= kMostUnits, name + ": register_words must be 0 to 2^20");
+    require(i[kKind] >= 0 && i[kKind] <= mapping::kDotProduct, name + ": array_kind must be 0, 1 or 2");
+    require(i[kFlow] >= 0 && i[kFlow] <= mapping::kAnyDataflow, name + ": dataflow must be 0 to 3");
+    for (int c = 0; c < kRealColumns; ++c) require(r[c] >= 0.0, name + ": energies and word_bits must not be negative");
+    require(r[kWordBits] > 0.0, name + ": word_bits must be positive");
+    for (size_t l = 0; l < level_count; ++l)
+        for (int c = 0; c < kLevelColumns; ++c) {
+            const double v = levels[l * kLevelColumns + c];
+            require(v >= 0.0 && (v > 0.0 || (c != kReadBw && c != kWriteBw)),
+                    name + ": sizes and energies of a level must not be negative, bandwidths must be positive");
+        }
+}
+
+// A convolution may also keep tiles of its im2col matrix in the innermost memories, which hold less than rows of the map, up to
+// all of them: replace what is better so. Of equals what holds the map further in stays.
+void matrices_inside(const mapping::Plan &plan, const mapping::Shape &shape, mapping::Searcher &searcher,
+                     std::vector<mapping::Found> &found) {
+    std::vector<mapping::Found> got;
+    for (int from = 1; from < plan.levels; ++from) {
+        mapping::Shape other = shape;
+        other.window.from = from;
+        if (from + 1 == plan.levels) other.window.taps = 1;
+        searcher.run(plan, other, got);
+        for (size_t h = 0; h < got.size(); ++h)
+            if (got[h].feasible && (!found[h].feasible || got[h].cost.better_than(found[h].cost))) found[h] = got[h];
+    }
+}
 
 void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> integers, In<double, 2> reals, In<double, 3> levels,
             int criterion, int threads, Out<double, 3> results, Out<double, 4> words, Out<int64_t, 3> mappings) {
     const size_t shape_count = shapes.shape(0), points = integers.shape(0), level_count = levels.shape(1);
     if (level_count < 1 || level_count > kMaxLevels) throw nb::value_error("between 1 and 6 memory levels are supported");
+    require(shapes.shape(1) == kShapeColumns && operands.shape(1) == kOperandColumns && operands.shape(0) == shape_count,
+            "shapes and operands must have one row a shape and 10 and 3 columns");
+    require(integers.shape(1) == kIntColumns && reals.shape(1) == kRealColumns && reals.shape(0) == points &&
+                levels.shape(0) == points && levels.shape(2) == kLevelColumns,
+            "the hardware arrays must have one row a point and 11, 4 and (levels, 10) columns");
+    require(criterion >= mapping::kLatency && criterion <= mapping::kEnergyDelay, "criterion must be 0, 1 or 2");
     const bool want_words = words.shape(0) == shape_count, want_mapping = mappings.shape(0) == shape_count;
-    const size_t mapping_columns = want_mapping ? mappings.shape(2) : 0;
+    const size_t mapping_columns = 4 + 4 + 3 + level_count + 6 * (level_count - 1);
+    require(results.shape(0) == shape_count && results.shape(1) == points && results.shape(2) == 3 &&
+                (!want_words || (words.shape(1) == points && words.shape(2) == level_count && words.shape(3) == 2)) &&
+                (!want_mapping || (mappings.shape(1) == points && mappings.shape(2) == mapping_columns)),
+            "the arrays of results do not have the shapes that the inputs ask for");
+    for (size_t s = 0; s < shape_count; ++s)
+        check_shape(shapes.data() + s * kShapeColumns, operands.data() + s * kOperandColumns, s);
+    for (size_t h = 0; h < points; ++h)
+        check_point(integers.data() + h * kIntColumns, reals.data() + h * kRealColumns,
+                    levels.data() + h * level_count * kLevelColumns, level_count, h);
     std::vector<Hardware> hardware(points);
     for (size_t h = 0; h < points; ++h) {
         Hardware &hw = hardware[h];
@@ -105,13 +182,15 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
         mapping::Searcher &searcher = mapping::searcher(plan.levels);
         std::vector<mapping::Found> found;
         for (size_t s; (s = next.fetch_add(1)) < shape_count;) {
-            const int64_t *row = shapes.data() + s * 4;
+            const int64_t *row = shapes.data() + s * kShapeColumns;
             const double *operand = operands.data() + s * kOperandColumns;
-            const mapping::Shape shape{{row[1], row[2], row[3]},
-                                       row[0],
+            const mapping::Shape shape{{row[kM], row[kN], row[kK]},
+                                       row[kBatch],
                                        {operand[kWeightBits], operand[kInputBits], operand[kOutputBits]},
-                                       operand[kExpansion]};
+                                       row[kSpread] != 0 && row[kBatch] > 1,
+                                       {row[kPixels], row[kChannels], row[kTaps], row[kOverlap], row[kStep], 0}};
             searcher.run(plan, shape, found);
+            if (shape.windowed()) matrices_inside(plan, shape, searcher, found);
             if (!imitated.empty()) imitation.run(shape, imitated_at, found);
             for (size_t h = 0; h < points; ++h) {
                 const mapping::Found &f = found[h];
@@ -132,6 +211,7 @@ void search(In<int64_t, 2> shapes, In<double, 2> operands, In<int64_t, 2> intege
                     if (!f.feasible) continue;
                     m = std::copy_n(f.mapping.spatial.split.begin(), 4, m);
                     m = std::copy_n(f.mapping.spatial.unroll.begin(), 3, m);
+                    *m++ = f.mapping.spatial.spread;
                     m = std::copy_n(f.mapping.spatial.registers.begin(), 3, m);
                     m = std::copy_n(f.mapping.stationary, level_count, m);
                     for (size_t l = 0; l + 1 < level_count; ++l) m = std::copy_n(f.mapping.tile[l].begin(), 3, m);

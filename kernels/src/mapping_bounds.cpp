@@ -1,13 +1,41 @@
 #include "mapping_bounds.h"
 
+#include <cmath>
+
 namespace mapping {
 
+bool Geometry::fits(int level, const double (&e)[3]) const {
+    const Memory &m = hw->memory;
+    const double *capacity = m.capacity[level], *word = share->words;
+    const bool shared = m.per_core[level] == 0.0;
+    const double batch = side_by_side(level);
+    const int64_t inputs = shape->map_pixels(static_cast<int64_t>(e[0]), shared ? (*split)[0] : 1) *
+                           shape->map_channels(static_cast<int64_t>(e[2]), shared ? (*split)[2] : 1);
+    const double weights = batch * e[2] * e[1] * word[0], map = batch * static_cast<double>(inputs) * word[1],
+                 outputs = batch * e[0] * e[1] * word[2];
+    return weights <= capacity[0] && map <= capacity[1] && outputs <= capacity[2] && weights + map + outputs <= capacity[3];
+}
+
 int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const {
+    if (level >= share->map_from) {
+        double trial[3] = {e[0], e[1], e[2]};
+        const auto held = [&](int64_t tiles) {
+            trial[d] = extent(level, d, tiles * tile);
+            return fits(level, trial);
+        };
+        if (held(count)) return count;
+        int64_t low = 0, high = count;  // low fits (0 is none), high does not
+        while (high - low > 1) {
+            const int64_t middle = low + (high - low) / 2;
+            (held(middle) ? low : high) = middle;
+        }
+        return low;
+    }
     const Memory &m = hw->memory;
     const double *capacity = m.capacity[level];
     const int x = (d + 1) % 3, y = (d + 2) % 3;
     const bool shared = m.per_core[level] == 0.0;
-    const double batch = shared ? static_cast<double>(std::min((*split)[3], shape->batch)) : 1.0;
+    const double batch = side_by_side(level);
     const double *word = share->words;
     const double fixed = batch * e[x] * e[y] * word[d];
     if (fixed > capacity[d]) return 0;
@@ -71,6 +99,24 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
     return out;
 }
 
+namespace {
+
+// Least of per_y cuts_y + again (pieces - 1) over real tiles in one room of `capacity` words, where tiles of ex x ey x er elements
+// take ex ey wr + er (ey wx + ex wy) of it, cuts_y = y / ey and pieces = r / er, none of them below 1. Both terms are convex in
+// ey, one falls and one rises, so that the least lies where their slopes cancel.
+double least_of_cuts(double per_y, double again, double ex, double y, double r, double wr, double wx, double wy,
+                     double capacity) {
+    const double once = (capacity - r * ex * wy) / (ex * wr + r * wx);  // largest ey with a single piece
+    const double slope = again * r * (wx * capacity + ex * wy * ex * wr);
+    double ey = slope > 0.0 ? capacity / (ex * wr + std::sqrt(slope / (per_y * y))) : y;
+    ey = std::min(std::max(std::max(ey, once), 1.0), y);
+    const double room = capacity - ex * ey * wr;
+    if (room <= 0.0) return kInfinity;
+    return per_y * (y / ey) + again * std::max(0.0, r * (ey * wx + ex * wy) / room - 1.0);
+}
+
+}  // namespace
+
 double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
     const Memory &m = g.hw->memory;
     const Share &s = *g.share;
@@ -79,9 +125,8 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
         again = o.e[level][resting] + (resting == 2 ? o.e[level][3] : 0.0);
     } else if (m.registers_keep[resting] != 0.0) {
         // Read from the innermost memory, written to one array unit at least; outputs also go back.
-        const double words = m.per_core[0] != 0.0 ? s.total[resting] * s.copies[resting] : s.total[resting];
-        const double expansion = resting == 1 ? g.shape->input_expansion : 1.0;
-        again = words * expansion * (m.read_pj[0] + (resting == 2 ? m.write_pj[0] : 0.0));
+        const double words = m.per_core[0] != 0.0 ? s.array_total[resting] * s.copies[resting] : s.array_total[resting];
+        again = words * (m.read_pj[0] + (resting == 2 ? m.write_pj[0] : 0.0));
     }
     const Triple &core = s.core;
     const double *e1 = o.e[level + 1];
@@ -110,6 +155,13 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
             e[x] = g.extent(level, x, piece);
             if (next != resting) {
                 finish(e, f, false);
+            } else if (m.capacity[level][3] != kInfinity && level < s.map_from) {
+                const double batch = g.side_by_side(level), per_y = e1[y] + (y == 2 ? e1[3] : 0.0);
+                const double least = least_of_cuts(per_y, again, e[x], g.extent(level, y, core[y]),
+                                                   g.extent(level, resting, core[resting]), batch * s.words[resting],
+                                                   batch * s.words[x], batch * s.words[y], m.capacity[level][3]);
+                f[y] = 1.0;
+                best = std::min(best, (value(f, 1.0) - per_y + least) * (1.0 - 1e-9));
             } else {
                 e[y] = fine[y];
                 for (int64_t most_y = g.most_tiles(level, y, e, core[y], 1); most_y > 0;) {
@@ -130,17 +182,14 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
     return best;
 }
 
-Inside::Inside(const Shape &shape, const Share &s, const Hardware &hw, const Outer &outer, int levels) {
+Inside::Inside(const Share &s, const Hardware &hw, const Outer &outer, int levels) {
     const Memory &m = hw.memory;
     const bool per_core = m.per_core[0] != 0.0, refills = levels > 1 && m.refills != 0.0;
-    expansion = shape.input_expansion;
     words = outer.words[0];
     base_pj = s.macs * m.mac_pj;
     drain_pj = 0.0;
     for (int d = 0; d < 3; ++d) {
-        const double times = d == 1 ? expansion : 1.0;
-        const double at_level = (per_core ? s.total[d] * s.copies[d] : s.total[d]) * times;
-        const double at_array = s.total[d] * s.copies[d] * times;
+        const double at_array = s.array_total[d] * s.copies[d], at_level = per_core ? at_array : s.array_total[d];
         level_pj[d] = lane_pj[d] = pass_pj[d] = 0.0;
         if (m.registers_keep[d] != 0.0) {
             level_pj[d] = at_level * m.read_pj[0];
@@ -153,7 +202,7 @@ Inside::Inside(const Shape &shape, const Share &s, const Hardware &hw, const Out
         }
     }
     refill_reads = refills ? words[2] : 0.0;
-    refill_writes = refills ? words[0] + words[1] : 0.0;
+    refill_writes = refills ? outer.refill[0][0] + outer.refill[0][1] : 0.0;
     far_reads = levels > 1 ? outer.words[1][0] + outer.words[1][1] : 0.0;
     far_writes = levels > 1 ? outer.words[1][2] : 0.0;
 }
@@ -166,7 +215,7 @@ Candidate Inside::candidate(const Block &b, const double (&f)[3], const double (
         c.pj += (level_pj[d] + lane_pj[d] * lanes[d]) * (d == 2 ? f[2] - 1.0 : f[d]);
         if (pass_pj[d] != 0.0) c.pj += pass_pj[d] * static_cast<double>(b.passes[d]);
     }
-    c.reads[0] = words[0] * f[0] + words[1] * (f[1] * expansion) + words[2] * (f[2] - 1.0) + refill_reads;
+    c.reads[0] = words[0] * f[0] + words[1] * f[1] + words[2] * (f[2] - 1.0) + refill_reads;
     c.writes[0] = words[2] * f[2] + refill_writes;
     c.reads[1] = far_reads;
     c.writes[1] = far_writes;
@@ -175,17 +224,17 @@ Candidate Inside::candidate(const Block &b, const double (&f)[3], const double (
     return c;
 }
 
-double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw) {
+double inner_product(const Shape &shape, const Spatial &choice, const Hardware &hw) {
     const Share s = share_of(shape, {1, 1, 1, 1}, hw.memory.word_bits);
     double best = kInfinity;
     for (int64_t stationary = 0; stationary < 3; ++stationary) {
-        const Inner inner = inner_of(shape, s, {{1, 1, 1, 1}, unroll, registers, stationary}, hw);
+        const Inner inner = inner_of(s, {{1, 1, 1, 1}, choice.unroll, choice.registers, stationary, choice.spread}, hw);
         double f[3];
         for (int d = 0; d < 3; ++d)
-            f[d] = d == stationary ? 1.0 : static_cast<double>(ceil_div(s.core[d], unroll[d] * registers[d]));
+            f[d] = d == stationary ? 1.0 : static_cast<double>(ceil_div(s.core[d], choice.unroll[d] * choice.registers[d]));
         const double energy =
             inner.base_pj + inner.e[0] * f[0] + inner.e[1] * f[1] + inner.e[2] * (f[2] - 1.0) + inner.e[3] * f[2];
-        const double reads = s.total[0] * f[0] + s.total[1] * f[1] * inner.expansion + s.total[2] * (f[2] - 1.0);
+        const double reads = s.total[0] * f[0] + s.array_total[1] * f[1] + s.total[2] * (f[2] - 1.0);
         const double cycles =
             std::max(inner.compute, std::max(reads * hw.read_cycles[0], s.total[2] * f[2] * hw.write_cycles[0]));
         best = std::min(best, energy * cycles);

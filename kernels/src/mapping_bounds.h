@@ -12,10 +12,12 @@ struct Geometry {
     const Share *share = nullptr;
     const Split *split = nullptr;
     const Hardware *hw = nullptr;
+    int64_t spread = 1;  // array units along the batch
 
     Geometry() = default;
-    Geometry(const Shape &a, const Share &b, const Split &c) : shape(&a), share(&b), split(&c) {}
-    Geometry(const Geometry &g, const Hardware &h) : shape(g.shape), share(g.share), split(g.split), hw(&h) {}
+    Geometry(const Shape &a, const Share &b, const Split &c, int64_t d) : shape(&a), share(&b), split(&c), spread(d) {}
+    Geometry(const Geometry &g, const Hardware &h)
+        : shape(g.shape), share(g.share), split(g.split), hw(&h), spread(g.spread) {}
 
     // Elements of a tile along d as the level holds them: the tiles of all cores side by side where the level is shared.
     double extent(int level, int d, int64_t elements) const {
@@ -27,6 +29,16 @@ struct Geometry {
     // How many tiles inside (of `tile` elements, `count` of them cover a core's share) fit side by side along d, the extents of
     // the other two dimensions given; 0 if not even one.
     int64_t most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const;
+    // Entries of the batch whose tiles lie side by side in a level.
+    double side_by_side(int level) const {
+        const int64_t core = std::min(spread, share->batch_core);
+        const bool shared = hw->memory.per_core[level] == 0.0;
+        return static_cast<double>(shared ? std::min(std::min((*split)[3], shape->batch) * core, shape->batch) : core);
+    }
+
+ private:
+    // Whether tiles of these extents fit a memory that holds a map: what it takes is no product of extents.
+    bool fits(int level, const double (&e)[3]) const;
 };
 
 // Least energy and words across the boundaries outside the innermost memory, whatever happens inside.
@@ -54,16 +66,16 @@ struct Inside {
     double drain_pj;       // for each time that the outputs go back
     double pass_pj[3];     // for each pass of the array, where operand d is not kept in the registers
     const double *words;  // for each fetch, as in Outer
-    double refill_reads, refill_writes, expansion;
+    double refill_reads, refill_writes;
     double far_reads, far_writes;  // words of the level outside when everything crosses once
 
     Inside() = default;
-    Inside(const Shape &shape, const Share &share, const Hardware &hw, const Outer &outer, int levels);
+    Inside(const Share &share, const Hardware &hw, const Outer &outer, int levels);
     // One choice with everything outside crossing once.
     Candidate candidate(const Block &block, const double (&fetches)[3], const double (&lanes)[3]) const;
 };
 
 // Energy-delay product of the array and the innermost memory alone, one core doing all of the work, the best operand resting.
-double inner_product(const Shape &shape, const Triple &unroll, const Triple &registers, const Hardware &hw);
+double inner_product(const Shape &shape, const Spatial &choice, const Hardware &hw);
 
 }  // namespace mapping

@@ -10,9 +10,10 @@ void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
     c.splits = splits_of(hw.core, *shape_);
     c.shares.clear();
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
-    if (c.unrolls.empty() || !(c.core == hw.core)) {
+    if (c.unrolls.empty() || !(c.core == hw.core) || c.spread != shape_->spread) {
         c.core = hw.core;
-        c.unrolls = unrolls_of(hw.core);
+        c.spread = shape_->spread;
+        c.unrolls = unrolls_of(hw.core, c.spread);
     }
     blocks_of(hw.core, *shape_, c.splits, c.shares, c.unrolls, c.blocks);
     c.ladders.clear();
@@ -25,7 +26,7 @@ const std::vector<Floor> &Search<L>::floors(const CoreClass &c, const Hardware &
     std::vector<Floor> &f = floors_[static_cast<size_t>(cores_class) * plan_->memory_classes + memory_class];
     if (f.empty())
         for (size_t s = 0; s < c.splits.size(); ++s)
-            f.push_back(floor_of(Geometry(Geometry(*shape_, c.shares[s], c.splits[s]), hw), L, plan_->points.size() >= 32));
+            f.push_back(floor_of(Geometry(Geometry(*shape_, c.shares[s], c.splits[s], 1), hw), L, plan_->points.size() >= 32));
     return f;
 }
 
@@ -34,8 +35,8 @@ template <int L>
 Cost Search<L>::cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping) {
     const Hardware &hw = *lane.hw;
     const size_t s = std::find(c.splits.begin(), c.splits.end(), mapping.spatial.split) - c.splits.begin();
-    const Geometry g(Geometry(*shape_, c.shares[s], c.splits[s]), hw);
-    inner_ = inner_of(*shape_, c.shares[s], mapping.spatial, hw);
+    const Geometry g(Geometry(*shape_, c.shares[s], c.splits[s], mapping.spatial.spread), hw);
+    inner_ = inner_of(c.shares[s], mapping.spatial, hw);
     Triple count;
     for (int d = 0; d < 3; ++d)
         count[d] = ceil_div(c.shares[s].core[d], mapping.spatial.unroll[d] * mapping.spatial.registers[d]);
@@ -43,6 +44,7 @@ Cost Search<L>::cost_of(const CoreClass &c, const Lane &lane, const Mapping &map
     for (int l = 0; l < L; ++l) {
         const int st = static_cast<int>(mapping.stationary[l]);
         for (int d = 0; d < 3; ++d) f_[l][d] = static_cast<double>(d == st ? (l + 1 < L ? mapping.count[l][d] : 1) : count[d]);
+        f_[l][3] = runs_of(hw.memory, c.shares[s], l, st, f_[l][0]);
         if (l + 1 == L) break;
         double e[3];
         for (int d = 0; d < 3; ++d) e[d] = g.extent(l, d, mapping.tile[l][d]);
@@ -109,7 +111,7 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
         }
     }
     inside_.clear();
-    for (size_t s = 0; s < splits; ++s) inside_.emplace_back(*shape_, c.shares[s], *lanes_[0].hw, lanes_[0].outer[s], L);
+    for (size_t s = 0; s < splits; ++s) inside_.emplace_back(c.shares[s], *lanes_[0].hw, lanes_[0].outer[s], L);
     for (int i = 0; i < bounds_.count; ++i) {
         Lane &lane = lanes_[i];
         if (!hints.empty()) lane.best_cost = cost_of(c, lane, hints[std::min<size_t>(i, hints.size() - 1)]);
@@ -149,10 +151,10 @@ void Search<L>::block(CoreClass &c, int index) {
     RegisterTiles &tiles = c.tiles[index];
     if (!tiles.ready) register_tiles(hw.core, *shape_, c.splits, share, b, c.ladders, tiles);
     options_.clear();
-    const Geometry g(Geometry(*shape_, share, c.splits[b.split]), hw);
+    const Geometry g(Geometry(*shape_, share, c.splits[b.split], b.spread), hw);
     const auto admit = [&](Candidate candidate, const RegisterTile &t) {
         if (L > 1 && !tighten(candidate, g, b, t)) return;
-        if (!allowed({c.splits[b.split], b.unroll, t.registers, b.stationary}, hw)) return;
+        if (!allowed({c.splits[b.split], b.unroll, t.registers, b.stationary, b.spread}, hw)) return;
         const Bound bound = least_of(candidate, b);
         options_.push_back({promise(bound), bound, t, candidate});
     };
@@ -240,14 +242,13 @@ bool Search<L>::tighten(Candidate &candidate, const Geometry &g, const Block &b,
     if (more == 0.0) return true;
     const Outer &o = lanes_[0].outer[b.split];
     const double *w = o.words[0];
-    candidate.reads[0] += w[st] * more * (st == 1 ? shape_->input_expansion : 1.0);
+    candidate.reads[0] += w[st] * more;
     if (st == 2) candidate.writes[0] += w[2] * more;
     Candidate with_energy = candidate;  // the joint floor has it already
     const Memory &m = lanes_[0].hw->memory;
     if (m.registers_keep[st] != 0.0) {
         const Share &s = *g.share;
-        const double words =
-            (m.per_core[0] != 0.0 ? s.total[st] * s.copies[st] : s.total[st]) * (st == 1 ? shape_->input_expansion : 1.0);
+        const double words = m.per_core[0] != 0.0 ? s.array_total[st] * s.copies[st] : s.array_total[st];
         with_energy.pj += words * more * (m.read_pj[0] + (st == 2 ? m.write_pj[0] : 0.0));
     }
     // Sums in another order than those of costs: leave a margin on the words too.
@@ -318,7 +319,7 @@ void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &fo
             if (!plan_->want_words) continue;
             cost_of(c, lane, lane.best);  // sets the fetches
             const size_t s = std::find(c.splits.begin(), c.splits.end(), lane.best.spatial.split) - c.splits.begin();
-            traffic(c.shares[s], lane.hw->memory, shape.input_expansion, L, f_, f.read, f.write);
+            traffic(c.shares[s], lane.outer[s], lane.hw->memory, L, f_, f.read, f.write);
         }
     }
 }

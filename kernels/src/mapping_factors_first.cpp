@@ -15,15 +15,17 @@ double best_inner_product(const Shape &shape, const Hardware &hw) {
     RegisterTiles tiles;
     Ladders ladders;
     std::vector<Block> blocks;
-    blocks_of(hw.core, shape, splits, shares, unrolls_of(hw.core), blocks);
+    blocks_of(hw.core, shape, splits, shares, unrolls_of(hw.core, shape.spread), blocks);
     for (const Block &b : blocks) {
         register_tiles(hw.core, shape, splits, shares[b.split], b, ladders, tiles);
-        for (const RegisterTile &t : tiles.listed) best = std::min(best, inner_product(shape, b.unroll, t.registers, hw));
+        const auto offer = [&](const Triple &registers) {
+            best = std::min(best, inner_product(shape, {splits[b.split], b.unroll, registers, b.stationary, b.spread}, hw));
+        };
+        for (const RegisterTile &t : tiles.listed) offer(t.registers);
         if (!tiles.along_x) continue;
         for (const RegisterStep &x : *tiles.along_x)
             for (const RegisterStep &y : *tiles.along_y)
-                if (registers_hold(hw.core, x.elements, y.elements))
-                    best = std::min(best, inner_product(shape, b.unroll, tiles.pair(x, y).registers, hw));
+                if (registers_hold(hw.core, x.elements, y.elements)) offer(tiles.pair(x, y).registers);
     }
     return best;
 }

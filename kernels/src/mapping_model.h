@@ -33,11 +33,33 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return quotient(a + b - 1, b); }
 
 using Triple = std::array<int64_t, 3>;
 
+// The feature map behind the first operand of a convolution's im2col product, of one entry of the batch. A run of outputs reads
+// `step` (or pixels / m, if more) positions of the map for each output, and `overlap` more that it shares with the run before.
+// Memories from `from` outwards hold the map itself, those inside it tiles of the im2col matrix.
+struct Window {
+    int64_t pixels;    // positions of the map that are stored
+    int64_t channels;  // of the map; k counts the taps of the first channel, then those of the second, ...
+    int64_t taps;      // of the filter; 1: no convolution, the operand is what it is
+    int64_t overlap, step;
+    int from;
+};
+
 struct Shape {
     Triple dim;
     int64_t batch;  // more than 1 only where the second operand differs between batch entries
     double operand_bits[3];
-    double input_expansion;  // input elements that the array consumes per element that is stored (im2col), >= 1
+    bool spread;  // entries of the batch may lie side by side on the array
+    Window window;
+
+    bool windowed() const { return window.taps > 1; }
+    // Positions of the map under `m` outputs in `runs` runs, and channels under `k` taps in `runs` runs.
+    int64_t map_pixels(int64_t m, int64_t runs) const {
+        const int64_t dense = std::max(window.pixels, window.step * dim[0]);
+        return std::min(window.pixels, (m * dense + dim[0] - 1) / dim[0] + runs * window.overlap);
+    }
+    int64_t map_channels(int64_t k, int64_t runs) const {
+        return std::min(window.channels, (k + window.taps - 2) / window.taps + runs);
+    }
 };
 
 // What the choice of the work inside the innermost memory depends on.
@@ -75,6 +97,7 @@ struct Spatial {
     Split split;
     Triple unroll, registers;
     int64_t stationary;
+    int64_t spread;  // array units along the batch
 };
 
 struct Mapping {
@@ -95,14 +118,30 @@ inline void judge(Cost &cost, int criterion) {
     cost.second = criterion == kLatency ? cost.energy : cost.cycles;
 }
 
+// How the words of a convolution's input grow with the cuts of its map: `full` is its im2col matrix.
+struct Halo {
+    double full, pixels, channels, overlap, runs_k, stored;
+    // Words of one pass over those of the map uncut, when the map is cut into `runs_m` runs of outputs and the taps into
+    // `pieces_k` pieces for each core.
+    double ratio(double runs_m, double pieces_k) const {
+        return std::min(full, (pixels + (runs_m - 1.0) * overlap) * (channels + (pieces_k * runs_k - 1.0))) / stored;
+    }
+};
+
 // Words of the operands under one split over cores.
 struct Share {
-    Triple core;           // dimensions of a core's share
-    double total[3];       // words of each operand
-    double core_words[3];  // of the busiest core's share
-    double copies[3];      // cores that hold the same words
-    double words[3];       // words per element
-    double batch, batch_core, macs;
+    Triple core;                 // dimensions of a core's share
+    double total[3];             // words of each operand as it is stored
+    double core_words[3];        // of the busiest core's share
+    double array_total[3];       // the same as the array takes them: of a convolution's input its im2col matrix
+    double array_core_words[3];
+    double copies[3];            // cores that hold the same words
+    double words[3];             // words per element
+    int64_t batch_core;
+    double batch, macs;
+    int map_from;    // innermost memory that holds the map of a convolution; kMaxLevels: none does
+    Halo all, busy;  // of all cores together, and of the busiest
+    bool maps(int boundary) const { return boundary > map_from; }  // whether the map crosses it, or its im2col matrix
 };
 
 // Everything outside the array as linear forms in the fetch counts, for one hardware point and one split.
@@ -111,6 +150,9 @@ struct Outer {
     double e[kMaxLevels][4];
     double words[kMaxLevels][3];   // words per fetch in the busiest instance, or in all where the bandwidth is pooled
     double refill[kMaxLevels][3];  // the same for traffic with the level outside
+    const Halo *halo[kMaxLevels];  // which of the share's belongs to these words
+    const Halo *all;
+    int map_from;                  // as in Share
     double floor_pj[kMaxLevels];   // a lower bound of the energy of boundary j > 0
     double cycles;                 // a lower bound of the cycles of the levels above 0
 };
@@ -121,14 +163,23 @@ struct Inner {
     double folds, extra;  // systolic arrays: see compute_cycles
     double base_pj;       // multiply-accumulates, registers, operands that bypass the registers
     double e[4];          // energy of boundary 0, as in Outer
-    double expansion;
 };
+
+// Fetch counts of every boundary; [3]: into how many runs the cores cut the outputs of a convolution.
+using Fetches = double[kMaxLevels][4];
+
+// How often the stored words of the input cross boundary l, for the words that `halo` belongs to. The runs of the busiest core
+// are its own; those of all cores together are cut by the cores too.
+inline double input_fetches(const Outer &outer, int l, const Halo *halo, const Fetches &f) {
+    if (l <= outer.map_from) return f[l][1];
+    return f[l][1] * halo->ratio(halo == outer.all ? f[l][0] * f[l][3] : f[l][0], f[l][2]);
+}
 
 // The one place where fetch counts become cycles and energy. Every term grows with every count, also in floating point (sums
 // and products of non-negative numbers round monotonically), so that counts that are too low give true bounds.
 template <int L>
-inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const double (&f)[kMaxLevels][3],
-                     double compute, int criterion) {
+inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner, const Fetches &f, double compute,
+                     int criterion) {
     Cost cost;
     cost.compute = compute;
     double cycles = std::max(compute, outer.cycles);
@@ -136,14 +187,14 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
         inner.base_pj + (inner.e[0] * f[0][0] + inner.e[1] * f[0][1] + inner.e[2] * (f[0][2] - 1.0) + inner.e[3] * f[0][2]);
     for (int l = 0; l < L; ++l) {
         const double *w = outer.words[l], *r = outer.refill[l];
-        double reads = w[0] * f[l][0] + w[1] * (l == 0 ? f[l][1] * inner.expansion : f[l][1]) + w[2] * (f[l][2] - 1.0);
+        double reads = w[0] * f[l][0] + w[1] * input_fetches(outer, l, outer.halo[l], f) + w[2] * (f[l][2] - 1.0);
         double writes = w[2] * f[l][2];
         if (l + 1 < L) {
             reads += r[2] * f[l + 1][2];
-            writes += r[0] * f[l + 1][0] + r[1] * f[l + 1][1] + r[2] * (f[l + 1][2] - 1.0);
+            writes += r[0] * f[l + 1][0] + r[1] * input_fetches(outer, l + 1, outer.halo[l], f) + r[2] * (f[l + 1][2] - 1.0);
         }
         if (l > 0)
-            energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * f[l][1] +
+            energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * input_fetches(outer, l, outer.all, f) +
                                                       outer.e[l][2] * (f[l][2] - 1.0) + outer.e[l][3] * f[l][2]);
         cycles = std::max(cycles, std::max(reads * hw.read_cycles[l], writes * hw.write_cycles[l]));
     }
@@ -155,11 +206,19 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
 
 Share share_of(const Shape &shape, const Split &split, double word_bits);
 void set_outer(const Share &share, const Hardware &hw, int levels, Outer &outer);
-Inner inner_of(const Shape &shape, const Share &share, const Spatial &spatial, const Hardware &hw);
+Inner inner_of(const Share &share, const Spatial &spatial, const Hardware &hw);
 
 // The same where the array passes along each dimension and the units that hold the same word are known.
-Inner inner_of(const Shape &shape, const Share &share, const double (&passes)[3], const double (&lanes)[3], int64_t stationary,
+Inner inner_of(const Share &share, const double (&passes)[3], const double (&lanes)[3], int64_t stationary, int64_t spread,
                const Hardware &hw);
+
+// Runs that the cores cut the outputs of a convolution into at boundary l, `resting` being the dimension of its innermost loop
+// and `fetches` those of the weights. Neighbouring cores read what they share twice, except that a memory of all cores that holds
+// their whole shares has it once.
+inline double runs_of(const Memory &memory, const Share &share, int l, int resting, double fetches) {
+    const bool once = l > 0 && memory.per_core[l - 1] == 0.0 && resting != 0 && fetches == 1.0;
+    return once ? 1.0 : share.copies[0];
+}
 
 // Units along a dimension that hold the same word when each of them has `registers` elements of a core's share.
 inline double lanes_of(int64_t unroll, int64_t core, int64_t registers) {
@@ -167,7 +226,8 @@ inline double lanes_of(int64_t unroll, int64_t core, int64_t registers) {
 }
 
 // Cycles of the array with the streamed dimension in one piece, and what `compute_cycles` needs for more of them.
-void set_array(const Core &core, const Share &share, const double (&passes)[3], int64_t stationary, Inner &inner);
+void set_array(const Core &core, const Share &share, const double (&passes)[3], int64_t stationary, int64_t spread,
+               Inner &inner);
 
 // Cycles of the array when the streamed dimension of a core (`length` elements) is cut into `tiles` pieces of `tile` elements.
 inline double compute_cycles(const Inner &inner, const Core &core, int64_t length, int64_t tiles, int64_t tile) {
@@ -180,7 +240,7 @@ inline double compute_cycles(const Inner &inner, const Core &core, int64_t lengt
 }
 
 // Words read from and written to each level, all instances together, for the report.
-void traffic(const Share &share, const Memory &memory, double expansion, int levels, const double (&f)[kMaxLevels][3],
-             double *read, double *write);
+void traffic(const Share &share, const Outer &outer, const Memory &memory, int levels, const Fetches &f, double *read,
+             double *write);
 
 }  // namespace mapping

@@ -4,19 +4,23 @@ namespace mapping {
 
 namespace {
 
-// Factors of `size` along m, n, k whose product is `size`; on one dimension alone unless `shared`.
-std::vector<Triple> axis_factors(int64_t size, bool shared) {
-    if (size == 1) return {{1, 1, 1}};
-    if (!shared) return {{1, 1, size}, {1, size, 1}, {size, 1, 1}};
-    std::vector<Triple> out;
-    for (int64_t m = 1; m <= size; ++m) {
-        if (size % m) continue;
-        for (int64_t n = 1; n <= size / m; ++n) {
-            if (size / m % n) continue;
-            const int64_t k = size / m / n;
-            out.push_back({m, n, k});
-        }
+// Factors of `size` along m, n, k, and the batch where `spread`, whose product is `size`; on one dimension alone unless
+// `shared`.
+std::vector<Units> axis_factors(int64_t size, bool shared, bool spread) {
+    if (size == 1) return {{1, 1, 1, 1}};
+    std::vector<Units> out;
+    if (!shared) {
+        out = {{1, 1, size, 1}, {1, size, 1, 1}, {size, 1, 1, 1}};
+        if (spread) out.push_back({1, 1, 1, size});
+        return out;
     }
+    for (int64_t m = 1; m <= size; ++m)
+        for (int64_t n = 1; size % m == 0 && n <= size / m; ++n)
+            for (int64_t k = 1; size / m % n == 0 && k <= size / m / n; ++k) {
+                if (size / m / n % k) continue;
+                const int64_t batch = size / m / n / k;
+                if (batch == 1 || spread) out.push_back({m, n, k, batch});
+            }
     return out;
 }
 
@@ -26,27 +30,29 @@ bool triple_holds(const Core &core, const Triple &r) {
 
 // Unrolls that fill the array with exact divisors of the dimensions; of two at most: what Sunstone tries first (`factors_first`
 // in dse_kernels/mapping.py).
-bool fills_exactly(const Core &core, const Shape &shape, const Triple &u) {
+template <typename Unroll>
+bool fills_exactly(const Core &core, const Shape &shape, const Unroll &u) {
     for (int d = 0; d < 3; ++d)
         if (shape.dim[d] % u[d]) return false;
     return u[0] * u[1] * u[2] == core.rows * core.columns;
 }
 
-bool exact_unroll(const Core &core, const Shape &shape, const Triple &u) {
+template <typename Unroll>
+bool exact_unroll(const Core &core, const Shape &shape, const Unroll &u) {
     return (u[0] == 1 || u[1] == 1 || u[2] == 1) && fills_exactly(core, shape, u);
 }
 
 // Of all unrolls those that such a search considers. For each pair of dimensions the exact ones; for a pair that has none all
 // of its padded ones and the exact ones of three dimensions; all where no pair has any.
-std::vector<Triple> factors_first(const Core &core, const Shape &shape, const std::vector<Triple> &unrolls) {
+std::vector<Units> factors_first(const Core &core, const Shape &shape, const std::vector<Units> &unrolls) {
     bool exact[3] = {}, any = false;  // by the dimension that is not unrolled
-    for (const Triple &u : unrolls)
+    for (const Units &u : unrolls)
         for (int d = 0; d < 3; ++d)
             if (u[d] == 1 && exact_unroll(core, shape, u)) exact[d] = any = true;
     if (!any) return unrolls;
     const bool complete = exact[0] && exact[1] && exact[2];
-    std::vector<Triple> out;
-    for (const Triple &u : unrolls) {
+    std::vector<Units> out;
+    for (const Units &u : unrolls) {
         bool open = !complete && fills_exactly(core, shape, u);
         for (int d = 0; d < 3; ++d) open |= u[d] == 1 && !exact[d];
         if (open || exact_unroll(core, shape, u)) out.push_back(u);
@@ -118,23 +124,23 @@ std::vector<Split> splits_of(const Core &core, const Shape &shape) {
     return out;
 }
 
-std::vector<Triple> unrolls_of(const Core &core) {
-    std::vector<Triple> out;
-    const std::vector<Triple> rows = axis_factors(core.rows, core.split_axes != 0),
-                              columns = axis_factors(core.columns, core.split_axes != 0);
-    for (const Triple &r : rows)
-        for (const Triple &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2]});
+std::vector<Units> unrolls_of(const Core &core, bool spread) {
+    std::vector<Units> out;
+    const std::vector<Units> rows = axis_factors(core.rows, core.split_axes != 0, spread),
+                             columns = axis_factors(core.columns, core.split_axes != 0, spread);
+    for (const Units &r : rows)
+        for (const Units &c : columns) out.push_back({r[0] * c[0], r[1] * c[1], r[2] * c[2], r[3] * c[3]});
     std::sort(out.begin(), out.end());
     out.erase(std::unique(out.begin(), out.end()), out.end());
     return out;
 }
 
 void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, const std::vector<Share> &shares,
-               const std::vector<Triple> &unrolls, std::vector<Block> &out) {
+               const std::vector<Units> &unrolls, std::vector<Block> &out) {
     out.clear();
-    const std::vector<Triple> kept = core.factors_first ? factors_first(core, shape, unrolls) : std::vector<Triple>();
+    const std::vector<Units> kept = core.factors_first ? factors_first(core, shape, unrolls) : std::vector<Units>();
     const int64_t room = largest_register(core);
-    const auto add = [&](int split, const Triple &unroll, int64_t from, int64_t to, bool any_register) {
+    const auto add = [&](int split, const Units &unroll, int64_t from, int64_t to, bool any_register) {
         const Triple &share = shares[split].core;
         Triple passes;
         double count[3], fetches[3], whole[3], shared[3];  // with one element a unit, and with as many as there can be
@@ -148,10 +154,11 @@ void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &s
         }
         for (int64_t st = from; st < to; ++st) {
             Inner inner;
-            set_array(core, shares[split], count, st, inner);
+            set_array(core, shares[split], count, st, unroll[3], inner);
             Block &b = out.emplace_back();  // filled in place: a copy of what was just written would wait for the writes
             b.split = split;
-            b.unroll = unroll;
+            b.unroll = {unroll[0], unroll[1], unroll[2]};
+            b.spread = unroll[3];
             b.stationary = st;
             b.passes = passes;
             b.compute = inner.compute;
@@ -163,7 +170,7 @@ void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &s
     };
     for (int s = 0; s < static_cast<int>(splits.size()); ++s) {
         if (core.kind == kDotProduct) {
-            for (const Triple &u : core.factors_first ? kept : unrolls)
+            for (const Units &u : core.factors_first ? kept : unrolls)
                 add(s, u, 0, 3, core.factors_first && exact_unroll(core, shape, u));
             continue;
         }
@@ -171,10 +178,14 @@ void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &s
             // Systolic: outputs rest on rows m x columns n, weights on k x n, inputs on k x m; the third dimension streams.
             const int64_t flow = stationary == 2 ? kOutputStationary : stationary == 0 ? kWeightStationary : kInputStationary;
             if (core.dataflow != kAnyDataflow && core.dataflow != flow) continue;
-            Triple u{1, 1, 1};
-            u[stationary == 2 ? 0 : 2] = core.rows;
-            u[stationary == 1 ? 0 : 1] = core.columns;
-            add(s, u, stationary, stationary + 1, false);
+            // Several entries of the batch lie along the diagonal, each on rows and columns of its own.
+            const int64_t most = shape.spread ? std::min({core.rows, core.columns, shares[s].batch_core}) : 1;
+            for (int64_t side_by_side = 1; side_by_side <= most; ++side_by_side) {
+                Units u{1, 1, 1, side_by_side};
+                u[stationary == 2 ? 0 : 2] = core.rows / side_by_side;
+                u[stationary == 1 ? 0 : 1] = core.columns / side_by_side;
+                add(s, u, stationary, stationary + 1, false);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ std::vector<Split> splits_of(const Core &core, const Shape &shape);
 struct Block {
     int split;  // index in the list of splits
     Triple unroll;
+    int64_t spread;  // units along the batch
     int64_t stationary;
     Triple passes;   // of the array over a core's share, one element a unit
     double compute;  // cycles of the array, the streamed dimension in one piece
@@ -21,11 +22,14 @@ struct Block {
     double fetches[3], lanes[3];
 };
 
-// Unrollings of a dot-product array.
-std::vector<Triple> unrolls_of(const Core &core);
+// Units of an array along m, n, k and the batch.
+using Units = std::array<int64_t, 4>;
+
+// Unrollings of a dot-product array; those along the batch only where its entries may lie side by side.
+std::vector<Units> unrolls_of(const Core &core, bool spread);
 
 void blocks_of(const Core &core, const Shape &shape, const std::vector<Split> &splits, const std::vector<Share> &shares,
-               const std::vector<Triple> &unrolls, std::vector<Block> &out);
+               const std::vector<Units> &unrolls, std::vector<Block> &out);
 
 // A register tile of a block and the number of array tiles of a core's share along m, n, k that it gives.
 struct RegisterTile {

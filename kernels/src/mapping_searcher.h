@@ -32,7 +32,8 @@ class Search final : public Searcher {
         std::vector<RegisterTiles> tiles;  // of each block, found when first needed
         Ladders ladders;
         Core core;
-        std::vector<Triple> unrolls;  // of `core`: the same for every shape
+        bool spread = false;
+        std::vector<Units> unrolls;  // of `core`: the same for every shape that may spread, or may not
     };
     struct Option {
         double promise;
@@ -74,7 +75,7 @@ class Search final : public Searcher {
     void offer(const Cost &cost);
     // Whether the limit of factors_first leaves a choice inside the innermost memory; one that it drops is no hint either.
     bool allowed(const Spatial &choice, const Hardware &hw) const {
-        return hw.inner_limit == kInfinity || inner_product(*shape_, choice.unroll, choice.registers, hw) <= hw.inner_limit;
+        return hw.inner_limit == kInfinity || inner_product(*shape_, choice, hw) <= hw.inner_limit;
     }
     Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
 
@@ -96,7 +97,7 @@ class Search final : public Searcher {
     Geometry geometry_;
     Inner inner_;
     double pj_ = 0.0;  // energy inside the innermost memory but for what the resting operand fetches
-    double f_[kMaxLevels][3];
+    Fetches f_;
     Bound bound_{};  // see any_alive
     double compute_ = 0.0;
     Mapping trial_;

@@ -9,6 +9,7 @@ namespace mapping {
 inline bool key_less(const Mapping &a, const Mapping &b, int levels) {
     if (a.spatial.split != b.spatial.split) return a.spatial.split < b.spatial.split;
     if (a.spatial.unroll != b.spatial.unroll) return a.spatial.unroll < b.spatial.unroll;
+    if (a.spatial.spread != b.spatial.spread) return a.spatial.spread < b.spatial.spread;
     if (a.spatial.registers != b.spatial.registers) return a.spatial.registers < b.spatial.registers;
     for (int l = 0; l < levels; ++l) {
         if (a.stationary[l] != b.stationary[l]) return a.stationary[l] < b.stationary[l];
@@ -38,9 +39,12 @@ void Search<L>::offer(const Cost &cost) {
 template <int L>
 Cost Search<L>::bound_at(int level, const Triple &outer, int next) {
     const int inside = static_cast<int>(trial_.stationary[level]);
+    const Memory &memory = lane_->hw->memory;
     f_[level][inside] = static_cast<double>(outer[inside]);
+    f_[level][3] = runs_of(memory, *geometry_.share, level, inside, f_[level][0]);
     for (int d = 0; d < 3; ++d) f_[level + 1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
-    for (int l = level + 2; l < L; ++l) f_[l][0] = f_[l][1] = f_[l][2] = 1.0;
+    f_[level + 1][3] = runs_of(memory, *geometry_.share, level + 1, next, f_[level + 1][0]);
+    for (int l = level + 2; l < L; ++l) f_[l][0] = f_[l][1] = f_[l][2] = f_[l][3] = 1.0;
     return evaluate<L>(*lane_->hw, *outer_, inner_, f_, compute_, criterion_);
 }
 
@@ -131,19 +135,20 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     const int st = static_cast<int>(trial_.stationary[0]);
     f_[0][st] = static_cast<double>(outer[st]);
     for (int d = 0; d < 3; ++d) f_[1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    f_[1][3] = runs_of(lanes_[0].hw->memory, *geometry_.share, 1, next, f_[1][0]);
     const double *w = o.words[0], *r = o.refill[0];
     Candidate c;
     c.compute = compute;
     c.pj = pj_ + inner_.e[st] * (st == 2 ? f_[0][2] - 1.0 : f_[0][st]) + (st == 2 ? inner_.e[3] * f_[0][2] : 0.0);
-    c.reads[0] = w[0] * f_[0][0] + w[1] * (f_[0][1] * inner_.expansion) + w[2] * (f_[0][2] - 1.0);
+    c.reads[0] = w[0] * f_[0][0] + w[1] * f_[0][1] + w[2] * (f_[0][2] - 1.0);
     c.writes[0] = w[2] * f_[0][2];
     c.reads[0] += r[2] * f_[1][2];
-    c.writes[0] += r[0] * f_[1][0] + r[1] * f_[1][1] + r[2] * (f_[1][2] - 1.0);
+    c.writes[0] += r[0] * f_[1][0] + r[1] * input_fetches(o, 1, o.halo[0], f_) + r[2] * (f_[1][2] - 1.0);
     const double *v = o.words[1];
-    c.reads[1] = v[0] * f_[1][0] + v[1] * f_[1][1] + v[2] * (f_[1][2] - 1.0);
+    c.reads[1] = v[0] * f_[1][0] + v[1] * input_fetches(o, 1, o.halo[1], f_) + v[2] * (f_[1][2] - 1.0);
     c.writes[1] = v[2] * f_[1][2];
     c.fetches[0] = f_[1][0];
-    c.fetches[1] = f_[1][1];
+    c.fetches[1] = input_fetches(o, 1, o.all, f_);
     c.fetches[2] = f_[1][2] - 1.0;
     c.fetches[3] = f_[1][2];
     const SplitLanes &split = split_lanes_[split_index_];
@@ -276,16 +281,17 @@ template <int L>
 void Search<L>::option(const CoreClass &c, const Block &b, const RegisterTile &t) {
     const Triple &registers = t.registers, &tiles = t.tiles;
     const Share &share = c.shares[b.split];
-    trial_.spatial = {c.splits[b.split], b.unroll, registers, b.stationary};
+    trial_.spatial = {c.splits[b.split], b.unroll, registers, b.stationary, b.spread};
     trial_.stationary[0] = b.stationary;
     split_index_ = b.split;
-    geometry_ = Geometry(*shape_, c.shares[b.split], c.splits[b.split]);
+    geometry_ = Geometry(*shape_, c.shares[b.split], c.splits[b.split], b.spread);
     double passes[3], lanes[3];
     for (int d = 0; d < 3; ++d) {
         passes[d] = static_cast<double>(b.passes[d]);
         lanes[d] = lanes_of(b.unroll[d], share.core[d], registers[d]);
     }
-    inner_ = inner_of(*shape_, share, passes, lanes, b.stationary, *lanes_[0].hw);
+    inner_ = inner_of(share, passes, lanes, b.stationary, b.spread, *lanes_[0].hw);
+    f_[0][3] = 1.0;
     for (int d = 0; d < 3; ++d) f_[0][d] = d == b.stationary ? 1.0 : static_cast<double>(tiles[d]);
     if constexpr (L == 1) {
         for (int i = 0; i < bounds_.count; ++i) {

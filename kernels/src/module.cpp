@@ -9,6 +9,7 @@ void bind_pareto(nb::module_ &m);
 void bind_sums(nb::module_ &m);
 void bind_design(nb::module_ &m);
 void bind_xmc(nb::module_ &m);
+void bind_serving(nb::module_ &m);
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels of dse; use them through the modules of dse_kernels, which hold the references.";
@@ -18,4 +19,5 @@ NB_MODULE(_kernels, m) {
     bind_sums(m);
     bind_design(m);
     bind_xmc(m);
+    bind_serving(m);
 }

@@ -446,6 +446,63 @@ def test_every_way_to_write_a_product() -> None:
     assert workload.macs() - fused.macs() == 2 * 2 * 8 * (100 - 55)
 
 
+RECURRENT = {
+    "lstm": (lambda: torch.nn.LSTM(8, 16), 4, 1, 1),
+    "two layers, both directions": (lambda: torch.nn.LSTM(8, 16, num_layers=2, bidirectional=True, batch_first=True), 4, 2, 2),
+    "gru without biases": (lambda: torch.nn.GRU(8, 16, bias=False), 3, 1, 1),
+    "rnn with relu": (lambda: torch.nn.RNN(8, 16, nonlinearity="relu", num_layers=3), 1, 3, 1),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_modules(name: str) -> None:
+    """Every layer and direction: steps x batch x gates x hidden x (inputs + hidden); a layer's inputs are both directions below it."""
+    from workloads.importers.module import import_module
+
+    make, gates, layers, directions = RECURRENT[name]
+    with torch.device("meta"):
+        module = make()
+        x = torch.zeros((3, 5, 8) if module.batch_first else (5, 3, 8))
+    workload = import_module(module, (x,))
+    inputs = [8] + [16 * directions] * (layers - 1)
+    assert workload.complete
+    assert workload.macs() == sum(directions * 5 * 3 * gates * 16 * (size + 16) for size in inputs)
+    assert workload.parameter_count() == sum(value.numel() for value in module.parameters())
+    state = [row for row in workload.phases[0].table.rows() if row.name.endswith(".state")]
+    assert sum(int(row.repeat) for row in state) == layers * directions * 5
+    assert {(row.m, row.n, row.k) for row in state} == {(3, gates * 16, 16)}
+
+
+class Cells(torch.nn.Module):
+    """Cells stepped by hand, a projected LSTM, and operations in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru, self.rnn = torch.nn.LSTMCell(8, 16), torch.nn.GRUCell(16, 16), torch.nn.RNNCell(16, 4)
+        self.projected = torch.nn.LSTM(8, 16, proj_size=6)
+
+    def forward(self, x: Any) -> tuple[Any, ...]:
+        state = self.lstm(x[0])
+        for step in range(1, 5):
+            state = self.lstm(x[step], state)
+        wide = self.rnn(self.gru(state[0]))
+        dropped = torch.nn.functional.dropout(x * 2, inplace=True)
+        return wide, self.projected(x)[0], torch.relu_(dropped).reshape_as(x.transpose(0, 1)), dropped.view_as(x)
+
+
+def test_cells_and_operations_in_place() -> None:
+    from workloads.importers.module import import_module
+
+    with torch.device("meta"):
+        module, x = Cells(), torch.zeros(5, 3, 8)
+    workload = import_module(module, (x,))
+    assert workload.complete
+    cells = 5 * 3 * 64 * (8 + 16) + 3 * 48 * (16 + 16) + 3 * 4 * (16 + 4)
+    projected = 5 * 3 * (64 * (8 + 6) + 16 * 6)
+    assert workload.macs() == cells + projected
+    assert workload.parameter_count() == sum(value.numel() for value in module.parameters())
+
+
 class Strange(torch.nn.Module):
     def forward(self, x: Any) -> Any:
         return torch.fft.fft(x).real + torch.linalg.inv(x @ x)

@@ -25,7 +25,7 @@ EXTRA = {"minilm-l12": 512}
 
 
 def test_the_library_holds_the_models_of_the_table() -> None:
-    assert set(library.names()) == {row["name"] for row in ROWS}
+    assert {row["name"] for row in ROWS} <= set(library.names())
     assert len(ROWS) == 91
     found = [workloads.load(row["name"]).published["status"] for row in ROWS]
     assert (found.count("exact"), found.count("rounded"), found.count("unverified")) == (56, 15, 20)

@@ -13,6 +13,7 @@ from workloads.blocks import Bits, attention_core
 from workloads.errors import shorten
 from workloads.functions import canonical, is_vector_kind
 from workloads.importers.einsum import contractions
+from workloads.importers.fusing import fuse_attention
 from workloads.moe import expert_loads
 from workloads.ops import ATTENTION, Kind, Operation, OperationTable
 from workloads.records import LeftOut
@@ -56,13 +57,17 @@ class Value:
 
 @dataclass
 class Event:
-    """A node in execution order: rows it adds, storages it reads and writes, what of it was left out and why."""
+    """A node in execution order: rows it adds, storages it reads and writes, what of it was left out and why.
+
+    ``shared``: how many entries of a product's batch were stacked, since they multiply the same matrix.
+    """
 
     rows: list[tuple[Operation, tuple[str, ...]]]
     reads: tuple[tuple[int, int], ...]
     writes: tuple[tuple[int, int], ...]
     times: int
     left_out: tuple[str, str] | None = None
+    shared: int = 1
 
     def same_as(self, other: Event) -> bool:
         """Whether both add the same rows."""
@@ -104,9 +109,11 @@ class Collector:
     def add(self, rows: Iterable[tuple[Operation, Sequence[str]]], inputs: Iterable[Value], outputs: Iterable[Value]) -> None:
         """Record the rows of one node, each with the names of the parameters that it uses."""
         kept = [(row, tuple(dict.fromkeys(names))) for row, names in rows]
+        inputs = list(inputs)
         reads = tuple((value.root, value.elements) for value in inputs if not value.constant)
         writes = tuple((value.root, value.elements) for value in outputs)
-        self._events.append(Event(kept, reads, writes, self.times))
+        shared = max((value.shared for value in inputs[1:2] if not value.constant), default=1)
+        self._events.append(Event(kept, reads, writes, self.times, shared=shared))
 
     def mark(self) -> int:
         """A place in the record, for :meth:`cut`."""
@@ -147,6 +154,8 @@ class Collector:
 
         ``unused``: whether the parameters that no operation reads get a row that never runs.
         """
+        if self.fused_attention:
+            self._events = fuse_attention(self._events)
         rows = self._attached(self._with_liveness(), unused)
         return OperationTable.from_rows(rows)
 
@@ -222,14 +231,14 @@ class Collector:
 
     def product(
         self, name: str, m: int, n: int, k: int, first: Value, second: Value, *, batch: int = 1, groups: int = 1,
-        kind: Kind = Kind.GEMM, input_elements: int = 0, repeat: int = 1, copies: int = 0,
+        kind: Kind = Kind.GEMM, repeat: int = 1, copies: int = 0, **fields: Any,
     ) -> Operation:  # fmt: skip
-        """A product row; the second operand is a weight if it depends on no input."""
+        """A product row; the second operand is a weight if it depends on no input. ``fields``: further ones of `Operation`."""
         return Operation(
             name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, component=component_of(name),
             second_is_weight=second.constant, input_bits=first.bits or self.activation_bits,
             weight_bits=second.bits or (self.weight_bits if second.constant else self.activation_bits),
-            output_bits=self.activation_bits, input_elements=input_elements, copies=copies,
+            output_bits=self.activation_bits, copies=copies, **fields,
         )  # fmt: skip
 
     def matrix(self, name: str, m: int, n: int, k: int, first: Value, second: Value, batch: int = 1) -> list[Operation]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from workloads.filters import filter_fields
 from workloads.importers.collector import Collector, Value, copies_made, words
 from workloads.importers.decoding import CachedLayers, Decoding
 from workloads.importers.torch_names import (
@@ -406,14 +407,17 @@ class GraphWalk:
         batched = len(first.shape) == spatial + 2
         batch = first.shape[0] if batched else 1
         taps = math.prod(weight.shape[2:])
+        window = {"filter_taps": 1}
         if _transposed(node):
             m, n, k = math.prod(first.shape[-spatial:]), weight.shape[1] * taps, weight.shape[0] // groups
         else:
             m, n, k = math.prod(output.shape[-spatial:]), weight.shape[0] // groups, weight.shape[1] * taps
+            strides, dilations = (_per_axis(_given(node, name), spatial) for name in ("stride", "dilation"))
+            window = filter_fields(first.shape[-spatial:], weight.shape[2:], strides, dilations)
         if 0 in (m, n, k, batch):
             return []
         row = self.collector.product(
-            name, m, n, k, first, weight, batch=batch, groups=groups, kind=Kind.CONV, input_elements=first.elements
+            name, m, n, k, first, weight, batch=batch, groups=groups, kind=Kind.CONV, input_elements=first.elements, **window
         )
         return [row]
 
@@ -546,13 +550,23 @@ def _module(node: Any) -> tuple[str, str, str]:
     return clean, f"{key}|{path}", kind_name.rsplit(".", 1)[-1]
 
 
-def _argument(node: Any, name: str) -> int:
-    """An integer argument of an ATen call by name (export gives arguments by position, defaults left out)."""
+def _given(node: Any, name: str) -> Any:
+    """An argument of an ATen call by name (export gives arguments by position, defaults left out); 1 where it has none."""
     for index, argument in enumerate(node.target._schema.arguments):
         if argument.name == name:
-            value = node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
-            return int(value)
+            return node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
     return 1
+
+
+def _argument(node: Any, name: str) -> int:
+    """The same of an integer argument."""
+    return int(_given(node, name))
+
+
+def _per_axis(value: Any, axes: int) -> list[int]:
+    """A stride or dilation of each axis; one number stands for all of them."""
+    values = [int(v) for v in value] if isinstance(value, Sequence) else [int(value)]
+    return values * axes if len(values) == 1 else values
 
 
 def _transposed(node: Any) -> bool:

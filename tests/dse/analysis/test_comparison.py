@@ -19,6 +19,7 @@ from dse.commands.parser import build_parser
 from dse.errors import UsageError
 from dse.fronts.pareto import hypervolume
 from dse.problem.deployment import Deployment
+from dse.reports import comparison_text
 from dse.run import Run
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 2}
@@ -45,7 +46,7 @@ def test_a_run_and_itself(runs: tuple[Run, Run]) -> None:
     assert found.first.on_merged_front == len(runs[0].designs)
     assert len(found.shared) == len(runs[0].designs)
     assert found.changes == {}
-    assert "The settings are the same." in comparison.text(found)
+    assert "The settings are the same." in comparison_text.text(found)
 
 
 def test_a_larger_space_dominates(runs: tuple[Run, Run]) -> None:
@@ -91,12 +92,12 @@ def test_domination_by_hand(count: int, others: int, dimensions: int, seed: int)
 def test_other_deployments_and_objectives_are_told(runs: tuple[Run, Run], tmp_path: Path) -> None:
     other = search(tmp_path / "c", "latency", deployment=Deployment(grid="france"))
     found = comparison.compare(runs[0], other)
-    told = comparison.text(found)
+    told = comparison_text.text(found)
     assert "deployment.grid: world | france" in told
     assert "different objectives" in told
     assert [o.metric for o in found.objectives] == ["quality", "total_kgco2e", "latency_s"]
     assert found.changes == {} or "total_kgco2e" in found.changes or not found.shared
-    assert json.dumps(comparison.as_json(found), allow_nan=False)
+    assert json.dumps(comparison_text.as_json(found), allow_nan=False)
 
 
 def test_runs_that_cannot_be_compared(runs: tuple[Run, Run]) -> None:
@@ -111,7 +112,7 @@ def test_runs_that_cannot_be_compared(runs: tuple[Run, Run]) -> None:
 def test_hostile_names_in_a_comparison(runs: tuple[Run, Run]) -> None:
     a, b = runs
     hostile = replace(b, problem=replace(b.problem, workload="x\x1b[31m\n=cmd"))
-    told = comparison.text(comparison.compare(a, hostile))
+    told = comparison_text.text(comparison.compare(a, hostile))
     assert all(line.isprintable() for line in told.splitlines())
 
 

@@ -21,13 +21,14 @@ from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import design_key
 from dse.searches import large_space as large
-from dse.searches.plan import LARGE_BUDGET, LARGE_STRATEGIES, LargeSettings
+from dse.searches.plan import LARGE_BUDGET, LargeSettings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.trials import Trial, TrialStore
 from dse.strategies import make
 from dse.strategies.amoo.screened import Correction, ScreenedAmoo, spread
 from dse.strategies.protocol import Wait, simulate
+from dse.strategies.registry import large_names
 from dse.strategies.stopping import Stalled
 
 OBJECTIVES = ("max:quality", "min:total_kgco2e", "min:latency_s")
@@ -71,7 +72,7 @@ def strategies(view: large.LargeView, name: str) -> Any:
     return make(name, **({"population": 4} if name == "nsga2" else {}))
 
 
-NAMES = pytest.mark.parametrize("name", LARGE_STRATEGIES)
+NAMES = pytest.mark.parametrize("name", large_names())
 
 
 def test_sizes_are_counted_without_listing() -> None:
@@ -386,7 +387,7 @@ def test_what_the_problem_lacks_is_told_before_anything_is_written(tmp_path: Pat
 
 
 def test_draws_that_find_nothing_name_the_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dse.strategies import protocol as base
+    from dse.strategies import drawing as base
 
     monkeypatch.setattr(base, "_DRAW_BLOCKS", 2)
     found = large.large_view(replace(problem(), constraints=(Constraint("area_mm2", "<=", 1.0), Constraint("latency_s", "<=", 1.0))))

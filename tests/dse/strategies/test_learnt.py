@@ -162,11 +162,11 @@ def test_noisy_evaluator_is_unbiased_and_its_error_is_true(tasks: ModuleType) ->
 
 
 def test_choice_says_why() -> None:
-    assert choose(learnt=0, models=7168, hardware=3240)[0] == "exhaustive"
-    assert choose(learnt=0, models=1, hardware=10**13)[0] == "amoo"
-    assert choose(learnt=1, models=7168, hardware=3240)[0] == "nested"
-    assert choose(learnt=2, models=7168, hardware=3240)[0] == "flat"
-    name, why = choose(learnt=1, models=10, hardware=10, separable=False)
+    assert choose(measured=0, models=7168, hardware=3240)[0] == "exhaustive"
+    assert choose(measured=0, models=1, hardware=10**13)[0] == "amoo"
+    assert choose(measured=1, models=7168, hardware=3240)[0] == "nested"
+    assert choose(measured=2, models=7168, hardware=3240)[0] == "flat"
+    name, why = choose(measured=1, models=10, hardware=10, separable=False)
     assert name == "flat"
     assert "quality depends on hardware" in why
     with pytest.raises(UsageError, match="did you mean 'nested'"):

@@ -104,9 +104,9 @@ def test_decode_reads_the_cache_and_waits_for_memory() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(m=st.integers(1, 2000), knob=st.sampled_from(["l2_kib", "glb_mib", "dram_words_per_cycle", "glb_words_per_cycle"]))
+@given(m=st.integers(1, 2000), knob=st.sampled_from(["l2_kib", "glb_mib", "dram_bytes_per_s", "glb_words_per_cycle"]))
 def test_more_memory_or_bandwidth_is_never_slower(m: int, knob: str) -> None:
-    base = {"l2_kib": 64, "glb_mib": 2, "dram_words_per_cycle": 32, "glb_words_per_cycle": 128}
+    base = {"l2_kib": 64, "glb_mib": 2, "dram_bytes_per_s": 20e9, "glb_words_per_cycle": 128}
     less, more = (design(**(base | {knob: base[knob] * f})) for f in (1, 2))
     table = attention(m, m, 64, 4)
     slow, fast = unit_costs(table, less, criterion="latency"), unit_costs(table, more, criterion="latency")

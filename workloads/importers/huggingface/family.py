@@ -119,6 +119,6 @@ def _no_check(values: dict[str, Any], given: frozenset[str], model: str) -> None
 
 def _title(config: Mapping[str, Any], file: Path) -> str:
     named = config.get("_name_or_path")
-    if isinstance(named, str) and named and len(named) < 100:
+    if isinstance(named, str) and named and len(named) < 100 and named.isprintable():
         return named
     return file.parent.name if file.name == "config.json" and file.parent.name else file.stem

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from workloads.errors import shorten
+from workloads.filters import filter_fields
 from workloads.importers.collector import Collector, Value, words
 from workloads.importers.onnx.info import Info, fused_matmul_shapes
 from workloads.importers.onnx.wire import BITS, Node, NodeError
@@ -122,13 +123,18 @@ class OnnxRows:
         weight = self.operand(node, entries, 3 if node.op_type == "QLinearConv" else 1)
         groups = int(node.attributes.get("group", 1))
         taps = math.prod(weight.shape[2:])
+        window = {"filter_taps": 1}
         if node.op_type == "ConvTranspose":
             m, n, k = math.prod(x.shape[2:]), weight.shape[1] * taps, weight.shape[0] // groups
         else:
             m, n, k = math.prod(outputs[0].known()[2:]), weight.shape[0] // groups, weight.shape[1] * taps
+            strides, dilations = ([int(v) for v in node.attributes.get(name) or ()] for name in ("strides", "dilations"))
+            window = filter_fields(x.shape[2:], weight.shape[2:], strides, dilations)
         if not m * n * k * x.shape[0]:
             return []
-        row = self.collector.product(title, m, n, k, x, weight, batch=x.shape[0], groups=groups, kind=Kind.CONV, input_elements=x.elements)
+        row = self.collector.product(
+            title, m, n, k, x, weight, batch=x.shape[0], groups=groups, kind=Kind.CONV, input_elements=x.elements, **window
+        )
         return [row]
 
     def _einsum(self, node: Node, title: str, entries: Sequence[Entry | None], outputs: Sequence[Info]) -> list[Operation]:
