@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 import carbon
 import carbon.analysis.robustness
-import carbon.device
 import carbon.device.profiles
 import carbon.factors.grid
 from dse.errors import UsageError
+from dse.evaluation.boards import board_inputs
 from dse.problem.deployment import Deployment
 from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
@@ -210,16 +210,11 @@ def _capital_usd(boards: npt.NDArray[np.str_], shipped: Sequence[str]) -> FloatA
 
 
 def _board_inputs(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the carbon model is told of a board of the library: its dies, spare units, chiplets, package and card."""
-    device = library.load(name)
-    said = dict(device.embodied)
-    if "harvest" in said:
-        said["harvest"] = carbon.device.Harvest(**said["harvest"])
-    if "chiplets" in said:
-        said["chiplets"] = tuple(carbon.device.Device(**chiplet) for chiplet in said["chiplets"])
+    """What the carbon model is told of a board of the library instead of a bare design."""
+    said = board_inputs(name)
     if given.get("package"):
         said.pop("package", None)  # the deployment names another
-    return {"area_mm2": np.full_like(given["area_mm2"], device.die_mm2), **said}
+    return {**said, "area_mm2": np.full_like(given["area_mm2"], said["area_mm2"])}
 
 
 def _embodied(
