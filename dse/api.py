@@ -280,7 +280,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         surrogate = evaluation.surrogate
         answer["quality_label"] = surrogate.label
         if support == quality.SUPPORT[quality.EXTRAPOLATED]:
-            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in quality.KNOBS})
+            answer["quality_reason"] = surrogate.describe_refusal(**{name: design[name] for name in surrogate.knobs})
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])

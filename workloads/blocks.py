@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from workloads.ops import IntLike, Kind, Operation, Parallel
 
 Parts = Sequence[tuple[IntLike, IntLike]]
@@ -164,6 +166,32 @@ def embedding(name: str, m: IntLike, n: IntLike, entries: IntLike, *, bits: Bits
     )
 
 
+@dataclass(frozen=True)
+class HeadSharing:
+    """``kv_heads`` KV heads that ``readers`` query heads read each, in ``present`` of the layers' runs, over ``share`` of the keys."""
+
+    readers: IntLike
+    kv_heads: IntLike
+    share: Any = 1.0
+    present: IntLike = 1
+
+
+def shared_core(sharing: Sequence[HeadSharing], prefix: str, *, kv_len: IntLike, repeat: IntLike, **common: Any) -> list[Operation]:
+    """:func:`attention_core` of every kind of sharing in a layer: unequal groups are products of unequal shapes."""
+    rows: list[Operation] = []
+    for index, kind in enumerate(sharing):
+        seen = np.maximum(1, np.ceil(np.asarray(kind.share) * np.asarray(kv_len))).astype(np.int64)
+        rows += attention_core(
+            f"{prefix}group{index}." if len(sharing) > 1 else prefix,
+            heads=kind.readers * kind.kv_heads,
+            kv_heads=kind.kv_heads,
+            kv_len=int(seen) if seen.ndim == 0 else seen,
+            repeat=repeat * kind.present,
+            **common,
+        )
+    return rows
+
+
 def attention_core(
     prefix: str,
     *,
@@ -289,11 +317,13 @@ def self_attention(
     fused: bool = False,
     sinks: bool = False,
     softcap: bool = False,
+    sharing: Sequence[HeadSharing] = (),
 ) -> list[Operation]:
     """Projections, (norms and rotary positions of queries and keys), attention and output projection of a layer.
 
     ``parts``: key lengths of the steps (default: one step, keys as long as the queries). ``pre_norm``: the input is a
     normed copy, and the residual stream waits beside it. ``softcap``: the scores pass through a tanh.
+    ``sharing``: kinds of KV heads where groups are unequal (default: ``heads / kv_heads`` readers each).
     """
     kv_heads = heads if kv_heads is None else kv_heads
     tokens = batch * q_len
@@ -330,11 +360,10 @@ def self_attention(
     lengths = list(parts) or [(q_len, 1)]
     for index, (keys, count) in enumerate(lengths):
         name = f"{prefix}part{index}." if len(lengths) > 1 else prefix
-        rows = attention_core(
+        rows = shared_core(
+            sharing or (HeadSharing(heads // kv_heads, kv_heads),),
             name,
             batch=batch,
-            heads=heads,
-            kv_heads=kv_heads,
             q_len=q_len,
             kv_len=keys,
             qk_dim=head_dim,

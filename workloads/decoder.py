@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from workloads.blocks import (
+    HeadSharing,
     Parts,
     bits_of,
     embedding,
@@ -26,6 +27,7 @@ from workloads.blocks import (
     vector,
 )
 from workloads.generation import step_parts
+from workloads.head_map import parse_head_map
 from workloads.mla import mla_rows
 from workloads.moe import moe_rows
 from workloads.ops import IntLike, Kind, Operation, OperationTable
@@ -88,11 +90,26 @@ def local_layers(d: Mapping[str, Any]) -> IntLike:
 
 def kv_cache_bytes(d: Mapping[str, Any], context: IntLike) -> Any:
     """Bytes of cached keys and values of one request at ``context`` tokens, layers with a window keep no more than that."""
-    per_layer = d["mla_kv_lora"] + d["mla_rope"] if _has(d["mla_kv_lora"]) else 2 * d["kv_heads"] * d["head_dim"]
+    per_layer = d["mla_kv_lora"] + d["mla_rope"] if _has(d["mla_kv_lora"]) else 2 * _stored_heads(d) * d["head_dim"]
     near = local_layers(d)
     tokens = (d["layers"] - near) * context + near * np.minimum(context, _window_or(d, context))
     result = tokens * per_layer * d["kv_bits"] / 8.0
     return float(result) if np.ndim(result) == 0 else result
+
+
+def head_sharing(d: Mapping[str, Any]) -> tuple[HeadSharing, ...]:
+    """Kinds of KV heads of the model's head map; none where all groups are equal."""
+    if d.get("sharing"):
+        return tuple(d["sharing"])
+    if not d["head_map"]:
+        return ()
+    return tuple(HeadSharing(readers, count, share) for readers, count, share in parse_head_map(d["head_map"]).sharing())
+
+
+def _stored_heads(d: Mapping[str, Any]) -> Any:
+    """KV heads in which a token is stored (on average, where groups store a share of the tokens)."""
+    kinds = head_sharing(d)
+    return sum(kind.kv_heads * kind.share * kind.present for kind in kinds) if kinds else d["kv_heads"]
 
 
 def _window_or(d: Mapping[str, Any], context: IntLike) -> IntLike:
@@ -211,6 +228,7 @@ def _attention(d: Mapping[str, Any], way: Pass, prefix: str, count: IntLike, win
         fused=d["fused_attention"],
         sinks=d["sinks"],
         softcap=d["attention_softcap"],
+        sharing=head_sharing(d),
     )
 
 

@@ -9,14 +9,17 @@ import numpy as np
 
 from workloads.decoder import decoder_phases
 from workloads.encdec import encdec_phases
-from workloads.errors import WorkloadError, unknown_name
+from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.family import Builder, Grid
-from workloads.knobs import Knob, require_at_most, require_divisible
+from workloads.head_map import parse_head_map
+from workloads.knobs import Knob, TextKnob, require_at_most, require_divisible
 from workloads.multimodal import two_tower_phases, vlm_phases
+from workloads.music.family import music_builder
 from workloads.ssm import mamba_phases
 from workloads.training import OPTIMIZERS
 from workloads.transformer import encoder_phases
 from workloads.vision import vit_phases
+from workloads.xmc.workload import check_trees, default_grid, xmc_phases
 
 _BITS = (1, 2, 3, 4, 6, 8, 16, 32)
 
@@ -115,6 +118,7 @@ ENCODER = Builder(
 
 _DECODER_KNOBS = (
     *(_LAYERS, _HIDDEN, _FFN, _HEADS, _KV_HEADS, _HEAD_DIM, _VOCABULARY, _POSITIONS),
+    TextKnob("head_map", "query heads by KV head in unequal groups, name:heads/kv_heads,... (empty: equal groups)", parse=parse_head_map),
     Knob("window", "keys that a layer with a window attends to (0: no window)", 0, 2**24),
     Knob("experts", "experts of a mixture layer (0: dense)", 0, 2**16),
     Knob("top_k", "experts that a token uses", 0, 2**16),
@@ -177,6 +181,7 @@ _DECODER_DEFAULTS: dict[str, Any] = {
     "mla_v": 0,
     "head_dim": 0,
     "kv_heads": 0,
+    "head_map": "",
     "sequence": 512,
     "all_logits": False,
     "phase": "generate",
@@ -184,6 +189,22 @@ _DECODER_DEFAULTS: dict[str, Any] = {
     **_GENERATION_DEFAULTS,
     **_COMMON_DEFAULTS,
 }
+
+
+def _check_head_map(values: dict[str, Any], given: frozenset[str], model: str) -> None:
+    """A head map says the KV heads; it must have the model's query heads."""
+    chosen = parse_head_map(values["head_map"])
+    if not isinstance(values["heads"], int) or chosen.heads != values["heads"]:
+        raise WorkloadError(f"head_map of {model} has {chosen.heads} query heads, must have heads = {shorten(values['heads'])}")
+    if "kv_heads" in given and not np.all(np.asarray(values["kv_heads"]) == chosen.kv_heads):
+        raise WorkloadError(
+            f"kv_heads of {model} is {shorten(values['kv_heads'])}, must be {chosen.kv_heads} as its head_map has; "
+            f"nearest is {chosen.kv_heads}"
+        )
+    for name, what in (("mla_kv_lora", "latent attention"), ("sinks", "attention sinks")):
+        if not _is_zero(values[name]) and values[name] is not False:
+            raise WorkloadError(f"head_map of {model} is given, must be left out with {what}")
+    values["kv_heads"] = chosen.kv_heads
 
 
 def _check_decoder(values: dict[str, Any], given: frozenset[str], model: str) -> None:
@@ -195,7 +216,10 @@ def _check_decoder(values: dict[str, Any], given: frozenset[str], model: str) ->
         values["head_dim"] = values["hidden"] // values["heads"]
     if _is_zero(values["kv_heads"]) or ("heads" in given and "kv_heads" not in given and values["multi_head"]):
         values["kv_heads"] = values["heads"]
-    require_divisible(values, "heads", "kv_heads", model)
+    if values["head_map"]:
+        _check_head_map(values, given, model)
+    else:
+        require_divisible(values, "heads", "kv_heads", model)
     if values["phase"] == "generate":
         longest = {"sequence + new_tokens": values["sequence"] + values["new_tokens"], "positions": values["positions"]}
         require_at_most(longest, "sequence + new_tokens", "positions", model, "the model knows no more positions")
@@ -436,7 +460,31 @@ VLM = Builder(
     phases=vlm_phases,
 )
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM)}
+# ---- extreme multi-label trees ----
+
+XMC = Builder(
+    name="xmc",
+    knobs=_named(
+        (
+            Knob("ngrams", "longest n-gram of words among the features", 1, 8),
+            Knob("branch", "children of a node of the tree", 2, 2**16),
+            Knob("leaf", "labels of a cluster at most", 1, 2**20),
+            Knob("threshold_milli", "weights below this many thousandths are pruned", 0, 10**6),
+            Knob("weight_bits", "bits of a stored weight's value", choices=(8, 16, 32)),
+            Knob("beam", "nodes kept at each level", 1, 2**20),
+            Knob("batch", "queries that are answered together", 1, 2**20, setting=True),
+        )
+    ),
+    # table: which measured trees.
+    defaults={"table": "xmc-wordnet", "batch": 1},
+    check=check_trees,
+    phases=xmc_phases,
+    grids={"default": default_grid},
+)
+
+MUSIC = music_builder(DECODER)
+
+BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC)}
 
 
 def builder(name: str) -> Builder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,21 @@ class Knob:
         if self.choices:
             return "one of " + ", ".join(str(choice) for choice in self.choices)
         return f"{self.minimum:g} to {self.maximum:g}"
+
+
+@dataclass(frozen=True)
+class TextKnob(Knob):
+    """A quantity that is a short text of its own grammar; empty for none. ``parse`` raises WorkloadError for a text that is not of it."""
+
+    parse: Callable[[str], Any] = str
+
+    def check(self, value: Any, model: str) -> Any:
+        """Return the text; raise WorkloadError if it is none, or does not parse."""
+        if not isinstance(value, str):
+            raise WorkloadError(f"{self.name} of {model} is {shorten(value)!r}, must be a text: {self.description}")
+        if value:
+            self.parse(value)
+        return value
 
 
 def require_divisible(values: Mapping[str, Any], whole: str, part: str, model: str) -> None:

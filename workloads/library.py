@@ -17,7 +17,7 @@ from workloads.family import Family
 from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
-ALIASES = {"bert": "bert-base"}
+ALIASES = {"bert": "bert-base", "xmc": "xmc-wordnet"}
 MAX_TOML_BYTES = 2**20
 
 

@@ -30,6 +30,7 @@ class Kind(IntEnum):
     SCAN = 11
     COLLECTIVE = 12
     OPTIMIZER_STEP = 13
+    SPARSE_BEAM = 14
 
 
 class Parallel(IntEnum):
@@ -93,6 +94,11 @@ class Operation:
         held_elements: activation elements that must stay in memory while the row runs beside its own operands.
         v_dim, kv_share, causal, window: attention fields (window 0: none).
         values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
+        row_probes, row_hits, sparse_macs, unique_lines, dependent_depth, table_bytes: SPARSE_BEAM, one level of a tree of sparse
+            linear models for one query: features looked up in chunks, those found, multiply-adds of a feature with a stored weight,
+            lines of 64 bytes touched, reads that wait for one another, and bytes from the root of the tree to the end of this level.
+            ``m`` chunks of ``n`` children are scored, the ``k`` best kept; ``weight_bits`` are those of a stored weight with its
+            share of the index.
         parallel: how several chips divide the row, a :class:`Parallel`; it does not matter on one chip. COLLECTIVE rows: ``m``
             rows of ``n`` elements that every chip holds at the beginning, and ``function`` says what becomes of them
             (``all_reduce``, ``reduce_scatter``, ``all_to_all``; ``all_gather``: what every chip holds at the end).
@@ -125,6 +131,12 @@ class Operation:
     causal: bool = False
     window: IntLike = 0
     values_in_keys: bool = False
+    row_probes: IntLike = 0
+    row_hits: IntLike = 0
+    sparse_macs: IntLike = 0
+    unique_lines: IntLike = 0
+    dependent_depth: IntLike = 0
+    table_bytes: IntLike = 0
     parallel: Parallel = Parallel.AUTO
     filter_taps: IntLike = 0
     filter_overlap: IntLike = 0

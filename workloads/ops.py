@@ -20,17 +20,20 @@ from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Op
 
 __all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "Parallel", "concatenate"]
 
+SPARSE_COLUMNS = ("row_probes", "row_hits", "sparse_macs", "unique_lines", "dependent_depth", "table_bytes")
 STRING_COLUMNS = ("name", "component", "function", "weight_id")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
 INT_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "repeat", "input_bits", "weight_bits", "output_bits", "parameters", "copies"),
     *("operands", "input_elements", "held_elements", "v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
+    *SPARSE_COLUMNS,
 )
 # What two operations must have in common to cost the same on any hardware, once. Names, parameters and repeats are not
 # part of it; the parameters of a vector operation follow from its function and sizes.
 SHAPE_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "input_bits", "weight_bits", "output_bits", "operands", "input_elements"),
     *("v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
+    *SPARSE_COLUMNS,
 )
 SHAPE_FLAGS = ("kind", *BOOL_COLUMNS)
 _POSITIVE = ("m", "n", "batch", "groups", "kv_share", "operands")
@@ -87,6 +90,12 @@ class OperationTable:
     v_dim: IntArray
     kv_share: IntArray
     window: IntArray
+    row_probes: IntArray
+    row_hits: IntArray
+    sparse_macs: IntArray
+    unique_lines: IntArray
+    dependent_depth: IntArray
+    table_bytes: IntArray
     filter_taps: IntArray
     filter_overlap: IntArray
     filter_step: IntArray
@@ -199,7 +208,7 @@ class OperationTable:
         """Multiply-accumulates of the products of each row, repeats included.
 
         GEMM, CONV: batch groups m n k. Fused attention: batch pairs (k + v_dim). SCAN: the contraction with the output
-        matrix, batch m n k (its recurrence is elementwise work). Other kinds: 0.
+        matrix, batch m n k (its recurrence is elementwise work). SPARSE_BEAM: those counted. Other kinds: 0.
         """
         kind = self.kind
         dense = self.batch * self.groups * self.m * self.n * self.k
@@ -208,6 +217,7 @@ class OperationTable:
         if np.isin(kind, ATTENTION).any():
             fused = self.batch * self.attention_pairs() * (self.k + self.v_dim)
             macs = np.where(np.isin(kind, ATTENTION), fused, macs)
+        macs = np.where(self.kind == Kind.SPARSE_BEAM, self.batch * self.sparse_macs, macs)
         return np.asarray(np.broadcast_to(macs * self.repeat, self.shape), dtype=np.int64)
 
     def row_input_elements(self) -> IntArray:

@@ -32,13 +32,13 @@ from typing import Any
 
 import numpy as np
 
-from carbon.analysis import metrics, uncertainty
+from carbon.analysis import metrics, specification, uncertainty
 from carbon.analysis.uncertainty import Range, Spread
 from carbon.arrays import Numeric, as_number
 from carbon.device import device as devices
 from carbon.device import recipes
 from carbon.errors import CarbonError, unknown
-from carbon.factors import grid
+from carbon.factors import grid, grid_files, traces
 from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
 from carbon.factors.tables import Factor
@@ -46,11 +46,6 @@ from carbon.factors.values import Values
 from carbon.operational import service as operational
 
 _TOP = ("name", "profile", "device", "component", "use", "functional_unit", "metrics", "uncertainty", "ranges")
-_USE = (
-    *("grid", "gco2e_per_kwh", "kind", "source", "trace", "pue", "lifetime_years", "idle_w"),
-    *("power_w", "duty_cycle", "rate_per_s", "latency_s", "energy_j_per_request", "concurrency"),
-)
-_UNCERTAINTY = ("draws", "seed", "factors")
 #: Share of the looked-up intensity that a place's figure may be off where only one source has it (assumed).
 _GRID_SHARE = 0.15
 
@@ -101,7 +96,7 @@ def load(path: str | Path) -> dict[str, Any]:
             return tomllib.load(handle)
     except OSError as problem:
         raise CarbonError(f"specification {str(path)!r} cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # also an integer of thousands of digits, and tables nested without end
         raise CarbonError(f"specification {str(path)!r} is not TOML: {problem}") from None
 
 
@@ -119,14 +114,15 @@ class _Run:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         _known(spec, _TOP, "key")
+        specification.check(spec)
         self.name = str(spec.get("name", "unnamed"))
         self.recipe = recipes.get(str(spec.get("profile", "default")))
         self.input_ranges: dict[str, Range] = {}
         self.components = self._components(spec)
-        self.use = self._section(spec, "use", _USE)
-        self.unit = self._section(spec, "functional_unit", ("name", "per_request", "total"))
-        self.wanted = self._section(spec, "metrics", ("delay_s", "energy_j", "flops", "basis"))
-        self.settings = self._section(spec, "uncertainty", _UNCERTAINTY)
+        self.use = self._section(spec, "use", specification.KEYS["use"])
+        self.unit = self._section(spec, "functional_unit", specification.KEYS["functional_unit"])
+        self.wanted = self._section(spec, "metrics", specification.KEYS["metrics"])
+        self.settings = self._section(spec, "uncertainty", specification.KEYS["uncertainty"])
         self.own_ranges = {key: _range(f"ranges.{key}", value) for key, value in self._section(spec, "ranges", None).items()}
         self.place = self._place() if self.use else None
 
@@ -203,17 +199,14 @@ class _Run:
                 value = self.input_ranges["use.grid"].mode
             return grid.custom(value, signal=signal.strip(), boundary=boundary.strip(), source=str(self.use["source"]))
         if given == ["trace"]:
-            from carbon.factors import grid_files as importers
-            from carbon.factors import traces
-
             name = str(self.use["trace"])
             if name.startswith("eia2022:"):
                 return traces.eia2022(name.partition(":")[2]).factor()
-            return importers.read(name).trace.factor()
+            return grid_files.read(name).trace.factor()
         places = self.use["grid"]
         if isinstance(places, Mapping):
             return grid.mix([(grid.lookup(code), float(share)) for code, share in places.items()])
-        return grid.lookup(str(places))
+        return grid.lookup(grid_files.as_grid(str(places)))
 
     def embodied(self, values: Values, overrides: Mapping[str, Numeric]) -> tuple[dict[str, Numeric], list[str]]:
         """Parts by name and the reasons why a component is infeasible."""

@@ -111,6 +111,11 @@ def estimate_text(answer: Estimate) -> str:
             [[name, number(kg), *(number(float(value)) for value in (one.p5, one.p50, one.p95))] for name, kg, one in spreads],
         )
     )
+    if spreads and float(spreads[-1][2].p50) > 1.05 * spreads[-1][1]:
+        lines.append(
+            "The estimate takes every factor at its usual value; most ranges reach further up than down, so that half of the draws lie "
+            f"above p50, {float(spreads[-1][2].p50) / spreads[-1][1] - 1.0:+.0%} of the estimate."
+        )
     bars = [bar for bar in answer.tornado if bar.swing > 0.0][:8]
     if bars:
         lines += ["", "what moves the total most (others at their estimate)"]

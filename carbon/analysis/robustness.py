@@ -93,13 +93,15 @@ def front_of_groups(
             raise CarbonError(f"metric {name!r} is missing, but robustness needs it for every design")
     given = {name: np.asarray(value, dtype=np.float64) for name, value in metrics.items() if name in needed}
     embodied, operation = given["embodied_kgco2e"], given["operational_kgco2e"]
-    made, used = np.empty((draws, embodied.size)), np.empty((draws, embodied.size))
+    made, used = np.full((draws, embodied.size), np.nan), np.full((draws, embodied.size), np.nan)
     ranges: dict[str, Range] = {}
     for group in groups:
         here = group.members
         found, made[:, here], scale = _drawn(profile, group, embodied[here], draws, seed)
         used[:, here] = operation[here] * scale
         ranges |= found
+    if np.isnan(made).any():
+        raise CarbonError(f"{int(np.isnan(made).any(axis=0).sum())} of {embodied.size} designs are in no group of devices")
     requests = _requests(metrics, embodied, operation)
     base, moved = _carbon(embodied, operation, requests), _carbon(made, used, requests)
     ordered = sorted(objectives, key=lambda item: item[0] not in CARBON_METRICS)  # stable: the carbon objective first

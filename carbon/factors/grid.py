@@ -7,6 +7,7 @@ average is not marginal and combustion is not life-cycle, so each factor carries
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from functools import cache
 from carbon.errors import CarbonError, nearest, unknown
 from carbon.factors.tables import table
 
+# A carbon intensity as a number, and where it is from: "262.67", "262.67 (mean of grid.csv)".
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\s*\((.+)\))?")
 #: Which source answers when a code names none, by preference. ACT's own places come last: they are for its profiles.
 DEFAULT_ORDER = ("owid", "egrid", "gcp", "nordic", "cnprov", "ecologits", "act2023", "ipcc", "act2022")
 #: For fabs the ACT 2022 places come first, because the ACT fab tables were published and are used with them
@@ -132,21 +135,10 @@ def _act_names() -> dict[str, str]:
     return found
 
 
-_given: dict[str, GridFactor] = {}
-
-
-def register(factor: GridFactor) -> str:
-    """Make a factor of your own known in this process by its code, which is returned; it then stands wherever a region does."""
-    _given[factor.code.lower()] = factor
-    return factor.code
-
-
 def _foreign(code: str) -> GridFactor | None:
-    """A factor registered in this process, or an entry point of an installed package in the group ``dse.grids``."""
+    """An entry point of an installed package in the group ``dse.grids``, or None."""
     from importlib.metadata import entry_points  # 20 ms, for a place that no table knows
 
-    if code.lower() in _given:
-        return _given[code.lower()]
     return next((point.load() for point in entry_points(group="dse.grids", name=code)), None)
 
 
@@ -165,7 +157,8 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
 
     Args:
         code: ISO3 code, plain English country name, US state (``US-CA`` or ``california``), cloud region
-            (``gcp:us-west1``, ``aws:us-east-1``), energy source (``coal``), or ``source:place`` for a source of your choice.
+            (``gcp:us-west1``, ``aws:us-east-1``), energy source (``coal``), ``source:place`` for a source of your choice, or a number
+            [gCO2e/kWh], with its source in brackets where you say it: ``262.67 (my supplier, 2025)``.
             A :class:`GridFactor` is passed through.
         role: ``use`` or ``fab``. For ``fab`` the places of ACT 2022 answer first (Taiwan 583 g/kWh, which belongs to the
             ACT fab tables); fab and use are different quantities and may come from different sources.
@@ -179,6 +172,8 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
     if role not in ("use", "fab"):
         raise unknown("role", role, ("use", "fab"))
     text = code.strip()
+    if given := _NUMBER.fullmatch(text):
+        return custom(float(given[1]), signal="average", boundary="unstated", source=given[2] or "given as a number", name=text)
     rows = _rows()
     wanted = text.lower()
     if wanted in _refused():
@@ -241,6 +236,15 @@ def _unknown_region(code: str, preference: Iterable[str]) -> CarbonError:
         spellings.setdefault(row["alias"].lower(), row["alias"])
     hints = list(dict.fromkeys(spellings[hit] for hit in nearest(code, spellings)))
     return CarbonError(f"region {code!r} is unknown; nearest known: {', '.join(hints)} (`dse carbon grids` lists all)")
+
+
+def word_of(factor: GridFactor) -> str:
+    """A word that `lookup` answers with a factor's intensity, in this process and in any other: its code where that is known here by the
+    package's own tables, else the number with its source."""
+    source, _, place = factor.code.partition(":")
+    if _rows().get(source, {}).get(place) == factor:
+        return factor.code
+    return f"{factor.gco2e_per_kwh!r} ({factor.name}: {factor.source})"
 
 
 def custom(

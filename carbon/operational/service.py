@@ -68,7 +68,7 @@ def equal_service(
     latency = as_number("latency_s", latency_s, low=0.0)
     idle = as_number("idle_w", idle_w, low=0.0)
     rate = as_number("rate_per_s", rate_per_s, low=0.0)
-    years = as_number("lifetime_years", lifetime_years, low=0.0, open_low=True)
+    years = as_number("lifetime_years", lifetime_years, low=0.0, high=1000.0, open_low=True)
     overhead = as_number("pue", pue, low=1.0)
     intensity = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0)
     slots = as_number("concurrency", concurrency, low=0.0, open_low=True)
@@ -101,7 +101,7 @@ def power_hours(
     """
     power = as_number("power_w", power_w, low=0.0)
     duty = as_number("duty_cycle", duty_cycle, low=0.0, high=1.0)
-    years = as_number("lifetime_years", lifetime_years, low=0.0)
+    years = as_number("lifetime_years", lifetime_years, low=0.0, high=1000.0)
     intensity = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0)
     overhead = as_number("pue", pue, low=1.0)
     hours = years * (days_per_year * 24.0)

@@ -29,8 +29,10 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
     deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
     deployment.add_argument("--lifetime-years", type=float, default=3.0, metavar="YEARS", help="default 3")
-    deployment.add_argument("--grid", default="world", metavar="REGION", help="grid of use (default world)")
-    deployment.add_argument("--fab-grid", default="taiwan", metavar="REGION", help="grid of the fab (default taiwan)")
+    deployment.add_argument("--grid", default="world", metavar="REGION|G|FILE.csv",
+                            help="grid of use: a region, gCO2e/kWh, or an hourly file (default world)")  # fmt: skip
+    deployment.add_argument("--fab-grid", default="", metavar="REGION|G|FILE.csv",
+                            help="grid of the fab (default: the carbon profile's, mostly taiwan)")  # fmt: skip
     deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
     deployment.add_argument("--electricity-usd", type=float, default=0.12, metavar="USD", help="price of a kWh (default 0.12)")
     deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
@@ -49,14 +51,15 @@ def workload_of(args: argparse.Namespace) -> str:
 
 def deployment_of(args: argparse.Namespace) -> Any:
     """The deployment that the options describe."""
+    from carbon.factors.grid_files import as_grid
     from dse.problem.deployment import Deployment
     from dse.spaces.hardware import load_path_or_name
 
     return Deployment(
         rate_per_s=args.rate,
         lifetime_years=args.lifetime_years,
-        grid=args.grid,
-        fab_grid=args.fab_grid,
+        grid=as_grid(args.grid),
+        fab_grid=as_grid(args.fab_grid),
         pue=args.pue,
         electricity_usd_per_kwh=args.electricity_usd,
         carbon_profile=args.carbon_profile or load_path_or_name(args.hw, profile=None).default_carbon_profile,

@@ -96,7 +96,7 @@ def load_hardware(problem: Problem) -> hardware.HardwareSpace:
 
 def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | None:
     surrogate = quality.for_workload(family.name)
-    return surrogate.predict(**{name: models[name] for name in quality.KNOBS}) if surrogate else None
+    return surrogate.predict(**{name: models[name] for name in surrogate.knobs}) if surrogate else None
 
 
 class Evaluation:
@@ -364,7 +364,7 @@ def _keep_supported(problem: Problem, family: Family, models: dict[str, IntArray
     if not keep.any():
         surrogate = quality.for_workload(family.name)
         assert surrogate is not None  # a prediction came from it
-        first = {name: int(models[name][0]) for name in quality.KNOBS}
+        first = {name: int(models[name][0]) for name in surrogate.knobs}
         raise UsageError(
             "no model of the space has published support for its quality: "
             + surrogate.describe_refusal(**first)

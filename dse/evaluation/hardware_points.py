@@ -105,9 +105,11 @@ def split_knobs(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]
     return own, {name: column for name, column in columns.items() if name not in own}
 
 
-def make_points(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]], deployment: Deployment) -> Points:
-    """The points of knob columns (points,); no columns at all are one point."""
-    count = len(next(iter(columns.values()), (0,)))
+def make_points(
+    hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]], deployment: Deployment, *, count: int | None = None
+) -> Points:
+    """The points of knob columns (points,); no columns at all are ``count`` equal points, by default one."""
+    count = len(next(iter(columns.values()), (0,))) if columns or count is None else count
     own, elsewhere = split_knobs(hardware, columns)
     batches, design = _designs(hardware, own, count)
 
@@ -186,7 +188,8 @@ def _groups(
 ) -> list[carbon.analysis.robustness.Group]:
     """Points that share the named inputs of the carbon model: one call each."""
     # Some profiles fix the carbon of a wafer themselves and refuse a grid of the fab.
-    chooses_grid = carbon.device.profiles.get(deployment.carbon_profile).fab_grid is not None
+    recipe = carbon.device.profiles.get(deployment.carbon_profile)
+    chooses_grid = recipe.fab_grid is not None
     keys = np.column_stack([np.asarray(column, dtype=str) for column in names.values()])
     found = []
     for key in np.unique(keys, axis=0):
@@ -194,7 +197,9 @@ def _groups(
         chosen = {name: str(value) for name, value in zip(names, key, strict=True) if value}
         grid = carbon.factors.grid.lookup(chosen.pop("grid"))
         if not chooses_grid:
-            del chosen["fab_grid"]
+            chosen.pop("fab_grid", None)
+        if recipe.memory_type is not None:  # that tool has one memory, whatever the hardware has
+            del chosen["memory_type"]
         board = chosen.pop("board", "")
         devices: dict[str, Any] = {name: column[here] for name, column in numbers.items()} | chosen
         if board:

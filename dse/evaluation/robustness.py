@@ -30,7 +30,8 @@ def analyse(
         raise DseError("a front without designs has no order to test")
     space = load_hardware(problem)
     names = [*space.knobs, *(name for name in problem.vary if name in VARIABLE)]
-    points = make_points(space, {name: np.array([d["knobs"][name] for d in designs]) for name in names}, problem.deployment)
+    points = make_points(space, {name: np.array([d["knobs"][name] for d in designs]) for name in names}, problem.deployment,
+                         count=len(designs))  # fmt: skip
     objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
     if not any(name in carbon.analysis.robustness.CARBON_METRICS for name, _ in objectives):
         objectives = [("total_kgco2e", 1.0)]

@@ -72,8 +72,9 @@ def model_grid(text: str | None, name: str, family: Family) -> dict[str, npt.NDA
     if not choices:
         return family.model_grid("default")
     own = family.values()
-    if quality.for_workload(family.name) is not None:  # the surrogate is asked for all of its knobs
-        choices |= {knob: [int(own[knob])] for knob in quality.KNOBS if knob not in choices}
+    surrogate = quality.for_workload(family.name)
+    if surrogate is not None:  # it is asked for all of its knobs
+        choices |= {knob: [int(own[knob])] for knob in surrogate.knobs if knob not in choices}
     size = int(np.prod([len(values) for values in choices.values()], dtype=np.float64))
     if size > MODEL_LIMIT:
         raise UsageError(f"space {name} has {size:,} combinations of model knobs; at most {MODEL_LIMIT:,} are taken, leave some values out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import csv
+import re
 from pathlib import Path
 
 from dse.errors import DseError, nearest
@@ -112,16 +113,36 @@ def _bandwidth(path: Path, values: dict[str, str]) -> float:
 def read_topology(path: str | Path) -> Workload:
     """A topology .csv as a workload: lines of ``name, M, N, K,`` or of convolutions; a convolution becomes its im2col product.
 
-    Raises DseError with file, line and field. Layers run once each; every weight is a parameter.
+    As SCALE-Sim's own topologies are written: the first line holds titles, lines of one cell are headings, what follows a ``#`` or an
+    empty cell is a remark, tabs may stand for commas, a layer with ``DP`` in its name runs once a channel (depthwise), and a
+    last column ``N:M`` is a sparsity, which is counted as dense and said in ``assumptions``. Raises DseError with file, line
+    and field. Layers run once each; every weight is a parameter.
     """
     place = Path(path)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(place).splitlines())]
-    rows = [row if row[-1] else row[:-1] for row in rows if row and any(row)]
-    if len(rows) < 2:
+    lines = read_text(place).splitlines()
+    tabs = bool(lines) and "\t" in lines[0] and "," not in lines[0]
+    rows = [(line, _cells(row)) for line, row in enumerate(csv.reader(lines, delimiter="\t" if tabs else ","), 1)]
+    layers = [(line, row) for line, row in rows[1:] if len(row) > 1]
+    if not layers:
         raise DseError(f"{place} holds no layer; a topology has a line of titles and one line a layer")
-    operations = [_layer(place, line, row) for line, row in enumerate(rows[1:], 2)]
+    operations, sparse = [], 0
+    for line, row in layers:
+        dense = row[:-1] if _SPARSITY.fullmatch(row[-1]) else row
+        sparse += dense is not row and row[-1].replace(" ", "") not in ("1:1", "")
+        operations.append(_layer(place, line, dense))
     table = OperationTable.from_rows(operations)
-    return Workload(name=place.stem, family="imported", phases=(Phase("forward", table),))
+    said = (f"the sparsity of {sparse} layers of {place.name} is not modelled: they are counted as dense",) if sparse else ()
+    return Workload(name=place.stem, family="imported", phases=(Phase("forward", table),), assumptions=said)
+
+
+_SPARSITY = re.compile(r"\d{1,6}\s*:\s*\d{1,6}")
+
+
+def _cells(row: list[str]) -> list[str]:
+    """The cells of a line without remarks: up to the first that is empty or begins with ``#``."""
+    cells = [cell.strip() for cell in row]
+    end = next((i for i, cell in enumerate(cells) if not cell or cell.startswith("#")), len(cells))
+    return cells[:end]
 
 
 def _layer(path: Path, line: int, row: list[str]) -> Operation:
@@ -142,8 +163,10 @@ def _layer(path: Path, line: int, row: list[str]) -> Operation:
     if tall > high or broad > wide:
         raise DseError(f"{path}: line {line} has a filter of {tall} x {broad} on a map of {high} x {wide}; it must fit")
     m = ((high - tall) // stride + 1) * ((wide - broad) // across + 1)
-    k = tall * broad * channels
+    groups = channels if "DP" in row[0] else 1
+    k = tall * broad * channels // groups
     return Operation(
-        row[0], Kind.CONV, m, filters, k, component="layer", second_is_weight=True, parameters=filters * k, weight_id=f"{line}",
+        row[0], Kind.CONV, m, filters, k, groups=groups, component="layer", second_is_weight=True, parameters=groups * filters * k,
+        weight_id=f"{line}",
         input_elements=high * wide * channels, **filter_fields([high, wide], [tall, broad], [stride, across]),
     )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from carbon.device import recipes
 from carbon.factors import grid as grids
 from dse.errors import UsageError
 
@@ -20,19 +21,21 @@ class Deployment:
     rate_per_s: float = 1.0
     lifetime_years: float = 3.0
     grid: str | grids.GridFactor = "world"
-    fab_grid: str | grids.GridFactor = "taiwan"
+    fab_grid: str | grids.GridFactor = ""  # "": the carbon profile's own, which then stands here
     pue: float = 1.0
     carbon_profile: str = "act2"
     electricity_usd_per_kwh: float = 0.12  # industrial and commercial users pay 0.08-0.20 (IEA, Electricity 2024)
     package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
+        recipe = recipes.get(self.carbon_profile)
         for name in ("grid", "fab_grid"):
             if isinstance(factor := getattr(self, name), grids.GridFactor):
-                object.__setattr__(self, name, grids.register(factor))  # a study keeps plain values: the factor is known by its code
-        _positive("rate", self.rate_per_s)
-        _positive("lifetime-years", self.lifetime_years)
-        _positive("electricity-usd", self.electricity_usd_per_kwh)
+                object.__setattr__(self, name, grids.word_of(factor))  # a study keeps plain values
+        _positive("rate", self.rate_per_s, 1e15)
+        _positive("lifetime-years", self.lifetime_years, 1000.0)
+        object.__setattr__(self, "fab_grid", self.fab_grid or recipe.fab_grid or "")
+        _positive("electricity-usd", self.electricity_usd_per_kwh, 1000.0)
         if not (math.isfinite(self.pue) and self.pue >= 1.0):
             raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1")
 
@@ -47,6 +50,6 @@ class Deployment:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value}; a positive number is needed")
+def _positive(name: str, value: float, most: float) -> None:
+    if not (math.isfinite(value) and 0 < value <= most):
+        raise UsageError(f"{name} is {value}; a positive number of at most {most:g} is needed")

@@ -102,7 +102,7 @@ class SurrogateEvaluator:
         surrogate = quality.for_workload(library.load(self.workload).name)
         if surrogate is None:
             raise UsageError(f"workload {self.workload!r} has no quality surrogate; give one of {', '.join(FORMS[1:])}")
-        knobs = {name: np.array([parameters[name]], dtype=np.int64) for name in quality.KNOBS}
+        knobs = {name: np.array([parameters[name]], dtype=np.int64) for name in surrogate.knobs}
         found = surrogate.predict(**knobs)
         # The surrogate is a smooth function: its error is common to all models and no noise of a measurement.
         return {self.metrics[0]: Measured(float(found.mean[0]), 0.0)}

@@ -18,6 +18,7 @@ root-mean-square error of the fit.
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -25,27 +26,34 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from dse.quality.music import MusicQuality, music_quality
+from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
+from dse.quality.trees import MeasuredRecall
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Knobs of a model that a surrogate is asked with.
+__all__ = [
+    "EXTRAPOLATED",
+    "INTERPOLATED",
+    "KNOBS",
+    "MEASURED",
+    "PUBLISHED",
+    "SUPPORT",
+    "BertMnliSurrogate",
+    "PublishedModel",
+    "Quality",
+    "bert_mnli",
+    "for_workload",
+]
+
+# Knobs of a model that BERT's surrogate is asked with.
 KNOBS = ("layers", "hidden", "ffn", "heads")
-SUPPORT = ("published", "interpolated", "extrapolated", "measured")
-PUBLISHED, INTERPOLATED, EXTRAPOLATED, MEASURED = range(4)
 
 _HEAD_DIM = 64
 _FFN_RATIO = 4
 # Slack of the hull test, in units of log2: the published points lie on its edge and must count as inside.
 _HULL_SLACK = 1e-9
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Quality of n models: mean and standard error in percent (n,), support as codes into ``SUPPORT`` (n,)."""
-
-    mean: FloatArray
-    standard_error: FloatArray
-    support: IntArray
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,9 @@ class BertMnliSurrogate:
     name = "bert-mnli"
     label = "MNLI-matched accuracy [%], surrogate"
     unit = "%"
+    knobs = KNOBS
     unsupported_knobs = ("heads", "ffn")
+    standard_error_kind = "leave-one-out root-mean-square error"
 
     def predict(self, *, layers: IntArray, hidden: IntArray, ffn: IntArray, heads: IntArray) -> Quality:
         """Accuracy of models given as integer arrays of one shape (n,); extrapolated ones are marked, not refused."""
@@ -118,7 +128,7 @@ class BertMnliSurrogate:
             "form": "a + b log2(layers) + c log2(hidden)",
             "coefficients": list(self.coefficients),
             "standard_error_percent": self.standard_error,
-            "standard_error_kind": "leave-one-out root-mean-square error",
+            "standard_error_kind": self.standard_error_kind,
             "points": [vars(point) for point in self.points],
             "unsupported_knobs": list(self.unsupported_knobs),
         }
@@ -175,9 +185,14 @@ def bert_mnli() -> BertMnliSurrogate:
 
 
 # Which surrogate speaks for which workload.
-_BY_WORKLOAD = {"bert-base": bert_mnli}
+_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality]] = {
+    "bert-base": bert_mnli,
+    "music": lambda: music_quality(several_tracks=True),
+    "music-single": lambda: music_quality(several_tracks=False),
+    "xmc-wordnet": lambda: MeasuredRecall("xmc-wordnet"),
+}
 
 
-def for_workload(name: str) -> BertMnliSurrogate | None:
-    """The surrogate of a workload (by its full name), or None where nothing published supports one."""
+def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | None:
+    """What is known of the quality of a workload's models (by its full name): a surrogate, figures measured here, or None."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None

@@ -26,7 +26,7 @@ def say_problem(
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
-        f"fab grid {deployment.fab_grid}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
+        f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
@@ -41,7 +41,9 @@ def say_problem(
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = learnt is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
-        lines.append(f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points (leave-one-out)")
+        lines.append(
+            f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points ({surrogate.standard_error_kind})"
+        )
         if problem.allow_unsupported:
             knobs = " and ".join(surrogate.unsupported_knobs)
             lines.append(

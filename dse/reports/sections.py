@@ -190,6 +190,22 @@ def quality_search(run: Any) -> Markup | None:
     return section("search", title, tag("ul", [tag("li", line) for line in lines])) if lines else None
 
 
+def _what_supports(known: Mapping[str, Any]) -> Markup:
+    """What quality in a report is: measured model by model, or predicted."""
+    if known.get("measured"):
+        return tag("p", "Quality in this report was measured, model by model; nothing of it is predicted.")
+    return tag(
+        "p",
+        "Quality in this report is predicted by a surrogate fitted to published results. ",
+        tag("strong", "Published"),
+        " marks a model that is one of its points, ",
+        tag("strong", "interpolated"),
+        " one inside their hull, ",
+        tag("strong", "extrapolated"),
+        " one that nothing published supports.",
+    )
+
+
 def surrogate(run: Any) -> Markup | None:
     """The quality surrogate: its form, its error, and the published points behind it."""
     known = run.context.get("quality_surrogate")
@@ -212,16 +228,7 @@ def surrogate(run: Any) -> Markup | None:
     return section(
         "surrogate",
         "The quality surrogate",
-        tag(
-            "p",
-            "Quality in this report is predicted by a surrogate fitted to published results. ",
-            tag("strong", "Published"),
-            " marks a model that is one of its points, ",
-            tag("strong", "interpolated"),
-            " one inside their hull, ",
-            tag("strong", "extrapolated"),
-            " one that nothing published supports.",
-        ),
+        _what_supports(known),
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts if value], class_="facts"),
         table(
             [name.replace("_", " ") for name in heads],

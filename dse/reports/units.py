@@ -108,13 +108,13 @@ def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:
 
 
 def quality_label(context: Mapping[str, Any]) -> str:
-    """What quality is called in this run: measured by an evaluator, or else it carries the word surrogate."""
+    """What quality is called in this run: measured, or else it carries the word surrogate."""
     if isinstance(evaluator := context.get("quality_evaluator"), Mapping):
         return f"Quality measured by {evaluator.get('evaluator')}"
     surrogate = context.get("quality_surrogate")
     label = str(surrogate.get("label") or "") if isinstance(surrogate, Mapping) else ""
     label = " ".join(label.replace("[%]", "").split()).replace(" ,", ",") or "Quality"
-    return label if "surrogate" in label.lower() else f"{label}, surrogate"
+    return label if "surrogate" in label.lower() or "measured" in label.lower() else f"{label}, surrogate"
 
 
 def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:

@@ -86,6 +86,8 @@ class Accelerator:
         voltage_v: supply; dynamic energy goes with (voltage_v / nominal_v)^2, leakage with voltage_v / nominal_v.
         area_mm2, leakage_w, mac_pj: values that replace those of the technology tables (None: the tables).
         profile: technology profile (`hw_models.technology.profiles`).
+        gather_lanes: features that the gather unit looks up in a cycle; gather_outstanding: lines it can wait for at once;
+            gather_line_bytes: bytes of a line it fetches (`hw_models.costs.sparse`).
         chips: equal chips that share a request (`hw_models.costs.chips`).
         link_bytes_per_s: rate of a chip's links in one direction, all together; needed from two chips on.
         link_latency_s, link_fixed_s: time of a message before its first byte, and of starting a collective.
@@ -122,6 +124,9 @@ class Accelerator:
     area_mm2: float | None = field(default=None, metadata=number(1e-6, 1e6, "mm2"))
     leakage_w: float | None = field(default=None, metadata=number(0.0, 1e5, "W"))
     profile: str = "default"
+    gather_lanes: int = field(default=1, metadata=whole(1, 65_536, "features a cycle", table=("gather", "lanes")))
+    gather_outstanding: int = field(default=16, metadata=whole(1, 65_536, "lines", table=("gather", "outstanding")))
+    gather_line_bytes: int = field(default=64, metadata=whole(4, 65_536, "bytes", table=("gather", "line_bytes")))
     chips: int = field(default=1, metadata=whole(1, 65_536))
     link_bytes_per_s: float = field(default=0.0, metadata=number(0.0, 1e14, "bytes/s"))
     link_latency_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
@@ -295,6 +300,9 @@ class AcceleratorBatch:
     register_write_pj_per_word: FloatArray
     area_mm2: FloatArray
     leakage_w: FloatArray
+    gather_lanes: IntArray
+    gather_outstanding: IntArray
+    gather_line_bytes: IntArray
     chips: IntArray
     link_bytes_per_s: FloatArray
     link_latency_s: FloatArray

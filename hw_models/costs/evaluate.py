@@ -24,6 +24,7 @@ from hw_models.costs.chips import check_collectives, exchange, shares
 from hw_models.costs.chips import groups as groups_by_chips
 from hw_models.costs.kernels import kernel_costs
 from hw_models.costs.products import product_costs
+from hw_models.costs.sparse import sparse_costs
 from hw_models.costs.unit_costs import ADDITIVE, Criterion, Progress, UnitCosts, Unmapped, check_criterion, empty_costs, slowest
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
@@ -137,11 +138,14 @@ def _on_one_chip(
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
-    vector = ~products & ~attention & (kind != Kind.COLLECTIVE)
+    sparse = kind == Kind.SPARSE_BEAM
+    vector = ~products & ~attention & ~sparse & (kind != Kind.COLLECTIVE)
     if vector.any():
         _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
     if products.any():
         product_costs(shapes, hardware, np.flatnonzero(products), costs, criterion, threads, progress, unmapped)
+    if sparse.any():
+        sparse_costs(shapes, hardware, np.flatnonzero(sparse), costs)
     if attention.any():
         attention_costs(shapes, hardware, np.flatnonzero(attention), costs, criterion, threads)
     return _with_board_power(shapes, hardware, costs)

@@ -122,6 +122,12 @@ def search_products(
     """
     from dse_kernels import mapping
 
+    counts = np.prod(sizes, axis=1, dtype=np.float64)
+    if (counts >= mapping.MOST_ELEMENTS).any():
+        at = int(np.argmax(counts))
+        raise HardwareError(
+            f"{_named(sizes, labels, at)} is too large to count: batch x m x n x k = {counts[at]:.3g} must be below 2^62, {2.0**62:.3g}"
+        )
     if is_sunstone(hardware):  # the tool counts a batch as rows, whatever the second operand
         shared, windows, spread = np.ones(len(sizes), dtype=np.bool_), mapping.NO_WINDOW, False
     found = mapping.search(
@@ -206,15 +212,19 @@ def _fill(costs: UnitCosts, rows: IntArray, found: Products, shape: int) -> None
     costs.bound[rows] = found.bounds(shape)
 
 
+def _named(sizes: IntArray, labels: Sequence[str], shape: int) -> str:
+    """A product as errors call it."""
+    batch, m, n, k = (int(v) for v in sizes[shape])
+    return f"{f'operation {labels[shape]!r}' if labels else 'the product'} (batch {batch}, m {m}, n {n}, k {k})"
+
+
 def _no_mapping(sizes: IntArray, labels: Sequence[str], hardware: AcceleratorBatch, feasible: npt.NDArray[np.bool_]) -> HardwareError:
     shape, point = (int(v) for v in np.argwhere(~feasible)[0])
-    batch, m, n, k = (int(v) for v in sizes[shape])
-    name = f"operation {labels[shape]!r} " if labels else "the product "
     label = hardware.names[point] if hardware.names else f"design {point}"
     held = ", ".join(
         f"{level} {int(size)} bytes" for level, size in zip(hardware.level_names[:-1], hardware.level_bytes[point], strict=False)
     )
     return HardwareError(
-        f"no tile of {name}(batch {batch}, m {m}, n {n}, k {k}) fits the memories of {label} ({held}): "
+        f"no tile of {_named(sizes, labels, shape)} fits the memories of {label} ({held}): "
         "enlarge the innermost level or take a smaller array"
     )

@@ -288,6 +288,7 @@ def _by_kernels(
 
 def _dimension(table: Table, row: int, name: str) -> int:
     value = table.number(row, name)
-    if not isinstance(value, int) or value < 1:
-        raise HardwareError(f"{table.path}, line {row + 2}: {name} = {value} is not valid: a dimension is a whole number from 1")
+    if not isinstance(value, int) or not 1 <= value < 2**62:
+        shown = f"{value}" if not isinstance(value, int) or abs(value) < 2**62 else f"a number of {value.bit_length()} bits"
+        raise HardwareError(f"{table.path}, line {row + 2}: {name} = {shown} is not valid: a dimension is a whole number from 1 to 2^62")
     return value

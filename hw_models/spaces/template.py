@@ -25,13 +25,14 @@ from hw_models.accelerator.fields import Rule
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.spaces.datacenter import datacenter
 from hw_models.spaces.edge import edge
+from hw_models.spaces.lookup import cpu, lookup
 from hw_models.technology.profiles import profile as find_profile
 
 Value = int | float | str
 Columns = dict[str, npt.NDArray[Any]]
 Builder = Callable[[str, Columns, int], AcceleratorBatch]
 """From a technology profile, columns of knobs and settings (count,) and the count to designs."""
-BUILDERS: dict[str, Builder] = {"edge": edge, "datacenter": datacenter}
+BUILDERS: dict[str, Builder] = {"edge": edge, "datacenter": datacenter, "lookup": lookup, "cpu": cpu}
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,15 @@ def dram_types() -> dict[str, Dram]:
     return {r["type"]: Dram(float(r["pj_per_byte"]), int(r["burst_bytes"]), r["source"]) for r in read_table("dram.csv")}
 
 
+@cache
+def dram_random_s(kind: str) -> float:
+    """Time of a read that finds another row open in its bank, of a DRAM of type ``kind`` [s] (dram_latency.csv)."""
+    times = {r["type"]: float(r["random_s"]) for r in read_table("dram_latency.csv")}
+    if kind not in times:
+        raise unknown_name("DRAM type", kind, times)
+    return times[kind]
+
+
 def dram(kind: str) -> Dram:
     """The DRAM of type ``kind``; an unknown type is an error naming the nearest."""
     types = dram_types()

@@ -11,7 +11,8 @@ where I c + W d = 2 sqrt(I W C / B) is what the cores hold together when C / B o
 words, half of a memory. What crosses a storage of S words cannot be less than 2 m n k / sqrt(S) + m n (Hong and Kung 1981,
 constant of Smith et al. 2019). The cycles are the most of the MACs over all units and of the words over each bandwidth. Every MAC reads
 three registers and writes one, and what arrives at an array is written into the registers that it is multicast to. An optimum
-of the mapping search lies at or above these times; the bounds carry its trends in every size and bandwidth, and have gradients.
+of the mapping search lies at or above these times (of a convolution, whose windows share what they read, it may lie below by the root of
+that reuse); the bounds carry its trends in every size and bandwidth, and have gradients.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def decode(
 ) -> Any:
     """Return (rows, heads, d): ``softmax(scale * q K^T) V`` of every query head over its KV head.
 
-    ``q`` (rows, heads, d); ``k``, ``v`` (rows, tokens, KV heads, d); ``kv_of_head`` (heads,); ``lengths`` (rows,), or (rows, KV heads) where
-    KV heads hold different numbers of tokens: the first that many are read, 1 to all. ``scale``: 1 / sqrt(d) unless given.
+    ``q`` (rows, heads, d); ``k``, ``v`` (rows, tokens, KV heads, d); ``kv_of_head`` (heads,); ``lengths`` (rows,), or (rows, KV heads)
+    where KV heads hold different numbers of tokens: the first that many are read, 1 to all. ``scale``: 1 / sqrt(d) unless given.
     ``threads``: as many as pay unless given. ``instructions``: one of :func:`instruction_sets` (the best). ValueError: see the module.
     """
     q_view, k_view, v_view = _view(q, "q"), _view(k, "k"), _view(v, "v")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from carbon import CarbonError
-from carbon.factors import grid
+from carbon.factors import grid, grid_files
 
 
 @pytest.mark.parametrize(
@@ -133,3 +133,21 @@ def test_a_factor_of_your_own_states_what_it_is(inputs, word):
     assert grid.custom(**good).gco2e_per_kwh == 100.0
     with pytest.raises(CarbonError, match=word):
         grid.custom(**{**good, **inputs})
+
+
+def test_a_number_is_a_grid_with_the_source_that_it_names() -> None:
+    plain, named = grid.lookup("262.67"), grid.lookup("262.67 (my supplier, 2025)", role="fab")
+    assert (plain.gco2e_per_kwh, plain.source) == (262.67, "given as a number")
+    assert (named.gco2e_per_kwh, named.source) == (262.67, "my supplier, 2025")
+    with pytest.raises(CarbonError, match="gco2e_per_kwh"):
+        grid.lookup("-3")
+
+
+def test_an_hourly_file_is_a_grid_by_its_mean(tmp_path) -> None:
+    rows = "".join(f"2024-01-01 {hour:02d}:00:00,{100 + hour},DE\n" for hour in range(24))
+    path = tmp_path / "de.csv"
+    path.write_text("Datetime (UTC),Carbon Intensity gCO2eq/kWh (direct),Zone Id\n" + rows, encoding="utf-8")
+    found = grid.lookup(grid_files.as_grid(str(path)))
+    assert found.gco2e_per_kwh == 111.5
+    assert found.source == "mean of de.csv, 24 h"
+    assert grid_files.as_grid("france") == "france"

@@ -562,13 +562,13 @@ def test_a_module_that_cannot_be_exported() -> None:
 
 def test_every_operator_has_a_function_that_hardware_knows() -> None:
     from workloads.functions import VOCABULARY, canonical
-    from workloads.importers import torch_graph
+    from workloads.importers import torch_graph, torch_names
 
-    for name in torch_graph.ELEMENTWISE - {"pow"}:
+    for name in torch_names.ELEMENTWISE - {"pow"}:
         assert canonical(name) in VOCABULARY
-    for name in (*torch_graph.NORMS.values(), *torch_graph.ACTIVATIONS.values(), *torch_graph._ACTIVATION_CLASSES.values()):
+    for name in (*torch_names.NORMS.values(), *torch_names.ACTIVATIONS.values(), *torch_names.ACTIVATION_CLASSES.values()):
         assert canonical(name) in VOCABULARY
-    assert {canonical(torch_graph._reduction(name)) for name in torch_graph.REDUCTIONS} == {"max", "mean", "sum", "add"}
+    assert {canonical(torch_graph._reduction(name)) for name in torch_names.REDUCTIONS} == {"max", "mean", "sum", "add"}
 
 
 def test_peak_activations_follow_the_graph() -> None:

@@ -59,7 +59,7 @@ def cluster(features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0) 
         kept = np.array([group.size > 0 for group in groups])
         owners.append(parent[kept])
         groups = [group for group in groups if group.size]
-    chain = [_children(owner, above) for owner, above in zip(owners, [1, *map(len, owners[:-1])], strict=True)]
+    chain = [_children(owner, above) for owner, above in zip(owners, [1, *map(len, owners)], strict=False)]
     of_label = np.empty(labels, np.int64)
     for i, group in enumerate(groups):
         of_label[group] = i

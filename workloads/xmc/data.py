@@ -82,7 +82,8 @@ def find_wordnet() -> Path | None:
 
 
 def wordnet(labels: str) -> Documents:
-    """WordNet's glosses as documents; labelled by all their hypernyms (``hypernyms``) or by their words (``lemmas``)."""
+    """WordNet's glosses as documents; labelled by all their hypernyms (``hypernyms``) or by their words, as the files
+    write them, syntactic markers included (``lemmas``)."""
     folder = find_wordnet()
     if folder is None:
         raise XmcError(f"WordNet is not here; {WORDNET_REMEDY}")
@@ -115,7 +116,7 @@ def _synset(line: str) -> tuple[list[str], list[str], str]:
     head, _, gloss = line.partition(" | ")
     fields = head.split()
     count = int(fields[3], 16)
-    words = [w.split("(")[0].lower() for w in fields[4 : 4 + 2 * count : 2]]
+    words = [w.lower() for w in fields[4 : 4 + 2 * count : 2]]
     at = 4 + 2 * count
     pointers = int(fields[at])
     above = []

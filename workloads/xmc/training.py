@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,8 +98,7 @@ def train(
         weights = kept.weights(depth)
         if weights is None:
             reach = _reach(levels, targets[depth - 1] if depth else None, X, settings)
-            with _solver(settings) as model:
-                weights = kept.keep_weights(depth, _train_level(model, wide, target, c, reach, settings))
+            weights = kept.keep_weights(depth, _train_level(wide, target, c, reach, settings))
         tell(f"level {depth}: {c.shape[0]:,} nodes, {weights.nnz:,} weights")
         levels.append(xmc.Level(weights, c, settings.bias or -1.0, settings.post_processor, settings.only_topk))
     return xmc.check_ranker(xmc.Ranker(tuple(levels)))
@@ -124,7 +120,6 @@ def _reach(
 
 
 def _train_level(
-    model: Any,
     X: sparse.csr_matrix,
     target: sparse.csr_matrix,
     c: sparse.csc_matrix,
@@ -148,52 +143,42 @@ def _train_level(
             positive = np.zeros(documents.size, bool)
             positive[own.indices[own.indptr[i] : own.indptr[i + 1]]] = True
             if positive.any():
-                columns[child] = _fit(model, part, positive, used, X.shape[1], settings)
+                columns[child] = _fit(part, positive, used, X.shape[1], settings)
     indptr = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in columns])])
     indices, data = np.concatenate([rows for rows, _ in columns]), np.concatenate([w for _, w in columns])
     return sparse.csc_matrix((data, indices, indptr), shape=(X.shape[1] + (settings.bias > 0), c.shape[0]))
 
 
-@contextlib.contextmanager
-def _solver(settings: TrainSettings) -> Iterator[Any]:
-    """liblinear's dual coordinate descent; its inputs are ours and checked once, its iterations a knob and no cause to warn."""
+def _fit(
+    X: sparse.csr_matrix, positive: npt.NDArray[np.bool_], used: npt.NDArray[np.int32], features: int, settings: TrainSettings
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Rows and weights of one node, small weights dropped: L2-regularised squared hinge, dual coordinate descent."""
+    # scikit-learn's wrapper of liblinear itself: the estimator around it (LinearSVC, whose problem this is) takes longer than most problems
+    # do, and there are as many problems as labels.
     try:
-        import sklearn
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.svm import LinearSVC
+        from sklearn.svm import _liblinear
     except ImportError:
         raise XmcError(f"scikit-learn is needed for training: {REMEDY}") from None
-    model = LinearSVC(
-        C=settings.penalty,
-        loss="squared_hinge",
-        dual=True,
-        tol=settings.tolerance,
-        fit_intercept=settings.bias > 0,
-        intercept_scaling=settings.bias or 1.0,
-        max_iter=settings.iterations,
-        random_state=settings.seed,
+    _liblinear.set_verbosity_wrap(0)
+    one_class = bool(positive.all())  # then liblinear knows a single label, the first
+    raw, _ = _liblinear.train_wrap(
+        X,
+        np.zeros(positive.size) if one_class else positive.astype(np.float64),
+        True,  # sparse
+        1,  # L2R_L2LOSS_SVC_DUAL
+        settings.tolerance,
+        settings.bias or -1.0,
+        settings.penalty,
+        np.ones(1 if one_class else 2),
+        settings.iterations,
+        settings.seed,
+        0.1,  # of support vector regression alone
+        np.ones(positive.size),
     )
-    with warnings.catch_warnings(), sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield model
-
-
-def _fit(
-    model: Any, X: sparse.csr_matrix, positive: npt.NDArray[np.bool_], used: npt.NDArray[np.int32], features: int, settings: TrainSettings
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Rows and weights of one node, small weights dropped."""
-    if positive.all():  # the descent needs two classes: one document without features stands for all others
-        X = sparse.vstack([X, sparse.csr_matrix((1, X.shape[1]))], "csr")
-        positive = np.append(positive, False)
-    model.fit(X, positive)
-    weights = model.coef_[0].astype(np.float32)
+    weights = np.asarray(raw).reshape(-1).astype(np.float32)
     kept = np.flatnonzero(np.abs(weights) >= max(settings.threshold, 1e-38))
-    rows, values = used[kept].astype(np.int32), weights[kept]
-    if settings.bias > 0:
-        bias = np.float32(model.intercept_[0] / settings.bias)
-        if abs(bias) >= max(settings.threshold, 1e-38):
-            rows, values = np.append(rows, np.int32(features)), np.append(values, bias)
-    return rows, values
+    rows = np.append(used, features).astype(np.int32)[kept] if settings.bias > 0 else used[kept].astype(np.int32)
+    return rows, weights[kept]
 
 
 class _Checkpoint:

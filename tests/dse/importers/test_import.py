@@ -237,6 +237,43 @@ def test_what_was_read_is_a_hardware_file(tmp_path: Path) -> None:
     assert all(f"# {note}" in written.read_text() for note in imported.notes)
 
 
+CONV_TITLES = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CONV_TITLES}\n\nAlphaGoZero,\nConv1, 19, 19, 3, 3, 17, 256, 1,\n",
+        f"{CONV_TITLES},,Eh,Ew,e2\n,,,,,,,,,,,,\nConv1,19,19,3,3,17,256,1,,,110,110,12100\n",
+        f"{CONV_TITLES}\nConv1, 19, 19, 3, 3, 17, 256, 1,#dw\n",
+        f"{CONV_TITLES}\nConv1, 19, 19, 3, 3, 17, 256, 1, 1:1,\n",
+        f"{CONV_TITLES}\nConv1, 19, 19, 3, 3, 17, 256, 1, \n",
+        CONV_TITLES.replace(",", "\t") + "\nConv1\t19\t19\t3\t3\t17\t256\t1\t\n",
+        f"{CONV_TITLES}\nConv1, 19, 19, 3, 3, 17, 256, 1, 1,\n",
+    ],
+)
+def test_topologies_as_scale_sim_ships_them(text: str, tmp_path: Path) -> None:
+    """Headings, remarks, empty columns, tabs, sparsity of all: 17 x 17 outputs of 256 filters of 3 x 3 x 17."""
+    workload = read_topology(file(tmp_path, "t.csv", text))
+    assert workload.macs() == 17 * 17 * 256 * 9 * 17
+    assert workload.parameter_count() == 256 * 9 * 17
+    assert workload.assumptions == ()
+
+
+def test_a_depthwise_and_a_sparse_layer_of_a_topology(tmp_path: Path) -> None:
+    text = f"{CONV_TITLES}\nDP1, 19, 19, 3, 3, 17, 1, 2,\nConv, 19, 19, 3, 3, 17, 8, 1, 2:4,\n"
+    workload = read_topology(file(tmp_path, "t.csv", text))
+    first, second = workload.phases[0].table.rows()
+    assert (first.groups, first.m, first.n, first.k, first.parameters) == (17, 81, 1, 9, 153)
+    assert (second.groups, second.k) == (1, 153)
+    assert workload.assumptions == ("the sparsity of 1 layers of t.csv is not modelled: they are counted as dense",)
+
+
+def test_a_template_of_a_topology_names_the_letter(tmp_path: Path) -> None:
+    with pytest.raises(DseError, match=r"line 2, ifmap width is 'B'; it must be a whole number above 0"):
+        read_topology(file(tmp_path, "t.csv", f"{CONV_TITLES}\nLSTM_igate_h, 1, B, 1, 1, H, H, 1,\n"))
+
+
 def test_topologies_are_workloads(tmp_path: Path) -> None:
     path = file(tmp_path, "net.csv", "Layer,M,N,K,\nG0,512,768,64,\nG1,1,10,20,\n")
     table = read_topology(path).phases[0].table

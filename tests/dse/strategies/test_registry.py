@@ -138,9 +138,9 @@ def test_a_template_and_a_grid_given_as_objects(tmp_path: Path) -> None:
     site = grid.custom(123.0, signal="average", boundary="lifecycle", source="my utility", name="my-site")
     deployment = Deployment(grid=site)
     problem = dse.api.make_problem("bert", hw=mine, deployment=deployment)
-    assert problem.hardware == "mine22" and problem.deployment.grid == site.code
+    assert problem.hardware == "mine22" and problem.deployment.grid == "123.0 (my-site: my utility)"
     answer = dse.evaluate("bert", hw=mine, deployment=deployment)
-    assert answer["design"]["cores"] == 1 and answer["deployment"]["grid"] == site.code
+    assert answer["design"]["cores"] == 1 and answer["deployment"]["grid"] == "123.0 (my-site: my utility)"
     # kg = J x g/kWh / 3.6e6 / 1000: a grid enters operational carbon linearly.
     world = dse.evaluate("bert", hw=mine)
     assert answer["operational_kgco2e"] / world["operational_kgco2e"] == pytest.approx(123.0 / grid.lookup("world").gco2e_per_kwh)

@@ -69,6 +69,7 @@ def test_a_file_of_a_single_design(tmp_path: Path) -> None:
         (HEADER + ROWS.replace("768,768", "768,0"), ("line 2", "k = 0", "from 1")),
         (HEADER + ROWS.replace("512,64\n", "512,x\n"), ("line 3", "k = 'x'")),
         (HEADER + ROWS.replace("197,197", "197,19.5"), ("line 4", "n = 19.5")),
+        (HEADER + ROWS.replace("768,768", f"768,{2**63}"), ("line 2", "k = a number of 64 bits", "to 2^62")),
         (HEADER.replace("width", "widht") + ROWS, ("widht", "did you mean 'width'")),
         (HEADER.replace("width,", "") + "4,16,256,64,4,1,512,768,768\n", ("needs a column for width",)),
         (HEADER.replace(",k", "") + "4,64,16,256,64,4,1,512,768\n", ("column 'k' is missing",)),
@@ -87,6 +88,15 @@ def test_bad_files(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
         assert part in str(caught.value)
     assert "in.csv" in str(caught.value)
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("sizes", ["1099511627776,1099511627776,64,64", "4294967296,4294967296,2,2", "1,2097152,2097152,2097152"])
+def test_products_too_large_to_count(tmp_path: Path, sizes: str) -> None:
+    """Batch times m alone is beyond int64 in the second: the kernel folds them."""
+    source = tmp_path / "in.csv"
+    source.write_text(HEADER + "4,64,16,256,64,4," + sizes + "\n")
+    with pytest.raises(HardwareError, match="too large to count"):
+        evaluate_gemms(source, "edge22", None, tmp_path / "out.csv")
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -1,0 +1,334 @@
+"""Trees beside libpecos 1.2.8 in one run: bits, batch and online times, memory and opening, two threads, growth, training.
+
+    python benchmarks/xmc.py [speed] [threads] [growth] [model] [train] [--labels 10000 100000 1000000] [--environments DIR] [--json FILE]
+
+PECOS lives in an environment of its own (numpy 1.26, scipy 1.11), made on first use under build/peers, and answers the same model and the
+same queries in turn with ours; each contender is timed by its own process CPU time. Generated trees (workloads.xmc.generator) in the shape
+of the PECOS benchmarks; `train` needs WordNet's files. One thread, beam 10, top 100, unless said otherwise.
+
+* speed: bits of labels, order and scores against the format BINARY_SEARCH_CHUNKED; batch of 2,000; single queries through Python;
+  resident memory of a fresh process, and the time to open.
+* growth: time a query over sizes, with fitted exponents of the labels and of their logarithm; no PECOS needed.
+* model: a linear model of the counts against single queries of this machine; sizes, beams and thresholds that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dse_kernels import xmc
+from dse_kernels.xmc_layout import to_file
+from scipy import sparse
+
+from workloads.xmc import data, generator, quality, text, training
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).resolve().parent / "peer_scripts" / "xmc_pecos.py"
+REQUIREMENTS = ("numpy==1.26.4", "scipy==1.11.4", "scikit-learn==1.4.2")
+QUERIES = 2000
+ROUNDS = 7
+CASES = [(10, 100, None), (1, 1, None), (50, 200, None), (10, 100, "sigmoid"), (10, 100, "log-sigmoid"), (10, 100, "l2-hinge"),
+         (10, 100, "l5-hinge"), (10, 100, "log-l3-hinge"), (3, 200, "noop")]  # fmt: skip
+FRESH = """
+import json, os, resource, sys, time
+import numpy as np
+from dse_kernels import xmc
+from scipy import sparse
+rss = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
+X = sparse.load_npz(sys.argv[2])
+before, begin = rss(), time.perf_counter()
+tree = xmc.load(sys.argv[1], sys.argv[3])
+opened = time.perf_counter() - begin
+tree.predict(X)
+print(json.dumps({"open_s": opened, "rss_mb": rss(), "before_mb": before, "bytes_mb": tree.nbytes / 1e6}))
+"""
+
+
+def environment(folder: Path) -> Path:
+    """Python with libpecos, made if need be. Without its own dependencies: they would bring a plain torch."""
+    python = folder / "pecos" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "pecos")], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *REQUIREMENTS], check=True)
+        subprocess.run([*pip, "--no-deps", "libpecos==1.2.8"], check=True)
+    return python
+
+
+class Peer:
+    """libpecos behind a pipe."""
+
+    def __init__(self, python: Path) -> None:
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([str(python), str(SCRIPT)], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=one)
+
+    def __call__(self, do: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def speed(labels: int, python: Path, folder: Path) -> dict[str, Any]:
+    """Bits, times, memory of one size."""
+    shape = generator.Shape(labels)
+    ranker = generator.ranker(shape)
+    queries = generator.queries(shape, QUERIES)
+    file = folder / "X.npz"
+    sparse.save_npz(file, queries, compressed=False)
+    xmc.write_pecos(ranker, folder / "pecos")
+    for weights in ("float32", "int8"):
+        xmc.save(ranker, folder / weights, weights)
+    del ranker
+    fresh = {name: _fresh(folder / name, file, "float32") for name in ("float32", "int8")}
+    fresh["from PECOS's folder"] = _fresh(folder / "pecos", file, "float32")
+    tree = xmc.load(folder / "float32")
+    peers = {name: Peer(python) for name in ("binary", "hash")}
+    opened = {name: peer("open", folder=str(folder / "pecos"), queries=str(file), format=name) for name, peer in peers.items()}
+    equal = {f"beam {b}, top {k}, {p or 'l3-hinge'}": _equal(peers["binary"], tree, queries, folder, b, k, p) for b, k, p in CASES}
+    times: dict[str, list[float]] = {"ours": [], "binary": [], "hash": []}
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        tree.predict(queries)
+        times["ours"].append(time.process_time() - begin)
+        for name, peer in peers.items():
+            times[name].append(peer("batch")["cpu_s"])
+    single: dict[str, list[float]] = {"ours": [], "binary": [], "hash": []}
+    for _ in range(3):
+        single["ours"] += _online(tree, queries)
+        for name, peer in peers.items():
+            single[name] += peer("online", count=1000)["us"]
+    for peer in peers.values():
+        peer.close()
+    small = xmc.load(folder / "int8").predict(queries)[0]
+    exact = tree.predict(queries)[0]
+    overlap = np.mean([len(set(a[a >= 0]) & set(b[b >= 0])) / max(1, (a >= 0).sum()) for a, b in zip(exact, small, strict=True)])
+    batch = {name: min(v) / QUERIES * 1e3 for name, v in times.items()}
+    online = {name: [float(np.percentile(v, q)) for q in (50, 99)] for name, v in single.items()}
+    best = min(batch["binary"], batch["hash"])
+    return {
+        "labels": labels,
+        "queries_with_equal_bits": equal,
+        "batch_cpu_ms": batch,
+        "batch_ratio": batch["ours"] / best,
+        "batch_ratio_by_round": [a / min(b, h) for a, b, h in zip(times["ours"], times["binary"], times["hash"], strict=True)],
+        "online_cpu_us_p50_p99": online,
+        "online_ratio_p50": online["ours"][0] / min(online["binary"][0], online["hash"][0]),
+        "online_ratio_p99": online["ours"][1] / min(online["binary"][1], online["hash"][1]),
+        "pecos_open": opened,
+        "ours_open": fresh,
+        "int8_overlap_of_top_100": float(overlap),
+    }
+
+
+def _fresh(folder: Path, queries: Path, weights: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", FRESH, str(folder), str(queries), weights], check=True, capture_output=True, text=True)
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def _equal(peer: Peer, tree: xmc.Tree, queries: sparse.csr_matrix, folder: Path, beam: int, topk: int, post: str | None) -> int:
+    """Queries whose labels, order and bits of scores are the same."""
+    peer("save", path=str(folder / "p.npz"), beam=beam, topk=topk, post_processor=post)
+    held = np.load(folder / "p.npz")
+    labels, scores = tree.predict(queries, beam, topk, post_processor=post)
+    same = 0
+    for q in range(queries.shape[0]):
+        begin, end = held["indptr"][q], held["indptr"][q + 1]
+        n = end - begin
+        bits = scores[q, :n].view(np.int32) == held["data"][begin:end].view(np.int32)
+        same += bool((labels[q, :n] == held["indices"][begin:end]).all() and bits.all() and (labels[q, n:] == -1).all())
+    return same
+
+
+def _rows(queries: sparse.csr_matrix) -> list[tuple[Any, Any]]:
+    edges = queries.indptr
+    return [(queries.indices[edges[i] : edges[i + 1]], queries.data[edges[i] : edges[i + 1]]) for i in range(queries.shape[0])]
+
+
+def _online(tree: xmc.Tree, queries: sparse.csr_matrix, beam: int = 10) -> list[float]:
+    spent = []
+    for indices, values in _rows(queries):
+        begin = time.process_time_ns()
+        tree.predict_one(indices, values, beam)
+        spent.append((time.process_time_ns() - begin) / 1e3)
+    return spent
+
+
+def threads(labels: int, folder: Path) -> dict[str, Any]:
+    """Wall time of a batch with one thread and two, in turn."""
+    tree, queries, _ = _generated(labels, folder)
+    spent: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(9):
+        for count, walls in spent.items():
+            begin = time.perf_counter()
+            tree.predict(queries, threads=count)
+            walls.append(time.perf_counter() - begin)
+    load = os.getloadavg()[0]
+    return {
+        "labels": labels,
+        "speedup": min(spent[1]) / min(spent[2]),
+        "load_average": load,
+        "wall_s": {str(k): v for k, v in spent.items()},
+    }
+
+
+def _generated(labels: int, folder: Path, features: int = 100) -> tuple[xmc.Tree, sparse.csr_matrix, generator.Shape]:
+    shape = generator.Shape(labels, label_features=features)
+    path = folder / f"{labels}-{features}.xmc"
+    if not path.exists():
+        parts, leaves = generator.sources(shape)
+        to_file(path, parts, leaves, shape.features, shape.labels)
+    return xmc.load(path), generator.queries(shape, QUERIES), shape
+
+
+def growth(sizes: list[int], folder: Path) -> dict[str, Any]:
+    """Time of a query over sizes; exponents a of time ~ labels^a and b of time ~ log(labels)^b by least squares of logarithms."""
+    rows = []
+    for labels in sizes:
+        tree, queries, _ = _generated(labels, folder)
+        tree.predict(queries)
+        batch = []
+        for _ in range(5):
+            begin = time.process_time()
+            tree.predict(queries)
+            batch.append(time.process_time() - begin)
+        single = _online(tree, queries) and _online(tree, queries)
+        counts = {name: float(v.mean()) for name, v in tree.count(queries[:300]).items()}
+        rows.append({"labels": labels, "batch_cpu_us": min(batch) / QUERIES * 1e6, "online_p50_us": float(np.median(single)), **counts})
+        print(rows[-1], flush=True)
+        (folder / f"{labels}-100.xmc").unlink()
+    fits = {}
+    for name in ("batch_cpu_us", "online_p50_us"):
+        y = np.log([row[name] for row in rows])
+        x = np.log([float(row["labels"]) for row in rows])
+        fits[name] = {"exponent_of_labels": float(np.polyfit(x, y, 1)[0]), "exponent_of_log_labels": float(np.polyfit(np.log(x), y, 1)[0])}
+    return {"rows": rows, "fits": fits}
+
+
+COUNTED = ("chunks", "row_probes", "macs", "labels_scored", "unique_lines")
+
+
+def model(folder: Path) -> dict[str, Any]:
+    """Single queries as a sum of counts times a cost each, lines by where they lie; fitted to some trees, tried on others."""
+    cache = 2**20, 32 * 2**20  # what the second cache and the third hold
+    cases = []
+    for labels, features, beam in [
+        (n, f, b) for n in (3000, 10_000, 30_000, 100_000, 300_000) for f in (40, 100) for b in (3, 5, 10, 20, 40)
+    ]:
+        tree, queries, _ = _generated(labels, folder, features)
+        _online(tree, queries[:500], beam)
+        times = np.concatenate([_online(tree, queries[:500], beam) for _ in range(3)])
+        by_level = tree.count(queries[:300], beam, by_level=True)
+        held = np.cumsum([level["bytes"] for level in tree.level_table()])
+        lines = by_level["unique_lines"].mean(axis=0)
+        where = [
+            float(lines[held <= cache[0]].sum()),
+            float(lines[(held > cache[0]) & (held <= cache[1])].sum()),
+            float(lines[held > cache[1]].sum()),
+        ]
+        counted = [float(by_level[name].sum(axis=1).mean()) for name in COUNTED[:-1]]
+        cases.append((labels, features, beam, float(np.median(times)), [1.0, *counted, *where]))
+    left_out = [c[0] in (30_000, 300_000) or c[2] == 5 or (c[1] == 40 and c[0] == 100_000) for c in cases]
+    from scipy.optimize import nnls
+
+    design, measured = np.array([c[4] for c in cases]), np.array([c[3] for c in cases])
+    fit = ~np.array(left_out)
+    found, _ = nnls(design[fit] / measured[fit, None], np.ones(fit.sum()))  # relative errors
+    error = np.abs(design @ found / measured - 1)
+    names = ("call", *COUNTED[:-1], "lines_in_l2", "lines_in_l3", "lines_in_dram")
+    return {
+        "us": dict(zip(names, map(float, found), strict=True)),
+        "fitted": int(fit.sum()),
+        "left_out": int((~fit).sum()),
+        "median_error_fitted": float(np.median(error[fit])),
+        "median_error_left_out": float(np.median(error[~fit])),
+        "largest_error_left_out": float(error[~fit].max()),
+        "cases": [
+            {"labels": c[0], "label_features": c[1], "beam": c[2], "p50_us": c[3], "left_out": bool(o)}
+            for c, o in zip(cases, left_out, strict=True)
+        ],
+    }
+
+
+def train(name: str, python: Path, folder: Path, peer_too: bool = True) -> dict[str, Any]:
+    """Training on WordNet, one thread each, on the same features; quality on 5,000 documents that neither saw."""
+    documents = data.read(f"wordnet-{name}")
+    kept, test = data.split(documents, 5000, 0)
+    assert kept.texts is not None and test.texts is not None
+    vectorizer = text.fit(kept.texts, text.TextSettings())
+    X, queries, y = vectorizer.transform(kept.texts), vectorizer.transform(test.texts), kept.labels
+    begin = time.process_time()
+    ranker = training.train(X, y, training.TrainSettings(), tell=lambda line: print(line, flush=True))
+    ours = {"cpu_s": time.process_time() - begin, **quality.measures(xmc.build(ranker).predict(queries)[0], test.labels)}
+    ours["int8"] = quality.measures(xmc.build(ranker, "int8").predict(queries)[0], test.labels)
+    result: dict[str, Any] = {"data": name, "documents": X.shape[0], "features": X.shape[1], "labels": y.shape[1], "ours": ours}
+    if peer_too:
+        arrays = {f"x_{n}": getattr(X, n) for n in ("data", "indices", "indptr", "shape")}
+        np.savez(folder / "t.npz", **arrays, y_indices=y.indices, y_indptr=y.indptr, y_shape=y.shape)
+        peer = Peer(python)
+        spent = peer("train", data=str(folder / "t.npz"), folder=str(folder / "trained"))
+        peer.close()
+        theirs = xmc.load(folder / "trained").predict(queries)[0]
+        result["pecos"] = {**spent, **quality.measures(theirs, test.labels)}
+        result["time_ratio"] = ours["cpu_s"] / spent["cpu_s"]
+    return result
+
+
+def main() -> int:
+    """Run the parts that are named, all but lemmas and the largest sizes if none is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "parts", nargs="*", default=["speed", "growth", "model"], choices=("speed", "threads", "growth", "model", "train", "lemmas")
+    )
+    parser.add_argument("--labels", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    results: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="dse-xmc-"))
+    try:
+        for part in args.parts:
+            if part == "speed":
+                results[part] = []
+                for labels in args.labels:
+                    (folder / str(labels)).mkdir()
+                    results[part].append(speed(labels, environment(args.environments), folder / str(labels)))
+                    print(json.dumps(results[part][-1], indent=1), flush=True)
+                    shutil.rmtree(folder / str(labels))
+                continue
+            calls = {
+                "threads": lambda: threads(max(args.labels), folder),
+                "growth": lambda: growth(args.labels, folder),
+                "model": lambda: model(folder),
+                "train": lambda: train("hypernyms", environment(args.environments), folder),
+                "lemmas": lambda: train("lemmas", environment(args.environments), folder, peer_too=False),
+            }
+            results[part] = calls[part]()
+            print(part, json.dumps({k: v for k, v in results[part].items() if k not in ("cases",)}, indent=1), flush=True)
+    finally:
+        shutil.rmtree(folder)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
