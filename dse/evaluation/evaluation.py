@@ -26,7 +26,7 @@ from dse.errors import UsageError
 from dse.evaluation import space_file
 from dse.evaluation.hardware_points import make_points
 from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.metrics import metric
+from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
@@ -121,7 +121,7 @@ class Evaluation:
         self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
         self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
-        named = {item.metric for item in (*problem.objectives, *problem.constraints)}
+        named = {o.metric for o in problem.objectives} | {c.metric for c in problem.constraints}
         if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
