@@ -9,9 +9,9 @@ from typing import Any
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation, load_hardware
+from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import make_problem
 from dse.problem.deployment import Deployment
-from dse.problem.metrics import METRICS
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 
@@ -56,7 +56,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     design = evaluation.space.design(0, 0)
     if not block.mappable().all():
         raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger buffers would do")
-    names = [name for name in METRICS if not name.startswith("quality")]
+    names = [name for name in evaluation.metric_names if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
@@ -97,6 +97,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "not_modelled": list(evaluation.hardware_space.not_modelled),
+        "expected_error": expected_error(evaluation.hardware_space),
         "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,
     }
 
@@ -105,7 +106,9 @@ def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    return [*json.loads(json.dumps(factors, default=str)), hardware_source]
+    hardware = hardware_sources(evaluation.points, evaluation.hardware_space)
+    whole = [hardware_source] if hardware_source["source"] else []
+    return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 
 
 def support_name(evaluation: Evaluation, model: int) -> str | None:
