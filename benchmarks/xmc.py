@@ -1,6 +1,7 @@
 """Trees beside libpecos 1.2.8 in one run: bits, batch and online times, memory and opening, two threads, growth, training.
 
-    python benchmarks/xmc.py [speed] [threads] [growth] [model] [train] [--labels 10000 100000 1000000] [--environments DIR] [--json FILE]
+    python benchmarks/xmc.py [speed] [threads] [growth] [model] [train] [lemmas] [serve] [--labels 10000 100000]
+                            [--environments DIR] [--json FILE]
 
 PECOS lives in an environment of its own (numpy 1.26, scipy 1.11), made on first use under build/peers, and answers the same model and the
 same queries in turn with ours; each contender is timed by its own process CPU time. Generated trees (workloads.xmc.generator) in the shape
@@ -291,11 +292,86 @@ def train(name: str, python: Path, folder: Path, peer_too: bool = True) -> dict[
     return result
 
 
+def serve(labels: int, folder: Path, requests: int = 20_000, clients: int = 8, bound_ms: float = 50.0) -> dict[str, Any]:
+    """Queries over HTTP on the loopback address, the server replaced under load half-way: answers, and the latencies of the clients."""
+    import http.client
+    import re
+    import signal
+    import threading
+
+    _, queries, _ = _generated(labels, folder)
+    bodies = [json.dumps({"indices": i.tolist(), "values": v.tolist(), "topk": 10}) for i, v in _rows(queries)]
+    command = [sys.executable, "-m", "dse", "xmc", "serve", str(folder / f"{labels}-100.xmc"), "--bound-ms", str(bound_ms), "--port"]
+
+    def start(port: int) -> tuple[subprocess.Popen[str], int]:
+        server = subprocess.Popen([*command, str(port)], stderr=subprocess.PIPE, text=True)
+        assert server.stderr is not None
+        found = re.search(r":(\d+)$", server.stderr.readline().strip())
+        assert found
+        return server, int(found[1])
+
+    first, port = start(8765)
+    spent: list[float] = []
+    lost: list[str] = []
+    renewed = [0]
+    taken = iter(range(requests))
+    lock = threading.Lock()
+
+    def client() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while True:
+            with lock:
+                number = next(taken, None)
+            if number is None:
+                return
+            begin = time.perf_counter()
+            for attempt in range(20):
+                try:
+                    connection.request("POST", "/predict", bodies[number % len(bodies)])
+                    answer = connection.getresponse()
+                    answer.read()
+                    spent.append(time.perf_counter() - begin)
+                    if answer.status != 200:
+                        lost.append(str(answer.status))
+                    break
+                except (OSError, http.client.HTTPException):  # the connection, not the query: asked again on another one
+                    renewed[0] += 1
+                    connection.close()
+                    time.sleep(0.02 * attempt)
+            else:
+                lost.append("no answer")
+
+    pool = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in pool:
+        thread.start()
+    while len(spent) < requests // 2:
+        time.sleep(0.01)
+    second, _ = start(port)
+    first.send_signal(signal.SIGTERM)
+    for thread in pool:
+        thread.join()
+    first_code = first.wait(30)
+    second.send_signal(signal.SIGTERM)
+    codes = [first_code, second.wait(30)]
+    p50, p99 = (float(np.percentile(spent, q)) * 1e3 for q in (50, 99))
+    record = {
+        "labels": labels,
+        "requests": requests,
+        "answered": len(spent),
+        "lost": len(lost),
+        "connections_renewed": renewed[0],
+    }
+    return {**record, "exit_codes": codes, "bound_ms": bound_ms, "p50_ms": p50, "p99_ms": p99, "load_average": os.getloadavg()[0]}
+
+
 def main() -> int:
     """Run the parts that are named, all but lemmas and the largest sizes if none is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "parts", nargs="*", default=["speed", "growth", "model"], choices=("speed", "threads", "growth", "model", "train", "lemmas")
+        "parts",
+        nargs="*",
+        default=["speed", "growth", "model"],
+        choices=("speed", "threads", "growth", "model", "train", "lemmas", "serve"),
     )
     parser.add_argument("--labels", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers")
@@ -317,6 +393,7 @@ def main() -> int:
                 "threads": lambda: threads(max(args.labels), folder),
                 "growth": lambda: growth(args.labels, folder),
                 "model": lambda: model(folder),
+                "serve": lambda: serve(min(args.labels), folder),
                 "train": lambda: train("hypernyms", environment(args.environments), folder),
                 "lemmas": lambda: train("lemmas", environment(args.environments), folder, peer_too=False),
             }

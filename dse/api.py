@@ -27,7 +27,7 @@ from dse.problem.problem import DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, shards
+from dse.searches import large_space, measured_models, shards
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_learnt
 from dse.searches.measured import run as run_learnt
@@ -85,10 +85,10 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
-    objectives = _without_quality(objectives, preset, family)
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
+    objectives = _without_quality(objectives, preset, family, space)
     return Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,
@@ -122,9 +122,9 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
             raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
 
 
-def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family) -> tuple[Objective, ...]:
+def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family, space: str) -> tuple[Objective, ...]:
     """A preset's objectives, less quality where the workload is one model: it is the same for every design then."""
-    own = family.model_grid(DEFAULT_SPACE)
+    own = family.model_grid(space)
     single = len(next(iter(own.values()), (0,))) == 1
     if preset is None or not single or surrogate_for(family.name) is not None:
         return objectives
@@ -295,7 +295,7 @@ def _reasons(answer: Mapping[str, Any]) -> list[str]:
     reasons = []
     if answer["dram_fill"] > 1.0:
         reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
-    if answer["utilisation"] > 1.0:
+    if answer["service_utilisation"] > 1.0:
         reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
     return reasons
 
@@ -401,6 +401,7 @@ def _written(
     run = replace(run, context={**run.context, **_alignment(run)})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
+    measured_models.keep_models(run)
     return Run.of(run)
 
 

@@ -318,16 +318,9 @@ def _carbon_per_area(recipe: Profile, device: Device, values: Values) -> tuple[N
         allowed = ", ".join(f"{each:g}" for each in recipe.abatement_choices)
         raise CarbonError(f"abatement_pct is {abatement:g}, but profile {recipe.name!r} has {allowed} only")
     energy = values.fab("epa_3dcarbon_kwh_cm2" if recipe.cpa == "3dcarbon" else "epa_kwh_cm2", node)
-    return intensity, embodied.carbon_per_area(intensity, energy, _gas(abatement, node, values), values.fab("mpa_kgco2e_cm2", node))
-
-
-def _gas(abatement_pct: float, node: Any, values: Values) -> Numeric:
-    if abatement_pct in embodied.ABATEMENT_LEVELS:
-        return values.fab(f"gpa_{abatement_pct:g}_kgco2e_cm2", node)
-    if not 95.0 <= abatement_pct <= 99.0:
-        raise CarbonError(f"abatement_pct is {abatement_pct:g}, but gas tables exist for 95 to 99 only")
-    least, most = values.fab("gpa_95_kgco2e_cm2", node), values.fab("gpa_99_kgco2e_cm2", node)
-    return least + (abatement_pct - 95.0) / 4.0 * (most - least)
+    return intensity, embodied.carbon_per_area(
+        intensity, energy, embodied.gas_per_area(node, abatement, values.fab), values.fab("mpa_kgco2e_cm2", node)
+    )
 
 
 def _die_yield(recipe: Profile, device: Device, values: Values, area: Numeric) -> Numeric:

@@ -65,6 +65,18 @@ def deployment_of(args: argparse.Namespace) -> Any:
     )
 
 
+def tell_renamed(texts: list[str]) -> None:
+    """Say on stderr which names of metrics have changed, once each; they are understood all the same."""
+    import re
+    import sys
+
+    from dse.problem.metrics import METRICS, RENAMED
+
+    for old, new in RENAMED.items():
+        if any(re.search(rf"(?<![A-Za-z0-9_]){old}(?![A-Za-z0-9_])", text) for text in texts):
+            print(f"dse: note: {old} is now called {new} ({METRICS[new].meaning})", file=sys.stderr)
+
+
 def knobs_of(args: argparse.Namespace) -> dict[str, Any]:
     """The knobs fixed with --set."""
     return _assignments("set", args.knobs)

@@ -16,6 +16,7 @@ request logs (--trace), known by their columns:
   azure     TIMESTAMP, ContextTokens, GeneratedTokens
   burstgpt  Timestamp, Request tokens, Response tokens; optional Session ID
   mooncake  JSON lines: timestamp [ms], input_length, output_length, hash_ids
+  loop      JSON lines that workloads.reasoning.traces writes: calls wait for their parents and share prefixes
 """
 
 
@@ -158,8 +159,13 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
         speculation=Speculation(args.draft_tokens, args.acceptance) if args.draft_tokens is not None else None,
     )
     if args.trace:
+        from dse.serving.reasoning import is_trace, requests_of
         from dse.serving.requests import read_requests
 
+        if is_trace(args.trace):
+            from workloads.reasoning.traces import read_trace
+
+            return setup, requests_of(read_trace(args.trace)[: args.requests]), 0
         log = read_requests(args.trace)
         if args.requests:
             log = log.take(args.requests)

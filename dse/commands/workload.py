@@ -48,6 +48,46 @@ def register(subparsers: argparse._SubParsersAction) -> None:  # type: ignore[ty
         "--bandwidth-gb-s", type=float, default=80.0, metavar="GB_S", help="slope of the picture (default 80, edge22's LPDDR4)"
     )
     show.set_defaults(run=run_show)
+    traced = actions.add_parser(
+        "from-trace",
+        help="a mix from the trace of a reasoning loop or from a log of requests",
+        description="Write a mix (TOML) whose requests have the lengths of a trace's calls or of a log's requests.",
+        allow_abbrev=False,
+    )
+    traced.add_argument("file", metavar="FILE", help="a trace of a loop (JSON lines), or a log of requests (see `dse simulate --help`)")
+    traced.add_argument("--model", default="llama3-8b", metavar="NAME|FILE", help="the model that answers (default llama3-8b)")
+    traced.add_argument("--out", metavar="FILE.toml", help="where it goes (default beside FILE)")
+    traced.add_argument("--json", action="store_true", help="print JSON")
+    traced.set_defaults(run=run_from_trace)
+
+
+def run_from_trace(args: argparse.Namespace) -> int:
+    """Write the mix and say what it holds."""
+    import json
+    from pathlib import Path
+
+    from dse.serving.reasoning import is_trace
+    from dse.serving.requests import read_requests
+    from workloads import library
+    from workloads.reasoning.traces import mix_of, read_trace
+
+    library.load(args.model)
+    source = Path(args.file)
+    if is_trace(source):
+        pairs = [(call.prompt_tokens, call.output_tokens) for call in read_trace(source)]
+    else:
+        log = read_requests(source)
+        pairs = list(zip(log.prompt.tolist(), log.output.tolist(), strict=True))
+    target = Path(args.out) if args.out else source.with_suffix(".toml")
+    target.write_text(mix_of(pairs, args.model, source.stem), encoding="utf-8")
+    prompt, output = sum(p for p, _ in pairs), sum(o for _, o in pairs)
+    if args.json:
+        print(json.dumps({"out": str(target), "requests": len(pairs), "prompt_tokens": prompt, "output_tokens": output}))
+    else:
+        print(
+            f"{len(pairs)} requests, {prompt} prompt and {output} output tokens, written to {target}: dse evaluate --workload {target} ..."
+        )
+    return 0
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -20,7 +20,10 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.quality.measured import Evaluator
+from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
+from dse.searches import measured_models
 from dse.searches.plan import LearntSettings
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
@@ -40,12 +43,17 @@ def check(settings: LearntSettings, workload: str) -> None:
     from dse.strategies.registry import check as check_strategy
 
     check_strategy(settings.strategy)
-    evaluators.parse(settings.quality, workload=workload)
+    _checked(evaluators.parse(settings.quality, workload=workload))
     if settings.proxy is not None:
         try:
-            evaluators.parse(settings.proxy, workload=workload)
+            _checked(evaluators.parse(settings.proxy, workload=workload))
         except UsageError as error:
             raise UsageError(str(error).replace("quality ", "proxy ", 1)) from error
+
+
+def _checked(evaluator: Evaluator, models: Mapping[str, Any] | None = None) -> None:
+    if isinstance(evaluator, MeasuredEvaluator):
+        evaluator.check(models)
 
 
 def run(
@@ -59,6 +67,12 @@ def run(
     from dse.strategies.transfer import Prior
 
     workload = evaluation.family.name
+    target, proxy = (
+        None if word is None else measured_models.kept_in(evaluators.parse(word, workload=workload), study.path.parent)
+        for word in (settings.quality, settings.proxy)
+    )
+    assert target is not None  # quality is always named
+    _checked(target, evaluation.space.models)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
     done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
@@ -76,7 +90,7 @@ def run(
         found = search(
             evaluation,
             store,
-            evaluators.parse(settings.quality, workload=workload),
+            target,
             strategy=settings.strategy,
             budget=settings.budget,
             seed=seed,
@@ -85,7 +99,7 @@ def run(
             timeout_s=settings.timeout_s,
             stopping=[Stalled(), SmallImprovement()] if settings.stop_early else [],
             prior=Prior.of(priors, "quality") if priors else None,
-            proxy=evaluators.parse(settings.proxy, workload=workload) if settings.proxy else None,
+            proxy=proxy,
             proxy_top=settings.proxy_top,
             confirmations=settings.confirm,
             say=notes.append,
@@ -93,7 +107,10 @@ def run(
         )
         shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality)
-    return found.front, _summary(evaluation, found), _context(evaluation, settings, found, notes, shared)
+    context = _context(evaluation, settings, found, notes, shared)
+    if isinstance(target, MeasuredEvaluator):
+        context["measured"] = measured_models.summary(target, study.path.parent)
+    return found.front, _summary(evaluation, found), context
 
 
 def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:

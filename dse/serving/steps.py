@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 ACTIVATION_BYTES = 2  # of an element that chips exchange
 ACTIVATION_BITS = 16
 HEAD_BITS = 16  # no engine quantises the head
+FEW_ROWS = 16.0  # with fewer rows than a tile's least height, kernels split k instead of padding rows
 SCALE_BITS = 0.5  # a weight's share of the scales of a 4-bit format (8 bits to 16 weights)
 # NCCL on NVLink: a hop of a ring, the low-latency protocol's share of the link rate, and what the bulk protocol costs more to
 # start (fitted to published all-reduce measurements, docs/models/serving.md).
@@ -72,7 +73,7 @@ class Overheads:
         tensor_efficiency, expert_efficiency, attention_efficiency: share of the peak rate of tensor cores, of products with
             enough rows, of grouped products and of fused attention over a prompt.
         four_bit_efficiency: further factor of both rates for products with 4-bit weights outside mixtures.
-        half_rows, expert_half_rows: rows at which a product reaches half of that rate.
+        half_rows, expert_half_rows: rows (beyond the first 16) at which a product reaches half of that rate.
         expert_skew: exponent of the power law by which tokens choose experts (0: uniform).
         imbalance: load of the busiest rank over the mean where experts are dealt over ranks.
         link_efficiency: share of the peak link rate of large exchanges.
@@ -159,11 +160,11 @@ class StepModel:
         half: float,
         slower: float = 1.0,
     ) -> FloatArray:
-        """mix(bytes / bandwidth, FLOP / (rate rows / (rows + half))) of weights of so many bits; ``share`` of the peak rate."""
+        """mix(bytes / bandwidth, FLOP / rate x (1 + half / (rows + 16))) of weights of so many bits; ``share`` of the peak rate."""
         moved = np.asarray(weights) * (bits + (SCALE_BITS if bits <= 4 else 0.0)) / 8
         memory = moved / (self.sheet.dram_bytes_per_s * self.overheads.dram_efficiency * slower)
         rate = self.sheet.flops_per_s(bits) * share * slower
-        compute = np.asarray(flops) / rate * (rows + half) / np.maximum(rows, 1e-9)
+        compute = np.asarray(flops) / rate * (1 + half / (rows + FEW_ROWS))
         return np.asarray((memory**_MIX + compute**_MIX) ** (1 / _MIX))
 
     def linear(self, tokens: npt.ArrayLike) -> FloatArray:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.strategies.task import Task, meets
+from dse.evaluation.feasibility import meets
+from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

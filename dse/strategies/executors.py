@@ -7,7 +7,6 @@ pool is made anew; Dask moves the work to another worker first) and the trial is
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -111,8 +110,3 @@ def workers(kind: str | None = None, count: int = 1, address: str | None = None)
         yield pool
     finally:
         pool.close()
-
-
-def default_workers() -> int:
-    """Processors of this machine, at most 8."""
-    return min(8, os.cpu_count() or 1)

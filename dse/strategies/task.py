@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
+from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import hypervolume
 from dse.problem.objectives import Constraint, Objective
 from dse.quality.measured import Evaluator, Measured
@@ -209,8 +210,3 @@ class Task:
         if point is None:
             raise UsageError(f"task {self.name} has no reference point; give one")
         return hypervolume(self.points(trials)[0], point)
-
-
-def meets(constraint: Constraint, values: FloatArray | np.float64) -> BoolArray:
-    """Where a bound holds; nan never does."""
-    return np.asarray(values <= constraint.bound if constraint.relation == "<=" else values >= constraint.bound)

@@ -22,7 +22,17 @@ from hw_models.costs.chips import check_collectives, exchange, shares
 from hw_models.costs.chips import groups as groups_by_chips
 from hw_models.costs.products import product_costs
 from hw_models.costs.sparse import sparse_costs
-from hw_models.costs.unit_costs import ADDITIVE, Criterion, Progress, UnitCosts, Unmapped, check_criterion, empty_costs, slowest
+from hw_models.costs.unit_costs import (
+    ADDITIVE,
+    Criterion,
+    Progress,
+    UnitCosts,
+    Unmapped,
+    check_criterion,
+    empty_costs,
+    peak_dynamic_w,
+    slowest,
+)
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
@@ -201,7 +211,7 @@ class Cost:
         peak_power_w: largest mean power of any operation, leakage included.
         average_power_w: energy over latency.
         macs: multiply-accumulates, () or (models,).
-        utilisation: MACs over what the arrays could do in that time.
+        array_utilisation: MACs over what the arrays could do in that time.
         area_mm2, tops, leakage_w: of the designs.
         required_bytes: weights, peak activations and KV cache at the design's precision.
         dram_capacity_bytes: of the designs.
@@ -221,7 +231,7 @@ class Cost:
     peak_power_w: FloatArray
     average_power_w: FloatArray
     macs: FloatArray
-    utilisation: FloatArray
+    array_utilisation: FloatArray
     area_mm2: FloatArray
     tops: FloatArray
     leakage_w: FloatArray
@@ -229,6 +239,11 @@ class Cost:
     dram_capacity_bytes: IntArray
     feasible: npt.NDArray[np.bool_]
     rows: RowCosts | None
+
+    @property
+    def utilisation(self) -> FloatArray:
+        """The earlier name of `array_utilisation`; that of a service (rate x latency) is another quantity."""
+        return self.array_utilisation
 
     def reason(self, *index: int) -> str | None:
         """Why the design at ``index`` cannot run the workload, or None."""
@@ -311,7 +326,7 @@ def evaluate(
         unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
         for name, value in table_sums(table, index, unit).items():
             sums[name] = sums.get(name, 0.0) + value * runs
-        power = _peak_power(table, index, unit)
+        power = peak_dynamic_w(index.reshape(-1, len(table)), _run(table, index), unit)
         peak = power if peak is None else np.maximum(peak, power)
         if one_model:
             row_costs.append(_row_costs(phase, table, index, unit, runs))
@@ -340,16 +355,9 @@ def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorB
     return result
 
 
-def _peak_power(table: OperationTable, index: IntArray, unit: UnitCosts) -> FloatArray:
-    """Largest dynamic power of any shape that a model runs (models, points) [W]."""
-    busy = unit.latency_s > 0
-    power = np.divide(unit.energy_j, unit.latency_s, out=np.zeros_like(unit.energy_j), where=busy)
-    index = index.reshape(-1, len(table))
-    runs = table.column("repeat").reshape(index.shape) > 0
-    peak = np.zeros((len(index), power.shape[1]))
-    for r in range(len(table)):
-        np.maximum(peak, np.where(runs[:, r, None], power[index[:, r]], 0.0), out=peak)
-    return peak
+def _run(table: OperationTable, index: IntArray) -> npt.NDArray[np.bool_]:
+    """Which rows a model runs at all (models, rows)."""
+    return np.asarray(table.column("repeat").reshape(-1, len(table)) > 0) & np.ones(index.reshape(-1, len(table)).shape, dtype=bool)
 
 
 def _row_costs(phase: str, table: OperationTable, index: IntArray, unit: UnitCosts, runs: float) -> RowCosts:
@@ -416,7 +424,7 @@ def _cost(
         "leakage_j": leakage,
         "peak_power_w": peak + batch.leakage_w[None, :],
         "average_power_w": average,
-        "utilisation": used,
+        "array_utilisation": used,
         "feasible": fits,
         "required_bytes": required,
         "area_mm2": batch.area_mm2,

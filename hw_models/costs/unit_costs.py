@@ -76,3 +76,19 @@ def slowest(times: Sequence[FloatArray]) -> tuple[FloatArray, npt.NDArray[np.int
         which[later] = i
         np.maximum(latency, time, out=latency)
     return latency, which
+
+
+def peak_dynamic_w(index: IntArray, runs: npt.NDArray[np.bool_], unit: UnitCosts) -> FloatArray:
+    """Largest dynamic power of any operation that a model runs [W], (models, points).
+
+    Args:
+        index: shape of each row of each model, (models, rows).
+        runs: whether the model runs the row at all, (models, rows); a row that never runs draws no power.
+        unit: costs of the shapes on each point. Operations that take no time (the compatibility profile has some) have no power.
+    """
+    busy = unit.latency_s > 0
+    power = np.divide(unit.energy_j, unit.latency_s, out=np.zeros_like(unit.energy_j), where=busy)
+    peak = np.zeros((len(index), power.shape[1]))
+    for row in range(index.shape[1]):
+        np.maximum(peak, np.where(runs[:, row, None], power[index[:, row]], 0.0), out=peak)
+    return peak

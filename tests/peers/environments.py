@@ -22,11 +22,12 @@ INSTALL_TIMEOUT_S = 1500
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool: what is installed, on which Python, and which programs it needs beside."""
+    """A tool: what is installed (``alone``: without what it asks for), on which Python, and which programs it needs beside."""
 
     requirements: tuple[str, ...]
     python: str = "3.11"
     programs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -34,6 +35,8 @@ PEERS = {
     "zigzag": Peer(("zigzag-dse==3.9.1", "six==1.17.0")),
     "accelforge": Peer(("accelforge==1.0.467",), "3.12", ("dot",)),
     "genz": Peer(("genz-llm==0.0.16", "torch==2.13.0")),
+    # By itself: it asks for torch, which what is tested does not use.
+    "pecos": Peer(("numpy==1.26.4", "scipy==1.11.4", "scikit-learn==1.4.2"), alone=("libpecos==1.2.8",)),
     "stream": Peer(("stream-dse==2.1.1", "six==1.17.0"), "3.12"),
 }
 
@@ -47,7 +50,7 @@ def python_of(tool: str) -> Path:
     base = _interpreter(peer.python)
     if base is None:
         pytest.skip(f"{tool} needs Python {peer.python}")
-    key = hashlib.sha256(" ".join((*peer.requirements, peer.python)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join((*peer.requirements, *peer.alone, peer.python)).encode()).hexdigest()[:12]
     root = Path(os.environ.get("DSE_PEERS") or Path.home() / ".cache" / "dse-peers")
     folder = root / f"{tool}-{key}"
     try:
@@ -66,6 +69,9 @@ def _install(base: str, folder: Path, peer: Peer) -> None:
     subprocess.run([base, "-m", "venv", str(folder)], check=True, capture_output=True, timeout=300)
     command = [str(folder / "bin" / "pip"), "install", "--quiet", *peer.requirements]
     subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_TIMEOUT_S)
+    if peer.alone:
+        command = [*command[:3], "--no-deps", *peer.alone]
+        subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_TIMEOUT_S)
     (folder / "complete").touch()
 
 

@@ -5,7 +5,8 @@
     GET  /health    200 while queries are taken, 503 while the server drains
     GET  /metrics   Prometheus text: counts, batches, latency quantiles of the last 10,000 queries
 
-SIGTERM closes the door, answers what was accepted, and ends. The server is tornado's.
+SIGTERM closes the door, answers what was accepted and what still comes over open connections (with `Connection: close`), and ends when
+nothing has come for half a second. The server is tornado's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from workloads.xmc.folder import Model
 
 REMEDY = "pip install 'dse-toolkit[xmc]'"
 REMEMBERED = 10_000  # latencies that the quantiles are taken of
+QUIET_S = 0.5  # without a request, after which a draining server ends
 GATHERED_SHARE = 0.1  # of the bound that the first query of a batch waits for others
 
 
@@ -61,6 +63,7 @@ class Batcher:
         self._queue: asyncio.Queue[tuple[np.ndarray, np.ndarray, asyncio.Future[Any], float]] = asyncio.Queue()
         self._pool = ThreadPoolExecutor(1)
         self.pending = 0
+        self.last = time.perf_counter()
 
     def parse(self, body: bytes) -> tuple[np.ndarray, np.ndarray, int]:
         """Indices, values and topk of a request. Raises XmcError in one sentence."""
@@ -96,7 +99,7 @@ class Batcher:
 
     async def answer(self, body: bytes) -> dict[str, Any]:
         """The answer of one request."""
-        begin = time.perf_counter()
+        self.last = begin = time.perf_counter()
         indices, values, topk = self.parse(body)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.pending += 1
@@ -214,9 +217,9 @@ def serve(model: Model, settings: Settings, tell: Callable[[str], None]) -> int:
         await stop.wait()
         state["draining"] = True
         server.stop()  # no new connections; those that are open are answered
-        while batcher.pending:
+        begin = time.perf_counter()
+        while batcher.pending or time.perf_counter() - max(begin, batcher.last) < QUIET_S:
             await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)  # the last answers leave
         await server.close_all_connections()
         worker.cancel()
         tell(f"answered {batcher.answered:,} queries in {batcher.batches:,} batches")
