@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from workloads.errors import WorkloadError, shorten
 from workloads.music.groupings import grouping
-
-if TYPE_CHECKING:
-    from workloads.music.model import MusicDecoder
-    from workloads.music.tokens import Tokens
+from workloads.music.model import DecoderOptions, MusicDecoder
+from workloads.music.tokens import TokenOptions, Tokens
+from workloads.music.training import make_model
 
 FORMAT = "dse-music-1"
 
 
 def save(folder: Path, model: MusicDecoder, tokens: Tokens, record: dict[str, Any]) -> None:
     """Write the folder; ``record`` is kept beside the sizes (corpus, steps, likelihood)."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     options = model.options
     described = {
@@ -32,13 +32,6 @@ def save(folder: Path, model: MusicDecoder, tokens: Tokens, record: dict[str, An
 
 def load(folder: Path) -> tuple[MusicDecoder, Tokens]:
     """The decoder and its tokens; WorkloadError, in one sentence, where the folder does not hold one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from workloads.music.model import DecoderOptions
-    from workloads.music.tokens import TokenOptions, Tokens
-    from workloads.music.training import make_model
-
     try:
         described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if described.get("format") != FORMAT:
