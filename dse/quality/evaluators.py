@@ -151,9 +151,7 @@ class TableEvaluator:
         return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        missing = [name for name in self.parameters if name not in parameters]
-        if missing:
-            raise UsageError(f"table {self.path} has the column {missing[0]!r} and the design has no such parameter")
+        self._check(parameters)
         key = tuple(_text(parameters[name]) for name in self.parameters)
         found = self.rows.get((fidelity, key))
         if found is None:
@@ -161,8 +159,14 @@ class TableEvaluator:
             raise DseError(f"table {self.path} has no row for {shown} at fidelity {fidelity:g}")
         return {self.metrics[0]: found}
 
+    def _check(self, parameters: Mapping[str, Value]) -> None:
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            raise UsageError(f"table {self.path} has the column {missing[0]!r} and the design has no such parameter")
+
     def has(self, parameters: Mapping[str, Value], *, fidelity: float = 1.0) -> bool:
         """Whether the table holds a design: a search is limited to those it holds."""
+        self._check(parameters)
         return (fidelity, tuple(_text(parameters[name]) for name in self.parameters)) in self.rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from dse.searches import measured_models
 from dse.searches.plan import LearntSettings
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
+from dse.storage.trials import FAILED, TIMED_OUT, Trial
 from dse.version import __version__
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(
 
     with (
         _trials(study, evaluation.problem, settings, seed) as store,
-        execution.workers(settings.executor, settings.workers, settings.address) as pool,
+        execution.workers(_executor(settings), settings.workers, settings.address) as pool,
     ):
         found = search(
             evaluation,
@@ -111,6 +112,25 @@ def run(
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
     return found.front, _summary(evaluation, found), context
+
+
+def _executor(settings: LearntSettings) -> str | None:
+    """Where evaluations run. Only a process of its own can be ended when its time is up."""
+    alone = settings.workers == 1 and settings.address is None and not settings.quality.startswith("object:")
+    return settings.executor or ("processes" if settings.timeout_s is not None and alone else None)
+
+
+def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
+    """How many trials gave nothing, and why: the reasons by number, the most frequent first."""
+    failed = [trial for trial in trials if trial.state in (FAILED, TIMED_OUT)]
+    reasons = Counter(_first_line(trial.error) for trial in failed)
+    return {"trials": len(trials), "failed": len(failed), "reasons": dict(reasons.most_common(5))}
+
+
+def _first_line(text: str) -> str:
+    """One printable line of whatever an evaluation said."""
+    line = (text.strip().splitlines() or ["no reason given"])[0]
+    return "".join(c if c.isprintable() else " " for c in line)[:200]
 
 
 def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
@@ -152,6 +172,7 @@ def _context(
             "evaluations": len(completed),
             "confirmed": found.confirmation is not None,
         },
+        "evaluations": _failures(found.trials),
     }
     if found.confirmation is not None:
         context["confirmation"] = _plain(asdict(found.confirmation))

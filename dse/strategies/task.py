@@ -136,6 +136,29 @@ class Task:
             self._row_memory[key] = tuple(self.space.index(parameters).tolist())
         return self._row_memory[key]
 
+    @cached_property
+    def _taken(self) -> tuple[list[Mapping[str, Value]], set[tuple[int, ...]]]:
+        return [], set()
+
+    def taken(self, history: Sequence[Trial]) -> set[tuple[int, ...]]:
+        """Index rows of the trials' designs; what the last call has seen is not computed again. The caller must not change the set."""
+        seen, rows = self._taken
+        same = len(history) >= len(seen) and all(
+            before is trial.parameters or before == trial.parameters for before, trial in zip(seen, history, strict=False)
+        )
+        if not same:
+            seen.clear()
+            rows.clear()
+        for trial in history[len(seen) :]:
+            rows.add(self.row(trial.parameters))
+        seen[:] = [trial.parameters for trial in history]
+        return rows
+
+    @cached_property
+    def row_set(self) -> dict[tuple[int, ...], int]:
+        """Position in ``rows`` of each of them."""
+        return {tuple(row): i for i, row in enumerate(self.rows.tolist())}
+
     def position(self, parameters: Mapping[str, Value]) -> int:
         """Position of a design in the listed space."""
         found = self._positions.get(tuple(self.space.index(parameters).tolist()))

@@ -66,6 +66,12 @@ def nested_task(
             f"({', '.join(learnt)}); use exhaustive"
         )
     constraints = tuple(c for c in problem.constraints if c.metric not in learnt)
+    has: Callable[..., bool] | None = getattr(evaluator, "has", None)
+
+    def measurable(model: int) -> bool:
+        """Whether the evaluator can answer for a model: a table for those of its rows alone."""
+        return has is None or has({name: values[model].item() for name, values in evaluation.space.models.items()})
+
     fronts: list[FloatArray] = []
     choices: list[IntArray] = []
     models, hardware = evaluation.space.model_count, evaluation.space.hardware_count
@@ -75,6 +81,8 @@ def nested_task(
         found, _ = feasible(block, constraints)
         values = [o.sign * np.broadcast_to(block.metric(o.metric), block.shape) for o in costs]
         for row in range(block.shape[0]):
+            if not measurable(first + row):
+                found[row] = False
             front, chosen = _front(np.flatnonzero(found[row]), [value[row] for value in values])
             fronts.append(front)
             choices.append(chosen)
