@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workloads.cutting import cut_grid
 from workloads.decoder import decoder_phases
 from workloads.encdec import encdec_phases
 from workloads.errors import WorkloadError, shorten, unknown_name
@@ -111,7 +112,7 @@ ENCODER = Builder(
     },
     check=_check_encoder,
     phases=encoder_phases,
-    grids={"default": _bert_default_grid, "catransformers": _bert_catransformers_grid},
+    grids={"default": _bert_default_grid, "catransformers": _bert_catransformers_grid, "pruned": cut_grid},
 )
 
 # ---- decoders ----
@@ -245,6 +246,7 @@ DECODER = Builder(
     defaults={**_DECODER_DEFAULTS, "width_follows_heads": False, "multi_head": False},
     check=_check_decoder,
     phases=decoder_phases,
+    grids={"pruned": cut_grid},
 )
 
 
@@ -365,6 +367,7 @@ VIT = Builder(
     defaults={"head_dim": 0, "channels": 3, "classes": 1000, "activation": "gelu", "phase": "forward", **_COMMON_DEFAULTS},
     check=_check_vit,
     phases=vit_phases,
+    grids={"pruned": cut_grid},
 )
 
 _VISION_KNOBS = (

@@ -75,7 +75,7 @@ class Family:
     @property
     def spaces(self) -> tuple[str, ...]:
         """Names of the model spaces of :meth:`model_grid`."""
-        return self.model_spaces or ("default",)
+        return ("default", *(space for space in self.model_spaces if space != "default"))
 
     def values(self, **knobs: Any) -> dict[str, Any]:
         """Return every dimension and setting, with ``knobs`` in place, derived ones completed and all checked.
@@ -123,7 +123,7 @@ class Family:
             return self._product(choices)
         if space not in self.spaces:
             raise unknown_name(f"model space of {self.name}", space, self.spaces)
-        return self.builder.grids[space](self.values()) if self.model_spaces else self._own()
+        return self.builder.grids[space](self.values()) if space in self.model_spaces else self._own()
 
     def _own(self) -> Grid:
         knobs = [name for name in ("layers", "hidden", "ffn", "heads") if isinstance(self.dimensions.get(name), int)]

@@ -14,10 +14,11 @@ from typing import Any
 from workloads.errors import WorkloadError, require_field, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
+from workloads.importers import checkpoint
 from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
-ALIASES = {"bert": "bert-base", "xmc": "xmc-wordnet"}
+ALIASES = {"bert": "bert-base", "minilm": "minilm-l6", "xmc": "xmc-wordnet"}
 MAX_TOML_BYTES = 2**20
 
 
@@ -40,9 +41,11 @@ def load(name: str, *, bind: Mapping[str, int] | None = None, strict: bool = Fal
     """Return the family of a named model (``bert`` is ``bert-base``), a bundled mix, or a file.
 
     Files: ``.onnx`` (``bind`` gives sizes to its dynamic axes), ``config.json`` of a Hugging Face model or the folder that
-    holds one, ``.toml`` with a model record or a mix. ``strict``: operations of an imported graph that are not understood
-    are an error. Raises WorkloadError, naming the nearest name, or the file and its field.
+    holds one, ``.toml`` with a model record or a mix. ``knobs:FOLDER`` is a checkpoint whose dimensions are knobs. ``strict``: operations
+    of an imported graph that are not understood are an error. Raises WorkloadError, naming the nearest name, or the file and its field.
     """
+    if name.startswith(checkpoint.PREFIX):
+        return checkpoint.family_from_checkpoint(name.removeprefix(checkpoint.PREFIX), family_from_record)
     if is_path(name):
         return _load_file(Path(name), bind or {}, strict)
     if name in _given:
@@ -75,6 +78,8 @@ def _load_name(name: str) -> Family:
 
 def is_path(name: str) -> bool:
     """Whether ``load`` takes a word for a file or folder, not for a known name."""
+    if name.startswith(checkpoint.PREFIX):
+        return False
     return name.endswith((".onnx", ".json", ".toml")) or os.sep in name or "/" in name
 
 

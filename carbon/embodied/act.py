@@ -6,6 +6,9 @@ ISCA 2022; release v2, facebookresearch/ACT@abc9fbb) as facts, written anew. Yie
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from carbon.arrays import Numeric, as_number
@@ -26,25 +29,21 @@ def carbon_per_area(ci_g_per_kwh: Numeric, epa_kwh_cm2: Numeric, gpa_kgco2e_cm2:
     return ci_g_per_kwh / 1000.0 * epa_kwh_cm2 + gpa_kgco2e_cm2 + mpa_kgco2e_cm2
 
 
-def gas_per_area(node_nm: Numeric, abatement_pct: float = 97.0) -> Numeric:
+def gas_per_area(node_nm: Numeric, abatement_pct: float = 97.0, fab: Callable[[str, Any], Numeric] = factors.fab_values) -> Numeric:
     """Return GPA in kgCO2e/cm2 for nodes at an abatement of 95 to 99 %.
 
-    95 and 99 are tables; between them the interpolation is linear, of which ACT's 97 = mean(95, 99) is the midpoint.
+    95 and 99 are tables; between them the interpolation is linear, of which ACT's 97 = mean(95, 99) is the midpoint. ``fab`` reads a table
+    by name and node; an estimate's own notes every value that it hands out.
 
     Raises:
         CarbonError: abatement outside 95-99 (no data), or a node without the table (12 nm has 99 % only).
     """
     if not 95.0 <= abatement_pct <= 99.0:
         raise CarbonError(f"abatement_pct is {abatement_pct:g}, but gas tables exist for 95 to 99 only")
-    if abatement_pct == 99.0:
-        return factors.fab_values("gpa_99_kgco2e_cm2", node_nm)
-    if abatement_pct == 95.0:
-        return factors.fab_values("gpa_95_kgco2e_cm2", node_nm)
-    if abatement_pct == 97.0:
-        return factors.fab_values("gpa_97_kgco2e_cm2", node_nm)
-    weight = (abatement_pct - 95.0) / 4.0
-    at_95 = factors.fab_values("gpa_95_kgco2e_cm2", node_nm)
-    return at_95 + weight * (factors.fab_values("gpa_99_kgco2e_cm2", node_nm) - at_95)
+    if abatement_pct in ABATEMENT_LEVELS:
+        return fab(f"gpa_{abatement_pct:g}_kgco2e_cm2", node_nm)
+    at_95, at_99 = fab("gpa_95_kgco2e_cm2", node_nm), fab("gpa_99_kgco2e_cm2", node_nm)
+    return at_95 + (abatement_pct - 95.0) / 4.0 * (at_99 - at_95)
 
 
 def node_carbon_per_area(node_nm: Numeric, ci_g_per_kwh: Numeric, abatement_pct: float = 97.0) -> Numeric:

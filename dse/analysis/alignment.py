@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 
 # What a designer trades against each other, besides the run's own objectives.
 COSTS = ("latency_s", "energy_j", "area_mm2", "embodied_kgco2e", "operational_kgco2e")
-# What the differentiable twins give; an objective that is none of these (quality, utilisation) is left out.
+# What the differentiable twins give; an objective that is none of these (quality, service_utilisation) is left out.
 TWIN_METRICS = (*COSTS, "total_kgco2e", "tops")
 
 

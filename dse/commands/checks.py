@@ -18,6 +18,8 @@ EXTRAS = {
     "onnx": "workloads from ONNX files",
     "hf": "workloads from torch modules and transformers, export to ONNX",
     "export": "accelerator files of other tools (YAML), export to ONNX",
+    "measured": "a real model pruned, healed and measured (--quality measured:...)",
+    "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
     "dask": "evaluation on a Dask cluster",
     "xmc": "training and serving of extreme multi-label trees",
     "postgres": "studies in PostgreSQL",
@@ -137,7 +139,9 @@ def _wordnet() -> Finding:
 
     place = find_wordnet()
     if place is None:
-        return Finding("data", "wordnet", "missing", "for dse xmc train --data wordnet-hypernyms", WORDNET_REMEDY)
+        return Finding(
+            "data", "wordnet", "missing", "for --quality measured:minilm and dse xmc train --data wordnet-hypernyms", WORDNET_REMEDY
+        )
     return Finding("data", "wordnet", "ok", str(place))
 
 

@@ -32,9 +32,13 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
                         "models that published quality supports), or a file with a space of your own")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
+                        ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
+                        "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
     learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
     learnt.add_argument("--quality", metavar="EVALUATOR",
-                        help="surrogate, table:FILE.csv, python:module:function or command:PROGRAM ARGS")  # fmt: skip
+                        help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
+                        "command:PROGRAM ARGS")  # fmt: skip
     learnt.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
     learnt.add_argument("--budget", type=int, metavar="N",
@@ -51,6 +55,17 @@ def register(commands: Any) -> None:
     learnt.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
     learnt.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
+    real = parser.add_argument_group("a real model (--quality measured:...): pruned, healed, quantised, measured")
+    real.add_argument(
+        "--eval-data", metavar="FILE.jsonl", help="items of measured:FOLDER, one JSON object a line; a fifth of them calibrates"
+    )
+    real.add_argument("--task", metavar="NAME", help="classification, similarity, retrieval or perplexity")
+    real.add_argument("--heal-steps", type=int, metavar="N", help="steps of distillation after pruning (default 200; 0: none)")
+    real.add_argument("--heal-seconds", type=float, metavar="S", help="longest CPU time of one healing")
+    real.add_argument("--items", type=int, metavar="N", help="score the first N items (default all)")
+    real.add_argument("--no-screening", action="store_true",
+                      help="heal and measure every model; by default three quarters of the budget are looks without healing and the "
+                      "best quarter is measured")  # fmt: skip
     elsewhere = parser.add_argument_group("where it runs (evaluations of measured quality, or shards of a sweep)")
     elsewhere.add_argument("--workers", type=int, default=1, metavar="N", help="evaluations or shards at a time (default 1)")
     elsewhere.add_argument("--executor", metavar="NAME", help="inline, processes or dask")
@@ -75,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
+    from dse.commands import fleet
+
+    if fleet.is_log(args.workload):
+        return fleet.run(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
@@ -82,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    options.tell_renamed([*args.objective, *args.constraint])
+    if args.quality is not None:
+        args.quality = _with_measured_options(args)
     settings = _learnt(args)
     for name in ("threads", "block_points"):
         value = getattr(args, name)
@@ -92,11 +114,11 @@ def run(args: argparse.Namespace) -> int:
     if own and (both := [name for name in space_file.varied(own[1]) if name in vary]):
         raise UsageError(f"vary {both[0]} is in space {args.space} too; leave it to one of them")
     problem = api.make_problem(
-        options.workload_of(args),
+        _workload(args),
         args.objective or ["carbon"],
         hw=args.hw,
         hardware_profile=args.profile,
-        space="default" if own else args.space,
+        space="default" if own else _space(args),
         constraints=args.constraint,
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
@@ -135,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
 def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     """Settings of a learnt search; None where every design is swept."""
     from dse.errors import UsageError
-    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings
+    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings, screened
     from dse.strategies.registry import check as check_strategy
 
     check_strategy(args.strategy)
@@ -149,7 +171,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
         return None
-    return LearntSettings(
+    settings = LearntSettings(
         quality=args.quality or "surrogate",
         strategy=args.strategy,
         budget=DEFAULT_BUDGET if args.budget is None else args.budget,
@@ -166,6 +188,65 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
         storage=_absolute(args.storage),
         study=args.study,
     )
+    return settings if args.no_screening else screened(settings)
+
+
+def _with_measured_options(args: argparse.Namespace) -> str:
+    """The evaluator's word with what the options say of a real model; the options are refused for any other quality."""
+    from pathlib import Path
+
+    from dse.errors import UsageError
+
+    word = str(args.quality)
+    given = {"eval-data": args.eval_data, "task": args.task, "heal-steps": args.heal_steps, "heal-seconds": args.heal_seconds,
+             "items": args.items}  # fmt: skip
+    named = {name: value for name, value in given.items() if value is not None}
+    kind, _, rest = word.partition(":")
+    if kind != "measured" or not rest:
+        if named:
+            raise UsageError(f"{next(iter(named))} belongs to --quality measured:minilm or measured:FOLDER, and quality is {word}")
+        return word
+    from dataclasses import replace
+
+    from dse.quality import model_evaluator
+
+    source, question, query = rest.partition("?")
+    fields = {"eval-data": "data", "task": "task", "heal-steps": "steps", "heal-seconds": "seconds", "items": "items"}
+    if source in model_evaluator.NAMED:
+        settings = model_evaluator.parse(rest)
+        for name in ("eval-data", "task"):
+            if name in named:
+                raise UsageError(f"measured:{source} brings its own items; --{name} belongs to measured:FOLDER")
+        return replace(settings, **{fields[name]: value for name, value in named.items()}).word()
+    # A run is resumed from anywhere: its files by their whole paths.
+    chosen = {fields[name]: str(Path(value).absolute()) if name == "eval-data" else value for name, value in named.items()}
+    from urllib.parse import urlencode
+
+    query = "&".join(part for part in (query if question else "", urlencode(chosen)) if part)
+    return model_evaluator.parse(f"{Path(source).absolute()}" + (f"?{query}" if query else "")).word()
+
+
+def _workload(args: argparse.Namespace) -> str:
+    """The workload; a checkpoint's folder whose quality is measured is a model with knobs."""
+    from pathlib import Path
+
+    word = options.workload_of(args)
+    if _measured(args) and Path(word).is_dir():
+        return f"knobs:{Path(word).absolute()}"
+    return word
+
+
+def _space(args: argparse.Namespace) -> str:
+    """The model space; where a real model is measured, by default what it can be cut to."""
+    from workloads import library
+
+    if not _measured(args) or args.space != "default":
+        return str(args.space)
+    return "pruned" if "pruned" in library.load(_workload(args)).spaces else "default"
+
+
+def _measured(args: argparse.Namespace) -> bool:
+    return str(args.quality or "").startswith("measured:")
 
 
 def _sharded(args: argparse.Namespace) -> ShardSettings | None:

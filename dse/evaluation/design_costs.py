@@ -18,9 +18,11 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation, build_space, load_family, load_hardware
 from dse.evaluation.evaluation import Space as JointSpace
+from dse.evaluation.feasibility import UNMAPPABLE
 from dse.evaluation.hardware_points import make_points
 from dse.fronts.pareto import Front
 from dse.problem.deployment import VARIABLE
+from dse.problem.metrics import known_before_mapping
 from dse.problem.problem import Problem, fix_knobs
 from dse.quality.measured import Measured
 from dse.spaces import parameters as spaces
@@ -32,10 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 MODEL = "model"
-# Known of any design without a mapping: from the hardware, or from the model.
-KNOWN = ("area_mm2", "tops", "embodied_kgco2e", "dram_fill", "quality", "quality_se", "parameters", "macs")
 MAKEABLE = "makeable"
-UNMAPPABLE = "an operation has no mapping that fits the memories"
 # Models x points of a block that is computed whole although few of its designs are asked for.
 _DENSE = 200_000
 # Hardware points that are listed whole to find the neighbours of a design.
@@ -116,12 +115,12 @@ class DesignCosts:
     @property
     def known_names(self) -> tuple[str, ...]:
         """Those that are known without a mapping."""
-        return tuple(name for name in self.names if name in KNOWN)
+        return tuple(name for name in self.names if name in known_before_mapping())
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Those that an evaluation tells."""
-        return tuple(name for name in self.names if name not in KNOWN)
+        return tuple(name for name in self.names if name not in known_before_mapping())
 
     def _hardware(self, columns: Columns) -> dict[str, npt.NDArray[Any]]:
         return {name: np.asarray(column) for name, column in columns.items() if name != MODEL}

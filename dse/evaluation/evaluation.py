@@ -22,15 +22,15 @@ from dse_kernels.sums import weighted_sums
 
 import carbon.operational.service
 import hw_models.costs.evaluate
-from dse.errors import UsageError, unknown_name
+from dse.errors import UsageError
 from dse.evaluation import space_file
 from dse.evaluation.hardware_points import make_points
 from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.metrics import METRICS
+from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
-from hw_models.technology.closed_forms import energy_j
+from hw_models.costs.unit_costs import UnitCosts, peak_dynamic_w
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
@@ -121,8 +121,11 @@ class Evaluation:
         self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
         self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
+        named = {o.metric for o in problem.objectives} | {c.metric for c in problem.constraints}
+        if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
+            raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
-        self.unit = self.points.unit_costs(
+        self.unit: UnitCosts = self.points.unit_costs(
             self.shapes,
             criterion=cast(hw_models.costs.unit_costs.Criterion, problem.criterion),
             threads=threads,
@@ -195,6 +198,16 @@ class Evaluation:
             )
         return entries
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that its designs have: quality where there is a surrogate, prices where all are public."""
+        priced = bool(np.isfinite(self.points.capital_usd).all())
+        return [
+            name
+            for name in METRICS
+            if (self.quality is not None or not name.startswith("quality")) and (priced or not name.startswith(("capital_usd", "usd_")))
+        ]
+
     def carbon_parts(self, hardware: int) -> dict[str, float]:
         """Embodied carbon of one hardware point by part."""
         return {name: float(part[hardware]) for name, part in self.points.parts.items()}
@@ -220,10 +233,12 @@ class Block:
     def metric(self, name: str) -> FloatArray:
         """One metric, with a shape that broadcasts to (models, points)."""
         if name not in self._known:
-            if name not in _COMPUTE:
-                raise unknown_name("metric", name, METRICS)
-            self._known[name] = _COMPUTE[name](self)
+            self._known[name] = np.asarray(metric("metric", name).compute(self))
         return self._known[name]  # type: ignore[no-any-return]
+
+    def piece(self, name: str) -> FloatArray:
+        """What metrics are computed from (`dse.problem.metrics`), with a shape that broadcasts to (models, points)."""
+        return _PIECES[name](self)
 
     def _sum(self, unit: FloatArray) -> FloatArray:
         e = self._evaluation
@@ -246,32 +261,19 @@ class Block:
             )
         return self._known["operation"]  # type: ignore[no-any-return]
 
-    def _latency(self) -> FloatArray:
-        return self._sum(self._evaluation.unit.latency_s)
-
-    def _energy(self) -> FloatArray:
-        dynamic = self._sum(self._evaluation.unit.energy_j)
-        return np.asarray(energy_j(dynamic, self._evaluation.points.leakage_w, self.metric("latency_s")))
-
-    def _dram_fill(self) -> FloatArray:
+    def _held_bytes(self) -> FloatArray:
         e = self._evaluation
-        held = e.shared_bytes[self._models, None] + e.activation_bytes[self._models, None] * e.points.chips[None, :]
-        return np.asarray(held / e.points.dram_bytes[None, :])
+        return np.asarray(e.shared_bytes[self._models, None] + e.activation_bytes[self._models, None] * e.points.chips[None, :])
 
-    def _peak_power(self) -> FloatArray:
+    def _peak_dynamic_w(self) -> FloatArray:
         e = self._evaluation
-        # The compatibility profile knows operations that take no time; they have no power.
-        busy = e.unit.latency_s > 0
-        power = np.divide(e.unit.energy_j, e.unit.latency_s, out=np.zeros_like(e.unit.energy_j), where=busy)
-        peak = np.zeros((self.shape[0], power.shape[1]))
-        for row in range(e.index.shape[1]):
-            np.maximum(peak, power[e.index[self._models, row]], out=peak)
-        return peak[:, e.points.design] + e.points.leakage_w
+        return peak_dynamic_w(e.index[self._models], e.weight[self._models] > 0, e.unit)[:, e.points.design]
 
-    def _power(self) -> FloatArray:
-        rate = self._evaluation.points.rate_per_s
-        idle = np.maximum(1.0 - self.metric("utilisation"), 0.0) * self._evaluation.points.leakage_w
-        return np.asarray(rate * self.metric("energy_j") + idle)
+    def _usd_per_w(self) -> FloatArray:
+        """Price of the electricity of a watt over the lifetime."""
+        p, deployment = self._evaluation.points, self._evaluation.deployment
+        kwh = p.lifetime_years * carbon.operational.service.DAYS_PER_YEAR * 24.0 / 1e3
+        return np.asarray(kwh * p.pue * deployment.electricity_usd_per_kwh)
 
     def _quality(self, part: str) -> FloatArray:
         e = self._evaluation
@@ -280,23 +282,26 @@ class Block:
         return np.asarray(getattr(e.quality, part)[self._models, None])
 
 
-_COMPUTE: dict[str, Callable[[Block], FloatArray]] = {
-    "quality": lambda b: b._quality("mean"),
-    "quality_se": lambda b: b._quality("standard_error"),
-    "latency_s": lambda b: b._latency(),
-    "energy_j": lambda b: b._energy(),
+_PIECES: dict[str, Callable[[Block], FloatArray]] = {
+    "quality_mean": lambda b: b._quality("mean"),
+    "quality_standard_error": lambda b: b._quality("standard_error"),
+    "latency_s": lambda b: b._sum(b._evaluation.unit.latency_s),
+    "dynamic_j": lambda b: b._sum(b._evaluation.unit.energy_j),
+    "peak_dynamic_w": lambda b: b._peak_dynamic_w(),
+    "idle_share": lambda b: np.maximum(1.0 - b.metric("service_utilisation"), 0.0),
+    "leakage_w": lambda b: b._evaluation.points.leakage_w[None, :],
+    "rate_per_s": lambda b: np.asarray(b._evaluation.points.rate_per_s),
     "area_mm2": lambda b: b._evaluation.points.area_mm2[None, :],
     "tops": lambda b: b._evaluation.points.tops[None, :],
-    "power_w": lambda b: b._power(),
-    "peak_power_w": lambda b: b._peak_power(),
-    "utilisation": lambda b: b.metric("latency_s") * b._evaluation.points.rate_per_s,
+    "dram_bytes": lambda b: b._evaluation.points.dram_bytes[None, :],
     "embodied_kgco2e": lambda b: b._evaluation.points.embodied_kgco2e[None, :],
     "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
-    "total_kgco2e": lambda b: b.metric("embodied_kgco2e") + b.metric("operational_kgco2e"),
-    "kgco2e_per_request": lambda b: b.metric("total_kgco2e") / b._operation().requests,
+    "requests": lambda b: np.asarray(b._operation().requests),
+    "capital_usd": lambda b: b._evaluation.points.capital_usd[None, :],
+    "usd_per_w": lambda b: b._usd_per_w(),
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
-    "dram_fill": lambda b: b._dram_fill(),
+    "held_bytes": lambda b: b._held_bytes(),
 }
 
 
@@ -307,6 +312,8 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
+    if hardware_space.runs_kernels and "fused_attention" in family.knobs:
+        settings.setdefault("fused_attention", True)  # engines have no other
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}

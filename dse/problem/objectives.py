@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dse.errors import UsageError, unknown_name
-from dse.problem.metrics import metric
+from dse.problem.metrics import current_name, metric
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CONSTRAINT = re.compile(rf"^\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=)\s*({_NUMBER})\s*$")
@@ -20,6 +20,9 @@ class Objective:
 
     direction: str  # "min" or "max"
     metric: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", current_name(self.metric))
 
     def __str__(self) -> str:
         return f"{self.direction}:{self.metric}"
@@ -37,6 +40,9 @@ class Constraint:
     metric: str
     relation: str  # "<=" or ">="
     bound: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", current_name(self.metric))
 
     def __str__(self) -> str:
         return f"{self.metric}{self.relation}{self.bound!r}"
@@ -106,13 +112,13 @@ def parse_constraint(text: str) -> Constraint:
 
 
 # A device that is asked for more than it can serve serves less; comparing it at equal service would flatter it.
-SERVICE_CONSTRAINT = Constraint("utilisation", "<=", 1.0)
+SERVICE_CONSTRAINT = Constraint("service_utilisation", "<=", 1.0)
 
 
 def merge_constraints(given: Iterable[Constraint], *, defaults: Sequence[Constraint], removed: Iterable[str]) -> tuple[Constraint, ...]:
     """Defaults, less those of ``removed`` metrics and those that a given bound of the same side replaces, plus given.
 
-    The service constraint (utilisation <= 1) always holds. Contradictory bounds are an error.
+    The service constraint (service_utilisation <= 1) always holds. Contradictory bounds are an error.
     """
     given = tuple(given)
     removed = set(removed)
@@ -130,7 +136,7 @@ def merge_constraints(given: Iterable[Constraint], *, defaults: Sequence[Constra
             if opposed and upper.bound < lower.bound:
                 raise UsageError(f"constraints {upper} and {lower} contradict each other: no design meets both")
     for constraint in given:
-        if constraint.metric == "utilisation" and constraint.relation == "<=" and constraint.bound > 1.0:
+        if constraint.metric == SERVICE_CONSTRAINT.metric and constraint.relation == "<=" and constraint.bound > 1.0:
             raise UsageError(
                 f"constraint {constraint} allows more than one request at a time; designs are compared at equal "
                 "service, so the bound is at most 1"

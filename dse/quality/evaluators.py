@@ -1,8 +1,9 @@
 """Quality evaluators: what turns a model into a number with a standard error.
 
-``surrogate`` (the workload's own), ``table:FILE.csv`` (figures that exist), ``python:module:function`` and
-``command:PROGRAM ARGS`` (anything a user can run: parameters in, quality out). Evaluators are plain records that travel to
-worker processes; the wrappers of :mod:`dse.quality.noise` make any of them noisy on purpose.
+``surrogate`` (the workload's own), ``table:FILE.csv`` (figures that exist), ``measured:minilm`` or ``measured:FOLDER`` (a real model,
+pruned, healed and measured), ``python:module:function`` and ``command:PROGRAM ARGS`` (anything a user can run: parameters in, quality
+out). Evaluators are plain records that travel to worker processes; the wrappers of :mod:`dse.quality.noise` make any of them noisy on
+purpose.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
+from dse.quality import model_evaluator
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
 
-FORMS = ("surrogate", "table:FILE.csv", "python:module:function", "command:PROGRAM ARGS")
+FORMS = ("surrogate", "table:FILE.csv", "measured:minilm", "measured:FOLDER", "python:module:function", "command:PROGRAM ARGS")
 DEFAULT_TIME_LIMIT_S = 3600.0
 _TAIL = 300
 
@@ -64,6 +66,8 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
         return SurrogateEvaluator(workload, metrics=(metric,))
     if kind == "table" and rest:
         return TableEvaluator.read(rest, metric=metric)
+    if kind == "measured" and rest:
+        return model_evaluator.MeasuredEvaluator(model_evaluator.parse(rest), (metric,))
     if kind == "python" and rest.count(":") == 1:
         module, _, function = rest.partition(":")
         evaluator = PythonEvaluator(module, function, (metric,))
@@ -147,9 +151,7 @@ class TableEvaluator:
         return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        missing = [name for name in self.parameters if name not in parameters]
-        if missing:
-            raise UsageError(f"table {self.path} has the column {missing[0]!r} and the design has no such parameter")
+        self._check(parameters)
         key = tuple(_text(parameters[name]) for name in self.parameters)
         found = self.rows.get((fidelity, key))
         if found is None:
@@ -157,8 +159,14 @@ class TableEvaluator:
             raise DseError(f"table {self.path} has no row for {shown} at fidelity {fidelity:g}")
         return {self.metrics[0]: found}
 
+    def _check(self, parameters: Mapping[str, Value]) -> None:
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            raise UsageError(f"table {self.path} has the column {missing[0]!r} and the design has no such parameter")
+
     def has(self, parameters: Mapping[str, Value], *, fidelity: float = 1.0) -> bool:
         """Whether the table holds a design: a search is limited to those it holds."""
+        self._check(parameters)
         return (fidelity, tuple(_text(parameters[name]) for name in self.parameters)) in self.rows
 
 

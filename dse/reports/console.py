@@ -73,7 +73,7 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
         return
     from dse.reports import terminal
-    from dse.reports.text import proxy_sentences
+    from dse.reports.text import failure_sentences, proxy_sentences
 
     summary = run.summary
     print(terminal.front_table(run))
@@ -81,7 +81,7 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
-        for sentence in proxy_sentences(run):
+        for sentence in (*failure_sentences(run), *proxy_sentences(run)):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
@@ -114,6 +114,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
         "front": [flat_row(design) for design in run.designs],
+        "evaluations": run.context.get("evaluations"),
         "provenance": run.provenance,
     }
 
@@ -127,7 +128,7 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
 
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
     for name, metric in METRICS.items():
-        if name in ("quality", "quality_se"):
+        if name in ("quality", "quality_se") or name not in answer:
             continue
         print(f"  {name:<20} {answer[name]:>14.6g} {metric.unit}")
     if answer["quality"] is None:

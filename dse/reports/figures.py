@@ -156,7 +156,7 @@ def _hover(design: dict[str, Any], units: dict[str, DisplayUnit]) -> str:
         if name == "quality_se":
             continue
         shown = unit.text(design["metrics"].get(name))
-        if name == "quality" and error is not None:
+        if name == "quality" and error:  # 0: nothing was said of it, which is not certainty
             shown += f" ± {error_text(error)}, {design.get('quality_support')}"
         lines.append(f"{_plain(unit.label)}: {_plain(shown)}")
     return "<br>".join(lines)

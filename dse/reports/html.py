@@ -12,7 +12,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from dse.reports import sections, text
+from dse.reports import measured_section, sections, text
 from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.sections import section
@@ -97,6 +97,7 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
             sections.infeasible(run),
             sections.setting(run),
             sections.quality_search(run),
+            measured_section.measured(run),
             sections.surrogate(run),
             sections.not_modelled(run),
             sections.provenance(run),
@@ -144,6 +145,7 @@ def _contents(data: dict[str, Any], run: Any) -> Markup:
         ("infeasible", "Infeasible"),
         ("setting", "Setting"),
         ("search", "Search") if text.search_sentences(run) else None,
+        ("measured", "Measured") if (run.context.get("measured") or {}).get("measurements") else None,
         ("surrogate", "Surrogate") if run.context.get("quality_surrogate") else None,
         ("limits", "Limits"),
         ("provenance", "Provenance"),

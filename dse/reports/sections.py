@@ -48,7 +48,7 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
         objective = next(o for o in run.problem.objectives if o.metric == name)
         value = units[name].text(design["metrics"][name])
         error = finite(design["metrics"].get("quality_se"))
-        if name == "quality" and error is not None:
+        if name == "quality" and error:  # 0: nothing was said of it, which is not certainty
             value += f" ± {error_text(error)}"
         cards.append(
             tag(

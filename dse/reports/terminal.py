@@ -85,7 +85,7 @@ def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Colu
     label = unit.label
     if name == "quality":
         errors = [design["metrics"].get("quality_se") for design in designs]
-        cells = [cell if error is None else f"{cell} ± {error:.2g}" for cell, error in zip(cells, errors, strict=True)]
+        cells = [cell if not error else f"{cell} ± {error:.2g}" for cell, error in zip(cells, errors, strict=True)]
         # The whole label ("MNLI-matched accuracy, surrogate") would take a third of a narrow terminal.
         measured = any(design["quality_support"] == "measured" for design in designs)
         return _Column("quality", "measured" if measured else "[%] surrogate", cells)

@@ -96,6 +96,19 @@ def no_reasons(run: Any) -> str:
     return "Every evaluated design meets every bound." if run.problem.constraints else "Nothing was asked that a design could fail."
 
 
+def failure_sentences(run: Any) -> list[str]:
+    """How many evaluations failed and why, and what that does to the front; empty where none did."""
+    known = run.context.get("evaluations")
+    if not isinstance(known, Mapping) or not known.get("failed"):
+        return []
+    reasons = [f"{plural(count, 'trial')}: {reason}" for reason, count in known.get("reasons", {}).items()]
+    return [
+        f"{known['failed']:,} of {known['trials']:,} trials failed, so the front is of the others alone, biased towards designs whose "
+        "evaluation succeeds.",
+        f"Why they failed: {'; '.join(reasons)}.",
+    ]
+
+
 def proxy_sentences(run: Any) -> list[str]:
     """How a proxy was used and how far it could be trusted; empty where there was none."""
     known = run.context.get("proxy")
@@ -153,6 +166,7 @@ def search_sentences(run: Any) -> list[str]:
         return [*sentences, "The front is that of the evaluated designs; others that were not evaluated may be better."]
     sentences += [
         f"{evaluator.get('evaluator')} measured {plural(evaluator.get('evaluations', 0), 'model')}.",
+        *failure_sentences(run),
         *proxy_sentences(run),
     ]
     if strategy.get("study"):

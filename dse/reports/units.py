@@ -12,27 +12,6 @@ from typing import Any
 
 from dse.problem.metrics import METRICS
 
-_LABELS = {
-    "quality": "Quality",
-    "quality_se": "Standard error of quality",
-    "latency_s": "Latency",
-    "energy_j": "Energy per request",
-    "area_mm2": "Die area",
-    "tops": "Peak throughput",
-    "power_w": "Average power",
-    "peak_power_w": "Peak power",
-    "utilisation": "Utilisation",
-    "embodied_kgco2e": "Embodied carbon",
-    "operational_kgco2e": "Operational carbon",
-    "total_kgco2e": "Total carbon",
-    "kgco2e_per_request": "Carbon per request",
-    "parameters": "Parameters",
-    "macs": "MACs per request",
-    "dram_fill": "DRAM fill",
-}
-
-_SHARES = ("utilisation", "dram_fill")
-
 # For each base unit the units it may be shown in, largest first, as (factor from the base unit, name).
 _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "s": ((1.0, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns")),
@@ -118,10 +97,10 @@ def quality_label(context: Mapping[str, Any]) -> str:
 def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:
     """The display unit of the metric ``name`` for these ``values`` (in the metric's own unit; None and NaN are passed over)."""
     unit = METRICS[name].unit if name in METRICS else ""
-    label = _LABELS.get(name, name)
+    label = METRICS[name].label if name in METRICS else name
     if context is not None and name == "quality":
         label = quality_label(context)
-    if name in _SHARES:
+    if name in METRICS and METRICS[name].share:
         return DisplayUnit(label, 100.0, "%")
     if unit not in _SCALES:
         return DisplayUnit(label, 1.0, _PLAIN.get(unit, unit))

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
 from dse.evaluation import space_file
-from dse.evaluation.design_costs import MAKEABLE, UNMAPPABLE, DesignCosts, sizes
+from dse.evaluation.design_costs import MAKEABLE, DesignCosts, sizes
 from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.feasibility import UNMAPPABLE, meets
 from dse.fronts.pareto import Front
 from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
@@ -37,7 +38,7 @@ from dse.storage.trials import FAILED, Trial, TrialStore
 from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.registry import AUTO, find, large_names
 from dse.strategies.stopping import StoppingRule
-from dse.strategies.task import Task, meets
+from dse.strategies.task import Task
 
 if TYPE_CHECKING:
     from dse.twins.datacenter import Twin

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,14 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.quality.measured import Evaluator
+from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
+from dse.searches import measured_models
 from dse.searches.plan import LearntSettings
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
+from dse.storage.trials import FAILED, TIMED_OUT, Trial
 from dse.version import __version__
 
 if TYPE_CHECKING:
@@ -40,12 +44,17 @@ def check(settings: LearntSettings, workload: str) -> None:
     from dse.strategies.registry import check as check_strategy
 
     check_strategy(settings.strategy)
-    evaluators.parse(settings.quality, workload=workload)
+    _checked(evaluators.parse(settings.quality, workload=workload))
     if settings.proxy is not None:
         try:
-            evaluators.parse(settings.proxy, workload=workload)
+            _checked(evaluators.parse(settings.proxy, workload=workload))
         except UsageError as error:
             raise UsageError(str(error).replace("quality ", "proxy ", 1)) from error
+
+
+def _checked(evaluator: Evaluator, models: Mapping[str, Any] | None = None) -> None:
+    if isinstance(evaluator, MeasuredEvaluator):
+        evaluator.check(models)
 
 
 def run(
@@ -59,6 +68,12 @@ def run(
     from dse.strategies.transfer import Prior
 
     workload = evaluation.family.name
+    target, proxy = (
+        None if word is None else measured_models.kept_in(evaluators.parse(word, workload=workload), study.path.parent)
+        for word in (settings.quality, settings.proxy)
+    )
+    assert target is not None  # quality is always named
+    _checked(target, evaluation.space.models)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
     done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
@@ -71,12 +86,12 @@ def run(
 
     with (
         _trials(study, evaluation.problem, settings, seed) as store,
-        execution.workers(settings.executor, settings.workers, settings.address) as pool,
+        execution.workers(_executor(settings), settings.workers, settings.address) as pool,
     ):
         found = search(
             evaluation,
             store,
-            evaluators.parse(settings.quality, workload=workload),
+            target,
             strategy=settings.strategy,
             budget=settings.budget,
             seed=seed,
@@ -85,7 +100,7 @@ def run(
             timeout_s=settings.timeout_s,
             stopping=[Stalled(), SmallImprovement()] if settings.stop_early else [],
             prior=Prior.of(priors, "quality") if priors else None,
-            proxy=evaluators.parse(settings.proxy, workload=workload) if settings.proxy else None,
+            proxy=proxy,
             proxy_top=settings.proxy_top,
             confirmations=settings.confirm,
             say=notes.append,
@@ -93,7 +108,29 @@ def run(
         )
         shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality)
-    return found.front, _summary(evaluation, found), _context(evaluation, settings, found, notes, shared)
+    context = _context(evaluation, settings, found, notes, shared)
+    if isinstance(target, MeasuredEvaluator):
+        context["measured"] = measured_models.summary(target, study.path.parent)
+    return found.front, _summary(evaluation, found), context
+
+
+def _executor(settings: LearntSettings) -> str | None:
+    """Where evaluations run. Only a process of its own can be ended when its time is up."""
+    alone = settings.workers == 1 and settings.address is None and not settings.quality.startswith("object:")
+    return settings.executor or ("processes" if settings.timeout_s is not None and alone else None)
+
+
+def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
+    """How many trials gave nothing, and why: the reasons by number, the most frequent first."""
+    failed = [trial for trial in trials if trial.state in (FAILED, TIMED_OUT)]
+    reasons = Counter(_first_line(trial.error) for trial in failed)
+    return {"trials": len(trials), "failed": len(failed), "reasons": dict(reasons.most_common(5))}
+
+
+def _first_line(text: str) -> str:
+    """One printable line of whatever an evaluation said."""
+    line = (text.strip().splitlines() or ["no reason given"])[0]
+    return "".join(c if c.isprintable() else " " for c in line)[:200]
 
 
 def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
@@ -135,6 +172,7 @@ def _context(
             "evaluations": len(completed),
             "confirmed": found.confirmation is not None,
         },
+        "evaluations": _failures(found.trials),
     }
     if found.confirmation is not None:
         context["confirmation"] = _plain(asdict(found.confirmation))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dse.errors import UsageError
@@ -12,6 +12,8 @@ from dse.strategies.executors import EXECUTORS, Workers
 from dse.strategies.registry import AUTO, find, large_names, name_of
 
 DEFAULT_BUDGET = 50
+MEASURED_SHARE = 0.25  # of a screened budget: those that are healed and measured
+SMALLEST_SCREENED = 8
 DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
 LARGE_BUDGET = 2000  # exact evaluations of a large space
 
@@ -20,7 +22,7 @@ LARGE_BUDGET = 2000  # exact evaluations of a large space
 class LearntSettings:
     """How quality is measured and searched.
 
-    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``python:module:function``, ``command:...``) or an evaluator,
+    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``measured:...``, ``command:...``) or an evaluator,
     ``strategy`` a name or a strategy; objects are registered in this process and known by their names from then on. ``confirm`` says
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
     ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
@@ -161,3 +163,17 @@ def _check_storage(url: str) -> None:
         raise UsageError(
             "storage holds a password, which would be written into the study and the report; leave it to PGPASSWORD or ~/.pgpass"
         )
+
+
+def screened(settings: LearntSettings) -> LearntSettings:
+    """A search by a real model that first looks at every design without healing, and heals and measures a quarter of the budget.
+
+    The look (agreement with the unpruned model over 200 items) ranks models as the measurement does, at a small part of its cost; trials of
+    both together are the budget. What is no ``measured:`` quality, has a proxy of its own, or has a budget too small to share stays.
+    """
+    word = settings.quality
+    if not word.startswith("measured:") or settings.proxy is not None or settings.budget < SMALLEST_SCREENED:
+        return settings
+    top = max(3, round(settings.budget * MEASURED_SHARE))
+    look = word + ("&" if "?" in word else "?") + "screen=1"
+    return replace(settings, proxy=look, proxy_top=top, budget=settings.budget - top)

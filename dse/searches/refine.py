@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation, Space
+from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import Front, hypervolume
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
@@ -26,7 +27,6 @@ from dse.spaces.parameters import guess_coding
 from dse.storage.run_folder import RunRecord, describe_front, load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.strategies.task import meets
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -159,10 +159,7 @@ class _Search:
         evaluation = self.evaluation(points)
         count = evaluation.space.model_count
         block = evaluation.block(0, count)
-        feasible = np.array(np.broadcast_to(block.mappable(), block.shape)) & np.broadcast_to(block.makeable(), block.shape)
-        for constraint in self.problem.constraints:
-            feasible &= np.broadcast_to(meets(constraint, self._metric(block, constraint.metric)), block.shape)
-        rows, columns = np.nonzero(feasible)
+        rows, columns = np.nonzero(feasible(block, self.problem.constraints, self._metric)[0])
         values = np.stack([self._values(block, o)[rows, columns] for o in self.problem.objectives], axis=1)
         self.costed += len(points) * count
         self.feasible += len(rows)

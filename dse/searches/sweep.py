@@ -12,9 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from dse.evaluation.evaluation import Block, Evaluation
+from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import Front, merge
 from dse.problem.objectives import Constraint, Objective
 from dse.storage.study import BlockResult, Study
@@ -53,43 +53,23 @@ def sweep_block(
 ) -> BlockResult:
     """Evaluate models first_model..last_model-1 on every hardware point."""
     block = evaluation.block(first_model, last_model)
-    feasible, reasons = _feasible(block, constraints)
-    rows, columns = np.nonzero(feasible)
+    found, reasons = feasible(block, constraints)
+    rows, columns = np.nonzero(found)
     values = np.empty((len(rows), len(objectives)))
     for j, objective in enumerate(objectives):
-        values[:, j] = objective.sign * np.broadcast_to(block.metric(objective.metric), feasible.shape)[rows, columns]
+        values[:, j] = objective.sign * np.broadcast_to(block.metric(objective.metric), block.shape)[rows, columns]
     front = Front.of(rows.astype(np.int64) + first_model, columns.astype(np.int64), values)
     return BlockResult(
         number=number,
         first_model=first_model,
         last_model=last_model,
-        points=feasible.size,
+        points=found.size,
         feasible=len(rows),
         reasons=reasons,
         front_models=front.models,
         front_hardware=front.hardware,
         front_values=front.values,
     )
-
-
-def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
-    """Mask of the points that can be mapped and meet every constraint; how many points break each."""
-    feasible = np.array(np.broadcast_to(block.mappable(), block.shape))
-    reasons: dict[str, int] = {}
-    if unmapped := int(feasible.size - feasible.sum()):
-        reasons["no mapping fits the buffers"] = unmapped
-    makeable = np.broadcast_to(block.makeable(), block.shape)
-    if unmade := int(makeable.size - makeable.sum()):
-        reasons["the device cannot be made (die, reticle or wafer)"] = unmade
-    mapped = feasible.copy()
-    feasible &= makeable
-    for constraint in constraints:
-        value = block.metric(constraint.metric)
-        met = value <= constraint.bound if constraint.relation == "<=" else value >= constraint.bound
-        met = np.broadcast_to(met, block.shape)
-        reasons[str(constraint)] = int(np.count_nonzero(mapped & ~met))
-        feasible &= met
-    return feasible, reasons
 
 
 def run(

@@ -17,6 +17,7 @@ import math
 import os
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED = "running", "complete", "failed
 STATES = (RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED)
 # A claim is renewed by its driver every third of this; a claim on another machine that is older is taken over.
 LEASE_SECONDS = 60.0
+_NUMBERS_A_QUERY = 500
 
 _metadata = sa.MetaData()
 _trials = sa.Table(
@@ -162,6 +164,8 @@ class TrialStore:
         self._engine = engine
         self.study = study
         self.owner = owner or this_owner()
+        self._read: list[Trial] = []  # as last read, by number
+        self._open: set[int] = set()  # numbers of those that may still change: a completed trial never does
         with self._guard("opened"):
             try:
                 _metadata.create_all(engine)
@@ -220,10 +224,23 @@ class TrialStore:
 
     # -- trials ----------------------------------------------------------------------------------------------------
     def trials(self) -> list[Trial]:
-        """All trials in the order of their numbers."""
-        query = sa.select(_trials).where(_trials.c.study == self.study).order_by(_trials.c.number)
+        """All trials in the order of their numbers; what is complete is read once, so that the cost of a trial does not grow with them."""
+        last = self._read[-1].number if self._read else -1
+        mine = _trials.c.study == self.study
+        newer = sa.select(_trials).where(mine & (_trials.c.number > last)).order_by(_trials.c.number)
+        waiting = sorted(self._open)
         with self._guard("read"), self._engine.connect() as connection:
-            return [_trial(row) for row in connection.execute(query)]
+            for first in range(0, len(waiting), _NUMBERS_A_QUERY):
+                again = _trials.c.number.in_(waiting[first : first + _NUMBERS_A_QUERY])
+                for trial in map(_trial, connection.execute(sa.select(_trials).where(mine & again))):
+                    self._read[bisect_left(self._read, trial.number, key=_number)] = trial
+                    if trial.done:
+                        self._open.discard(trial.number)
+            for trial in map(_trial, connection.execute(newer)):
+                self._read.append(trial)
+                if not trial.done:
+                    self._open.add(trial.number)
+        return list(self._read)
 
     def claim(self, proposals: Sequence[Proposal], first_number: int, seed: int) -> list[Trial]:
         """Claim proposals as trials first_number, first_number + 1, ... in one transaction.
@@ -292,12 +309,12 @@ class TrialStore:
     def take_over(self, *, limit: int, retries: int = 0) -> list[Trial]:
         """Claim up to ``limit`` trials that nobody works on: of dead owners, and failed ones with attempts left.
 
-        A trial of a dead owner does not count as an attempt: its evaluation was interrupted, not refused.
+        A trial of a dead owner, or a cancelled one, does not count as an attempt: its evaluation was interrupted, not refused.
         """
         taken: list[Trial] = []
         query = sa.select(_trials).where(_trials.c.study == self.study).order_by(_trials.c.number)
         with self._guard("written"), self._engine.connect() as connection:
-            rows = connection.execute(query.where(_trials.c.state.in_((RUNNING, FAILED, TIMED_OUT)))).all()
+            rows = connection.execute(query.where(_trials.c.state.in_((RUNNING, FAILED, TIMED_OUT, CANCELLED)))).all()
         for row in rows:
             if len(taken) >= limit:
                 break
@@ -307,6 +324,8 @@ class TrialStore:
                 alive = _alive(row.owner)
                 if alive or (alive is None and row.lease > time.time()):
                     continue
+                attempts = row.attempts
+            elif row.state == CANCELLED:  # given up for the sake of another one: it was not refused
                 attempts = row.attempts
             elif row.attempts <= retries:
                 attempts = row.attempts + 1
@@ -341,6 +360,10 @@ class TrialStore:
             cause = getattr(error, "orig", None) or error
             where = self._engine.url.render_as_string(hide_password=True)
             raise DseError(f"trials in {where} cannot be {action}: {str(cause).strip().rstrip('.')}") from error
+
+
+def _number(trial: Trial) -> int:
+    return trial.number
 
 
 def _trial(row: Any) -> Trial:

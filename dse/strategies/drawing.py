@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.strategies.task import Task, meets
+from dse.evaluation.feasibility import meets
+from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -23,7 +24,9 @@ _ROUNDS = 60
 
 def left_over(task: Task, taken: set[tuple[int, ...]]) -> IntArray:
     """Positions in ``task.rows`` of the designs that have not been proposed."""
-    return np.array([i for i, row in enumerate(task.rows.tolist()) if tuple(row) not in taken], dtype=np.int64)
+    free = np.ones(len(task.rows), dtype=bool)
+    free[[position for row in taken if (position := task.row_set.get(row)) is not None]] = False
+    return np.flatnonzero(free)
 
 
 def draw(task: Task, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> IntArray | None:

@@ -6,6 +6,8 @@ trials that were running are taken over with their numbers, parameters and seeds
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
@@ -39,8 +41,21 @@ class EvaluationError(DseError):
 
 
 def evaluate_one(evaluator: Evaluator, parameters: Mapping[str, Value], fidelity: float, seed: int) -> dict[str, Any]:
-    """What runs on a worker: plain values in, plain values out."""
-    return {name: (m.mean, m.se) for name, m in evaluator(parameters, fidelity=fidelity, seed=seed).items()}
+    """What runs on a worker: plain values in, plain values out.
+
+    An evaluation that exits or interrupts its process has failed, and one that changes the working folder changes nobody else's.
+    """
+    here = os.getcwd()
+    try:
+        return {name: (m.mean, m.se) for name, m in evaluator(parameters, fidelity=fidelity, seed=seed).items()}
+    except SystemExit as error:
+        raise EvaluationError(f"the evaluation ended its process (exit code {error.code})") from None
+    except KeyboardInterrupt:
+        if multiprocessing.parent_process() is None:
+            raise  # in this process it is the user's
+        raise EvaluationError("the evaluation was interrupted") from None
+    finally:
+        os.chdir(here)
 
 
 def run(

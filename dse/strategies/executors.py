@@ -6,8 +6,12 @@ pool is made anew; Dask moves the work to another worker first) and the trial is
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +20,29 @@ from typing import Any
 from dse.errors import DseError, UsageError, unknown_name
 
 EXECUTORS = ("inline", "processes", "dask")
+
+
+_GRACE_SECONDS = 2.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _own_group() -> None:
+    """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed."""
+    os.setsid()
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_group(pid: int | None, number: int) -> None:
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:  # not yet at the head of a group
+            os.kill(pid, number)
 
 
 class InlineExecutor(Executor):
@@ -56,7 +83,7 @@ class Workers:
             return InlineExecutor()
         if self.kind == "processes":
             # Spawned, not forked: a fork of a process with threads (numpy, torch) can hang.
-            return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+            return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_own_group)
         return self._dask()
 
     def _dask(self) -> Executor:
@@ -83,9 +110,14 @@ class Workers:
         self.generation += 1
         if executor is not None:
             # The processes of the pool itself: a call that runs past its time has to end.
-            for process in list((getattr(executor, "_processes", None) or {}).values()):
-                process.terminate()
+            processes = list((getattr(executor, "_processes", None) or {}).values())
+            for process in processes:
+                _end_group(process.pid, signal.SIGTERM)
             executor.shutdown(wait=False, cancel_futures=True)
+            until = time.monotonic() + _GRACE_SECONDS
+            for process in processes:
+                process.join(max(0.0, until - time.monotonic()))
+                _end_group(process.pid, signal.SIGKILL)  # one that ignores SIGTERM, and whatever it started
 
     @property
     def cancels_one(self) -> bool:
@@ -111,8 +143,3 @@ def workers(kind: str | None = None, count: int = 1, address: str | None = None)
         yield pool
     finally:
         pool.close()
-
-
-def default_workers() -> int:
-    """Processors of this machine, at most 8."""
-    return min(8, os.cpu_count() or 1)

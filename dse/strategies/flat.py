@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import Front
 from dse.storage.trials import RUNNING, Proposal, Trial
 from dse.strategies.drawing import draw, draw_many, left_over
@@ -23,7 +24,7 @@ from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.sampling import SobolSearch
 from dse.strategies.surrogates import gp
 from dse.strategies.surrogates.marginals import Exact, LogNormal, Marginal, Normal, ehvi
-from dse.strategies.task import Task, meets
+from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -44,7 +44,7 @@ def rng_of(seed: int, number: int, stream: int = 0) -> np.random.Generator:
 
 def taken_rows(task: Task, history: Sequence[Trial]) -> set[tuple[int, ...]]:
     """Index rows of the designs that have been proposed, whatever became of them."""
-    return {task.row(trial.parameters) for trial in history}
+    return set(task.taken(history))
 
 
 def proposal_of(task: Task, row: IntArray, **info: object) -> Proposal:

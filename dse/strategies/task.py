@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
+from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import hypervolume
 from dse.problem.objectives import Constraint, Objective
 from dse.quality.measured import Evaluator, Measured
@@ -135,6 +136,29 @@ class Task:
             self._row_memory[key] = tuple(self.space.index(parameters).tolist())
         return self._row_memory[key]
 
+    @cached_property
+    def _taken(self) -> tuple[list[Mapping[str, Value]], set[tuple[int, ...]]]:
+        return [], set()
+
+    def taken(self, history: Sequence[Trial]) -> set[tuple[int, ...]]:
+        """Index rows of the trials' designs; what the last call has seen is not computed again. The caller must not change the set."""
+        seen, rows = self._taken
+        same = len(history) >= len(seen) and all(
+            before is trial.parameters or before == trial.parameters for before, trial in zip(seen, history, strict=False)
+        )
+        if not same:
+            seen.clear()
+            rows.clear()
+        for trial in history[len(seen) :]:
+            rows.add(self.row(trial.parameters))
+        seen[:] = [trial.parameters for trial in history]
+        return rows
+
+    @cached_property
+    def row_set(self) -> dict[tuple[int, ...], int]:
+        """Position in ``rows`` of each of them."""
+        return {tuple(row): i for i, row in enumerate(self.rows.tolist())}
+
     def position(self, parameters: Mapping[str, Value]) -> int:
         """Position of a design in the listed space."""
         found = self._positions.get(tuple(self.space.index(parameters).tolist()))
@@ -209,8 +233,3 @@ class Task:
         if point is None:
             raise UsageError(f"task {self.name} has no reference point; give one")
         return hypervolume(self.points(trials)[0], point)
-
-
-def meets(constraint: Constraint, values: FloatArray | np.float64) -> BoolArray:
-    """Where a bound holds; nan never does."""
-    return np.asarray(values <= constraint.bound if constraint.relation == "<=" else values >= constraint.bound)

@@ -10,21 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.evaluation.evaluation import Block, Evaluation
+from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import Front
-from dse.problem.objectives import Constraint
+from dse.problem.metrics import of_hardware
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces import parameters as spaces
 from dse.spaces.parameters import Columns, Space, Value
 from dse.storage.trials import Trial
-from dse.strategies.task import Inner, Task, meets
+from dse.strategies.task import Inner, Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _BLOCK_POINTS = 1 << 18
-# Metrics of the hardware alone: known for any design without costing its model.
-_HARDWARE_METRICS = ("area_mm2", "tops", "embodied_kgco2e")
 
 
 def model_space(evaluation: Evaluation) -> tuple[Space, IntArray]:
@@ -67,16 +66,24 @@ def nested_task(
             f"({', '.join(learnt)}); use exhaustive"
         )
     constraints = tuple(c for c in problem.constraints if c.metric not in learnt)
+    has: Callable[..., bool] | None = getattr(evaluator, "has", None)
+
+    def measurable(model: int) -> bool:
+        """Whether the evaluator can answer for a model: a table for those of its rows alone."""
+        return has is None or has({name: values[model].item() for name, values in evaluation.space.models.items()})
+
     fronts: list[FloatArray] = []
     choices: list[IntArray] = []
     models, hardware = evaluation.space.model_count, evaluation.space.hardware_count
     step = max(1, _BLOCK_POINTS // max(1, hardware))
     for first in range(0, models, step):
         block = evaluation.block(first, min(first + step, models))
-        feasible = _feasible(block, constraints)
+        found, _ = feasible(block, constraints)
         values = [o.sign * np.broadcast_to(block.metric(o.metric), block.shape) for o in costs]
         for row in range(block.shape[0]):
-            front, chosen = _front(np.flatnonzero(feasible[row]), [value[row] for value in values])
+            if not measurable(first + row):
+                found[row] = False
+            front, chosen = _front(np.flatnonzero(found[row]), [value[row] for value in values])
             fronts.append(front)
             choices.append(chosen)
         if on_progress:
@@ -91,13 +98,6 @@ def nested_task(
         inner=Inner(tuple(o.metric for o in costs), fronts, choices),
         reference=reference,
     )
-
-
-def _feasible(block: Block, constraints: tuple[Constraint, ...]) -> npt.NDArray[np.bool_]:
-    feasible = np.array(np.broadcast_to(block.mappable(), block.shape)) & np.broadcast_to(block.makeable(), block.shape)
-    for constraint in constraints:
-        feasible &= np.broadcast_to(meets(constraint, block.metric(constraint.metric)), block.shape)
-    return feasible
 
 
 def _front(points: IntArray, values: list[FloatArray]) -> tuple[FloatArray, IntArray]:
@@ -201,8 +201,8 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
     space = Space(f"{models.name} x {hardware.name}", (*models.parameters, *hardware.parameters))
     names = dict.fromkeys([o.metric for o in problem.objectives] + [c.metric for c in problem.constraints])
     learnt = set(evaluator.metrics)
-    costs = tuple(name for name in names if name not in learnt and name not in _HARDWARE_METRICS)
-    known_names = tuple(name for name in names if name in _HARDWARE_METRICS)
+    known_names = of_hardware(tuple(names))  # known of any design without costing its model
+    costs = tuple(name for name in names if name not in learnt and name not in known_names)
     block = evaluation.block(0, 1)
     known_values = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in known_names}
     order = hardware.rank(index_rows(hardware, evaluation.space.hardware))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import carbon.device.profiles
 import carbon.operational.service
 from dse.problem.deployment import VARIABLE
+from dse.problem.metrics import average_power_w
 from dse.spaces.parameters import Columns
 from dse.strategies.task import Task
 
@@ -27,7 +28,8 @@ FloatArray = npt.NDArray[np.float64]
 Array = Any
 
 METRICS = (
-    *("quality", "quality_se", "parameters", "macs", "latency_s", "energy_j", "area_mm2", "tops", "power_w", "utilisation"),
+    *("quality", "quality_se", "parameters", "macs", "latency_s", "energy_j", "area_mm2", "tops", "power_w"),
+    *("service_utilisation", "array_utilisation"),
     *("embodied_kgco2e", "operational_kgco2e", "total_kgco2e", "kgco2e_per_request", "dram_fill", "makeable"),
 )
 
@@ -122,8 +124,9 @@ class Twin:
             "energy_j": cost.energy_j,
             "area_mm2": cost.area_mm2,
             "tops": cost.tops,
-            "power_w": problem.deployment.rate_per_s * cost.energy_j + idle * cost.leakage_w,
-            "utilisation": utilisation,
+            "power_w": average_power_w(problem.deployment.rate_per_s, cost.energy_j, idle, cost.leakage_w),
+            "service_utilisation": utilisation,
+            "array_utilisation": 2.0 * own["macs"] / (1e12 * cost.tops * cost.latency_s),
             "embodied_kgco2e": embodied,
             "operational_kgco2e": use.operational_kgco2e,
             "total_kgco2e": total,

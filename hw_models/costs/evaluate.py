@@ -16,13 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Execution
 from hw_models.costs import precision, vector
 from hw_models.costs.attention import attention_costs
+from hw_models.costs.board_power import dynamic_j
 from hw_models.costs.chips import check_collectives, exchange, shares
 from hw_models.costs.chips import groups as groups_by_chips
+from hw_models.costs.kernels import kernel_costs
 from hw_models.costs.products import product_costs
 from hw_models.costs.sparse import sparse_costs
-from hw_models.costs.unit_costs import ADDITIVE, Criterion, Progress, UnitCosts, Unmapped, check_criterion, empty_costs, slowest
+from hw_models.costs.unit_costs import (
+    ADDITIVE,
+    Criterion,
+    Progress,
+    UnitCosts,
+    Unmapped,
+    check_criterion,
+    empty_costs,
+    peak_dynamic_w,
+    slowest,
+)
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
@@ -94,7 +107,7 @@ def _shared(
 ) -> UnitCosts:
     """`unit_costs` of designs with the same precision and number of chips: the largest share, then the collective."""
     shapes = precision.at_widths(shapes, widths)
-    precision.check_macs(shapes, hardware)
+    precision.check_macs(shapes, hardware.take(hardware.execution == Execution.MAPPED))
     check_collectives(shapes)
     if chips == 1:
         return _on_one_chip(shapes, hardware, criterion, threads, progress, unmapped)
@@ -122,6 +135,16 @@ def _on_one_chip(
     unmapped: Unmapped,
 ) -> UnitCosts:
     """`unit_costs` of what one chip does; collectives between chips are no work of its own."""
+    kernels = np.flatnonzero(hardware.execution != Execution.MAPPED)
+    if len(kernels):
+        costs = empty_costs(len(shapes), hardware)
+        kernel_costs(shapes, hardware, kernels, costs)
+        mapped = np.flatnonzero(hardware.execution == Execution.MAPPED)
+        if len(mapped):
+            found = _on_one_chip(shapes, hardware.take(mapped), criterion, threads, progress, unmapped)
+            for name in (*ADDITIVE, "bound"):
+                getattr(costs, name)[:, mapped] = getattr(found, name)
+        return costs
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
@@ -135,7 +158,21 @@ def _on_one_chip(
         sparse_costs(shapes, hardware, np.flatnonzero(sparse), costs)
     if attention.any():
         attention_costs(shapes, hardware, np.flatnonzero(attention), costs, criterion, threads)
-    return costs
+    return _with_board_power(shapes, hardware, costs)
+
+
+def _with_board_power(shapes: OperationTable, hardware: AcceleratorBatch, costs: UnitCosts) -> UnitCosts:
+    """The same costs with the energy of boards where a design has a power limit."""
+    boards = np.flatnonzero(hardware.tdp_w > 0)
+    if not len(boards):
+        return costs
+    macs = np.asarray(shapes.row_macs() / np.maximum(shapes.repeat, 1), dtype=np.float64)[:, None]
+    latency, moved = costs.latency_s[:, boards], costs.dram_bytes[:, boards]
+    mapped = np.isfinite(latency)
+    spent = dynamic_j(hardware.take(boards), np.where(mapped, latency, 0.0), macs, np.where(mapped, moved, 0.0))
+    energy = costs.energy_j.copy()
+    energy[:, boards] = np.where(mapped, spent, costs.energy_j[:, boards])
+    return replace(costs, energy_j=energy)
 
 
 def _vector_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntArray, costs: UnitCosts) -> None:
@@ -201,7 +238,7 @@ class Cost:
         peak_power_w: largest mean power of any operation, leakage included.
         average_power_w: energy over latency.
         macs: multiply-accumulates, () or (models,).
-        utilisation: MACs over what the arrays could do in that time.
+        array_utilisation: MACs over what the arrays could do in that time.
         area_mm2, tops, leakage_w: of the designs.
         required_bytes: weights, peak activations and KV cache at the design's precision.
         dram_capacity_bytes: of the designs.
@@ -221,7 +258,7 @@ class Cost:
     peak_power_w: FloatArray
     average_power_w: FloatArray
     macs: FloatArray
-    utilisation: FloatArray
+    array_utilisation: FloatArray
     area_mm2: FloatArray
     tops: FloatArray
     leakage_w: FloatArray
@@ -229,6 +266,11 @@ class Cost:
     dram_capacity_bytes: IntArray
     feasible: npt.NDArray[np.bool_]
     rows: RowCosts | None
+
+    @property
+    def utilisation(self) -> FloatArray:
+        """The earlier name of `array_utilisation`; that of a service (rate x latency) is another quantity."""
+        return self.array_utilisation
 
     def reason(self, *index: int) -> str | None:
         """Why the design at ``index`` cannot run the workload, or None."""
@@ -311,7 +353,7 @@ def evaluate(
         unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
         for name, value in table_sums(table, index, unit).items():
             sums[name] = sums.get(name, 0.0) + value * runs
-        power = _peak_power(table, index, unit)
+        power = peak_dynamic_w(index.reshape(-1, len(table)), _run(table, index), unit)
         peak = power if peak is None else np.maximum(peak, power)
         if one_model:
             row_costs.append(_row_costs(phase, table, index, unit, runs))
@@ -340,16 +382,9 @@ def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorB
     return result
 
 
-def _peak_power(table: OperationTable, index: IntArray, unit: UnitCosts) -> FloatArray:
-    """Largest dynamic power of any shape that a model runs (models, points) [W]."""
-    busy = unit.latency_s > 0
-    power = np.divide(unit.energy_j, unit.latency_s, out=np.zeros_like(unit.energy_j), where=busy)
-    index = index.reshape(-1, len(table))
-    runs = table.column("repeat").reshape(index.shape) > 0
-    peak = np.zeros((len(index), power.shape[1]))
-    for r in range(len(table)):
-        np.maximum(peak, np.where(runs[:, r, None], power[index[:, r]], 0.0), out=peak)
-    return peak
+def _run(table: OperationTable, index: IntArray) -> npt.NDArray[np.bool_]:
+    """Which rows a model runs at all (models, rows)."""
+    return np.asarray(table.column("repeat").reshape(-1, len(table)) > 0) & np.ones(index.reshape(-1, len(table)).shape, dtype=bool)
 
 
 def _row_costs(phase: str, table: OperationTable, index: IntArray, unit: UnitCosts, runs: float) -> RowCosts:
@@ -416,7 +451,7 @@ def _cost(
         "leakage_j": leakage,
         "peak_power_w": peak + batch.leakage_w[None, :],
         "average_power_w": average,
-        "utilisation": used,
+        "array_utilisation": used,
         "feasible": fits,
         "required_bytes": required,
         "area_mm2": batch.area_mm2,

@@ -68,6 +68,7 @@ class Search final : public Searcher {
     void innermost(const Triple &count, const Triple &tile);
     void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
     bool any_alive(const Triple &outer, int next, double compute);
+    bool finer_helps(const Triple &count, const Triple &tile, const Triple &outer, int next, double compute);
 
     Cost level_search(int level, const Triple &count, const Triple &tile, const Cost &least);
     Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
@@ -100,6 +101,7 @@ class Search final : public Searcher {
     Fetches f_;
     Bound bound_{};  // see any_alive
     double compute_ = 0.0;
+    bool probing_ = false;  // see finer_helps
     Mapping trial_;
     // the lane at hand
     Lane *lane_ = nullptr;

@@ -69,11 +69,12 @@ Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple 
         trial_.count[level] = outer;
         trial_.stationary[level + 1] = next;
         Cost got = bound;
-        if (level + 2 == L)
-            offer(got);
-        else
+        if (level + 2 < L)
             got = level_search(level + 1, outer, trial_.tile[level], bound);
+        else if (!probing_)
+            offer(got);
         if (got.better_than(found)) found = got;
+        if (probing_ && found.first < kInfinity) break;
         if (piece == 1 || level + 2 == L || (got.first == bound.first && got.second == bound.second)) break;
         outer[d] = ceil_div(count[d], piece - 1);
     }
@@ -92,6 +93,7 @@ Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile,
     };
     for (int next = 0; next < 3; ++next) {
         if (found.first == least.first && found.second == least.second) break;  // nothing can be better than the bound
+        if (probing_ && found.first < kInfinity) break;
         double e[3];
         for (int d = 0; d < 3; ++d) e[d] = g.extent(level, d, tile[d]);
         Triple outer = count;
@@ -125,6 +127,28 @@ Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile,
         }
     }
     return found;
+}
+
+// Whether any cut along the resting dimension that is no coarser than in `outer` could still be best for the lane at hand: the
+// memories outside need only hold whole numbers of array tiles along it, so that one probe stands for all cuts of a line.
+template <int L>
+bool Search<L>::finer_helps(const Triple &count, const Triple &tile, const Triple &outer, int next, double compute) {
+    const int free = static_cast<int>(trial_.stationary[0]);
+    Triple c = outer, t;
+    for (int d = 0; d < 3; ++d) t[d] = ceil_div(count[d], outer[d]) * tile[d];
+    c[free] = count[free];
+    t[free] = tile[free];
+    f_[0][free] = static_cast<double>(outer[free]);
+    for (int d = 0; d < 3; ++d) f_[1][d] = d == next ? 1.0 : static_cast<double>(outer[d]);
+    f_[1][3] = runs_of(lane_->hw->memory, *geometry_.share, 1, next, f_[1][0]);
+    trial_.stationary[1] = next;
+    compute_ = compute;
+    probing_ = true;
+    Cost none;  // no bound to stop at
+    none.first = none.second = -1.0;
+    const bool helps = level_search(1, c, t, none).first < kInfinity;
+    probing_ = false;
+    return helps;
 }
 
 // Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane; the
@@ -171,7 +195,7 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
     const int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
     if (most == 0) return;
     const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
-    int64_t done[kLanes];
+    int64_t done[kLanes], cuts = 0;
     std::fill_n(done, bounds_.count, 0);
     const int64_t given = outer[d];
     outer[d] = ceil_div(count[d], most);
@@ -200,7 +224,12 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
                 more += pipelined;
                 continue;
             }
-            Cost got = bound;
+            if constexpr (L > 2)
+                if (cuts == 1 && !finer_helps(count, tile, outer, next, pipelined ? inner_.compute : compute)) {
+                    done[i] = 1;
+                    continue;
+                }
+            Cost got = bound_at(0, outer, next);  // again: the probe has set other fetches
             if constexpr (L == 2)
                 offer(got);
             else
@@ -211,6 +240,7 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
         }
         if (piece == 1 || more == 0) return;
         outer[d] = ceil_div(count[d], piece - 1);
+        ++cuts;
     }
 }
 

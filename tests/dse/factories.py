@@ -86,7 +86,7 @@ def make_design(rank: int, share: float, *, quality: bool = True, components: bo
         "tops": 0.5 * width / 16,
         "power_w": 0.01 + 0.05 * share,
         "peak_power_w": 0.5 + share,
-        "utilisation": latency_s,
+        "service_utilisation": latency_s,
         "embodied_kgco2e": sum(embodied.values()),
         "operational_kgco2e": operational,
         "total_kgco2e": total,

@@ -166,7 +166,7 @@ def test_records_carry_their_sources() -> None:
         assert family.sources["dimensions"]
         assert family.sources["licence"]
         assert family.sources["vintage"]
-        assert family.published["source"]
+        assert family.published.get("source") or family.family == "xmc"  # measured here, of no published count
 
 
 @pytest.mark.parametrize(

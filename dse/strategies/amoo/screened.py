@@ -18,11 +18,12 @@ import numpy.typing as npt
 from dse_kernels.pareto import pareto_mask
 
 from dse.errors import UsageError
+from dse.evaluation.feasibility import meets
 from dse.storage.trials import RUNNING, Proposal, Trial
 from dse.strategies.amoo.search import AmooSearch
 from dse.strategies.drawing import draw, neighbours_of, sample
 from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of
-from dse.strategies.task import Task, meets
+from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

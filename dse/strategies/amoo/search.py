@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import Front
 from dse.storage.trials import Proposal, Trial
 from dse.strategies.amoo.alignment import Alignment, alignment
@@ -22,7 +23,7 @@ from dse.strategies.amoo.descent import descend
 from dse.strategies.amoo.relaxed import Relaxed
 from dse.strategies.drawing import draw, left_over, neighbours_of, sample
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
-from dse.strategies.task import Task, meets
+from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

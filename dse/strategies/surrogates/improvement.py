@@ -63,30 +63,6 @@ def ehvi_one_cost(
     return gain
 
 
-def ehvi_uncertain_cost(
-    mean: FloatArray,
-    sd: FloatArray,
-    log_cost_mean: FloatArray,
-    log_cost_sd: FloatArray,
-    observed_quality: FloatArray,
-    observed_cost: FloatArray,
-    reference: tuple[float, float],
-) -> FloatArray:
-    """EHVI (n,) where quality is normal and the one cost log-normal, independent of it; exact.
-
-    The expected width of a strip is a difference of two lower partial moments, E[max(e - C, 0)], which for a log-normal C
-    is the put formula e Phi(d) - E[C] Phi(d - s).
-    """
-    edges, levels = staircase(observed_quality, observed_cost, reference)
-    gain = np.zeros(np.shape(mean))
-    below: FloatArray = np.zeros(np.shape(mean))
-    for i, level in enumerate(levels):
-        above = _lower_moment(log_cost_mean, log_cost_sd, float(edges[i + 1]))
-        gain += (above - below) * expected_excess(mean, sd, level)
-        below = above
-    return gain
-
-
 def _lower_moment(mean: FloatArray, sd: FloatArray, edge: float) -> FloatArray:
     """E[max(edge - C, 0)] with ln C ~ N(mean, sd^2)."""
     sd = np.maximum(sd, _LEAST_SD)

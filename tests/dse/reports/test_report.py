@@ -352,7 +352,7 @@ def test_json_text_reads_back_and_cannot_end_a_script(value: Any) -> None:
         ("total_kgco2e", [2500.0], "tCO₂e", "2.5 tCO₂e"),
         ("kgco2e_per_request", [1.5e-8], "µgCO₂e", "15 µgCO₂e"),
         ("macs", [4.3e10], "G", "43 G"),
-        ("utilisation", [0.012], "%", "1.2 %"),
+        ("service_utilisation", [0.012], "%", "1.2 %"),
         ("area_mm2", [31.990347], "mm²", "31.99 mm²"),
         ("tops", [0.512], "TOPS", "0.512 TOPS"),
         ("something_new", [3.0], "", "3"),

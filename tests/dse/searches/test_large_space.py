@@ -25,7 +25,7 @@ from dse.searches.plan import LARGE_BUDGET, LargeSettings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.trials import Trial, TrialStore
-from dse.strategies import make
+from dse.strategies import make, registry
 from dse.strategies.amoo.screened import Correction, ScreenedAmoo, spread
 from dse.strategies.protocol import Wait, simulate
 from dse.strategies.registry import large_names
@@ -261,8 +261,8 @@ def test_auto_takes_what_is_installed(
     view: large.LargeView, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], chosen: str
 ) -> None:
     pytest.importorskip("pymoo")
-    real = large.find_spec
-    monkeypatch.setattr(large, "find_spec", lambda name: None if name in missing else real(name))
+    real = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in missing else real(name))
     strategy, why = large.strategy_of(view, "auto")
     assert strategy.name == chosen
     assert "needs the package torch" in why
@@ -368,7 +368,9 @@ def test_where_nothing_is_feasible_the_bounds_that_failed_are_told(tmp_path: Pat
         lambda: dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=6, threads=1),
         lambda: dse.api.resume(tmp_path / "run", threads=1),
     ):
-        with pytest.raises(DseError, match=r"none of the 6 evaluated designs is feasible: utilisation<=1.0 fails at 100.0% of them"):
+        with pytest.raises(
+            DseError, match=r"none of the 6 evaluated designs is feasible: service_utilisation<=1.0 fails at 100.0% of them"
+        ):
             search()
 
 
@@ -399,7 +401,7 @@ def test_bounds_that_designs_break_are_counted(tmp_path: Path) -> None:
     busy = replace(problem(), deployment=Deployment(carbon_profile="default", rate_per_s=2000.0))
     run = dse.api.search(busy, out=tmp_path / "run", strategy="random", budget=40, threads=1)
     assert 0 < run.summary.feasible < 40
-    assert run.summary.reasons["utilisation<=1.0"] == 40 - run.summary.feasible
+    assert run.summary.reasons["service_utilisation<=1.0"] == 40 - run.summary.feasible
     assert "Nothing was asked" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 

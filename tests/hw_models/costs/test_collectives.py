@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -247,3 +249,12 @@ def test_large_messages_reach_the_bandwidth_bound() -> None:
 def test_bad_arguments_are_named(call, sentence: str) -> None:
     with pytest.raises(HardwareError, match=sentence):
         call()
+
+
+def test_energy_of_a_hierarchical_all_reduce_is_that_of_every_byte_on_its_link() -> None:
+    """4 devices in each of 3 nodes reduce 1,200 bytes. Inside a node 2 x 3 x 1,200 bytes move (scatter and gather), in three nodes; between
+    nodes each of the 4 pieces of 300 bytes goes 2 x 2 x 300 bytes around its ring."""
+    inner, outer = replace(LINK, pj_per_bit=2.0), replace(LINK, pj_per_bit=10.0)
+    cost = hierarchical_all_reduce(1200, 4, 3, inner, outer)
+    inside, between = 3 * 2 * 3 * 1200, 4 * 2 * 2 * 300
+    assert float(cost.energy_j) == pytest.approx(8e-12 * (2.0 * inside + 10.0 * between), rel=1e-12)

@@ -87,7 +87,7 @@ def test_costs_of_a_model_are_the_sum_of_its_rows() -> None:
     assert {part["bound"] for part in parts.values()} <= {"compute", "l2", "glb", "dram", "vector"}
     assert cost.energy_j == pytest.approx(float(cost.dynamic_j + cost.leakage_w * cost.latency_s), rel=1e-12)
     assert cost.peak_power_w >= cost.average_power_w > cost.leakage_w > 0
-    assert 0 < cost.utilisation <= 1
+    assert 0 < cost.array_utilisation <= 1
 
 
 def test_table_sums_weigh_each_row() -> None:

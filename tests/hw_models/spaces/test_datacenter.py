@@ -92,7 +92,7 @@ def test_costs_of_random_points_are_positive_finite_and_deterministic() -> None:
         values = getattr(found, name)
         assert np.isfinite(values).all() and (values > 0).all(), name
         assert np.array_equal(values, getattr(again, name)), name
-    assert (found.utilisation <= 1.0).all()
+    assert (found.array_utilisation <= 1.0).all()
 
 
 def test_one_design_is_its_record_and_its_file() -> None:

@@ -1,0 +1,1 @@
+"""Structured pruning and weight-only quantisation of Hugging Face models held locally."""

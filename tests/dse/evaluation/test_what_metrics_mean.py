@@ -1,0 +1,157 @@
+"""Metrics, feasibility and the order of a front from first principles: arithmetic on unit costs, not the code that is tested."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dse.api import make_problem
+from dse.evaluation.evaluation import Block, Evaluation
+from dse.evaluation.feasibility import UNMAKEABLE, UNMAPPABLE, feasible
+from dse.fronts.pareto import Front
+from dse.problem import metrics
+from dse.problem.objectives import Constraint, Objective, parse_constraint
+from dse.searches.sweep import sweep_block
+from dse.storage.study import Study
+from hw_models.costs import evaluate as cost
+from hw_models.costs.unit_costs import peak_dynamic_w
+from hw_models.spaces import load as load_template
+from workloads import library
+from workloads.ops import Kind, Operation, OperationTable
+
+DESIGN = {"cores": 4, "width": 64, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64, "glb_mib": 4}
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return Evaluation(make_problem("bert", "hardware", fixed=DESIGN), threads=1)
+
+
+def _one(evaluation: Evaluation, name: str) -> float:
+    return float(np.broadcast_to(evaluation.block(0, 1).metric(name), (1, 1))[0, 0])
+
+
+def test_average_power_is_work_and_idle_power(evaluation: Evaluation) -> None:
+    """At r requests a second each takes E joules, and in the time left over the device leaks: P = r E + (1 - r t) P_leak."""
+    rate, latency = evaluation.deployment.rate_per_s, _one(evaluation, "latency_s")
+    leakage = float(evaluation.points.leakage_w[0])
+    assert leakage * (1 - rate * latency) > 0.001 * _one(evaluation, "power_w"), "the idle part must be large enough to be missed"
+    expected = rate * _one(evaluation, "energy_j") + (1 - rate * latency) * leakage
+    assert _one(evaluation, "power_w") == pytest.approx(expected, rel=1e-12)
+    # A second of average power is the energy that operational carbon is charged for (PUE 1).
+    joules = _one(evaluation, "power_w") * evaluation.deployment.lifetime_years * 365.25 * 86400
+    kilograms = joules / 3.6e6 * float(np.ravel(evaluation.points.gco2e_per_kwh)[0]) / 1000
+    assert _one(evaluation, "operational_kgco2e") == pytest.approx(kilograms, rel=2e-3)  # years of 365 or 365.25 days
+
+
+def test_the_two_utilisations_of_one_design(evaluation: Evaluation) -> None:
+    """0.72 of the arrays while a request runs, 0.026 of the time at a request a second: two quantities, two names."""
+    design = load_template("edge22").accelerator(**DESIGN)
+    found = cost.evaluate(design, library.load("bert").build())
+    assert _one(evaluation, "array_utilisation") == pytest.approx(float(found.array_utilisation), rel=1e-9)
+    assert _one(evaluation, "service_utilisation") == pytest.approx(float(found.latency_s) * evaluation.deployment.rate_per_s, rel=1e-12)
+    assert _one(evaluation, "array_utilisation") > 10 * _one(evaluation, "service_utilisation")
+
+
+def test_the_earlier_name_of_service_utilisation_is_understood() -> None:
+    assert parse_constraint("utilisation<=0.5") == Constraint("service_utilisation", "<=", 0.5)
+    assert Objective("min", "utilisation").metric == "service_utilisation"
+    assert metrics.metric("objective", "utilisation").name == "service_utilisation"
+
+
+def test_what_is_known_before_a_mapping() -> None:
+    assert set(metrics.of_hardware()) == {"area_mm2", "tops", "embodied_kgco2e"}
+    assert set(metrics.known_before_mapping()) == {
+        *("area_mm2", "tops", "embodied_kgco2e", "dram_fill", "quality", "quality_se", "parameters", "macs"),
+    }
+
+
+def test_a_row_that_never_runs_has_no_peak_power() -> None:
+    """Two shapes of 2 W and 5 W; the second is in the table and runs no time."""
+    unit: Any = SimpleNamespace(latency_s=np.array([[1.0], [2.0]]), energy_j=np.array([[2.0], [10.0]]))
+    index = np.array([[0, 1], [0, 1]])
+    runs = np.array([[True, False], [True, True]])
+    assert peak_dynamic_w(index, runs, unit).tolist() == [[2.0], [5.0]]
+    table = OperationTable.from_rows(
+        [
+            Operation("small", Kind.GEMM, m=8, n=8, k=8, second_is_weight=True),
+            Operation("large", Kind.GEMM, m=512, n=512, k=512, second_is_weight=True, repeat=0),
+        ]
+    )
+    design = load_template("edge22").accelerator(**DESIGN)
+    both, alone = cost.evaluate(design, table), cost.evaluate(design, table.take(np.array([0])))
+    assert float(both.peak_power_w) == pytest.approx(float(alone.peak_power_w), rel=1e-12)
+
+
+class _Points:
+    """A block of 1 model on 4 points: fine, unmappable, unmakeable, too slow."""
+
+    shape = (1, 4)
+
+    def mappable(self) -> Any:
+        return np.array([[True, False, True, True]])
+
+    def makeable(self) -> Any:
+        return np.array([[True, True, False, True]])
+
+    def metric(self, name: str) -> Any:
+        assert name == "latency_s"
+        return np.array([[1.0, np.inf, 0.5, 3.0]])
+
+
+def test_feasible_is_mappable_and_makeable_and_within_bounds() -> None:
+    bound = Constraint("latency_s", "<=", 2.0)
+    found, reasons = feasible(_Points(), [bound])
+    assert found.tolist() == [[True, False, False, False]]
+    assert reasons == {UNMAPPABLE: 1, UNMAKEABLE: 1, str(bound): 1}
+
+
+def test_a_sweep_ranks_no_device_that_cannot_be_made(evaluation: Evaluation) -> None:
+    """The best design of all, but of a die that no wafer holds, is not on the front."""
+    unmade = Evaluation.__new__(Evaluation)
+    unmade.__dict__.update(evaluation.__dict__)
+    unmade.points = replace(evaluation.points, makeable=np.zeros_like(evaluation.points.makeable))
+    result = sweep_block(unmade, evaluation.problem.objectives, (), 0, 0, 1)
+    assert result.feasible == 0
+    assert len(result.front_models) == 0
+    assert result.reasons[UNMAKEABLE] == 1
+
+
+def test_the_order_of_a_front_is_values_then_model_then_hardware() -> None:
+    """Four designs of equal value: models before hardware."""
+    models, hardware = np.array([2, 1, 1, 0]), np.array([0, 7, 3, 9])
+    front = Front.of(models, hardware, np.tile([1.0, 2.0], (4, 1)))
+    assert list(zip(front.models.tolist(), front.hardware.tolist(), strict=True)) == [(0, 9), (1, 3), (1, 7), (2, 0)]
+
+
+def test_macs_of_a_breakdown_count_the_runs_of_a_phase(tmp_path: Path) -> None:
+    """Three requests of four are of 16 tokens and one of 48; the parts add up to the mean request."""
+    lengths = ((0.75, 16), (0.25, 48))
+    parts = "".join(f'[[part]]\nname = "of-{s}"\nworkload = "bert-base"\nweight = {w}\n[part.set]\nsequence = {s}\n' for w, s in lengths)
+    (tmp_path / "mix.toml").write_text(f'name = "two-lengths"\n{parts}')
+    mixed = Evaluation(make_problem(str(tmp_path / "mix.toml"), "hardware", fixed=DESIGN), threads=1)
+    assert sorted({float(phase.runs) for phase in mixed.workload.phases}) == [0.25, 0.75]
+    family = library.load("bert-base")
+    expected = 0.75 * float(family.build(sequence=16).macs()) + 0.25 * float(family.build(sequence=48).macs())
+    assert sum(entry["macs"] for entry in mixed.breakdown(0, 0)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_study_waits_until_the_disk_has_what_it_was_told(tmp_path: Path) -> None:
+    """synchronous = FULL (2): a commit survives a power cut."""
+    with Study.create(tmp_path / "study.db", {"problem": {}}) as study, study._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_every_metric_is_computed(evaluation: Evaluation) -> None:
+    block: Block = evaluation.block(0, 1)
+    for name, metric in metrics.METRICS.items():
+        if not name.startswith("quality"):
+            value = np.asarray(block.metric(name))
+            assert np.isfinite(value).all()
+            assert np.broadcast_shapes(value.shape, block.shape) == block.shape
+        assert metric.label
+        assert set(metric.depends) <= {metrics.MODEL, metrics.HARDWARE, metrics.DEPLOYMENT, metrics.MAPPING}
