@@ -19,9 +19,9 @@ from dse.analysis import importance as analysis
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation, file_sha256, load_hardware
+from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.fronts.pareto import Front
 from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.metrics import METRICS
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.problem.problem import DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
@@ -267,7 +267,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     design = evaluation.space.design(0, 0)
     if not block.mappable().all():
         raise DseError(f"design {design} has an operation for which no mapping fits the buffers; larger buffers would do")
-    names = [name for name in METRICS if not name.startswith("quality")]
+    names = [name for name in evaluation.metric_names if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
@@ -296,7 +296,7 @@ def _reasons(answer: Mapping[str, Any]) -> list[str]:
     if answer["dram_fill"] > 1.0:
         reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
     if answer["service_utilisation"] > 1.0:
-        reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
+        reasons.append(f"the request rate asks for {answer['service_utilisation']:.3g} times what the design can serve")
     return reasons
 
 
@@ -308,6 +308,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "not_modelled": list(evaluation.hardware_space.not_modelled),
+        "expected_error": expected_error(evaluation.hardware_space),
         "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,
     }
 
@@ -316,7 +317,9 @@ def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    return [*json.loads(json.dumps(factors, default=str)), hardware_source]
+    hardware = hardware_sources(evaluation.points, evaluation.hardware_space)
+    whole = [hardware_source] if hardware_source["source"] else []
+    return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 
 
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:

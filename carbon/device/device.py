@@ -49,6 +49,7 @@ class Device:
         package: kind, see :mod:`carbon.embodied.packaging`; bridges, carrier_area_mm2, test_yield: its options.
         storage_gb, storage_drives, storage_year: flash. hdds: drives.
         system: ``card`` or ``server`` (the rest of such a product), None for the chips alone. pcb_cm2: a bare board.
+        host_share: part of a server that the device occupies (an eighth where a host holds eight cards).
         cpu_packages: server CPU packages (lid and substrate; boaviztapi).
         design_iterations, parts_made: design carbon of the die, spread over the parts.
     """
@@ -84,6 +85,7 @@ class Device:
     storage_year: int | None = None
     hdds: Numeric = 0.0
     system: str | None = None
+    host_share: Numeric = 0.0
     pcb_cm2: Numeric = 0.0
     cpu_packages: Numeric = 0.0
     design_iterations: Numeric = 0.0
@@ -95,7 +97,7 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Device)}
 _OWN_ONLY = (
     *("dies", "chiplets", "memory_modules", "memory_year", "memory_stacks", "memory_stack_area_mm2", "yield_model"),
     *("scribe_mm", "harvest", "package", "bridges", "carrier_area_mm2", "test_yield", "storage_gb", "storage_drives"),
-    *("storage_year", "hdds", "system", "pcb_cm2", "cpu_packages", "design_iterations", "parts_made"),
+    *("storage_year", "hdds", "system", "host_share", "pcb_cm2", "cpu_packages", "design_iterations", "parts_made"),
 )
 
 
@@ -407,6 +409,8 @@ def _add_blocks(device: Device, values: Values, parts: dict[str, Numeric], logic
         if device.system not in SYSTEMS:
             raise unknown("system", device.system, SYSTEMS)
         parts["system"] = values.item(SYSTEMS[device.system])
+    if hasattr(device.host_share, "shape") or device.host_share > 0:
+        parts["host"] = device.host_share * values.item(SYSTEMS["server"])
     if not _all_zero(device.pcb_cm2):
         parts["board"] = as_number("pcb_cm2", device.pcb_cm2, low=0.0) * values.item("pcb_kgco2e_cm2")
     if not _all_zero(device.cpu_packages):

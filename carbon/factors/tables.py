@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -108,9 +109,46 @@ def fab(quantity: str, node_nm: object) -> Factor:
     if by_node is None:
         raise unknown("fab quantity", quantity, _fab())
     node = parse_node(node_nm)
-    if node not in by_node:
+    found = _at(quantity, node)
+    if found is None:
         raise _no_node(quantity, node, by_node)
-    return by_node[node]
+    return found
+
+
+OLDEST_NM = 130.0
+"""Oldest node that is costed at all; between the oldest node of ACT's tables and it that node's factors stand in, and say so."""
+_STANDS_IN = ("epa_kwh_cm2", "gpa_", "mpa_kgco2e_cm2", "d0_default_per_cm2", "alpha_default")
+
+
+@cache
+def _at(quantity: str, node: float) -> Factor | None:
+    """The factor of a node: of the table, between two of its nodes (power law in the node), or of the oldest for older ones."""
+    by_node = _fab()[quantity]
+    if node in by_node:
+        return by_node[node]
+    if not quantity.startswith(_STANDS_IN) or node in _fab()["epa_kwh_cm2"]:
+        return None  # peers' tables stay as they are, and so do the holes of a node that a table has
+    below = max((n for n in by_node if n < node), default=None)
+    above = min((n for n in by_node if n > node), default=None)
+    key = f"fab.{node:g}nm.{quantity}"
+    if below is None or (above is None and node > OLDEST_NM):
+        return None
+    if above is None:
+        note = f"the factor of {below:g} nm, the oldest node that is known; older ones need no more".strip()
+        return replace(by_node[below], key=key, note=note)
+    a, b = by_node[below], by_node[above]
+    share = (math.log(node) - math.log(below)) / (math.log(above) - math.log(below))
+
+    def between(x: float | None, y: float | None) -> float | None:
+        if x is None or y is None:
+            return None
+        return x ** (1 - share) * y**share if min(x, y) > 0 else x + share * (y - x)
+
+    value = between(a.value, b.value)
+    assert value is not None
+    note = f"interpolated between {below:g} and {above:g} nm"
+    source = a.source if a.source == b.source else f"{a.source}; {b.source}"
+    return replace(a, key=key, value=value, low=between(a.low, b.low), high=between(a.high, b.high), source=source, note=note)
 
 
 def _no_node(quantity: str, node: float, known: Iterable[float], where: str = "") -> CarbonError:
@@ -130,7 +168,9 @@ class NodeIndex:
         if array.dtype.kind not in "fiu":
             array = np.array([parse_node(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
         wanted = array.astype(np.float64, copy=False)
-        self._known = np.array(sorted({node for by_node in _fab().values() for node in by_node}), dtype=np.float64)
+        table_nodes = {node for by_node in _fab().values() for node in by_node}
+        between = {node for node in np.unique(wanted).tolist() if min(table_nodes) < node <= OLDEST_NM}
+        self._known = np.array(sorted(table_nodes | between), dtype=np.float64)
         self._index = np.minimum(np.searchsorted(self._known, wanted), self._known.size - 1)
         wrong = self._known[self._index] != wanted
         if wrong.any():
@@ -154,10 +194,11 @@ class NodeIndex:
         if by_node is None:
             raise unknown("fab quantity", quantity, _fab())
         for node in self.distinct:
-            if node not in by_node:
+            if _at(quantity, node) is None:
                 at = int(np.flatnonzero(np.ravel(self.where(node)))[0])
                 raise _no_node(quantity, node, by_node, f"element {at}: ")
-        column = np.array([by_node[node].value if node in by_node else np.nan for node in self._known.tolist()])
+        factors = {node: _at(quantity, node) for node in self.distinct}
+        column = np.array([f.value if (f := factors.get(node)) is not None else np.nan for node in self._known.tolist()])
         return column[self._index]
 
 

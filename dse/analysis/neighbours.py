@@ -115,7 +115,6 @@ def _metrics(
 ) -> tuple[dict[str, float], str]:
     """Every finite metric of one design, and why it has no latency where it has none."""
     from dse.evaluation.evaluation import Evaluation, Space
-    from dse.problem.metrics import METRICS
     from hw_models.errors import HardwareError
 
     def columns(point: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
@@ -125,7 +124,7 @@ def _metrics(
     try:
         evaluation = Evaluation(problem, space=space, threads=1)
         block = evaluation.block(0, 1)
-        names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
+        names = evaluation.metric_names
         values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
     except (HardwareError, DseError) as failure:
         return {}, str(failure)

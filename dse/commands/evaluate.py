@@ -19,7 +19,11 @@ def register(commands: Any) -> None:
     options.add_problem_options(parser)
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
     lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
-    lists.add_argument("--gemms", metavar="IN.csv", help="matrix products: columns batch, m, n, k and any knob of the hardware")
+    lists.add_argument(
+        "--gemms",
+        metavar="IN.csv",
+        help="matrix products: columns m, n, k, where given batch, weight_bits, activation_bits, and any knob of the hardware",
+    )
     lists.add_argument("--out", metavar="OUT.csv", help="where the costed rows go (needed with --designs and --gemms)")
     parser.set_defaults(run=run)
 
@@ -58,8 +62,9 @@ def _gemms(args: argparse.Namespace) -> int:
     from dse.spaces.hardware import load_path_or_name
     from hw_models.costs.products_csv import evaluate_gemms
 
-    defaults = {**load_path_or_name(args.hw, profile=args.profile).defaults, **options.knobs_of(args)}
-    rows = evaluate_gemms(args.gemms, args.hw, args.profile, args.out, defaults=defaults, criterion=args.criterion)
+    hardware = load_path_or_name(args.hw, profile=args.profile)
+    defaults = {**hardware.defaults, **options.knobs_of(args)}
+    rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion)
     _told(args, rows)
     return 0
 

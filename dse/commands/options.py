@@ -34,9 +34,10 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--fab-grid", default="", metavar="REGION|G|FILE.csv",
                             help="grid of the fab (default: the carbon profile's, mostly taiwan)")  # fmt: skip
     deployment.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1, the edge)")
+    deployment.add_argument("--electricity-usd", type=float, default=0.12, metavar="USD", help="price of a kWh (default 0.12)")
     deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
-    deployment.add_argument("--carbon-profile", metavar="NAME", help="embodied carbon model (default act2; for hw datacenter, "
-                            "whose HBM act2 does not know: default)")  # fmt: skip
+    deployment.add_argument("--carbon-profile", metavar="NAME", help="embodied carbon model (default act2; for hw datacenter "
+                            "and for boards, whose memories act2 does not know: default)")  # fmt: skip
 
 
 def workload_of(args: argparse.Namespace) -> str:
@@ -60,6 +61,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
         grid=as_grid(args.grid),
         fab_grid=as_grid(args.fab_grid),
         pue=args.pue,
+        electricity_usd_per_kwh=args.electricity_usd,
         carbon_profile=args.carbon_profile or load_path_or_name(args.hw, profile=None).default_carbon_profile,
         package=args.package,
     )

@@ -52,7 +52,7 @@ def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_uns
     rest = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in model_names}
     evaluation = Evaluation(problem, space=Space(models, points, 0, rest), threads=None)
 
-    names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
+    names = evaluation.metric_names
     columns: dict[str, list[Any]] = {name: [0.0] * len(table.rows) for name in names}
     for model in range(evaluation.space.model_count):
         rows = np.flatnonzero(model_of == model)

@@ -26,7 +26,7 @@ from dse.errors import UsageError
 from dse.evaluation import space_file
 from dse.evaluation.hardware_points import make_points
 from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.metrics import metric
+from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
@@ -121,6 +121,9 @@ class Evaluation:
         self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
         self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
+        named = {o.metric for o in problem.objectives} | {c.metric for c in problem.constraints}
+        if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
+            raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
         self.unit: UnitCosts = self.points.unit_costs(
             self.shapes,
@@ -195,6 +198,16 @@ class Evaluation:
             )
         return entries
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that its designs have: quality where there is a surrogate, prices where all are public."""
+        priced = bool(np.isfinite(self.points.capital_usd).all())
+        return [
+            name
+            for name in METRICS
+            if (self.quality is not None or not name.startswith("quality")) and (priced or not name.startswith(("capital_usd", "usd_")))
+        ]
+
     def carbon_parts(self, hardware: int) -> dict[str, float]:
         """Embodied carbon of one hardware point by part."""
         return {name: float(part[hardware]) for name, part in self.points.parts.items()}
@@ -256,6 +269,12 @@ class Block:
         e = self._evaluation
         return peak_dynamic_w(e.index[self._models], e.weight[self._models] > 0, e.unit)[:, e.points.design]
 
+    def _usd_per_w(self) -> FloatArray:
+        """Price of the electricity of a watt over the lifetime."""
+        p, deployment = self._evaluation.points, self._evaluation.deployment
+        kwh = p.lifetime_years * carbon.operational.service.DAYS_PER_YEAR * 24.0 / 1e3
+        return np.asarray(kwh * p.pue * deployment.electricity_usd_per_kwh)
+
     def _quality(self, part: str) -> FloatArray:
         e = self._evaluation
         if e.quality is None:
@@ -278,6 +297,8 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "embodied_kgco2e": lambda b: b._evaluation.points.embodied_kgco2e[None, :],
     "operational_kgco2e": lambda b: np.asarray(b._operation().operational_kgco2e),
     "requests": lambda b: np.asarray(b._operation().requests),
+    "capital_usd": lambda b: b._evaluation.points.capital_usd[None, :],
+    "usd_per_w": lambda b: b._usd_per_w(),
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
     "held_bytes": lambda b: b._held_bytes(),
@@ -291,6 +312,8 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
+    if hardware_space.runs_kernels and "fused_attention" in family.knobs:
+        settings.setdefault("fused_attention", True)  # engines have no other
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}

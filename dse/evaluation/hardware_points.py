@@ -19,11 +19,13 @@ import carbon.analysis.robustness
 import carbon.device.profiles
 import carbon.factors.grid
 from dse.errors import UsageError
+from dse.evaluation.boards import board_inputs
 from dse.problem.deployment import Deployment
 from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import evaluate as cost
 from hw_models.costs.unit_costs import Criterion, UnitCosts
+from hw_models.devices import library
 from workloads.ops import OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,6 +43,7 @@ class Points:
         rate_per_s, lifetime_years, pue, gco2e_per_kwh: of the deployment at each point.
         groups: what the carbon model is told, a group of points a call: their indices, inputs, and the grid of use.
         embodied_kgco2e, parts: carbon of making the device, whole and by part; makeable: whether it can be made at all.
+        capital_usd: price of the boards of the point, not a number where none is public.
         sources: every carbon factor that was used, as plain values.
     """
 
@@ -60,6 +63,7 @@ class Points:
     parts: dict[str, FloatArray]
     groups: list[carbon.analysis.robustness.Group]
     makeable: npt.NDArray[np.bool_]
+    capital_usd: FloatArray
     sources: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -124,6 +128,9 @@ def make_points(
         "node_nm": of_designs("node_nm"),
         "memory_gb": of_designs("dram_bytes") / chips / 2**30,
     }
+    board = np.concatenate([np.array(batch.names or ("",) * len(batch), dtype=str) for batch in batches])[design]
+    known = carbon.device.profiles.get(deployment.carbon_profile).blocks and np.isin(board, hardware.shipped)
+    names["board"] = np.where(known, board, "")
     groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
     embodied, parts, makeable, sources = _embodied(deployment, groups, len(design), hardware.name)
     intensity = np.empty(len(design))
@@ -146,6 +153,7 @@ def make_points(
         parts=parts,
         groups=groups,
         makeable=makeable,
+        capital_usd=_capital_usd(board, hardware.shipped) * chips,
         sources=sources,
     )
 
@@ -162,12 +170,13 @@ def _designs(hardware: HardwareSpace, own: Mapping[str, Any], count: int) -> tup
     rank[order] = np.arange(len(order))
     distinct = {name: column[first[order]] for name, column in own.items()}
     design = rank[inverse.reshape(-1)]
-    if "dram_type" not in own:
+    apart = next((name for name in ("dram_type", "device") if name in own), None)
+    if apart is None:
         return [hardware.batch(distinct)], design
-    # A batch has one type of DRAM, so each type is a batch of its own.
+    # A batch has one type of DRAM and one kind of levels, so each type and each device is a batch of its own.
     batches, place, offset = [], np.empty(len(order), dtype=np.int64), 0
-    for kind in dict.fromkeys(distinct["dram_type"].tolist()):
-        members = np.flatnonzero(distinct["dram_type"] == kind)
+    for kind in dict.fromkeys(distinct[apart].tolist()):
+        members = np.flatnonzero(distinct[apart] == kind)
         batches.append(hardware.batch({name: column[members] for name, column in distinct.items()}))
         place[members] = offset + np.arange(len(members))
         offset += len(members)
@@ -191,9 +200,26 @@ def _groups(
             chosen.pop("fab_grid", None)
         if recipe.memory_type is not None:  # that tool has one memory, whatever the hardware has
             del chosen["memory_type"]
-        devices = {name: column[here] for name, column in numbers.items()} | chosen
+        board = chosen.pop("board", "")
+        devices: dict[str, Any] = {name: column[here] for name, column in numbers.items()} | chosen
+        if board:
+            devices |= _board_inputs(board, devices)
         found.append(carbon.analysis.robustness.Group(here, devices, grid, chips[here]))
     return found
+
+
+def _capital_usd(boards: npt.NDArray[np.str_], shipped: Sequence[str]) -> FloatArray:
+    """Price of one board of each point (points,), not a number for designs that nobody sells."""
+    price = {name: library.load(name).capital_usd for name in shipped}
+    return np.array([np.nan if price.get(str(name)) is None else price[str(name)] for name in boards], dtype=np.float64)
+
+
+def _board_inputs(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the carbon model is told of a board of the library instead of a bare design."""
+    said = board_inputs(name)
+    if given.get("package"):
+        said.pop("package", None)  # the deployment names another
+    return {**said, "area_mm2": np.full_like(given["area_mm2"], said["area_mm2"])}
 
 
 def _embodied(

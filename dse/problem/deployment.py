@@ -24,6 +24,7 @@ class Deployment:
     fab_grid: str | grids.GridFactor = ""  # "": the carbon profile's own, which then stands here
     pue: float = 1.0
     carbon_profile: str = "act2"
+    electricity_usd_per_kwh: float = 0.12  # industrial and commercial users pay 0.08-0.20 (IEA, Electricity 2024)
     package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
@@ -34,6 +35,7 @@ class Deployment:
         _positive("rate", self.rate_per_s, 1e15)
         _positive("lifetime-years", self.lifetime_years, 1000.0)
         object.__setattr__(self, "fab_grid", self.fab_grid or recipe.fab_grid or "")
+        _positive("electricity-usd", self.electricity_usd_per_kwh, 1000.0)
         if not (math.isfinite(self.pue) and self.pue >= 1.0):
             raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1")
 

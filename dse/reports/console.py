@@ -128,7 +128,7 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
 
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
     for name, metric in METRICS.items():
-        if name in ("quality", "quality_se"):
+        if name in ("quality", "quality_se") or name not in answer:
             continue
         print(f"  {name:<20} {answer[name]:>14.6g} {metric.unit}")
     if answer["quality"] is None:

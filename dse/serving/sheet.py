@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from carbon import profiles
+from carbon.device import device_embodied
 from dse.errors import unknown_name
-from hw_models.costs.gpu_kernels.library import documents, gpu_names, gpu_sheet
+from dse.evaluation.boards import board_inputs
+from hw_models.devices import library
+from hw_models.devices.gpus import gpu_names, gpu_sheet
 
 # Formats in which engines multiply weights of so many bits, best first; 4-bit integers are widened (weight-only).
 _FORMATS = {16: ("bf16", "fp16"), 8: ("fp8", "int8"), 4: ("fp4",)}
-GIB = 2**30
 CARBON_PROFILE = "default"
-# Memory types that the carbon tables do not have yet, and the nearest that they have.
-_NEAREST_MEMORY = {"gddr7": "gddr6"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Sheet:
         rates: dense rate of the tensor cores by bits of an operand [FLOP/s].
         dram_bytes_per_s, memory_bytes, link_bytes_per_s: link: one direction.
         tdp_w, idle_w: power at full load and with nothing to do [W].
-        embodied_kgco2e: of the chip with its memory, package and board.
+        embodied_kgco2e: of the chip with its memory, package, board and share of a host.
     """
 
     name: str
@@ -62,24 +61,13 @@ def sheet(name: str) -> Sheet:
         found = [gpu.rates[f] for f in formats if f in gpu.rates]
         if found:
             rates[bits] = 2 * gpu.peak_macs_per_s * found[0]
-    document = documents()[name]
-    record, made = document["accelerator"], document["embodied"]
-    memory = record["levels"][-1]
-    embodied = profiles.device_embodied(
-        CARBON_PROFILE,
-        area_mm2=document["die_mm2"],
-        node_nm=made.get("node_nm", record["node_nm"]),
-        dies=made["dies"],
-        package=made["package"],
-        system=made["system"],
-        memory_type=_NEAREST_MEMORY.get(memory["kind"], memory["kind"]),
-        memory_gb=memory["gib"],
-    )
+    memory = library.load(name).accelerator.levels[-1]
+    embodied = device_embodied(CARBON_PROFILE, **board_inputs(name))
     return Sheet(
         name,
         rates,
         gpu.dram_bytes_per_s,
-        memory["gib"] * GIB,
+        float(memory.bytes),
         gpu.link_bytes_per_s,
         gpu.tdp_w,
         gpu.idle_w,

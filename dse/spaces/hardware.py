@@ -15,7 +15,9 @@ from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Execution
 from hw_models.devices import library as devices
+from hw_models.devices.sets import counted, device_space
 from hw_models.spaces import files as accelerator_files
 
 IntArray = npt.NDArray[np.int64]
@@ -24,8 +26,10 @@ IntArray = npt.NDArray[np.int64]
 class HardwareSpace:
     """Hardware points as knob columns, and the way from knob values to designs. A single design has no knobs."""
 
-    def __init__(self, source: templates.Template | Accelerator) -> None:
+    def __init__(self, source: templates.Template | Accelerator, *, shipped: tuple[str, ...] = ()) -> None:
         self._source = source
+        self.shipped = shipped
+        """Devices of the library that its designs are; empty for templates and users' files."""
         self.name: str = source.name
         self.knobs: dict[str, tuple[Any, ...]] = {} if isinstance(source, Accelerator) else dict(source.knobs)
 
@@ -47,8 +51,18 @@ class HardwareSpace:
 
     @property
     def default_carbon_profile(self) -> str:
-        """The carbon profile where none is named: the template's, elsewhere ACT's."""
-        return "act2" if self.template is None else self.template.carbon_profile
+        """The carbon profile where none is named: the template's, our own for boards, whose memories peers do not know, elsewhere ACT's."""
+        if self.template is not None:
+            return self.template.carbon_profile
+        board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
+        return "default" if board or self.shipped else "act2"
+
+    @property
+    def runs_kernels(self) -> bool:
+        """Whether kernels of software run on it (GPU, CPU), which fuse attention, not mappings that a search finds."""
+        if isinstance(self._source, Accelerator):
+            return self._source.execution != Execution.MAPPED
+        return any(devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -65,8 +79,10 @@ class HardwareSpace:
         if not values:
             return self
         if isinstance(self._source, Accelerator):
+            if self.shipped and set(values) == {"chips"}:
+                return HardwareSpace(counted(self.shipped[0], values["chips"], profile=self._source.profile), shipped=self.shipped)
             raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
-        return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}))
+        return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}), shipped=self.shipped)
 
     def narrowed(self, fixed: Mapping[str, Any]) -> HardwareSpace:
         """The same space with the knobs of ``fixed`` that it has at one of their values: a large grid is never listed for them.
@@ -103,6 +119,11 @@ class HardwareSpace:
         return self._source.accelerator(**knobs)
 
     @property
+    def source_record(self) -> templates.Template | Accelerator:
+        """The template or the single design behind the space."""
+        return self._source
+
+    @property
     def not_modelled(self) -> tuple[str, ...]:
         """What the costs leave out."""
         return () if isinstance(self._source, Accelerator) else self._source.not_modelled
@@ -114,9 +135,15 @@ class HardwareSpace:
 
 
 def load(name: str, *, profile: str | None) -> HardwareSpace:
-    """The built-in template (a space) or device (a single design) called ``name``."""
+    """The built-in template (a space), device (a single design) or devices (``h100,l40s``: a space) called ``name``."""
     if name in devices.names():
-        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator)
+        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator, shipped=(name,))
+    if "," in name:
+        several = tuple(part.strip() for part in name.split(",") if part.strip())
+        for part in several:
+            if part not in devices.names():
+                raise unknown_name("hw", part, devices.names())
+        return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
     if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))

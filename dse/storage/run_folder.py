@@ -20,7 +20,6 @@ import numpy as np
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front, rounded
-from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
 from dse.quality.surrogate import SUPPORT
 from dse.storage.study import FILE_NAME, Study
@@ -73,7 +72,7 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
     it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
     ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``. Equal designs are ordered by latency, energy and area.
     """
-    names = [name for name in METRICS if evaluation.quality is not None or not name.startswith("quality")]
+    names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
     for model in np.unique(front.models).tolist():
         block = evaluation.block(model, model + 1)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator.fields import ArrayKind, Dataflow, choice, choices, number, rules, whole
+from hw_models.accelerator.fields import ArrayKind, Dataflow, Engine, Execution, TensorCore, choice, choices, number, rules, whole
 from hw_models.accelerator.resolve import Levels, resolved_columns
 from hw_models.accelerator.toml import Form, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
@@ -92,6 +92,13 @@ class Accelerator:
         link_bytes_per_s: rate of a chip's links in one direction, all together; needed from two chips on.
         link_latency_s, link_fixed_s: time of a message before its first byte, and of starting a collective.
         link_pj_per_bit: energy of a bit that crosses a link.
+        tdp_w: board power limit; where it is given, energy follows the power of boards (`hw_models.costs.board_power`) and
+            ``leakage_w`` is what the idle board takes (0: energy from the technology tables).
+        execution: what decides how operations run. The fields from here on belong to GPU and CPU:
+        tensor_core, engine: how tensor cores are fed, and whose kernels run.
+        l2_partitions: parts of the last-level cache between which data cross.
+        l2_bytes_per_s: measured read rate of the whole last-level cache (0: 64 bytes a cycle and core).
+        rate_fp16 ... rate_int4: rate of a number format relative to bf16 (0: not in hardware).
     """
 
     name: str
@@ -125,6 +132,19 @@ class Accelerator:
     link_latency_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
     link_fixed_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
     link_pj_per_bit: float = field(default=0.0, metadata=number(0.0, 1e4, "pJ/bit"))
+    tdp_w: float = field(default=0.0, metadata=number(0.0, 1e6, "W", table=("execution", "tdp_w")))
+    execution: Execution = field(default=Execution.MAPPED, metadata=choice(Execution, ("execution", "model")))
+    tensor_core: TensorCore = field(default=TensorCore.SYNCHRONOUS, metadata=choice(TensorCore, ("execution", "tensor_core")))
+    engine: Engine = field(default=Engine.VLLM, metadata=choice(Engine, ("execution", "engine")))
+    l2_partitions: int = field(default=1, metadata=whole(1, 64, table=("execution", "l2_partitions")))
+    l2_bytes_per_s: float = field(default=0.0, metadata=number(0.0, 1e15, "bytes/s", table=("execution", "l2_bytes_per_s")))
+    rate_fp16: float = field(default=1.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp16")))
+    rate_tf32: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "tf32")))
+    rate_fp32: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp32")))
+    rate_fp8: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp8")))
+    rate_int8: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "int8")))
+    rate_fp4: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp4")))
+    rate_int4: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "int4")))
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -196,6 +216,14 @@ def check(a: Accelerator, where: str = "") -> None:
     if a.chips > 1 and a.link_bytes_per_s <= 0:
         allowed = f"a positive number of bytes/s where chips is {a.chips}"
         raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
+    if a.execution != Execution.MAPPED and a.tdp_w <= 0:
+        model = Execution(a.execution).name.lower()
+        raise bad_value("execution.tdp_w", a.tdp_w, f"the power limit of the board in W where execution.model is {model!r}", where=where)
+    if a.execution != Execution.MAPPED and len(a.levels) < 2:
+        model = Execution(a.execution).name.lower()
+        raise HardwareError(
+            f"{where}: execution.model {model!r} needs a cache and a DRAM as the last two levels, got {len(a.levels)} level"
+        )
     _check_order(a.levels, where)
 
 
@@ -280,6 +308,19 @@ class AcceleratorBatch:
     link_latency_s: FloatArray
     link_fixed_s: FloatArray
     link_pj_per_bit: FloatArray
+    tdp_w: FloatArray
+    execution: IntArray
+    tensor_core: IntArray
+    engine: IntArray
+    l2_partitions: IntArray
+    l2_bytes_per_s: FloatArray
+    rate_fp16: FloatArray
+    rate_tf32: FloatArray
+    rate_fp32: FloatArray
+    rate_fp8: FloatArray
+    rate_int8: FloatArray
+    rate_fp4: FloatArray
+    rate_int4: FloatArray
     names: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:

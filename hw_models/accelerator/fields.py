@@ -34,6 +34,38 @@ class Dataflow(IntEnum):
     ANY = 3
 
 
+class Execution(IntEnum):
+    """What decides how operations run: a search of mappings, a GPU's kernels, or a processor's.
+
+    MAPPED: arrays and memories that a mapping search uses (`hw_models.costs.products`). GPU: kernels of libraries and engines
+    (`hw_models.costs.gpu_kernels`). CPU: cores with caches (`hw_models.costs.cpu`).
+    """
+
+    MAPPED = 0
+    GPU = 1
+    CPU = 2
+
+
+class TensorCore(IntEnum):
+    """How a GPU's tensor cores are fed and drained, which decides what overlaps.
+
+    SYNCHRONOUS: warps issue matrix instructions on registers (mma.sync: Ampere, Ada, consumer Blackwell). ASYNCHRONOUS: whole
+    warp groups work out of shared memory, tiles of neighbouring blocks are multicast (wgmma, TMA: Hopper). TENSOR_MEMORY: the
+    same with accumulators in a memory of their own, so that one tile is written while the next is multiplied (tcgen05: B200).
+    """
+
+    SYNCHRONOUS = 0
+    ASYNCHRONOUS = 1
+    TENSOR_MEMORY = 2
+
+
+class Engine(IntEnum):
+    """Whose kernels a GPU runs: those of vLLM or of TensorRT-LLM."""
+
+    VLLM = 0
+    TRTLLM = 1
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a number field accepts, and how a file spells it.
@@ -74,7 +106,7 @@ class Rule:
 class Choice:
     """What an enumerated field accepts: the names of ``kind``, in small letters; ``needed`` where a file must give it."""
 
-    kind: type[ArrayKind] | type[Dataflow]
+    kind: type[IntEnum]
     table: tuple[str, str]
     needed: bool = False
 
@@ -103,7 +135,7 @@ def number(low: float, high: float, unit: str = "", *, table: tuple[str, str] | 
     return {"rule": Rule(False, low, high, unit, table, like)}
 
 
-def choice(kind: type[ArrayKind] | type[Dataflow], table: tuple[str, str], *, needed: bool = False) -> dict[str, Any]:
+def choice(kind: type[IntEnum], table: tuple[str, str], *, needed: bool = False) -> dict[str, Any]:
     """Metadata of an enumerated field."""
     return {"choice": Choice(kind, table, needed)}
 

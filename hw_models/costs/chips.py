@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import LINKS
+from hw_models.accelerator.fields import Execution
 from hw_models.costs.collectives import Collective, Link, all_gather, all_reduce, all_to_all, reduce_scatter
+from hw_models.costs.kernels import collective_s
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, Parallel
 
@@ -118,8 +120,16 @@ def exchange(shapes: OperationTable, hardware: AcceleratorBatch, chips: int) -> 
     size = -(-(shapes.row_output_elements() * shapes.output_bits) // 8)
     names = np.where(shapes.kind == Kind.COLLECTIVE, shapes.function, _behind(shapes.parallel))
     columns = np.column_stack([getattr(hardware, name) for name in LINKS])
-    for values in np.unique(columns, axis=0):
-        here = np.flatnonzero((columns == values).all(axis=1))
+    on_kernels = hardware.execution == Execution.GPU
+    for point in np.flatnonzero(on_kernels).tolist():
+        for name, cost in COLLECTIVES.items():
+            rows = np.flatnonzero(names == name)
+            if len(rows):
+                latency[rows, point] = collective_s(hardware, point, name, size[rows], chips)
+                link = _link(*columns[point].tolist(), chips=chips)
+                energy[rows, point] = cost(size[rows], chips, link).energy_j
+    for values in np.unique(columns[~on_kernels], axis=0):
+        here = np.flatnonzero((columns == values).all(axis=1) & ~on_kernels)
         link = _link(*values.tolist(), chips=chips)
         for name, cost in COLLECTIVES.items():
             rows = np.flatnonzero(names == name)

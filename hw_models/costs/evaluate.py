@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Execution
 from hw_models.costs import precision, vector
 from hw_models.costs.attention import attention_costs
+from hw_models.costs.board_power import dynamic_j
 from hw_models.costs.chips import check_collectives, exchange, shares
 from hw_models.costs.chips import groups as groups_by_chips
+from hw_models.costs.kernels import kernel_costs
 from hw_models.costs.products import product_costs
 from hw_models.costs.sparse import sparse_costs
 from hw_models.costs.unit_costs import (
@@ -104,7 +107,7 @@ def _shared(
 ) -> UnitCosts:
     """`unit_costs` of designs with the same precision and number of chips: the largest share, then the collective."""
     shapes = precision.at_widths(shapes, widths)
-    precision.check_macs(shapes, hardware)
+    precision.check_macs(shapes, hardware.take(hardware.execution == Execution.MAPPED))
     check_collectives(shapes)
     if chips == 1:
         return _on_one_chip(shapes, hardware, criterion, threads, progress, unmapped)
@@ -132,6 +135,16 @@ def _on_one_chip(
     unmapped: Unmapped,
 ) -> UnitCosts:
     """`unit_costs` of what one chip does; collectives between chips are no work of its own."""
+    kernels = np.flatnonzero(hardware.execution != Execution.MAPPED)
+    if len(kernels):
+        costs = empty_costs(len(shapes), hardware)
+        kernel_costs(shapes, hardware, kernels, costs)
+        mapped = np.flatnonzero(hardware.execution == Execution.MAPPED)
+        if len(mapped):
+            found = _on_one_chip(shapes, hardware.take(mapped), criterion, threads, progress, unmapped)
+            for name in (*ADDITIVE, "bound"):
+                getattr(costs, name)[:, mapped] = getattr(found, name)
+        return costs
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
@@ -145,7 +158,21 @@ def _on_one_chip(
         sparse_costs(shapes, hardware, np.flatnonzero(sparse), costs)
     if attention.any():
         attention_costs(shapes, hardware, np.flatnonzero(attention), costs, criterion, threads)
-    return costs
+    return _with_board_power(shapes, hardware, costs)
+
+
+def _with_board_power(shapes: OperationTable, hardware: AcceleratorBatch, costs: UnitCosts) -> UnitCosts:
+    """The same costs with the energy of boards where a design has a power limit."""
+    boards = np.flatnonzero(hardware.tdp_w > 0)
+    if not len(boards):
+        return costs
+    macs = np.asarray(shapes.row_macs() / np.maximum(shapes.repeat, 1), dtype=np.float64)[:, None]
+    latency, moved = costs.latency_s[:, boards], costs.dram_bytes[:, boards]
+    mapped = np.isfinite(latency)
+    spent = dynamic_j(hardware.take(boards), np.where(mapped, latency, 0.0), macs, np.where(mapped, moved, 0.0))
+    energy = costs.energy_j.copy()
+    energy[:, boards] = np.where(mapped, spent, costs.energy_j[:, boards])
+    return replace(costs, energy_j=energy)
 
 
 def _vector_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntArray, costs: UnitCosts) -> None:

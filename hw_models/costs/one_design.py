@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from dse_kernels import design, mapping
 
+from hw_models.accelerator.fields import Execution
 from hw_models.costs import precision
-from hw_models.costs.evaluate import required_bytes, unit_costs
+from hw_models.costs.evaluate import evaluate, required_bytes, unit_costs
 from hw_models.costs.unit_costs import Criterion, check_criterion
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
@@ -93,6 +94,8 @@ class Evaluator:
             raise HardwareError("an Evaluator costs one model: give it the table of one, or use evaluate for many")
         self.hardware = hardware
         self.criterion: Criterion = criterion
+        self._operations = operations
+        self._boards: list[bool] = ((hardware.execution != Execution.MAPPED) | (hardware.tdp_w > 0)).tolist()
         self._packed = _Packed(*mapping_hardware(hardware).packed())
         self._levels = _level_columns(hardware)
         self._fits: list[bool] = (required_bytes(operations, hardware)[0] <= hardware.dram_bytes).tolist()
@@ -119,6 +122,8 @@ class Evaluator:
 
     def __call__(self, point: int) -> DesignCost:
         """The cost of design ``point``."""
+        if self._boards[point]:
+            return self._whole(point)
         latency = dynamic = traffic = power = 0.0
         for phase in self._phases[self._widths[point]]:
             seconds, energy, moved, most = self._sums(phase, point)
@@ -138,6 +143,13 @@ class Evaluator:
             leakage,
             self._fits[point],
         )
+
+    def _whole(self, point: int) -> DesignCost:
+        """The cost of a design that kernels run on or whose energy is a board's: nothing of it is worth preparing."""
+        found = evaluate(self.hardware.take([point]), self._operations, criterion=self.criterion)
+        names = DesignCost._fields[:-1]
+        numbers = {name: float(np.ravel(getattr(found, name))[0]) for name in names}
+        return DesignCost(**numbers, feasible=bool(np.ravel(found.feasible)[0]))
 
     def _sums(self, phase: _Phase, point: int) -> tuple[float, float, float, float]:
         """Time [s], dynamic energy [J] and DRAM traffic [bytes] of a phase, and its largest power [W]."""

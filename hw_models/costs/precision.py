@@ -81,7 +81,7 @@ def workload_at_widths(workload: Workload, widths: Widths) -> Workload:
 def check_macs(table: OperationTable, hardware: AcceleratorBatch) -> None:
     """Raise HardwareError where an operand of a product is wider than the MACs of a design."""
     products = np.flatnonzero(np.isin(table.kind, (*PRODUCTS, *ATTENTION)))
-    if not len(products):
+    if not len(products) or not len(hardware):
         return
     wide = np.maximum(table.input_bits[products], table.weight_bits[products])
     least = int(hardware.mac_bits.min())

@@ -19,16 +19,20 @@ import numpy.typing as npt
 
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.fields import Execution
+from hw_models.costs.kernels import kernel_costs, times_of
+from hw_models.costs.unit_costs import Criterion, check_criterion, empty_costs
 from hw_models.errors import HardwareError, nearest
 from hw_models.technology.closed_forms import energy_j
+from workloads.ops import Kind, Operation, OperationTable
 
 if TYPE_CHECKING:
     from dse_kernels.mapping import MappingColumns
 
-    from hw_models.costs.unit_costs import Criterion
-
 GEMM_COLUMNS = ("batch", "m", "n", "k")
 SHARED_COLUMN = "shared_weights"
+BITS_COLUMNS = ("weight_bits", "activation_bits")
+RESULT_BITS = 16  # what kernels of GPUs and processors write, whatever they read
 GEMM_RESULTS = ("cycles", "latency_s", "energy_j", "utilisation", "bound", "mapping")
 IntArray = npt.NDArray[np.int64]
 
@@ -99,8 +103,10 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-def load_hardware(hw: str | Path, profile: str | None) -> templates.Template | Accelerator:
-    """A template by name, or a user's file where ``hw`` ends in .toml."""
+def load_hardware(hw: str | Path | templates.Template | Accelerator, profile: str | None) -> templates.Template | Accelerator:
+    """A template by name, or a user's file where ``hw`` ends in .toml; a template or a design itself as it is."""
+    if isinstance(hw, (templates.Template, Accelerator)):
+        return hw
     if str(hw).endswith(".toml"):
         return templates.load_file(hw, profile=profile)
     return templates.load(str(hw), profile=profile or "default")
@@ -174,7 +180,7 @@ def mapping_text(mapping: MappingColumns, shape: int, point: int, levels: Sequen
 
 def evaluate_gemms(
     path_in: str | Path,
-    hw: str | Path,
+    hw: str | Path | templates.Template | Accelerator,
     profile: str | None,
     path_out: str | Path,
     *,
@@ -184,43 +190,64 @@ def evaluate_gemms(
 ) -> int:
     """Cost the matrix products of a CSV file; returns the number of rows written.
 
-    Columns in: batch, m, n, k (``out[b, m, n] = in[b, m, k] x second[b, k, n]``), any knob or setting of the
-        hardware, and optionally ``shared_weights`` (1: the batch shares the second operand). Columns added: cycles,
-        latency_s, energy_j (dynamic and leakage), utilisation (of the arrays' peak), bound, mapping. A product runs on one
-        chip, whatever ``chips`` says: how chips share it depends on the model around it.
+    Columns in: m, n, k, and where given batch (1) (``out[b, m, n] = in[b, m, k] x second[b, k, n]``), weight_bits and
+        activation_bits of the second and the first operand (8 on arrays that mappings are searched for, 16 where kernels run),
+        ``shared_weights`` (1: the batch shares the second operand), and any knob or setting of the hardware. Columns added: cycles,
+        latency_s, energy_j (dynamic and idle), utilisation (of the peak at that format), bound, mapping (empty for kernels). A
+        product runs on one chip, whatever ``chips`` says: how chips share it depends on the model around it. Kernels are costed
+        as benchmarks run them: one kernel again and again on a few copies of its operands, which caches may hold.
     """
-    from hw_models.costs.products import search_products
-    from hw_models.costs.unit_costs import check_criterion
-
     check_criterion(criterion)
     table = read_csv(path_in)
     hardware = load_hardware(hw, profile)
-    for name in GEMM_COLUMNS:
+    for name in ("m", "n", "k"):
         if name not in table.columns:
             raise HardwareError(f"{table.path}: column {name!r} is missing; columns are {', '.join(table.columns)}")
-    designs = _Designs(table, hardware, defaults or {}, (*GEMM_COLUMNS, SHARED_COLUMN, *GEMM_RESULTS))
-    shapes = np.array([[_dimension(table, i, name) for name in GEMM_COLUMNS] for i in range(len(table.rows))], dtype=np.int64)
+    other = [*GEMM_COLUMNS, *BITS_COLUMNS, SHARED_COLUMN, *GEMM_RESULTS]
+    own = () if isinstance(hardware, Accelerator) else (*hardware.knobs, *hardware.settings)
+    designs = _Designs(table, hardware, defaults or {}, [name for name in other if name not in own or name in GEMM_COLUMNS])
+    given = [[_dimension(table, i, n) if n in table.columns else 1 for n in GEMM_COLUMNS] for i in range(len(table.rows))]
+    shapes = np.array(given, dtype=np.int64)
     shared = np.zeros(len(shapes), dtype=bool)
     if SHARED_COLUMN in table.columns:
         shared = np.array([table.number(i, SHARED_COLUMN) == 1 for i in range(len(shapes))])
+    kernels = bool((designs.batch.execution != Execution.MAPPED).any())
+    usual = 16 if kernels else 8
+    bits = np.full((len(shapes), 3), usual, dtype=np.int64)
+    for column, name in ((1, "weight_bits"), (0, "activation_bits")):
+        if name in table.columns:
+            bits[:, column] = [_dimension(table, i, name) for i in range(len(shapes))]
+    bits[:, 2] = RESULT_BITS if kernels else bits[:, 0]
     added: dict[str, list[Any]] = {name: [None] * len(shapes) for name in GEMM_RESULTS}
-    keys, shape_of_row = np.unique(np.column_stack([shapes, shared]), axis=0, return_inverse=True)
-    shape_of_row = shape_of_row.reshape(-1)
+    keys, of_key = np.unique(np.column_stack([shapes, shared, bits]), axis=0, return_inverse=True)
+    cost = _by_kernels if kernels else _by_mappings
+    cost(keys, of_key.reshape(-1), designs, added, criterion, threads if threads is not None else (os.cpu_count() or 1))
+    write_csv(path_out, table, added)
+    return len(table.rows)
+
+
+def _by_mappings(
+    keys: IntArray, of_key: IntArray, designs: _Designs, added: dict[str, list[Any]], criterion: Criterion, workers: int
+) -> None:
+    """Fill the results of products that a mapping search costs."""
+    from hw_models.costs.products import search_products
+
     batch = designs.batch
-    workers = threads if threads is not None else (os.cpu_count() or 1)
     # Search by the side with fewer members: each of its members with exactly the partners that the file asks for.
     by_shape = len(keys) <= len(batch)
-    sides = (shape_of_row, designs.of_row) if by_shape else (designs.of_row, shape_of_row)
+    sides = (of_key, designs.of_row) if by_shape else (designs.of_row, of_key)
     for member in range(int(sides[0].max()) + 1):
         rows = np.flatnonzero(sides[0] == member)
         partners, place = np.unique(sides[1][rows], return_inverse=True)
         chosen = keys[[member]] if by_shape else keys[partners]
         points = batch.take(partners) if by_shape else batch.take([member])
-        found = search_products(chosen[:, :4], chosen[:, 4] == 1, points, criterion=criterion, threads=workers)
+        found = search_products(
+            chosen[:, :4], chosen[:, 4] == 1, points, bits=chosen[:, 5:8].astype(np.float64), criterion=criterion, threads=workers
+        )
         for row, at in zip(rows, place.reshape(-1), strict=True):
             s, p = (0, int(at)) if by_shape else (int(at), 0)
             latency = float(found.cycles[s, p] / points.frequency_hz[p])
-            macs = float(np.prod(shapes[row], dtype=np.float64))
+            macs = float(np.prod(chosen[s, :4], dtype=np.float64))
             peak = float(points.cores[p] * points.array_rows[p] * points.array_columns[p])
             assert found.mapping is not None
             added["cycles"][row] = float(found.cycles[s, p])
@@ -229,8 +256,34 @@ def evaluate_gemms(
             added["utilisation"][row] = macs / (float(found.cycles[s, p]) * peak)
             added["bound"][row] = found.bound(s, p)
             added["mapping"][row] = mapping_text(found.mapping, s, p, points.level_names)
-    write_csv(path_out, table, added)
-    return len(table.rows)
+
+
+def _by_kernels(
+    keys: IntArray, of_key: IntArray, designs: _Designs, added: dict[str, list[Any]], criterion: Criterion, workers: int
+) -> None:
+    """Fill the results of products that kernels run."""
+    batch = designs.batch
+    table = OperationTable.from_rows(
+        [
+            Operation(
+                f"row {i}", Kind.GEMM, int(m), int(n), int(k), batch=int(b), second_is_weight=bool(shared) or b == 1, input_bits=int(first),
+                weight_bits=int(second), output_bits=int(out),
+            )
+            for i, (b, m, n, k, shared, first, second, out) in enumerate(keys)
+        ]
+    )  # fmt: skip
+    costs = empty_costs(len(keys), batch)
+    kernel_costs(table, batch, np.arange(len(batch)), costs, warm=True)
+    macs = keys[:, :4].prod(axis=1, dtype=np.float64)
+    rate = [times_of(table, batch, p, warm=True).rate for p in range(len(batch))]
+    for row, (s, p) in enumerate(zip(of_key.tolist(), designs.of_row.tolist(), strict=True)):
+        latency = float(costs.latency_s[s, p])
+        added["cycles"][row] = latency * float(batch.frequency_hz[p])
+        added["latency_s"][row] = latency
+        added["energy_j"][row] = float(energy_j(costs.energy_j[s, p], batch.leakage_w[p] / batch.chips[p], latency))
+        added["utilisation"][row] = macs[s] / (float(batch.tops[p] / batch.chips[p]) * 0.5e12 * float(rate[p][s]) * latency)
+        added["bound"][row] = costs.bound_names[int(costs.bound[s, p])]
+        added["mapping"][row] = ""
 
 
 def _dimension(table: Table, row: int, name: str) -> int:

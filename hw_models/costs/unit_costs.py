@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.accelerator.fields import Execution
 from hw_models.errors import unknown_name
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,7 +35,8 @@ class UnitCosts:
         link_s: time of the collective that several chips run behind it (0 on one chip).
         dram_bytes: bytes read from and written to the DRAM of all chips.
         bound: what limits the latency, as an index of ``bound_names``.
-        bound_names: compute, the levels of memory from the innermost, vector, and link where a design has several chips.
+        bound_names: compute, the levels of memory from the innermost, vector, link where a design has several chips, and
+            launch where kernels run (`hw_models.costs.kernels`).
     """
 
     latency_s: FloatArray
@@ -58,6 +60,8 @@ def empty_costs(shapes: int, hardware: AcceleratorBatch) -> UnitCosts:
     """Zero costs (shapes, points), to be filled."""
     arrays: dict[str, Any] = {name: np.zeros((shapes, len(hardware))) for name in ADDITIVE}
     names = ("compute", *hardware.level_names, "vector", *(() if hardware.one_chip else ("link",)))
+    if (hardware.execution != Execution.MAPPED).any():
+        names = (*names, "launch")
     return UnitCosts(**arrays, bound=np.zeros((shapes, len(hardware)), dtype=np.int8), bound_names=names)
 
 

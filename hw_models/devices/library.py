@@ -75,6 +75,8 @@ class Device:
         link: connection to other devices of the node, fitted where ``link_fitted_on`` says so, else the peak; None if unknown.
         die_mm2, tdp_w, built_node: facts of the part; None where not published.
         sources: origin of every number of the file, by field.
+        vintage: year of the part. capital_usd: price of one board, published_kgco2e: its maker's or a study's footprint; None if none.
+        embodied: inputs of the carbon model beside area, node and memory (dies, package, system, harvest, chiplets, node_nm).
     """
 
     name: str
@@ -87,6 +89,10 @@ class Device:
     gpu: GpuHardware | None = None
     overheads: dict[str, OverheadSet] = field(default_factory=dict)
     link: Link | None = None
+    vintage: str = ""
+    capital_usd: float | None = None
+    published_kgco2e: float | None = None
+    embodied: dict[str, Any] = field(default_factory=dict)
 
     def overhead_set(self, name: str = DEFAULT_SET) -> OverheadSet:
         """The set called ``name``; HardwareError for devices without an operator model and for unknown names."""
@@ -186,7 +192,11 @@ def device_from(document: Mapping[str, Any], overheads: Mapping[str, Any], *, na
         sources=dict(document["sources"]),
         built_node=str(document["built_node"]),
         die_mm2=float(document["die_mm2"]),
-        tdp_w=float(document["tdp_w"]) if "tdp_w" in document else None,
+        tdp_w=accelerator.tdp_w or (float(document["tdp_w"]) if "tdp_w" in document else None),
+        vintage=str(document.get("vintage", "")),
+        capital_usd=float(document["capital_usd"]) if "capital_usd" in document else None,
+        published_kgco2e=float(document["published_kgco2e"]) if "published_kgco2e" in document else None,
+        embodied=dict(document.get("embodied", {})),
         gpu=_gpu_of(name, accelerator, document["gpu"]) if "gpu" in document else None,
         overheads={key: overhead_set_from(key, table, where=where) for key, table in overheads.items() if key != "link"},
         link=None

@@ -18,7 +18,13 @@ from typing import Final, Literal
 
 from hw_models.errors import unknown_name
 
-MODULES: Final = ("hw_models.validation.arrays", "hw_models.validation.costs", "hw_models.validation.devices")
+MODULES: Final = (
+    "hw_models.validation.arrays",
+    "hw_models.validation.costs",
+    "hw_models.validation.devices",
+    "hw_models.validation.gpu_accuracy",
+    "hw_models.validation.whole_models",
+)
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,19 @@ def test_nodes_as_array():
     nodes = np.array([28.0, 7.0, 5.0, 28.0])
     together = device.device_embodied("default", area_mm2=50.0, node_nm=nodes).embodied_kgco2e
     assert together.tolist() == pytest.approx([kg(area_mm2=50.0, node_nm=node) for node in nodes], rel=1e-14)
-    with pytest.raises(CarbonError, match="element 2: node_nm '6' is unknown"):
-        device.device_embodied("default", area_mm2=50.0, node_nm=np.array([28.0, 7.0, 6.0]))
+    with pytest.raises(CarbonError, match="element 2: node_nm '2' is unknown"):
+        device.device_embodied("default", area_mm2=50.0, node_nm=np.array([28.0, 7.0, 2.0]))
+
+
+def test_nodes_between_those_of_the_table_are_interpolated_and_say_so():
+    four = device.device_embodied("default", area_mm2=100.0, node_nm=4)
+    assert kg(area_mm2=100.0, node_nm=5) < four.embodied_kgco2e < kg(area_mm2=100.0, node_nm=3)
+    assert any("interpolated between 3 and 5 nm" in getattr(factor, "note", "") for factor in four.sources)
+    old = device.device_embodied("default", area_mm2=100.0, node_nm=65)
+    assert old.embodied_kgco2e == pytest.approx(kg(area_mm2=100.0, node_nm=28), rel=1e-12)
+    assert any("the oldest node that is known" in getattr(factor, "note", "") for factor in old.sources)
+    with pytest.raises(CarbonError, match="node_nm 180 has no"):
+        device.device_embodied("default", area_mm2=100.0, node_nm=180)
 
 
 @pytest.mark.parametrize("package", ["monolithic", "rdl", "emib", "interposer"])
@@ -235,7 +246,7 @@ def test_memory_by_the_density_of_its_year():
         ({"area_mm2": 10.0, "node_nm": 7, "yield_model": "poisson", "harvest": GPU}, "negative_binomial"),
         ({"area_mm2": 10.0, "node_nm": 7, "fab_grid": "taiwan", "ci_g_per_kwh": 500}, "both given"),
         ({"area_mm2": 10.0, "node_nm": 7, "design_iterations": 90}, "parts_made"),
-        ({"area_mm2": 10.0, "node_nm": 65}, "node_nm 65 has no"),
+        ({"area_mm2": 10.0, "node_nm": 180}, "node_nm 180 has no"),
         ({"package": "rdl", "memory_type": "ddr4", "memory_gb": 1}, "no die"),
     ],
 )

@@ -230,7 +230,7 @@ def table(tmp_path, text):
         ("die", "act2", "node,area_mm2\n7nm,nan\n", ("row 1", "'area_mm2'")),
         ("die", "act2", "node,area_mm2\n7nm,inf\n", ("row 1", "'area_mm2'")),
         ("die", "act2", "node,area_mm2\n7nm,\n", ("row 1", "'area_mm2'", "empty")),
-        ("die", "act2", "node,area_mm2\n28nm,1\n6nm,10\n", ("row 2", "'node'", "5")),
+        ("die", "act2", "node,area_mm2\n28nm,1\n2nm,10\n", ("row 2", "'node'", "3")),
         ("die", "act2", "node,area_mm2\nseven,10\n", ("row 1", "'node'", "seven")),
         ("die", "act2", "node,area_mm2,fab_ci\n7nm,10,tawian\n", ("row 1", "'fab_ci'", "taiwan")),
         ("die", "act2", "node,area_mm2,fab_ci,fab_ci_g_per_kwh\n7nm,10,taiwan,500\n", ("row 1", "contradicts", "583")),

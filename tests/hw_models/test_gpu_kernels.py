@@ -8,12 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_models.costs.gpu_kernels import accuracy, attention, collectives, fitting, library, measured, mixtures, products
+from hw_models.accelerator.fields import TensorCore
+from hw_models.costs.gpu_kernels import attention, collectives, mixtures, products
 from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.operations import kernel_times
 from hw_models.costs.gpu_kernels.parameters import ProductKernel, family, parse, shipped
-from hw_models.costs.gpu_kernels.sheet import GpuSheet, TensorCore
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.devices import gpus as library
+from hw_models.devices import kernel_fits as fitting
 from hw_models.errors import HardwareError
+from hw_models.validation import gpu_accuracy as accuracy
+from hw_models.validation import gpu_rows as measured
 from workloads.ops import Kind, Operation, OperationTable
 
 H100, A100 = library.gpu_sheet("h100"), library.gpu_sheet("a100")

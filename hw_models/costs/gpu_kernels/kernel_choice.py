@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hw_models.costs.gpu_kernels.sheet import GpuSheet, TensorCore
+from hw_models.accelerator.fields import TensorCore
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import unknown_name
 
 ENGINES: Final = ("vllm", "trtllm")
-DEFAULT_ENGINE: Final = "vllm"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Choice:
         return f"{self.engine}-h100" if self.tensor_core is TensorCore.ASYNCHRONOUS else f"{self.engine}-a100"
 
 
-def choice(sheet: GpuSheet, engine: str = DEFAULT_ENGINE) -> Choice:
-    """The families of a device under an engine; an unknown engine is an error that names the known ones."""
+def choice(sheet: GpuSheet, engine: str | None = None) -> Choice:
+    """The families of a device under an engine (None: the sheet's); an unknown engine is an error that names the known ones."""
+    engine = engine or sheet.engine
     if engine not in (*ENGINES, "nccl"):
         raise unknown_name("engine", engine, ENGINES)
     return Choice(sheet.tensor_core, engine, "fp8" in sheet.rates)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels import attention, products, rows
-from hw_models.costs.gpu_kernels.kernel_choice import DEFAULT_ENGINE, Choice, choice
+from hw_models.costs.gpu_kernels.kernel_choice import Choice, choice
 from hw_models.costs.gpu_kernels.parameters import LowPrecision, family
 from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
@@ -49,8 +49,8 @@ class KernelTimes:
     bound: IntArray
 
 
-def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str = DEFAULT_ENGINE, warm: bool = False) -> KernelTimes:
-    """Times of each row of a table (rows,) on one GPU under the kernels of an engine.
+def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None = None, warm: bool = False) -> KernelTimes:
+    """Times of each row of a table (rows,) on one GPU under the kernels of an engine (None: the sheet's).
 
     ``table`` holds columns (rows,), as `OperationTable.distinct` gives them, or one model's table; ``repeat`` is not used.
     ``warm``: operands as a benchmark leaves them, which repeats one kernel on a few copies of them, not as a model does.

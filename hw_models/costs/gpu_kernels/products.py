@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.accelerator.fields import TensorCore
 from hw_models.costs.gpu_kernels.parameters import LAUNCH_HZ, LowPrecision, ProductKernel
-from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet, TensorCore
+from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.accelerator.fields import Engine, TensorCore
 from hw_models.errors import HardwareError, bad_value, unknown_name
 
 FORMATS: Final = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 """Number formats of tensor cores and the bits of an element."""
-MIB: Final = 2**20
-
-
-class TensorCore(StrEnum):
-    """How tensor cores are fed and drained, which decides what overlaps.
-
-    SYNCHRONOUS: warps issue matrix instructions on registers (mma.sync: Ampere, Ada, consumer Blackwell). ASYNCHRONOUS: whole
-    warp groups work out of shared memory, tiles of neighbouring blocks are multicast (wgmma, TMA: Hopper). TENSOR_MEMORY: the
-    same with accumulators in a memory of their own, so that one tile is written while the next is multiplied (tcgen05: B200).
-    """
-
-    SYNCHRONOUS = "synchronous"
-    ASYNCHRONOUS = "asynchronous"
-    TENSOR_MEMORY = "tensor_memory"
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,7 @@ class GpuSheet:
         l2_bytes_per_s: measured read rate of the whole L2 where it is below a port of 64 bytes a cycle and multiprocessor (None).
         dram_bytes_per_s: peak rate.
         link_bytes_per_s: one direction of all links of the device to its peers in a node (0: none).
-        link: `nvlink`, `pcie`, `fabric` (others) or ``none``.
+        engine: whose kernels run (`vllm`, `trtllm`).
         tdp_w, idle_w: board power limit, and power of a board that holds a context but runs nothing.
     """
 
@@ -55,7 +42,7 @@ class GpuSheet:
     l2_partitions: int = 1
     l2_bytes_per_s: float | None = None
     link_bytes_per_s: float = 0.0
-    link: str = "none"
+    engine: str = "vllm"
     rates: dict[str, float] = field(default_factory=lambda: {"bf16": 1.0, "fp16": 1.0})
 
     def __post_init__(self) -> None:
@@ -98,3 +85,29 @@ class GpuSheet:
                     return name
         widest = max(FORMATS[name] for name in self.rates)
         raise HardwareError(f"device {self.name} multiplies operands of at most {widest} bits, got {need}")
+
+
+def sheet_of(hardware: AcceleratorBatch, point: int) -> GpuSheet:
+    """The sheet of one chip of design ``point``; its last two levels are the cache and the DRAM."""
+    rates = {"bf16": 1.0}
+    for name in FORMATS:
+        rate = float(getattr(hardware, f"rate_{name}")[point]) if name != "bf16" else 1.0
+        if rate > 0:
+            rates[name] = rate
+    measured = float(hardware.l2_bytes_per_s[point])
+    return GpuSheet(
+        name=hardware.names[point] if hardware.names else f"design {point}",
+        tensor_core=TensorCore(int(hardware.tensor_core[point])),
+        multiprocessors=int(hardware.cores[point]),
+        frequency_hz=float(hardware.frequency_hz[point]),
+        macs_per_cycle=float(hardware.array_rows[point] * hardware.array_columns[point]),
+        l2_bytes=float(hardware.level_bytes[point, -2]),
+        dram_bytes_per_s=float(hardware.dram_bytes_per_s[point]),
+        tdp_w=float(hardware.tdp_w[point]),
+        idle_w=float(hardware.leakage_w[point] / hardware.chips[point]),
+        l2_partitions=int(hardware.l2_partitions[point]),
+        l2_bytes_per_s=measured or None,
+        link_bytes_per_s=float(hardware.link_bytes_per_s[point]),
+        engine=Engine(int(hardware.engine[point])).name.lower(),
+        rates=rates,
+    )

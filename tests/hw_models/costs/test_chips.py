@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import workloads
 from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.fields import Execution
 from hw_models.costs import chips as parallel
 from hw_models.costs import evaluate as cost
 from hw_models.costs.collectives import Link, all_gather, all_reduce
@@ -21,7 +22,9 @@ from hw_models.devices import library as devices
 from hw_models.errors import HardwareError
 from workloads.ops import Kind, Operation, OperationTable, Parallel
 
-A100 = replace(devices.load("a100").accelerator, link_bytes_per_s=168e9, link_latency_s=8e-7, link_fixed_s=4e-5, link_pj_per_bit=10.0)
+# As arrays that mappings are searched for: the closed forms of chips and links belong to those.
+MAPPED = {"execution": Execution.MAPPED, "tdp_w": 0.0, "link_fixed_s": 4e-5, "link_pj_per_bit": 10.0}
+A100 = replace(devices.load("a100").accelerator, **MAPPED, link_bytes_per_s=168e9, link_latency_s=8e-7)
 LINK = Link(8e-7, 168e9, 10.0, 4e-5)
 # Links that cost nothing show what the shares alone do.
 FREE: dict[str, float] = {"link_bytes_per_s": 1e14, "link_latency_s": 0.0, "link_fixed_s": 0.0, "link_pj_per_bit": 0.0}

@@ -141,7 +141,7 @@ def test_energy_of_a_supply_follows_the_square_within_a_tenth() -> None:
         (lambda: technology.sram("area_um2", 1024, 22, 8), "access_bytes = 8"),
         (lambda: technology.sram("area_um2", float("nan")), "SRAM size"),
         (lambda: technology.logic_energy(7, 0.1), "voltage_v = 0.1"),
-        (lambda: technology.dram("lpddr5"), "did you mean 'lpddr'"),
+        (lambda: technology.dram("lpddr6"), "did you mean 'lpddr"),
         (lambda: technology.logic("mack"), "did you mean 'mac'"),
     ],
 )

@@ -1,0 +1,100 @@
+"""What `dse search` does where the workload is a log of requests: fleets of chips that serve it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from math import isnan
+from typing import Any
+
+LOGS = (".csv", ".jsonl", ".ndjson")
+
+
+def is_log(workload: str | None) -> bool:
+    """Whether a workload's name is that of a log of requests."""
+    return bool(workload) and str(workload).endswith(LOGS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search and print."""
+    import csv
+    import json
+    import sys
+
+    from dse.errors import UsageError
+    from dse.serving import fleet
+    from dse.serving.requests import read_requests
+
+    if not args.model:
+        raise UsageError("model is missing; name the model that serves the log with --model (e.g. llama3-8b)")
+    hardware = args.hw.split(",") if args.hw != "edge22" else ["h100", "l40s"]
+    objectives = [_objective(text) for text in args.objective or ["max:goodput_per_s", "min:gco2e_per_request"]]
+    limits, bounds = _limits(args.constraint)
+    place = fleet.with_grid(fleet.Place(0.0, max(args.pue, 1.0), args.lifetime_years), args.grid)
+    knobs = dict(map(_knob, args.vary))
+    log = read_requests(args.workload)
+    answer = fleet.search(log, args.model, hardware, place, objectives=objectives, knobs=knobs, bounds=bounds, **limits)
+    if args.out:
+        with open(args.out if args.out.endswith(".csv") else args.out + ".csv", "w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(answer["front"][0]))
+            writer.writeheader()
+            writer.writerows(answer["front"])
+    if args.json:
+        print(json.dumps(answer, indent=2, allow_nan=False))
+        return 0
+    print(f"{answer['fleets']} fleets simulated, {answer['keep_bounds']} keep the bounds; front exact on the grid:", file=sys.stderr)
+    for row in answer["front"]:
+        print(_line(row))
+    print(f"rule of thumb (fewest chips, largest batch): {_line(answer['rule_of_thumb'])}")
+    print(f"least carbon under the same bounds saves {100 * answer['saved']:.3g} %: {_line(answer['least_grams'])}")
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['replicas']} x {row['tp']} {row['hw']}, {row['weight_bits']} bits, batch {row['max_sequences']}: "
+        f"{row['goodput_per_s']:.4g} good requests/s ({100 * row['goodput_share']:.3g} %), {row['gco2e_per_request']:.4g} g a request"
+    )
+
+
+def _objective(text: str) -> tuple[str, bool]:
+    from dse.errors import UsageError
+
+    side, colon, name = text.partition(":")
+    if not colon or side not in ("min", "max"):
+        raise UsageError(
+            f"objective is {text!r}, must be min:METRIC or max:METRIC for a log of requests; nearest is 'min:gco2e_per_request'"
+        )
+    return name, side == "max"
+
+
+def _limits(texts: list[str]) -> tuple[dict[str, float], list[tuple[str, str, float]]]:
+    """Limits of a good request (ttft_ms, tpot_ms) and bounds of a fleet; 95 % of requests are good unless said."""
+    from dse.errors import UsageError
+
+    limits: dict[str, float] = {}
+    bounds: list[tuple[str, str, float]] = []
+    for text in texts:
+        found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*", text)
+        try:
+            value = float(found[3]) if found else float("nan")
+        except ValueError:
+            value = float("nan")
+        if not found or isnan(value):
+            raise UsageError(f"constraint is {text!r}, must be METRIC<=VALUE or METRIC>=VALUE; nearest is 'ttft_ms<=500'")
+        if found[1] in ("ttft_ms", "tpot_ms") and found[2] == "<=":
+            limits[found[1].replace("_ms", "_s")] = value / 1e3
+        else:
+            bounds.append((found[1], found[2], value))
+    if limits and not any(name == "goodput_share" for name, _, _ in bounds):
+        bounds.append(("goodput_share", ">=", 0.95))
+    return limits, bounds
+
+
+def _knob(text: str) -> tuple[str, tuple[int, ...]]:
+    from dse.errors import UsageError
+
+    name, equals, values = text.partition("=")
+    if not equals or not all(value.strip().isdigit() and int(value) > 0 for value in values.split(",")):
+        raise UsageError(f"vary is {text!r}, must be NAME=V,V,... with whole numbers from 1; nearest is 'tp=1,2'")
+    return name.strip(), tuple(int(value) for value in values.split(","))

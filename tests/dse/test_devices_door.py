@@ -1,0 +1,148 @@
+"""Devices through the public door: every workload on every device, products of a file, several devices as a space, what results say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dse import api, cli
+from dse.evaluation.evaluation import Evaluation
+from dse.spaces.hardware import load_path_or_name
+from hw_models import spaces
+from hw_models.accelerator.fields import Execution
+from hw_models.costs.gpu_kernels.parameters import family
+from hw_models.devices import gpus, library
+from hw_models.validation import gpu_accuracy, gpu_rows
+from workloads import library as workloads
+
+HARDWARE = (*spaces.names(), *library.names())
+KERNELS = tuple(name for name in library.names() if library.load(name).accelerator.execution != Execution.MAPPED)
+
+
+def evaluated(workload: str, hw: str) -> Evaluation:
+    """A workload as it is built on the middle of a space, or on a device."""
+    problem = api.make_problem(workload, "hardware", hw=hw, allow_unsupported=True, default_constraints=False)
+    family_ = workloads.load(workload)
+    fixed = {name: family_.values()[name] for name in family_.model_grid("default")}
+    fixed |= load_path_or_name(hw, profile=None).defaults
+    return Evaluation(replace(problem, fixed=fixed, fixed_model=True), threads=1)
+
+
+@pytest.mark.parametrize("hw", HARDWARE)
+def test_every_device_and_template_costs_workloads(hw: str) -> None:
+    for workload in ("bert-tiny", "vit-ti16"):
+        block = evaluated(workload, hw).block(0, 1)
+        for name in ("latency_s", "energy_j", "total_kgco2e"):
+            assert np.isfinite(block.metric(name)).all() and (block.metric(name) > 0).all(), (workload, name)
+
+
+@pytest.mark.parametrize("workload", workloads.names())
+def test_every_workload_runs_on_a_gpu(workload: str) -> None:
+    assert 0 < evaluated(workload, "h100").block(0, 1).metric("latency_s").item() < 1e4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hw", HARDWARE)
+def test_every_workload_on_every_device_and_template(hw: str) -> None:
+    for workload in workloads.names():
+        block = evaluated(workload, hw).block(0, 1)
+        assert np.isfinite(block.metric("latency_s")).all() and (block.metric("latency_s") > 0).all(), workload
+
+
+@pytest.mark.parametrize("hw", ["h100", "a100"])
+def test_products_of_a_file_are_what_validation_judges(hw: str, tmp_path) -> None:
+    """`dse evaluate --gemms` on measured shapes gives the very latencies whose error the validation page shows."""
+    rows = gpu_rows.rows("products").where(device=hw, framework="vllm", format="bf16")
+    chosen = rows.where(np.arange(len(rows)) % 10 == 0)
+    with (tmp_path / "in.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["m", "n", "k"])
+        writer.writerows(zip(*(chosen[c].astype(int) for c in "mnk"), strict=True))
+    assert cli.main(["evaluate", "--hw", hw, "--gemms", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as file:
+        ours = np.array([float(row["latency_s"]) for row in csv.DictReader(file)])
+    sheet = gpus.gpu_sheet(hw)
+    kernel = family("synchronous" if hw == "a100" else "asynchronous", kind="product")
+    # The cost model also asks for a narrow format's extra kernels, of which bf16 has none: the same numbers.
+    assert ours == pytest.approx(gpu_rows.product_latency_s(sheet, kernel, chosen), rel=1e-12)
+    shown = next(
+        a for a in gpu_accuracy.accuracies() if (a.kind, a.number_format, a.framework, a.device) == ("products", "bf16", "vllm", hw)
+    )
+    assert np.abs(ours / chosen.latency_s - 1).mean() == pytest.approx(shown.mean, abs=0.03)
+
+
+@pytest.mark.parametrize("hw", ["edge22", "tpu-v5e", "server-cpu", "l40s"])
+def test_products_count_the_bits_of_the_file(hw: str, tmp_path) -> None:
+    (tmp_path / "in.csv").write_text("m,n,k,weight_bits,activation_bits\n1,4096,4096,16,16\n1,4096,4096,8,8\n1,4096,4096,4,8\n")
+    assert cli.main(["evaluate", "--hw", hw, "--gemms", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as file:
+        energy = [float(row["energy_j"]) for row in csv.DictReader(file)]
+    assert energy[0] > energy[1]
+    assert energy[1] > energy[2] or hw == "l40s"  # four-bit weights are widened there, which costs a kernel more than it saves
+
+
+def test_a_device_needs_no_further_word(capsys) -> None:
+    assert cli.main(["evaluate", "--workload", "bert-large", "--hw", "h200", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["deployment"]["carbon_profile"] == "default"
+    assert answer["usd_per_request"] > 0 and answer["capital_usd"] == library.load("h200").capital_usd
+    assert "mean error" in answer["expected_error"][0]
+    keys = {source.get("key") for source in answer["sources"]}
+    assert {"device.h200.dram", "device.h200.tdp_w", "power.active_share", "kernels.row.kernel"} <= keys
+    assert all(source.get("source") for source in answer["sources"])
+
+
+def test_arrays_say_where_their_energies_come_from(capsys) -> None:
+    assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "eyeriss", "--json"]) == 0
+    sources = {s.get("key"): s for s in json.loads(capsys.readouterr().out)["sources"]}
+    label = next(key for key in sources if key and key.endswith(".mac_pj"))
+    assert sources[label]["vintage"] and sources[label]["licence"] and sources[label]["value"] > 0
+
+
+def test_a_price_that_nobody_published_is_an_error(capsys) -> None:
+    code = cli.main(["search", "--workload", "bert-base", "--hw", "h100,tpu-v5e", "--objective", "min:usd_per_request"])
+    assert code == 2 and "without a public price" in capsys.readouterr().err
+
+
+def test_devices_and_counts_are_a_space() -> None:
+    problem = api.make_problem("llama3-8b", ["min:latency_s", "min:total_kgco2e"], hw="h100,l40s,b200", allow_unsupported=True)
+    evaluation = Evaluation(problem, threads=1)
+    assert evaluation.space.hardware_count == 12
+    latency = evaluation.block(0, 1).metric("latency_s")[0]
+    columns = evaluation.space.hardware
+    of = {(d, c): latency[i] for i, (d, c) in enumerate(zip(columns["device"], columns["chips"], strict=True))}
+    assert of["b200", 1] < of["h100", 1] < of["l40s", 1]
+    assert of["h100", 2] < of["h100", 1]
+    embodied = evaluation.points.embodied_kgco2e
+    single = {d: embodied[i] for i, (d, c) in enumerate(zip(columns["device"], columns["chips"], strict=True)) if c == 1}
+    for i, (d, c) in enumerate(zip(columns["device"], columns["chips"], strict=True)):
+        assert embodied[i] == pytest.approx(c * single[d], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_boards_stay_within_their_power(name: str) -> None:
+    """Idle is what the sheet says, no operation takes more than the limit, large products take most of it."""
+    evaluation = evaluated("bert-large", name)
+    device = library.load(name)
+    peak = evaluation.block(0, 1).metric("peak_power_w").item()
+    assert evaluation.points.leakage_w[0] == device.accelerator.leakage_w
+    assert device.accelerator.leakage_w < peak <= device.tdp_w * (1 + 1e-12)
+
+
+def test_embodied_carbon_of_boards_against_published_footprints() -> None:
+    """Host left out, as the makers' boundary has it; H100 is what HBM's factor was taken from, A100 and B200 were seen before."""
+    for name, bound in (("h100", 0.05), ("a100-40gb", 0.10), ("b200", 0.05)):
+        points = evaluated("bert-tiny", name).points
+        board = points.embodied_kgco2e[0] - points.parts["host"][0]
+        assert board == pytest.approx(library.load(name).published_kgco2e, rel=bound)
+
+
+def test_unknown_device_names_the_nearest(capsys) -> None:
+    assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "h1000"]) == 2
+    assert "h100" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "h100,l4os"]) == 2
+    assert "l40s" in capsys.readouterr().err
