@@ -296,7 +296,7 @@ def _reasons(answer: Mapping[str, Any]) -> list[str]:
     if answer["dram_fill"] > 1.0:
         reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
     if answer["service_utilisation"] > 1.0:
-        reasons.append(f"the request rate asks for {answer['utilisation']:.3g} times what the design can serve")
+        reasons.append(f"the request rate asks for {answer['service_utilisation']:.3g} times what the design can serve")
     return reasons
 
 

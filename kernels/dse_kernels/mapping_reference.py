@@ -177,7 +177,8 @@ def cost(
     def map_cuts(level: int) -> tuple[Any, Any]:
         """Cuts of a core's outputs across the boundary into ``level``, and of its taps: pieces that nothing is kept between."""
         pieces = counts[level + 1] if level + 1 < hw.levels else [1, 1, 1]
-        return tuple((pieces if nest.stationary[level] == d else counts[level])[d] - 1 for d in (M, K))
+        outputs, taps = ((pieces if nest.stationary[level] == d else counts[level])[d] - 1 for d in (M, K))
+        return outputs, taps
 
     def everywhere_in(level: int, boundary: int) -> Any:  # words of the inputs that pass a boundary once, at one of its levels
         if window is None or boundary == 0 or not maps[boundary - 1]:
@@ -335,8 +336,8 @@ def search(
         for level in range(inner_levels):
             size = [size[d] * memo[first][level][d] for d in (M, N, K)]
             tiles.append(size)
-        maps = range(hw.levels) if window is not None else (None,)
-        for *outer, map_from in itertools.product(*[(M, N, K)] * (hw.levels - 1), maps):
+        maps: list[int | None] = list(range(hw.levels)) if window is not None else [None]
+        for outer, map_from in itertools.product(itertools.product((M, N, K), repeat=hw.levels - 1), maps):
             nest = Nest(split, unroll, registers, (resting, *outer), tuple(tuple(t) for t in tiles), units, map_from)
             got = cost(shape, hw, nest, operand_bits=operand_bits, window=window)
             fits = np.broadcast_to(got["fits"], np.shape(got["energy_pj"]))
