@@ -46,7 +46,7 @@ HEAVY = {
     "tornado",
 }
 # Modules that are torch (or Triton) through and through, and are themselves imported where they are used.
-OF_TORCH = {"attention_torch.py", "attention_triton.py", "music/model.py", "music/training.py", "music/decoding.py"}
+OF_TORCH = {"attention_torch.py", "attention_triton.py", *(f"music/{name}.py" for name in ("model", "training", "decoding", "files"))}
 
 
 def _modules(package: str) -> list[Path]:

@@ -322,5 +322,7 @@ def run_serve(args: argparse.Namespace) -> int:
 
     if not args.bound_ms > 0 or args.max_batch < 1:
         raise UsageError(f"bound-ms {args.bound_ms:g} and max-batch {args.max_batch} are positive")
+    if not 0 <= args.port <= 65_535:
+        raise UsageError(f"port {args.port} is not in 0..65535")
     settings = service.Settings(args.host, args.port, args.bound_ms / 1e3, args.max_batch, args.beam, args.topk, args.threads)
     return service.serve(folder.open_model(args.model), settings, _tell)

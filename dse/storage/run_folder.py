@@ -172,16 +172,19 @@ def load(path: str | Path) -> RunRecord:
     """Read a finished run from its folder (or its study file); an unfinished one is an error that says how to go on."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
-    with Study.open(file) as study:
+    with Study.open(file, read_only=True) as study:
         description = study.description()
         result = study.result()
     if result is None:
         raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
-    return RunRecord(
-        path=file.parent,
-        problem=Problem.from_dict(description["problem"]),
-        provenance=description["provenance"],
-        summary=SweepSummary(**result["summary"]),
-        designs=result["designs"],
-        context=result["context"],
-    )
+    try:
+        return RunRecord(
+            path=file.parent,
+            problem=Problem.from_dict(description["problem"]),
+            provenance=description["provenance"],
+            summary=SweepSummary(**result["summary"]),
+            designs=result["designs"],
+            context=result["context"],
+        )
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DseError(f"study {file} is damaged: {type(error).__name__} at {error}; search again") from error

@@ -9,12 +9,14 @@ processes may work on one study (a block recorded twice holds the same result tw
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -80,19 +82,30 @@ class Study:
         """Make a new study file that holds ``description``; an existing one is never overwritten."""
         if path.exists():
             raise DseError(f"study {path} exists already; finish it with `dse resume` or choose another --out")
-        study = cls(_engine(path), path)
-        with study._guard("created"), study._engine.begin() as connection:
-            _metadata.create_all(connection)
-            rows = {"schema_version": SCHEMA_VERSION, **description}
-            connection.execute(sa.insert(_meta), [{"key": k, "value": json.dumps(v)} for k, v in rows.items()])
-        return study
+        # Written whole under another name first: a kill or a full disk leaves no half study that nothing accepts.
+        unborn = path.with_name(f".{path.name}.{os.getpid()}")
+        draft = cls(_engine(unborn), path)
+        try:
+            with draft._guard("created"), draft._engine.begin() as connection:
+                _metadata.create_all(connection)
+                rows = {"schema_version": SCHEMA_VERSION, **description}
+                connection.execute(sa.insert(_meta), [{"key": k, "value": json.dumps(v)} for k, v in rows.items()])
+            draft.close()
+            _publish(unborn, path)
+        except FileExistsError:
+            raise DseError(f"study {path} exists already; finish it with `dse resume` or choose another --out") from None
+        finally:
+            draft.close()
+            for left in (unborn, *(unborn.with_name(unborn.name + end) for end in ("-wal", "-shm", "-journal"))):
+                left.unlink(missing_ok=True)
+        return cls(_engine(path), path)
 
     @classmethod
-    def open(cls, path: Path) -> Study:
-        """Open an existing study, checking that it is one and that this version can read it."""
+    def open(cls, path: Path, *, read_only: bool = False) -> Study:
+        """Open an existing study, checking that it is one and that this version can read it; ``read_only`` changes nothing of the file."""
         if not path.is_file():
             raise DseError(f"study {path} does not exist; a run folder holds a file named {FILE_NAME}")
-        study = cls(_engine(path), path)
+        study = cls(_reader(path) if read_only else _engine(path), path)
         with study._guard("read"):
             if not sa.inspect(study._engine).has_table("meta"):
                 raise DseError(f"study {path} is not a study: it has no table named meta")
@@ -180,6 +193,25 @@ class Study:
         except (sa.exc.DatabaseError, sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
             cause = getattr(error, "orig", None) or error
             raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+
+
+def _publish(unborn: Path, path: Path) -> None:
+    """Give a file its name; FileExistsError if another process was first. A link, unlike a rename, never replaces a file."""
+    try:
+        os.link(unborn, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        unborn.rename(path)
+
+
+def _reader(path: Path) -> sa.Engine:
+    """An engine that never writes, not even the journal mode; a folder that cannot be written needs no helper files either."""
+    wal = path.with_name(path.name + "-wal")
+    frozen = "&immutable=1" if not os.access(path.parent, os.W_OK) and not wal.exists() else ""
+    return sa.create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro{frozen}&uri=true", connect_args={"timeout": 60.0})
 
 
 def _engine(path: Path) -> sa.Engine:

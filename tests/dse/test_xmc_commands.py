@@ -92,6 +92,7 @@ def test_inspect_bench_and_prune(model: Path, lines: Path, capsys: pytest.Captur
         (["predict", str(PECOS_SMALL), str(PECOS_SMALL / "queries.npz"), "--post-processor", "l3"], 1, "post_processor 'l3'"),
         (["predict", str(PECOS_SMALL), str(PECOS_SMALL / "queries.npz"), "--beam", "0"], 1, "beam 0"),
         (["serve", str(PECOS_SMALL), "--bound-ms", "0"], 2, "bound-ms 0"),
+        (["serve", str(PECOS_SMALL), "--port", "70000"], 2, "port 70000"),
     ],
 )
 def test_mistakes_are_one_sentence(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,15 @@ def test_a_label_of_all_documents_of_its_cluster_is_trained_too() -> None:
     assert (np.asarray(margins) > 0.5).all()
 
 
+def test_documents_without_a_feature_teach_the_bias() -> None:
+    ranker = training.train(
+        sparse.csr_matrix((6, 5), dtype=np.float32),
+        sparse.csr_matrix(np.eye(6, 3, dtype=np.float32)),
+        training.TrainSettings(threshold=0.0),
+    )
+    assert set(ranker.levels[0].weights.indices) == {5}
+
+
 def test_training_finds_the_labels_and_more_negatives_do_not_spoil_it(tmp_path: Path) -> None:
     documents, test = data.split(_documents(500, 40), 100)
     for negatives in ("tfn", "tfn+man"):

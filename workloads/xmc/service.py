@@ -210,7 +210,11 @@ def serve(model: Model, settings: Settings, tell: Callable[[str], None]) -> int:
         routes = [("/predict", Predict), ("/health", Health), ("/metrics", Metrics)]
         application = tornado.web.Application(routes, log_function=lambda handler: None)
         server = tornado.httpserver.HTTPServer(application, max_body_size=1 << 20)
-        sockets = tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=settings.port != 0)
+        try:
+            sockets = tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=settings.port != 0)
+        except OSError as error:
+            reason = error.strerror or error
+            raise XmcError(f"cannot listen on {settings.host}, port {settings.port}: {reason}") from None
         server.add_sockets(sockets)
         worker = asyncio.create_task(batcher.run())
         tell(f"serving {model.path} on http://{settings.host}:{sockets[0].getsockname()[1]}")

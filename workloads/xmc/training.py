@@ -135,9 +135,9 @@ def _train_level(
             continue
         part = X[documents]
         used, compact = np.unique(part.indices, return_inverse=True)
-        part = sparse.csr_matrix(
-            (part.data, compact.astype(np.int32), part.indptr.astype(np.int32)), shape=(documents.size, max(used.size, 1))
-        )
+        if used.size == 0:  # documents without a feature: the bias alone is learnt
+            used = np.zeros(1, np.int32)
+        part = sparse.csr_matrix((part.data, compact.astype(np.int32), part.indptr.astype(np.int32)), shape=(documents.size, used.size))
         own = target[documents][:, children].tocsc()
         for i, child in enumerate(children):
             positive = np.zeros(documents.size, bool)

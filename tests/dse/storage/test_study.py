@@ -84,3 +84,33 @@ def test_newer_schema_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(DseError, match="schema version 99"):
         Study.open(path)
+
+
+def test_reading_changes_nothing_of_a_foreign_file(tmp_path: Path) -> None:
+    """A database of another program keeps its bytes and its journal mode, and stays alone in its folder."""
+    import sqlite3
+
+    from dse.storage.run_folder import load
+
+    file = tmp_path / "other.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE things (x INTEGER)")
+    connection.close()
+    before = file.read_bytes()
+    with pytest.raises(DseError, match="not a study"):
+        load(file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_study_is_born_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What fails at birth leaves a folder that the next search accepts."""
+    file = tmp_path / "study.db"
+    with pytest.raises(TypeError):
+        Study.create(file, {"problem": object()})
+    assert list(tmp_path.iterdir()) == []
+    Study.create(file, {"problem": {}}).close()
+    with pytest.raises(DseError, match="exists already"):
+        Study.create(file, {"problem": {}})
+    with Study.open(file, read_only=True) as study:
+        assert study.description()["problem"] == {}
