@@ -15,6 +15,8 @@ from workloads.errors import WorkloadError, require_field, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
 from workloads.importers import checkpoint
+from workloads.importers.huggingface import family_from_config
+from workloads.importers.onnx.family import family_from_onnx
 from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
@@ -95,16 +97,12 @@ def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
 def _load_file_once(path: Path, changed: int, size: int, bind: tuple[tuple[str, int], ...], strict: bool) -> Family:
     """Load a file; the same file, unchanged, is loaded (and, as a graph, walked) once."""
     if path.suffix == ".onnx":
-        from workloads.importers.onnx.family import family_from_onnx
-
         return family_from_onnx(path, dict(bind), strict=strict)
     if bind:
         raise WorkloadError(f"bind is given for {str(path)!r}, must be left out except for an ONNX file")
     if path.suffix == ".toml":
         return _from_toml(_read_toml(path), str(path), path.parent)
     if path.suffix == ".json" or path.is_dir():
-        from workloads.importers.huggingface import family_from_config
-
         return family_from_config(path, strict=strict)
     raise WorkloadError(f"workload file {str(path)!r} has the suffix {path.suffix!r}, must be .onnx, .json or .toml")
 

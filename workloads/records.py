@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from workloads.errors import unknown_name
 from workloads.ops import OperationTable
 
 
@@ -95,8 +96,6 @@ class Workload:
 
     def phase(self, name: str) -> Phase:
         """Return the phase of that name."""
-        from workloads.errors import unknown_name
-
         for phase in self.phases:
             if phase.name == name:
                 return phase

@@ -20,7 +20,7 @@ import numpy as np
 from carbon.analysis import estimate, metrics
 from carbon.device import device, ecochip
 from carbon.embodied import act as embodied
-from carbon.embodied import packaging, threedcarbon, yields
+from carbon.embodied import boavizta, packaging, threedcarbon, yields
 from carbon.errors import CarbonError
 from carbon.factors import tables as factors
 from carbon.operational import llm
@@ -242,8 +242,6 @@ def other_peer_checks(folder: Path) -> list[Check]:
 
 def boavizta_check(folder: Path) -> Check:
     """boaviztapi components with published formulas; its GPUs are left out (facts say why)."""
-    from carbon.embodied import boavizta
-
     wrong, count = [], 0
     for row in _rows(folder, "ref_boaviztapi.csv"):
         found = boavizta.component(row["endpoint"], row["request"])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from carbon.arrays import as_number
 from carbon.errors import CarbonError, nearest, unknown
 from carbon.factors.tables import table
 
@@ -262,8 +263,6 @@ def custom(
     Raises:
         CarbonError: unknown signal or boundary, a negative or non-finite intensity, an empty source.
     """
-    from carbon.arrays import as_number
-
     if signal not in ("average", "marginal"):
         raise unknown("signal", signal, ("average", "marginal"))
     if boundary not in ("lifecycle", "combustion", "unstated"):

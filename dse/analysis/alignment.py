@@ -20,9 +20,12 @@ from dse.evaluation.evaluation import Evaluation, build_space, load_family, load
 from dse.evaluation.evaluation import Space as Joint
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
+from dse.searches.large_space import large_view
 from dse.spaces.parameters import Columns, Space, from_columns
+from dse.strategies.amoo.alignment import alignment
 from dse.strategies.task import Task
 from dse.strategies.views import index_rows, plain
+from hw_models.twins.edge import edge_cost
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -72,7 +75,6 @@ def of_run(run: RunRecord, *, design: int | None = None, points: int = 200, seed
 
     if find_spec("torch") is None:
         raise DseError("alignment needs the package torch; install dse-toolkit[search]")
-    from dse.strategies.amoo.alignment import alignment
 
     return RunAlignment(number, model, twin is edge_task, alignment(twin(problem, model), seed=seed, points=points))
 
@@ -91,8 +93,6 @@ def datacenter_task(problem: Problem, model: Mapping[str, Any]) -> Task:
 
     The exact costs of a design there need a mapping search; the closed forms follow them closely (docs/models/search.md).
     """
-    from dse.searches.large_space import large_view
-
     one = replace(problem, fixed={**problem.fixed, **model}, objectives=_objectives(problem), preset=None, fixed_model=False,
                   allow_unsupported=True)  # fmt: skip
     view = large_view(one)
@@ -165,7 +165,6 @@ def _edge_twin(evaluation: Evaluation) -> Callable[[Mapping[str, Any]], Mapping[
 
     def twin(columns: Mapping[str, Any]) -> Mapping[str, Any]:
         import carbon.operational.service
-        from hw_models.twins.edge import edge_cost
 
         latency: Any = 0.0
         energy: Any = 0.0

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.fronts.pareto import hypervolume
 from dse.problem.objectives import Objective
 
 if TYPE_CHECKING:
@@ -136,8 +137,6 @@ def dominated_by(values: FloatArray, others: FloatArray) -> npt.NDArray[np.int64
 
 def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, notes: list[str]) -> tuple[float | None, float | None]:
     """Hypervolumes as shares of that of both fronts together, objectives scaled to their range."""
-    from dse.fronts.pareto import hypervolume
-
     count, dimensions = len(a) + len(b), a.shape[1]
     if count ** max(1, dimensions - 1) > MAX_HYPERVOLUME_STEPS:
         notes.append(f"no hypervolume: {count} designs in {dimensions} objectives would take too long")

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from carbon.operational.service import equal_service
 from dse.analysis import policy_tree
 from dse.analysis.policy_tree import Leaf, Split, Tree
 from dse.errors import DseError, UsageError, unknown_name
+from dse.evaluation.evaluation import load_hardware
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -134,8 +136,6 @@ def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[C
 
     Without a floor, designs within two standard errors of the best quality count as like; without a quality metric all do.
     """
-    from dse.evaluation.evaluation import load_hardware
-
     hardware = load_hardware(run.problem)
     rows = []
     for design in run.designs:
@@ -221,8 +221,6 @@ def _rounded_up(value: float) -> float:
 
 def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> FloatArray:
     """Total carbon over the lifetime (grid, lifetime, rate, budget, designs) [kgCO2e]; infinite where the design cannot serve."""
-    from carbon.operational.service import equal_service
-
     grids, years, rates, budgets = (
         np.array(axis, dtype=np.float64).reshape([-1 if i == j else 1 for j in range(4)] + [1]) for i, axis in enumerate(segments.axes)
     )

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
+from dse.evaluation.design_costs import around
+from dse.evaluation.evaluation import Evaluation, Space
+from hw_models.errors import HardwareError
 
 if TYPE_CHECKING:
     from dse.evaluation.evaluation import Space
@@ -50,8 +53,6 @@ class Why:
 
 def why(run: RunRecord, number: int) -> Why:
     """The neighbours of design ``number`` of a run's front, evaluated exactly as the run evaluated its designs."""
-    from dse.evaluation.design_costs import around
-
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
@@ -114,8 +115,6 @@ def _metrics(
     problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int]
 ) -> tuple[dict[str, float], str]:
     """Every finite metric of one design, and why it has no latency where it has none."""
-    from dse.evaluation.evaluation import Evaluation, Space
-    from hw_models.errors import HardwareError
 
     def columns(point: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         return {name: np.array([value]) for name, value in point.items()}

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import WorkloadError
+from dse.errors import UsageError
 
 
 def register(subparsers: Any) -> None:
@@ -63,7 +63,7 @@ def _positive(args: argparse.Namespace, *names: str) -> None:
         given = getattr(args, name)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and not 1 <= value <= 2**20:
-                raise WorkloadError(f"{name.replace('_', '-')} is {value}, must be 1 to {2**20}")
+                raise UsageError(f"{name.replace('_', '-')} is {value}, must be 1 to {2**20}")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ def run_continue(args: argparse.Namespace) -> int:
     """Continue a MIDI file."""
     _positive(args, "new_tokens")
     if not 0 < args.temperature <= 100:
-        raise WorkloadError(f"temperature is {args.temperature:g}, must be above 0 and at most 100")
+        raise UsageError(f"temperature is {args.temperature:g}, must be above 0 and at most 100")
     from workloads.music import corpus, files
     from workloads.music.decoding import continue_piece
 

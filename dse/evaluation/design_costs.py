@@ -28,6 +28,7 @@ from dse.quality.measured import Measured
 from dse.spaces import parameters as spaces
 from dse.spaces.parameters import Columns, Parameter, Space, Value
 from dse.spaces.sizes import Sizes
+from hw_models.costs import evaluate as cost
 from hw_models.costs.unit_costs import ADDITIVE
 
 FloatArray = npt.NDArray[np.float64]
@@ -193,8 +194,6 @@ class DesignCosts:
 
     def _unit_costs(self, view: Evaluation, models: IntArray, at: IntArray) -> Any:
         """Unit costs of the shapes of each model on its own points; infinite elsewhere."""
-        from hw_models.costs import evaluate as cost
-
         designs = view.points.design[at]
         unit: Any = None
         criterion: Any = self.problem.criterion

@@ -13,6 +13,7 @@ from pathlib import Path
 from dse.errors import DseError
 from dse.exporters.design import ExportDesign
 from dse.exporters.names import quoted
+from dse.storage.run_folder import write_text
 
 NOTES_FILE = "EXPORT-NOTES.md"
 OPERATIONS_FILE = "operations.csv"
@@ -43,8 +44,6 @@ class Export:
 
 def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
     """Write the files, the list of operations and the notes into ``folder`` (made if need be); returns what was written."""
-    from dse.storage.run_folder import write_text
-
     files = {
         **export.files,
         OPERATIONS_FILE: operations_csv(design),

@@ -12,9 +12,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dse_kernels import mapping
 
 from dse.errors import DseError, UsageError
+from dse.evaluation.evaluation import build_space, load_family, load_hardware
 from dse.exporters.names import quoted, safe_name
+from hw_models.costs import chips as parallel
+from hw_models.costs import evaluate as cost
+from hw_models.costs import precision
+from hw_models.costs.mapping import loop_nest, mapping_hardware
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -112,8 +118,6 @@ class ExportDesign:
 
 def load_design(run: RunRecord, number: int) -> ExportDesign:
     """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
-    from dse.evaluation.evaluation import build_space, load_family, load_hardware
-
     entry = next((design for design in run.designs if design["design"] == number), None)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
@@ -155,9 +159,6 @@ def describe(
     version: str = "",
 ) -> ExportDesign:
     """One accelerator and one model (its tables must hold one model) as an :class:`ExportDesign`."""
-    from hw_models.costs import chips as parallel
-    from hw_models.costs import precision
-
     workload = precision.workload_at_widths(workload, (accelerator.weight_bits, accelerator.activation_bits, accelerator.kv_bits))
     if workload.models is not None:
         raise UsageError(f"workload {workload.name!r} describes {workload.models} models; an export takes one")
@@ -190,8 +191,6 @@ def _collect(
     accelerator: Accelerator, workload: Workload, criterion: str
 ) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...]]:
     from typing import cast
-
-    from hw_models.costs import evaluate as cost
 
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     other: dict[str, list[float]] = {}
@@ -266,10 +265,6 @@ def _products_of(operation: Any) -> list[tuple[str, tuple[Any, ...]]]:
 
 def product_mappings(design: ExportDesign) -> tuple[dict[str, LoopNest], dict[str, float]]:
     """The best mapping of each product on the accelerator by the design's criterion, and its cycles: ({name: mapping}, {name: cycles})."""
-    from dse_kernels import mapping
-
-    from hw_models.costs.mapping import loop_nest, mapping_hardware
-
     products = design.products
     sizes = [(p.batch, p.m, p.n, p.k) for p in products]
     shared = [p.second_is_weight and p.batch == 1 for p in products]

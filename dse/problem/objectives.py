@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dse.errors import UsageError, unknown_name
+from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.metrics import current_name, metric
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -76,8 +76,6 @@ def parse_objective(text: str) -> Objective:
 
 
 def _hint(text: str) -> str:
-    from dse.errors import nearest
-
     close = nearest(text, PRESETS)
     return f"; did you mean {close!r}?" if close else ""
 

@@ -26,8 +26,10 @@ import numpy as np
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
 from dse.quality import model_evaluator
+from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
+from workloads import library
 
 FORMS = ("surrogate", "table:FILE.csv", "measured:minilm", "measured:FOLDER", "python:module:function", "command:PROGRAM ARGS")
 DEFAULT_TIME_LIMIT_S = 3600.0
@@ -100,9 +102,6 @@ class SurrogateEvaluator:
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        from dse.quality import surrogate as quality
-        from workloads import library
-
         surrogate = quality.for_workload(library.load(self.workload).name)
         if surrogate is None:
             raise UsageError(f"workload {self.workload!r} has no quality surrogate; give one of {', '.join(FORMS[1:])}")

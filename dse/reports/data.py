@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dse.problem.metrics import METRICS
 from dse.quality.surrogate import SUPPORT
 from dse.reports.units import DisplayUnit, finite, knob_names, metric_names
 
@@ -122,8 +123,6 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
 
 
 def _direction(run: Any, name: str) -> str | None:
-    from dse.problem.metrics import METRICS
-
     for objective in run.problem.objectives:
         if objective.metric == name:
             return str(objective.direction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+from dse.problem.metrics import METRICS
 from dse.reports.data import thinned
 from dse.reports.units import DisplayUnit, design_units, error_text, finite
 
@@ -102,8 +103,6 @@ def _steps(run: RunRecord, designs: list[dict[str, Any]], units: dict[str, Displ
 
 
 def _sign(run: RunRecord, name: str) -> float:
-    from dse.problem.metrics import METRICS
-
     for objective in run.problem.objectives:
         if objective.metric == name:
             return objective.sign

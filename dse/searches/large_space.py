@@ -35,10 +35,12 @@ from dse.spaces.sizes import Sizes
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
 from dse.storage.trials import FAILED, Trial, TrialStore
+from dse.strategies.amoo.screened import ScreenedAmoo
 from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.registry import AUTO, find, large_names
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task
+from dse.twins.datacenter import Twin, refusal
 
 if TYPE_CHECKING:
     from dse.twins.datacenter import Twin
@@ -79,8 +81,6 @@ class LargeView:
 
 def large_view(problem: Problem, *, reference: FloatArray | None = None, threads: int | None = None) -> LargeView:
     """The view of a problem; its twin, or why it has none."""
-    from dse.twins.datacenter import Twin, refusal
-
     costs = DesignCosts(problem, threads=threads)
     task = Task(
         name=costs.space.name,
@@ -104,7 +104,6 @@ def strategy_of(view: LargeView, name: str) -> tuple[Strategy, str]:
     if name == "amoo":
         if view.twin is None:
             raise UsageError(f"strategy amoo needs a differentiable cost model, and {view.no_twin}; use nsga2")
-        from dse.strategies.amoo.screened import ScreenedAmoo
 
         return ScreenedAmoo(view.twin.task), why
     record = find(name)

@@ -20,14 +20,24 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.problem.problem import Problem
+from dse.quality import evaluators
 from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
 from dse.searches import measured_models
+from dse.searches.measured_search import search
 from dse.searches.plan import LearntSettings
-from dse.storage.study import Study
+from dse.searches.sweep import sweep_block
+from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import FAILED, TIMED_OUT, Trial
+from dse.storage.trials import FAILED, TIMED_OUT, Trial, TrialStore
+from dse.strategies import executors as execution
+from dse.strategies.proxy import is_first, is_proxy
+from dse.strategies.registry import check as check_strategy
+from dse.strategies.registry import find
+from dse.strategies.stopping import SmallImprovement, Stalled
+from dse.strategies.transfer import Prior
 from dse.version import __version__
 
 if TYPE_CHECKING:
@@ -40,9 +50,6 @@ Say = Callable[[str, int, int, str], None]
 
 def check(settings: LearntSettings, workload: str) -> None:
     """Tell a wrong strategy or evaluator before anything is written."""
-    from dse.quality import evaluators
-    from dse.strategies.registry import check as check_strategy
-
     check_strategy(settings.strategy)
     _checked(evaluators.parse(settings.quality, workload=workload))
     if settings.proxy is not None:
@@ -61,12 +68,6 @@ def run(
     study: Study, evaluation: Evaluation, settings: LearntSettings, *, seed: int, say: Say | None
 ) -> tuple[Front, SweepSummary, dict[str, Any]]:
     """Search, and leave the measured quality in ``evaluation``: the front, the counts, and what a report says of the search."""
-    from dse.quality import evaluators
-    from dse.searches.measured_search import search
-    from dse.strategies import executors as execution
-    from dse.strategies.stopping import SmallImprovement, Stalled
-    from dse.strategies.transfer import Prior
-
     workload = evaluation.family.name
     target, proxy = (
         None if word is None else measured_models.kept_in(evaluators.parse(word, workload=workload), study.path.parent)
@@ -135,10 +136,6 @@ def _first_line(text: str) -> str:
 
 def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
     """What was evaluated: whole designs, or every measured model on all hardware."""
-    from dse.searches.sweep import sweep_block
-    from dse.strategies.proxy import is_first
-    from dse.strategies.registry import find
-
     if find(found.strategy).trial == "design":
         measured = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
         return SweepSummary(len(measured), found.feasible, {})
@@ -191,8 +188,6 @@ def _context(
 @contextmanager
 def _trials(study: Study, problem: Problem, settings: LearntSettings, seed: int) -> Iterator[TrialStore]:
     """The trials of a search: in its own study file, or in a database that several drivers share."""
-    from dse.storage.trials import TrialStore
-
     if settings.storage is None:
         yield TrialStore.of_study(study)
         return
@@ -235,10 +230,6 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
 
 
 def _trials_of(folder: Path) -> list[Any]:
-    from dse.problem.problem import Problem
-    from dse.storage.study import FILE_NAME
-    from dse.strategies.proxy import is_proxy
-
     with Study.open(folder if folder.is_file() else folder / FILE_NAME) as study:
         known = study.description()
         settings = LearntSettings.from_dict(known["learnt"] or LearntSettings().to_dict())

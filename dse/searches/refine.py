@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.evaluation import robustness
-from dse.evaluation.evaluation import Evaluation, Space
+from dse.evaluation.design_costs import one_point
+from dse.evaluation.evaluation import Evaluation, Space, load_hardware
 from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import Front, hypervolume
 from dse.problem.objectives import Objective
@@ -87,9 +88,6 @@ def refine(
     """
     if not 1 <= resolution <= 6:
         raise UsageError(f"resolution is {resolution}; from 1 (half steps) to 6 is allowed")
-    from dse.evaluation.design_costs import one_point
-    from dse.evaluation.evaluation import load_hardware
-
     hardware = load_hardware(problem)
     space, every = one_point(problem)
     listed = {name: tuple(np.unique(np.array(values)).tolist()) for name, values in every.items()}

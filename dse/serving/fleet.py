@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from carbon.factors import grid as grids
 from dse.errors import DseError, UsageError, unknown_name
 from dse.fronts.pareto import FloatArray
 from dse.serving.model import served_model
@@ -157,6 +158,4 @@ def _on_front(values: FloatArray) -> list[bool]:
 
 def with_grid(place: Place, grid: str) -> Place:
     """The place with the carbon intensity of a grid's name."""
-    from carbon.factors import grid as grids
-
     return replace(place, gco2e_per_kwh=float(grids.lookup(grid).gco2e_per_kwh))

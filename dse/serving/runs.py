@@ -20,6 +20,7 @@ from dse_kernels.serving import Requests
 
 from dse.errors import DseError, unknown_name
 from dse.serving import sheet as sheets
+from dse.serving.model import served_model
 from dse.serving.simulation import Setup, run, uniform_lengths
 from dse.serving.steps import Parallelism
 
@@ -220,8 +221,6 @@ def _whole(row: Mapping[str, str], column: str, missing: int = 0) -> int:
 def _layout(row: Mapping[str, str], side: str, notes: list[str]) -> Parallelism:
     """Chips of a replica. In rows of InferenceX moe_tp = moe_ep > 1 is a mapping error: the chips are moe_ep, and so is the
     product of attention's ranks."""
-    from dse.serving.model import served_model
-
     tp, pp, dp = (_whole(row, side + name, 1) for name in ("tp_size", "pp_size", "attention_dp_size"))
     moe_tp, ep = _whole(row, side + "moe_tp_size", 1), _whole(row, side + "moe_ep_size", 1)
     model = served_model(_model(row["model_path"])[0])

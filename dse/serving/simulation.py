@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from dse_kernels.serving import Cluster, Outcome, Policy, Requests, StepTable, simulate
 
+from carbon.factors import grid as grids
 from dse.errors import DseError, UsageError
 from dse.serving.engines import EngineTraits, engine, overheads
 from dse.serving.model import ServedModel, served_model
@@ -323,8 +324,6 @@ def rate_percentiles(served: Served, windows: int = 50) -> dict[str, float]:
 
 def summary(served: Served, *, grid: str, pue: float, lifetime_years: float, slo: tuple[float, float] = (np.inf, np.inf)) -> dict[str, Any]:
     """Plain values for JSON: latencies, rates, energy and carbon, each with percentiles, and what produced them."""
-    from carbon.factors import grid as grids
-
     factor = grids.lookup(grid)
     grams = served.gco2e(gco2e_per_kwh=factor.gco2e_per_kwh, pue=pue, lifetime_years=lifetime_years)
     o = served.outcome

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
 from dse.spaces.constraints import SpaceConstraint, parse_constraint
+from hw_models import spaces as templates
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -313,8 +314,6 @@ def from_columns(name: str, columns: Mapping[str, Sequence[Value]], role: str | 
 
 def names() -> tuple[str, ...]:
     """Names of the built-in spaces: the hardware templates that have knobs."""
-    from hw_models import spaces as templates
-
     return tuple(name for name in templates.names() if templates.load(name).knobs)
 
 
@@ -330,7 +329,6 @@ def load(name: str | Path) -> Space:
     known = names()
     if str(name) not in known:
         raise unknown_name("space", str(name), known)
-    from hw_models import spaces as templates
 
     template = templates.load(str(name))
     space = from_columns(str(name), template.knobs, "hardware")

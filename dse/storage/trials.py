@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from dse.errors import DseError
 from dse.quality.measured import Measured, design_key
 from dse.spaces.parameters import Value
-from dse.storage.study import Study
+from dse.storage.study import Study, _engine
 
 SCHEMA_VERSION = 1
 RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED = "running", "complete", "failed", "timed_out", "cancelled"
@@ -190,8 +190,6 @@ class TrialStore:
         # A SQLite file by its URL is set up as one by its path: two drivers on it wait for each other's short transactions.
         file = text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
         if "://" not in file and file:
-            from dse.storage.study import _engine
-
             return cls(_engine(Path(file)), study=study, owner=owner)
         try:
             engine = sa.create_engine(text, pool_pre_ping=True)

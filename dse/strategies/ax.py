@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dse.errors import DseError
 from dse.storage.trials import Proposal, Trial
 from dse.strategies.flat import Acquisition, FlatSearch, Model, modelled_over
+from dse.strategies.surrogates.torch_extensions import warm
 from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -85,8 +86,6 @@ class AxSearch(FlatSearch):
         import torch
 
         if not self._warm:
-            from dse.strategies.surrogates.torch_extensions import warm
-
             warm(self.say)
             self._warm = True
         with torch.random.fork_rng(devices=[]):
@@ -214,7 +213,6 @@ def client(task: Task, trials: Sequence[Trial], *, name: str = "dse", seed: int 
     refuse constraints on them. What it generates next comes from its model at once: the trials count as initialisation.
     """
     _need("ax")
-    from dse.strategies.surrogates.torch_extensions import warm
 
     warm()  # before Ax does it in a folder of nobody's
     from ax.api.client import Client

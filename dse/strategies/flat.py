@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.evaluation.feasibility import meets
-from dse.fronts.pareto import Front
+from dse.fronts.pareto import Front, hypervolume
 from dse.storage.trials import RUNNING, Proposal, Trial
 from dse.strategies.drawing import draw, draw_many, left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
@@ -158,8 +158,6 @@ class Acquisition:
             self.points = np.concatenate([self.points, self._expected(self.pending)])
         self.volume = 0.0
         if len(self.points):
-            from dse.fronts.pareto import hypervolume
-
             self.volume = hypervolume(self.points, self.reference)
 
     def __call__(self, rows: IntArray) -> FloatArray:

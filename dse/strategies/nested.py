@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.fronts.pareto import Front, hypervolume
 from dse.storage.trials import RUNNING, Proposal, Trial
 from dse.strategies.drawing import left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
@@ -163,8 +164,6 @@ class NestedSearch:
 
     def _reference(self, task: Task, fronts: list[FloatArray], seen: Prediction) -> FloatArray:
         """Nadir of the front of the posterior mean, moved out by a share of its range."""
-        from dse.fronts.pareto import Front
-
         sizes = [len(front) for front in fronts]
         quality = np.repeat(-seen.mean, sizes)
         points = np.concatenate([quality[:, None], np.concatenate(fronts)], axis=1)
@@ -187,8 +186,6 @@ def _in_order(task: Task, quality_first: FloatArray) -> FloatArray:
 
 
 def _area(quality: FloatArray, cost: FloatArray, reference: tuple[float, float]) -> float:
-    from dse.fronts.pareto import hypervolume
-
     return hypervolume(np.stack([-quality, cost], axis=1), np.array([-reference[0], reference[1]]))
 
 

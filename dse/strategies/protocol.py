@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dse.storage.trials import RUNNING, Claimed, Proposal, Trial, TrialStore
+from dse.storage.trials import RUNNING, Claimed, Proposal, Trial, TrialStore, trial_seed
 from dse.strategies.task import Task
 
 IntArray = npt.NDArray[np.int64]
@@ -96,8 +96,6 @@ class AskTell:
 
 def simulate(task: Task, strategy: Strategy, *, budget: int, seed: int, on_trial: Callable[[Trial], None] | None = None) -> list[Trial]:
     """Run a strategy in memory, one trial after the other: for benchmarks and tests."""
-    from dse.storage.trials import trial_seed
-
     history: list[Trial] = []
     for number in range(budget):
         proposal = strategy.propose(task, history, number, seed)

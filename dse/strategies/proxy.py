@@ -18,6 +18,7 @@ from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
 from dse.storage.trials import Proposal, Trial, TrialStore
+from dse.strategies.amoo.search import crowding
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.protocol import Strategy, Wait
@@ -103,8 +104,6 @@ class _Listed:
 
 def choose_top(task: Task, trials: Sequence[Trial], top: int) -> list[Trial]:
     """The best ``top`` trials: fronts peeled one after the other, the least crowded first within one."""
-    from dse.strategies.amoo.search import crowding
-
     done = [t for t in trials if t.done]
     chosen: list[Trial] = []
     left = done

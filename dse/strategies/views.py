@@ -14,7 +14,7 @@ from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import Front
 from dse.problem.metrics import of_hardware
-from dse.quality.measured import Evaluator, Measured
+from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces import parameters as spaces
 from dse.spaces.parameters import Columns, Space, Value
 from dse.storage.trials import Trial
@@ -133,8 +133,6 @@ def nested_front(task: Task, trials: list[Trial], *, levels: Mapping[int, float]
 
 def _one_a_design(trials: list[Trial]) -> list[Trial]:
     """The last completed trial of every design at its highest fidelity."""
-    from dse.quality.measured import design_key
-
     kept: dict[str, Trial] = {}
     for trial in trials:
         if trial.done:

@@ -19,6 +19,8 @@ from dse.problem.deployment import VARIABLE
 from dse.problem.metrics import average_power_w
 from dse.spaces.parameters import Columns
 from dse.strategies.task import Task
+from hw_models.technology.namespace import NUMPY, torch_namespace
+from hw_models.twins.datacenter import DatacenterTwin
 
 if TYPE_CHECKING:
     from dse.evaluation.design_costs import DesignCosts
@@ -52,8 +54,6 @@ def refusal(costs: DesignCosts) -> str | None:
 
 
 def _closed_forms(costs: DesignCosts) -> Any:
-    from hw_models.twins.datacenter import DatacenterTwin
-
     base = costs.base
     runs = np.concatenate([np.full(len(phase.table), float(phase.runs)) for phase in base.workload.phases])
     template = base.hardware_space.template
@@ -88,14 +88,10 @@ class Twin:
 
     def relaxed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """All metrics as tensors of tensors (points,); model and node go to the nearest that exists and have no gradient."""
-        from hw_models.technology.namespace import torch_namespace
-
         return self.metrics(columns, torch_namespace(relaxed=True))
 
     def metrics(self, columns: Columns, xp: Namespace | None = None) -> dict[str, Array]:
         """All metrics of designs (points,) in a namespace (default numpy)."""
-        from hw_models.technology.namespace import NUMPY
-
         xp = xp or NUMPY
         model = np.clip(np.rint(_numbers(columns["model"])), 0, len(self.costs.order) - 1).astype(np.int64)
         node = _numbers(columns["node_nm"])

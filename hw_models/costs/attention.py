@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.costs.products import search_products
+from hw_models.costs.unit_costs import slowest
 from hw_models.costs.vector import function, lane_pj
 from hw_models.errors import HardwareError
 from hw_models.technology.profiles import profile as find_profile
@@ -124,8 +126,6 @@ def attention_costs(
     times.append(np.ceil(work / hardware.vector_lanes[None, :]) * per_cycle)
     energy_pj = energy_pj + work * lane_pj(hardware.mac_pj)[None, :]
 
-    from hw_models.costs.unit_costs import slowest
-
     latency, bound = slowest([np.broadcast_to(t, energy_pj.shape) for t in times])
     costs.latency_s[rows], costs.bound[rows] = latency, bound
     costs.energy_j[rows] = energy_pj * 1e-12
@@ -146,8 +146,6 @@ class _Products:
 
 
 def _products(table: OperationTable, hardware: AcceleratorBatch, criterion: Criterion, threads: int | None) -> _Products:
-
-    from hw_models.costs.products import search_products
 
     kv_heads, queries = table.batch // table.kv_share, table.m * table.kv_share
     sizes = np.concatenate(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels.sums import weighted_sums
 
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
@@ -195,8 +196,6 @@ def table_sums(table: OperationTable, index: IntArray, unit: UnitCosts, names: S
 
     ``index`` (rows,) or (models, rows) says which shape of ``unit`` each row is.
     """
-    from dse_kernels.sums import weighted_sums
-
     rows = len(table)
     index = np.ascontiguousarray(index.reshape(-1, rows))
     weight = np.ascontiguousarray(table.column("repeat").reshape(-1, rows), dtype=np.float64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels import mapping
 
 from hw_models.errors import bad_value
 from hw_models.technology.profiles import profile as find_profile
@@ -40,8 +41,6 @@ def usable_words(batch: AcceleratorBatch) -> FloatArray:
 
 def mapping_hardware(batch: AcceleratorBatch) -> MappingHardware:
     """The designs as the mapping search wants them, by the rules of their profile."""
-    from dse_kernels import mapping
-
     sunstone = is_sunstone(batch)
     write_pj, register_write_pj = batch.level_write_pj_per_word, batch.register_write_pj_per_word
     if sunstone:  # the tool charges the energy of a read for either

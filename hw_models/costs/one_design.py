@@ -19,12 +19,16 @@ import numpy.typing as npt
 from dse_kernels import design, mapping
 
 from hw_models.accelerator.fields import Execution
-from hw_models.costs import precision
+from hw_models.costs import precision, vector
 from hw_models.costs.evaluate import evaluate, required_bytes, unit_costs
+from hw_models.costs.mapping import is_sunstone, mapping_hardware
+from hw_models.costs.products import map_windows, product_shapes, search_products
 from hw_models.costs.unit_costs import Criterion, check_criterion
+from hw_models.costs.vector import lane_pj, level_rates
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
+from hw_models.technology.tables import dram
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 if TYPE_CHECKING:
@@ -87,8 +91,6 @@ class Evaluator:
     """Costs of one model (``operations``) on any of the designs of ``hardware``, one call a design."""
 
     def __init__(self, operations: OperationTable | Workload, hardware: AcceleratorBatch, *, criterion: Criterion = "edp") -> None:
-        from hw_models.costs.mapping import mapping_hardware
-
         check_criterion(criterion)
         if operations.models is not None:
             raise HardwareError("an Evaluator costs one model: give it the table of one, or use evaluate for many")
@@ -105,7 +107,6 @@ class Evaluator:
             self._phases[widths] = _phases(operations, widths, hardware)
             for point in points.tolist():
                 self._widths[point] = widths
-        from hw_models.costs.vector import lane_pj
 
         columns = {
             "lanes": hardware.vector_lanes,
@@ -161,7 +162,6 @@ class Evaluator:
         sums = design.phase_sums(results, words, phase.work, others, self._points[point], self._levels[point], phase.index, phase.repeat)
         if not sums[0] < inf:
             # The evaluator for many designs knows how to say which operation fits nowhere.
-            from hw_models.costs.products import search_products
 
             search_products(phase.sizes, phase.shared, self.hardware.take([point]), bits=phase.bits, criterion=self.criterion)
         return sums
@@ -169,8 +169,6 @@ class Evaluator:
 
 def _level_columns(hardware: AcceleratorBatch) -> FloatArray:
     """The levels of each design as the kernel wants them, (points, levels, 5)."""
-    from hw_models.costs.vector import level_rates
-
     shape = (len(hardware),)
     levels = [[np.broadcast_to(getattr(level, name)[0], shape) for name in design.LEVEL] for level in level_rates(hardware)]
     return np.ascontiguousarray(np.moveaxis(np.asarray(levels, dtype=np.float64), 2, 0))
@@ -182,11 +180,6 @@ def _phases(operations: OperationTable | Workload, widths: precision.Widths, har
 
 
 def _prepared(table: OperationTable, runs: float, hardware: AcceleratorBatch) -> _Phase:
-    from hw_models.costs import vector
-    from hw_models.costs.mapping import is_sunstone
-    from hw_models.costs.products import map_windows, product_shapes
-    from hw_models.technology.tables import dram
-
     shapes, index = table.distinct(parallel=not hardware.one_chip)
     precision.check_macs(shapes, hardware)
     products = np.isin(shapes.kind, PRODUCTS)

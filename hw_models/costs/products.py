@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels import mapping
 
 from hw_models.costs.mapping import is_sunstone, mapping_hardware
 from hw_models.errors import HardwareError
@@ -120,8 +121,6 @@ def search_products(
     ``labels`` name the shapes in errors. ``target``: `mapping_hardware` of the designs, where a caller has it
     already.
     """
-    from dse_kernels import mapping
-
     counts = np.prod(sizes, axis=1, dtype=np.float64)
     if (counts >= mapping.MOST_ELEMENTS).any():
         at = int(np.argmax(counts))

@@ -21,6 +21,7 @@ from hw_models import spaces as templates
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs.kernels import kernel_costs, times_of
+from hw_models.costs.products import search_products
 from hw_models.costs.unit_costs import Criterion, check_criterion, empty_costs
 from hw_models.errors import HardwareError, nearest
 from hw_models.technology.closed_forms import energy_j
@@ -230,8 +231,6 @@ def _by_mappings(
     keys: IntArray, of_key: IntArray, designs: _Designs, added: dict[str, list[Any]], criterion: Criterion, workers: int
 ) -> None:
     """Fill the results of products that a mapping search costs."""
-    from hw_models.costs.products import search_products
-
     batch = designs.batch
     # Search by the side with fewer members: each of its members with exactly the partners that the file asks for.
     by_shape = len(keys) <= len(batch)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hw_models.costs.vector import GATHERS, function
 from hw_models.costs.vector_unit import VectorResult
 from hw_models.errors import HardwareError
-from hw_models.technology.tables import logic
+from hw_models.technology.tables import logic, sram
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def _ceil(a: float | IntArray, b: IntArray) -> IntArray:
 def _tile_pj(hardware: AcceleratorBatch) -> FloatArray:
     """One DRAM and one L2 access in each direction, shared by the words of an access (points,) [pJ]."""
     # That tool's vector unit has the L2 of the knob, not the array's enlarged one.
-    from hw_models.technology.tables import sram
 
     l2 = hardware.vector_buffer_bytes
     access = sram("read_pj", l2, hardware.node_nm) + sram("write_pj", l2, hardware.node_nm)

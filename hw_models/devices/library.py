@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.toml import load_toml
 from hw_models.costs.collectives import Link
 from hw_models.costs.gpu import (
     ELEMENT_KERNELS,
@@ -36,6 +37,7 @@ from hw_models.costs.gpu import (
     row_latency_s,
 )
 from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.spaces.files import read_document
 
 FloatArray = npt.NDArray[np.float64]
 Overhead = GemmOverheads | VectorOverheads
@@ -177,8 +179,6 @@ def _shipped(name: str) -> Device:
 
 def device_from(document: Mapping[str, Any], overheads: Mapping[str, Any], *, name: str) -> Device:
     """A device from parsed TOML of the shipped form, with the tables of its overhead sets."""
-    from hw_models.spaces.files import read_document
-
     where = f"device {name}"
     accelerator = read_document(document["accelerator"], where=where)
     if not isinstance(accelerator, Accelerator):
@@ -255,8 +255,6 @@ def overhead_set_from(name: str, table: Mapping[str, Any], *, where: str) -> Ove
 
 def read_overheads(path: str | Path, *, name: str = "calibrated") -> OverheadSet:
     """The set that `dse calibrate --out FILE.toml` wrote."""
-    from hw_models.accelerator.toml import load_toml
-
     return overhead_set_from(name, load_toml(Path(path)), where=str(path))
 
 

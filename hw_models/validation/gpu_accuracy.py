@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.parameters import CollectiveKernel, DirectKernel, family
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.devices.gpus import gpu_sheet
 from hw_models.devices.kernel_fits import errors
 from hw_models.validation import gpu_rows as m
 from hw_models.validation.registry import Outcome, Spec
@@ -63,8 +64,6 @@ def _all() -> Iterator[Accuracy]:
 
 
 def _sheet(device: str) -> GpuSheet:
-    from hw_models.devices.gpus import gpu_sheet
-
     return gpu_sheet(device)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from workloads.errors import WorkloadError, shorten
 from workloads.importers.collector import Collector
 from workloads.importers.decoding import CachedLayers, Decoding
+from workloads.importers.torch_graph import GraphWalk
 from workloads.records import LeftOut, Phase, Workload
 
 
@@ -87,8 +88,6 @@ def imported_graph(
     ``decoding``: how attention uses a cache; ``unused``: whether parameters that no operation reads get a row;
     ``unknown_size``: what stands for a size that depends on data.
     """
-    from workloads.importers.torch_graph import GraphWalk
-
     parameters = {key: int(value.numel()) for key, value in module.named_parameters()}
     first_name = {id(value): key for key, value in module.named_parameters()}
     aliases = {key: first_name[id(value)] for key, value in module.named_parameters(remove_duplicate=False)}

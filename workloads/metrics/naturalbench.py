@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workloads.errors import WorkloadError, shorten
+from workloads.errors import WorkloadError, shorten, unknown_name
 
 GOLD = (1, 0, 0, 1)
 """Right answers of a group in the order question 0 image 0, question 0 image 1, question 1 image 0, question 1 image 1."""
@@ -50,8 +50,6 @@ class NaturalBenchScores:
 def parse_answer(text: str, kind: str = "yes_no") -> int:
     """Return 1 (yes, A), 0 (no, B) or -1 (neither) for a model's answer: the first such word of its text."""
     if kind not in TYPES:
-        from workloads.errors import unknown_name
-
         raise unknown_name("type", kind, TYPES)
     found = _WORDS[kind].search(text)
     if found is None and kind == "multiple_choice":

@@ -13,6 +13,7 @@ import numpy as np
 from workloads.errors import WorkloadError
 from workloads.importers.huggingface.attention import IMPLEMENTATION, PACKED_IMPLEMENTATION
 from workloads.importers.module import ImportedGraph
+from workloads.importers.torch_graph import shape_of
 
 Graph = Callable[..., tuple[ImportedGraph, Any]]
 Call = tuple[Callable[..., Any], dict[str, Any]]
@@ -91,8 +92,6 @@ def _features(made: Any) -> list[Any]:
 
 def _tokens(program: Any, pictures: Pictures) -> int:
     """Vectors of the language model's width that come out, a request."""
-    from workloads.importers.torch_graph import shape_of
-
     output = next(node for node in program.graph.nodes if node.op == "output")
     shapes = [shape_of(node.meta["val"], pictures.all) for node in output.all_input_nodes]
     if not shapes:
