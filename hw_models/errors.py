@@ -33,4 +33,12 @@ def bad_value(field: str, value: object, allowed: str, *, closest: object = None
     """The error for a value outside a range: the field, the value, what is allowed and the closest valid value."""
     prefix = f"{where}: " if where else ""
     hint = "" if closest is None else f" (nearest valid: {closest})"
-    return HardwareError(f"{prefix}{field} = {value!r} is not valid: it must be {allowed}{hint}")
+    return HardwareError(f"{prefix}{field} = {_shown(value)} is not valid: it must be {allowed}{hint}")
+
+
+def _shown(value: object) -> str:
+    """A value short enough for a sentence; integers of thousands of digits have no text at all in Python."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "an integer of many digits"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
