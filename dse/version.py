@@ -1,3 +1,3 @@
 """The version, apart from everything that is imported to use it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

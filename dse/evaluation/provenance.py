@@ -104,8 +104,8 @@ def _board(batch: AcceleratorBatch) -> Iterator[dict[str, Any]]:
     label = batch.names[0] if batch.names else "design 1"
     limit = "what the power limit leaves at the rate of large products; docs/models/gpu.md"
     yield _entry(f"power.{label}.mac_j", float(board_power.mac_j(batch)[0]), "J", limit, "2024")
-    polca = "Patel et al., POLCA, ASPLOS 2024, arXiv:2308.12908"
+    polca = "our estimate, after what is recalled of Patel et al., POLCA, ASPLOS 2024 (arXiv:2308.12908), not checked against its text"
     yield _entry("power.active_share", board_power.ACTIVE_SHARE, "of the limit", polca, "2024")
-    yield _entry("power.way_pj_per_byte", board_power.WAY_PJ_PER_BYTE, "pJ/byte", f"{polca}: A100s that stream", "2024")
+    yield _entry("power.way_pj_per_byte", board_power.WAY_PJ_PER_BYTE, "pJ/byte", polca, "2024")
     row = next(r for r in read_table("dram.csv") if r["type"] == batch.level_kinds[-1])
     yield _entry(f"power.{row['type']}_pj_per_byte", float(row["pj_per_byte"]), "pJ/byte", row["source"], row["vintage"], row["licence"])

@@ -19,8 +19,9 @@ from hw_models.technology.tables import dram
 FloatArray = npt.NDArray[np.float64]
 
 ACTIVE_SHARE: Final = 0.15
-"""Of the limit, above idle, while anything runs: A100s draw 60-70 % of their limit while they generate tokens (Patel et al.,
-POLCA, ASPLOS 2024, arXiv:2308.12908), which idle power and traffic leave unexplained by this much."""
+"""Of the limit, above idle, while anything runs. An estimate: A100s are said to draw 60-70 % of their limit while they generate tokens
+(recalled of Patel et al., POLCA, ASPLOS 2024, arXiv:2308.12908, not checked), which idle power and traffic leave unexplained by this
+much."""
 WAY_PJ_PER_BYTE: Final = 60.0
 """From the DRAM's interface through caches, network and registers to a core and back: the rest of the power of A100s that stream
 (some 265 W at 1.6 TB/s) after idle, active and HBM2's own energy."""
