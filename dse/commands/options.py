@@ -127,7 +127,7 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
         number = _number_or_name(value.strip())
         if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
             shown = value if len(value) <= 80 else value[:77] + "..."
-            kind = "whole number" if option == "bind" else "finite number"
+            kind = "whole number" if option == "bind" else "number"
             raise UsageError(f"{option} {name.strip()} has the value {shown!r}; a {kind} is needed")
         name = name.strip()
         if fixed.get(name, number) != number:
