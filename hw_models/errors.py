@@ -26,7 +26,7 @@ def unknown_name(field: str, value: object, allowed: Iterable[str], *, where: st
     close = nearest(str(value), names)
     hint = f"; did you mean {close!r}?" if close else ""
     prefix = f"{where}: " if where else ""
-    return HardwareError(f"{prefix}unknown {field} {value!r}: allowed are {', '.join(names)}{hint}")
+    return HardwareError(f"{prefix}unknown {field} {_shown(value)}: allowed are {', '.join(names)}{hint}")
 
 
 def bad_value(field: str, value: object, allowed: str, *, closest: object = None, where: str = "") -> HardwareError:

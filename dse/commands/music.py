@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import WorkloadError
-
 
 def register(subparsers: Any) -> None:
     """Add the command group to the command line."""
@@ -59,6 +57,8 @@ def _parser(commands: Any, name: str, text: str, run: Any) -> argparse.ArgumentP
 
 
 def _positive(args: argparse.Namespace, *names: str) -> None:
+    from workloads.errors import WorkloadError
+
     for name in names:
         given = getattr(args, name)
         for value in given if isinstance(given, list) else [given]:
@@ -107,6 +107,8 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_continue(args: argparse.Namespace) -> int:
     """Continue a MIDI file."""
+    from workloads.errors import WorkloadError
+
     _positive(args, "new_tokens")
     if not 0 < args.temperature <= 100:
         raise WorkloadError(f"temperature is {args.temperature:g}, must be above 0 and at most 100")

@@ -126,3 +126,9 @@ def test_unknown_value_names_the_nearest() -> None:
 def test_values_of_a_wrong_kind_or_size_are_refused(line: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse(f"[parameters.a]\n{line}\n", where="odd.toml")
+
+
+def test_a_name_of_thousands_of_letters_is_cut_in_the_sentence() -> None:
+    with pytest.raises(UsageError, match="role") as caught:
+        parse('[parameters.a]\nvalues = [1, 2]\nrole = "' + "x" * 5000 + '"\n', where="odd.toml")
+    assert len(str(caught.value)) < 500

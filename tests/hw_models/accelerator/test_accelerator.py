@@ -219,3 +219,11 @@ def test_odd_numbers_are_refused_in_one_short_sentence(tmp_path: Path, field: st
         templates.load_file(path, profile=None)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_name_of_thousands_of_letters_is_cut_in_the_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(GOOD.replace('"systolic"', '"' + "x" * 5000 + '"'))
+    with pytest.raises(HardwareError, match="array_kind") as caught:
+        templates.load_file(path, profile=None)
+    assert len(str(caught.value)) < 500
