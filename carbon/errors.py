@@ -35,7 +35,8 @@ def unknown(field: str, value: object, choices: Iterable[object], where: str = "
     """Build the error for a name that is not in a table: it names the nearest known names."""
     names = nearest(value, choices)
     hint = f"; nearest known: {', '.join(names)}" if names else ""
-    return CarbonError(f"{where}{field} {value!r} is unknown{hint}")
+    text = repr(value)
+    return CarbonError(f"{where}{field} {text if len(text) <= 120 else text[:117] + '...'} is unknown{hint}")
 
 
 def out_of_range(field: str, value: object, allowed: str, where: str = "") -> CarbonError:

@@ -32,4 +32,5 @@ def unknown_name(field: str, value: str, choices: Iterable[str]) -> UsageError:
     close = nearest(value, names)
     hint = f"; did you mean {close!r}?" if close else ""
     shown = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
-    return UsageError(f"{field} {value!r} is unknown; known are {shown}{hint}")
+    given = value if len(value) <= 120 else value[:117] + "..."
+    return UsageError(f"{field} {given!r} is unknown; known are {shown}{hint}")

@@ -26,11 +26,19 @@ def unknown_name(field: str, value: object, allowed: Iterable[str], *, where: st
     close = nearest(str(value), names)
     hint = f"; did you mean {close!r}?" if close else ""
     prefix = f"{where}: " if where else ""
-    return HardwareError(f"{prefix}unknown {field} {value!r}: allowed are {', '.join(names)}{hint}")
+    return HardwareError(f"{prefix}unknown {field} {_shown(value)}: allowed are {', '.join(names)}{hint}")
 
 
 def bad_value(field: str, value: object, allowed: str, *, closest: object = None, where: str = "") -> HardwareError:
     """The error for a value outside a range: the field, the value, what is allowed and the closest valid value."""
     prefix = f"{where}: " if where else ""
     hint = "" if closest is None else f" (nearest valid: {closest})"
-    return HardwareError(f"{prefix}{field} = {value!r} is not valid: it must be {allowed}{hint}")
+    return HardwareError(f"{prefix}{field} = {_shown(value)} is not valid: it must be {allowed}{hint}")
+
+
+def _shown(value: object) -> str:
+    """A value short enough for a sentence; integers of thousands of digits have no text at all in Python."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "an integer of many digits"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."

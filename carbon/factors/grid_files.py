@@ -239,9 +239,9 @@ def _watttime(header: list[str], rows: list[list[str]], zone: str | None) -> Imp
 def _watttime_json(text: str, path: str, zone: str | None) -> Imported:
     try:
         content = json.loads(text)
-        data, meta = content["data"], content.get("meta", {})
+        data, meta = content["data"], dict(content.get("meta", {}))
         cells = [(str(item["point_time"]), str(item["value"])) for item in data]
-    except (json.JSONDecodeError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise CarbonError(f"grid file {path!r} is not a WattTime answer (data, meta): {problem}") from None
     if not cells:
         raise CarbonError(f"grid file {path!r} has no data rows")

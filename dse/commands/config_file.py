@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DseError(f"config {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML and UTF-8 errors are ValueErrors, and so is an integer of 5,000 digits
         raise UsageError(f"config {path} is not valid TOML: {error}") from error
 
 
@@ -60,9 +61,11 @@ def _value(where: str, name: str, option: argparse.Action, value: Any) -> Any:
             raise UsageError(f"{where} is {value!r}; true or false is needed")
         return value
     if option.type in (int, float):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # The range first: neither infinity nor an integer of hundreds of digits can be converted.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if not number or (option.type is int and value != int(value)):
-            raise UsageError(f"{where} is {value!r}; a {'whole ' if option.type is int else ''}number is needed")
+            shown = "an integer of many digits" if isinstance(value, int) and value.bit_length() > 128 else repr(value)
+            raise UsageError(f"{where} is {shown}; a {'whole ' if option.type is int else ''}number is needed")
         return int(value) if option.type is int else float(value)
     if not isinstance(value, str):
         raise UsageError(f"{where} is {value!r}; a text is needed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from typing import Any
 
 
@@ -102,9 +103,11 @@ def vary_of(args: argparse.Namespace) -> dict[str, list[int | float | str]]:
 def _number_or_name(text: str) -> int | float | str:
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        # Beyond the largest float an integer cannot be computed with; like 1e400 it is infinite, which no knob takes.
+        return number if abs(number) <= sys.float_info.max else float(text)
     return text
 
 
@@ -122,8 +125,10 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
         if not separator or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         number = _number_or_name(value.strip())
-        if isinstance(number, str) or math.isnan(number) or (option == "bind" and not isinstance(number, int)):
-            raise UsageError(f"{option} {text!r} has the value {value!r}; a {'whole ' if option == 'bind' else ''}number is needed")
+        if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
+            shown = value if len(value) <= 80 else value[:77] + "..."
+            kind = "whole number" if option == "bind" else "number"
+            raise UsageError(f"{option} {name.strip()} has the value {shown!r}; a {kind} is needed")
         name = name.strip()
         if fixed.get(name, number) != number:
             raise UsageError(f"{option} {name} is given twice, as {fixed[name]} and as {number}")

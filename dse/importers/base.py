@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from hw_models.technology.tables import dram_types
 MAX_FILE_BYTES = 2**20
 # What a description may hold once references between its parts are followed, and how deep: more is an attack, not hardware.
 MAX_NODES = 50_000
+# Largest number of a field: products of three stay finite; what no chip has is refused where the accelerator is made.
+LARGEST = 1e100
 MAX_DEPTH = 60
 
 
@@ -69,7 +70,7 @@ class Imported:
 
 def error(path: Path, where: str, value: object, needs: str, near: str | None = None) -> DseError:
     """The error for a field of a file: the file, the field, its value, what is needed and the nearest valid choice."""
-    shown = repr(value)
+    shown = "an integer of many digits" if isinstance(value, int) and value.bit_length() > 128 else repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     hint = f"; did you mean {near!r}?" if near else ""
     return DseError(f"{path}: {where} is {shown}; it must be {needs}{hint}")
@@ -144,13 +145,13 @@ def _check_size(document: Any, path: Path) -> None:
 def number(path: Path, where: str, value: Any, *, low: float = 0.0, whole: bool = False, open_low: bool = True) -> float:
     """``value`` as a number above ``low`` (or from it on), or the error that says what is needed."""
     kind = "a whole number" if whole else "a number"
-    needs = f"{kind} {'above' if open_low else 'from'} {low:g}{'' if open_low else ' on'}"
+    needs = f"{kind} {'above' if open_low else 'from'} {low:g}{' and' if open_low else ''} up to {LARGEST:g}"
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             raise error(path, where, value, needs) from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
         raise error(path, where, value, needs)
     if value < low or (open_low and value == low) or (whole and value != int(value)):
         raise error(path, where, value, needs)
@@ -161,6 +162,8 @@ def option(options: Options, name: str, notes: Notes, found: float | None = None
     """The value of an option: given, or found in the file, or the default, which is noted."""
     given = getattr(options, name)
     if given is not None:
+        if not 0 < given <= LARGEST:
+            raise DseError(f"{name.replace('_', '-')} is {given}; it must be a number above 0 and up to {LARGEST:g}")
         return float(given)
     if found is not None:
         return found

@@ -252,7 +252,7 @@ class CommandEvaluator:
         lines = out.strip().splitlines()
         try:
             answer = json.loads(lines[-1] if lines else "")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also an integer of thousands of digits
             last = lines[-1][-_TAIL:] if lines else ""
             raise DseError(f"command {name!r} answered {last!r}; one line of JSON is needed") from None
         return _measured(answer, self.metrics, f"command {name!r}")

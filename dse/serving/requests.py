@@ -284,7 +284,7 @@ def _mooncake(text: str, where: str) -> RequestLog:
             continue
         try:
             row = json.loads(raw)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also an integer of thousands of digits
             raise DseError(f"{where}, line {line}: not a JSON object") from None
         if not isinstance(row, dict):
             raise DseError(f"{where}, line {line}: a JSON {type(row).__name__}, must be an object with {', '.join(MOONCAKE_KEYS)}")

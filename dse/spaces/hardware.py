@@ -153,7 +153,7 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
     """The space or design that the text of a user's TOML file describes; errors name the file ``name``."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML errors are ValueErrors, and so is an integer of 5,000 digits
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
     return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
 

@@ -22,6 +22,7 @@ A space file::
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ CODINGS = ("linear", "log", "power_of_two", "ordered")
 # Largest number of combinations of constrained parameters that the exact count enumerates at a time.
 _COUNT_BLOCK = 1 << 20
 COUNT_LIMIT = 200_000_000
+# Most values of a parameter that is given by from, to and steps: more than any search tells apart.
+MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,9 @@ class Parameter:
             raise unknown_name(f"coding of parameter {self.name}", self.coding, CODINGS)
         if not self.values:
             raise UsageError(f"parameter {self.name} has no value; give at least one")
+        _check_kinds(self.name, self.values)
         if len(set(self.values)) != len(self.values):
             raise UsageError(f"parameter {self.name} has a value twice; give each once")
-        if any(isinstance(value, bool) or not isinstance(value, (int, float, str)) for value in self.values):
-            raise UsageError(f"parameter {self.name} has a value that is neither a number nor a string")
         self._check_coding()
 
     def _check_coding(self) -> None:
@@ -116,6 +118,14 @@ class Parameter:
             shown = ", ".join(map(str, self.values[:12])) + (", ..." if len(self.values) > 12 else "")
             raise UsageError(f"{self.name}={value} is not in the space; allowed are {shown}; nearest is {near}")
         raise unknown_name(self.name, str(value), [str(known) for known in self.values])
+
+
+def _check_kinds(name: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise UsageError(f"parameter {name} has a value that is neither a number nor a string")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UsageError(f"parameter {name} has an integer of {value.bit_length()} bits; 63 bits are the most")
 
 
 def guess_coding(values: Sequence[Value], role: str = "hardware") -> str:
@@ -339,7 +349,7 @@ def parse(text: str, *, where: str) -> Space:
     """The space that the text of a TOML file describes; errors begin with ``where``."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML errors are ValueErrors, and so is an integer of 5,000 digits
         raise UsageError(f"space {where} is not valid TOML: {error}") from error
     for key in document:
         if key not in ("name", "source", "constraints", "parameters"):
@@ -370,16 +380,19 @@ def _parameter(name: str, table: Any, where: str) -> Parameter:
         values = table["values"]
         if not isinstance(values, list):
             raise UsageError(f"space {where}: parameters.{name}.values is {values!r}; a list is needed")
+        _check_kinds(name, values)
         return Parameter(name, tuple(values), role, str(table.get("coding") or (guess_coding(values, role) if values else "linear")))
     bounds = [table.get(key) for key in ("from", "to", "steps")]
     if any(isinstance(b, bool) or not isinstance(b, (int, float)) for b in bounds):
         raise UsageError(f"space {where}: parameters.{name} needs values, or from, to and steps, as numbers")
+    if not all(abs(b) <= sys.float_info.max for b in bounds if isinstance(b, (int, float))):
+        raise UsageError(f"space {where}: parameters.{name} has a bound that is not finite; from, to and steps must be finite numbers")
     low, high, steps = (float(b) for b in bounds if isinstance(b, (int, float)))
     coding = str(table.get("coding", "linear"))
-    if not (low < high and steps >= 2 and steps == int(steps)) or (coding == "log" and low <= 0):
+    if not (low < high and 2 <= steps <= MOST_STEPS and steps == int(steps)) or (coding == "log" and low <= 0):
         raise UsageError(
-            f"space {where}: parameters.{name} goes from {low:g} to {high:g} in {steps:g} steps; from < to, at least "
-            "2 whole steps and, by logarithm, positive bounds are needed"
+            f"space {where}: parameters.{name} goes from {low:g} to {high:g} in {steps:g} steps; from < to, 2 to {MOST_STEPS:,} "
+            "whole steps and, by logarithm, positive bounds are needed"
         )
     spread = np.geomspace if coding == "log" else np.linspace
     # Twelve digits: the values print as they were meant (0.6, not 0.6000000000000001) and read back the same.

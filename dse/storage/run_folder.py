@@ -178,6 +178,9 @@ def load(path: str | Path) -> RunRecord:
     if result is None:
         raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
     try:
+        for design in result["designs"]:  # readers rely on these; a damaged file is found here and not in the middle of a report
+            design["design"], design["knobs"].items(), design["metrics"].items()
+        result["context"].items()
         return RunRecord(
             path=file.parent,
             problem=Problem.from_dict(description["problem"]),

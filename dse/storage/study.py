@@ -173,7 +173,7 @@ class Study:
         """What :meth:`finish` committed, or None if the search has not finished."""
         with self._guard("read"), self._engine.connect() as connection:
             value = connection.execute(sa.select(_result.c.value)).scalar_one_or_none()
-        return None if value is None else json.loads(value)
+            return None if value is None else json.loads(value)
 
     def close(self) -> None:
         """Release the file."""
@@ -190,7 +190,12 @@ class Study:
         """Turn what the database reports into one sentence that names the file."""
         try:
             yield
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except DseError:
+            raise
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
+            # A damaged file also holds text where bytes or JSON belong; what we write ourselves is sound, so there it is a defect.
+            if action != "read" and isinstance(error, (ValueError, TypeError, RecursionError)):
+                raise
             cause = getattr(error, "orig", None) or error
             raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
 

@@ -6,7 +6,6 @@ templates, the documentation) loops over it. A new field is a line in `Accelerat
 
 from __future__ import annotations
 
-import math
 from dataclasses import MISSING, dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -94,11 +93,12 @@ class Rule:
         allowed = str(self)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise bad_value(field, value, allowed, where=where)
-        if self.whole and (not math.isfinite(value) or value != int(value)):
-            raise bad_value(field, value, allowed, where=where)
+        # The range first: it compares an integer of any size exactly, where a conversion to a float would overflow.
         if not self.low <= value <= self.high:
-            closest = min(max(value, self.low), self.high) if not math.isnan(value) else self.low
+            closest = self.high if value > self.high else self.low
             raise bad_value(field, value, allowed, closest=f"{closest:g}", where=where)
+        if self.whole and value != int(value):
+            raise bad_value(field, value, allowed, where=where)
         return int(value) if self.whole else value
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch
 from hw_models.accelerator.toml import BOTH_BANDWIDTHS, load_toml
-from hw_models.errors import HardwareError, unknown_name
-from hw_models.spaces.template import Columns, Template, load
+from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.spaces.template import Columns, Template, check_scalars, load
 
 
 def read_hardware(path: Path, *, profile: str | None = None) -> Accelerator | Template:
@@ -44,6 +44,10 @@ def _template_space(document: Mapping[str, Any], where: str, profile: str | None
     for key in document:
         if key not in ("template", "name", "profile", "knobs", "settings"):
             raise unknown_name("field", key, ("template", "name", "profile", "knobs", "settings"), where=where)
+    for key in ("template", "profile", "knobs", "settings"):
+        kind = dict if key in ("knobs", "settings") else str
+        if not isinstance(document.get(key, kind()), kind):
+            raise bad_value(key, document[key], "a table" if kind is dict else "a name", where=where)
     template = load(document["template"], profile=profile or document.get("profile", "default"))
     knobs, settings = dict(document.get("knobs", {})), dict(document.get("settings", {}))
     try:
@@ -62,6 +66,7 @@ def _list_space(flat: dict[str, Any], levels: list[dict[str, Any]], knobs: dict[
     for name, values in knobs.items():
         if not values:
             raise HardwareError(f"{where}: {name} is an empty list: give at least one value")
+        check_scalars(name, values, where)
 
     def one(chosen: Mapping[str, Any], profile: str) -> Accelerator:
         top = {k: chosen.get(k, v) for k, v in flat.items()} | {"profile": profile}

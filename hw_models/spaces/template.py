@@ -10,7 +10,7 @@ value: both are keywords of `batch` and `accelerator`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -84,6 +84,7 @@ class Template:
         for name, chosen in values.items():
             if len(chosen) == 0:
                 raise HardwareError(f"knob {name} of template {self.name} needs at least one value, got none")
+            check_scalars(name, chosen, f"template {self.name}")
             unique = dict.fromkeys(chosen)
             self._check_values(name, np.array(list(unique)), within_knobs=False)
             knobs[name] = tuple(unique)
@@ -169,6 +170,13 @@ class Template:
             limits = NUMBERS[name] if name in NUMBERS else Rule(isinstance(default, int), 1e-9, 2.0**50, "")
             for value in np.unique(values):
                 limits.check(name, value.item(), where)
+
+
+def check_scalars(name: str, values: Iterable[object], where: str) -> None:
+    """Raise HardwareError where a value of a knob is no number or name: a list or a table inside the list of a file."""
+    for value in values:
+        if not isinstance(value, (int, float, str, np.generic)):
+            raise bad_value(name, value, "a number or a name", where=where)
 
 
 _given: dict[str, Template] = {}

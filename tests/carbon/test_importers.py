@@ -136,6 +136,8 @@ def test_broken_electricity_maps_files_name_the_row(tmp_path, rows, words):
         ("a,b\n1,2\n", "no known format"),
         ("", "no data rows"),
         ("{not json", "not a WattTime answer"),
+        ('{"data": [], "meta": {"x": ' + "9" * 5000 + "}}", "not a WattTime answer"),
+        ('{"data": [{"point_time": "2024-05-01T00:00:00Z", "value": 1}], "meta": 3}', "not a WattTime answer"),
     ],
 )
 def test_wrong_units_kinds_and_formats(tmp_path, text, word):

@@ -127,7 +127,7 @@ def read_trace(path: str | Path) -> list[Call]:
         where = f"{file}, line {line}"
         try:
             row = json.loads(raw) if len(raw) <= MAX_LINE else None
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also an integer of thousands of digits
             row = None
         if not isinstance(row, dict):
             raise WorkloadError(f"{where}: not a JSON object of a trace")

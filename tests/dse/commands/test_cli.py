@@ -171,3 +171,22 @@ def test_list_shows_every_topic() -> None:
     assert "carbon" in known["presets"]
     assert "exhaustive" in known["strategies"]
     assert len(known["regions"]) > 200
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("workers = inf", "workers is inf"),
+        ("threads = nan", "threads is nan"),
+        ("budget = 1.5", "budget is 1.5"),
+        ("rate = 1" + "0" * 400, "rate is an integer of many digits"),
+        ("seed = " + "9" * 5000, "not valid TOML"),
+        ("set = {depth = 1" + "0" * 400 + "}", "set depth has the value"),
+    ],
+)
+def test_config_file_with_numbers_that_nothing_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, words: str) -> None:
+    config = tmp_path / "search.toml"
+    config.write_text(f'workload = "bert"\n{line}\n')
+    assert cli.main(["search", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

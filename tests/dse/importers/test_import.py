@@ -450,3 +450,34 @@ def test_the_command(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "dse", "evaluate", "--workload", "bert", "--hw", str(out), "--set", "layers=2", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize("value", ["1e308", HUGE, "nan", "inf", "0x10"])
+@pytest.mark.parametrize("field", ["FilterSramSzkB:  64", "ArrayHeight:    32", "Bandwidth : 10"])
+def test_numbers_beyond_anything_built_are_refused(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "big.cfg"
+    name = field.partition(":")[0].strip()
+    path.write_text(CONFIG.replace(field, f"{name}: {value}"))
+    with pytest.raises(DseError, match=name):
+        read(path, "scalesim")
+
+
+@pytest.mark.parametrize("value", [HUGE, ".inf", ".nan", "1e308"])
+def test_yaml_numbers_beyond_anything_built_are_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "big.yaml"
+    port = f"{{name: p, type: read_write, bandwidth_min: 8, bandwidth_max: {value}, allocation: [I1]}}"
+    memory = f"{{size: 8, r_cost: 1, w_cost: 1, operands: [I1], served_dimensions: [D1], ports: [{port}]}}"
+    path.write_text(f"name: x\noperational_array: {{dimensions: [D1], sizes: [4]}}\nmemories:\n  a: {memory}\n")
+    with pytest.raises(DseError, match=r"bandwidth_max.* up to 1e\+100"):
+        read(path, "zigzag")
+
+
+@pytest.mark.parametrize("gib", [float("inf"), float("nan"), 1e308, 0.0, -1.0])
+def test_options_beyond_anything_built_are_refused(tmp_path: Path, gib: float) -> None:
+    path = tmp_path / "a.cfg"
+    path.write_text(CONFIG)
+    with pytest.raises(DseError, match="dram-gib"):
+        read(path, "scalesim", Options(dram_gib=gib))

@@ -101,3 +101,10 @@ def test_missing_file_and_long_context(tmp_path: Path) -> None:
     log = read_requests(write(tmp_path, AZURE))
     with pytest.raises(DseError, match="line 3: 396 prompt and 109 output tokens are more than the 500 positions of tiny"):
         log.check_context(500, "tiny")
+
+
+@pytest.mark.parametrize("line", ['{"timestamp": ' + "9" * 5000 + ', "input_length": 1, "output_length": 1}', "[" * 100_000])
+def test_json_that_no_reader_holds_is_refused(tmp_path: Path, line: str) -> None:
+    sound = '{"timestamp": 0, "input_length": 13, "output_length": 10}\n'
+    with pytest.raises(DseError, match="line 2"):
+        read_requests(write(tmp_path, sound + line, "log.jsonl"))

@@ -107,3 +107,28 @@ def test_unknown_value_names_the_nearest() -> None:
         edge.index({"cores": 1, "width": 70, "depth": 2, "l2_kib": 64, "l2_words_per_cycle": 32, "glb_mib": 2})
     with pytest.raises(UsageError, match="edge22"):
         space.load("edge2")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("values = [22, [1, 2], 7]", "neither a number nor a string"),
+        ("values = [22, {}, 7]", "neither a number nor a string"),
+        ("values = [1, 1" + "0" * 400 + "]", "63 bits are the most"),
+        ("values = [" + "9" * 5000 + "]", "not valid TOML"),
+        ("from = 1\nto = 5\nsteps = 1e300", "2 to 1,000,000"),
+        ("from = 1\nto = 5\nsteps = 1000001", "2 to 1,000,000"),
+        ("from = 1\nto = 5\nsteps = inf", "finite"),
+        ("from = 1\nto = nan\nsteps = 3", "finite"),
+        ("from = 1\nto = 1" + "0" * 400 + "\nsteps = 3", "finite"),
+    ],
+)
+def test_values_of_a_wrong_kind_or_size_are_refused(line: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse(f"[parameters.a]\n{line}\n", where="odd.toml")
+
+
+def test_a_name_of_thousands_of_letters_is_cut_in_the_sentence() -> None:
+    with pytest.raises(UsageError, match="role") as caught:
+        parse('[parameters.a]\nvalues = [1, 2]\nrole = "' + "x" * 5000 + '"\n', where="odd.toml")
+    assert len(str(caught.value)) < 500

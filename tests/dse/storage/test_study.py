@@ -114,3 +114,28 @@ def test_a_study_is_born_whole_or_not_at_all(tmp_path: Path) -> None:
         Study.create(file, {"problem": {}})
     with Study.open(file, read_only=True) as study:
         assert study.description()["problem"] == {}
+
+
+@pytest.mark.parametrize("value", ['{"designs": [1,', "9" * 5000, "[" * 100_000, b"\x80\x00", "\x00"])
+def test_damaged_result_is_one_sentence(tmp_path: Path, value: str | bytes) -> None:
+    path = tmp_path / "study.db"
+    with Study.create(path, {}) as study:
+        study.finish({"designs": []})
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE result SET value = ?", (value,))
+    connection.commit()
+    connection.close()
+    with Study.open(path, read_only=True) as study, pytest.raises(DseError, match="cannot be read"):
+        study.result()
+
+
+def test_damaged_block_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Study.create(path, {}) as study:
+        study.record(_block(0))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE blocks SET front_models = ?", (b"\x01\x02\x03",))
+    connection.commit()
+    connection.close()
+    with Study.open(path, read_only=True) as study, pytest.raises(DseError, match="cannot be read"):
+        list(study.blocks())

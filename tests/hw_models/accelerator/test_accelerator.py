@@ -203,3 +203,27 @@ def test_a_batch_needs_designs_that_agree() -> None:
         AcceleratorBatch.of([one, other])
     with pytest.raises(HardwareError, match="at least one design"):
         AcceleratorBatch.of([])
+
+
+HUGE = "1" + "0" * 400  # no float holds it
+HUGER = "0x" + "f" * 5000  # an integer that Python will not even print
+
+
+@pytest.mark.parametrize("value", [HUGE, HUGER, "nan", "inf", "-inf", "[[1]]", "{}", '"1"', "true"])
+@pytest.mark.parametrize("field", ["cores", "voltage_v", "words_per_cycle", "kib"])
+def test_odd_numbers_are_refused_in_one_short_sentence(tmp_path: Path, field: str, value: str) -> None:
+    lines = [f"{field} = {value}" if line.startswith(f"{field} =") else line for line in GOOD.splitlines()]
+    path = tmp_path / "odd.toml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(HardwareError, match=field) as caught:
+        templates.load_file(path, profile=None)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_name_of_thousands_of_letters_is_cut_in_the_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(GOOD.replace('"systolic"', '"' + "x" * 5000 + '"'))
+    with pytest.raises(HardwareError, match="array_kind") as caught:
+        templates.load_file(path, profile=None)
+    assert len(str(caught.value)) < 500

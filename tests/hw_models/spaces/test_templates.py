@@ -149,3 +149,25 @@ def test_missing_knobs_and_unknown_templates() -> None:
         templates.load("egde22")
     with pytest.raises(HardwareError, match="did you mean 'catransformers22'"):
         templates.load("edge22", profile="catransformer22")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('template = "edge22"\n[knobs]\ncores = [1, [nan], 4]\n', "cores"),
+        ('template = "edge22"\n[knobs]\ncores = [1, {}]\n', "cores"),
+        ('template = "edge22"\n[settings]\nnode_nm = [22, [7]]\n', "node_nm"),
+        ('template = "edge22"\n[settings]\nnode_nm = {}\n', "node_nm"),
+        ('template = "edge22"\n[knobs]\ncores = 1' + "0" * 400 + "\n", "cores"),
+        ('template = "edge22"\n[settings]\nfrequency_hz = 1' + "0" * 400 + "\n", "frequency_hz"),
+        ('template = ["edge22"]\n', "template"),
+        ('template = "edge22"\nprofile = []\n', "profile"),
+        ('template = "edge22"\nknobs = 3\n', "knobs"),
+        ('template = "edge22"\nsettings = [1]\n', "settings"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_refused_with_file_and_field(tmp_path, text: str, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(HardwareError, match=rf"mine\.toml.*{words}"):
+        templates.load_file(path, profile=None)
