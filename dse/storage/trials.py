@@ -204,7 +204,11 @@ class TrialStore:
         """Settings of the search: strategy, seed, budget and what else was stored."""
         query = sa.select(_meta.c.key, _meta.c.value).where(_meta.c.study == self.study)
         with self._guard("read"), self._engine.connect() as connection:
-            return {key: json.loads(value) for key, value in connection.execute(query)}
+            rows = connection.execute(query).all()
+        try:
+            return {key: json.loads(value) for key, value in rows}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DseError(f"settings of the study are damaged: {error}; search again") from error
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store a setting; one that is there is replaced."""
@@ -369,17 +373,20 @@ def _trial(row: Any) -> Trial:
 
 
 def _trial_of(row: Mapping[str, Any]) -> Trial:
-    return Trial(
-        number=row["number"],
-        parameters=json.loads(row["parameters"]),
-        seed=row["seed"],
-        state=row["state"],
-        metrics={name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()},
-        fidelity=row["fidelity"],
-        info=json.loads(row["info"]),
-        error=row["error"],
-        attempts=row["attempts"],
-        key=row["key"],
-        started=row["started"],
-        finished=row.get("finished"),
-    )
+    try:
+        return Trial(
+            number=row["number"],
+            parameters=dict(json.loads(row["parameters"])),
+            seed=row["seed"],
+            state=row["state"],
+            metrics={name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()},
+            fidelity=row["fidelity"],
+            info=dict(json.loads(row["info"])),
+            error=row["error"],
+            attempts=row["attempts"],
+            key=row["key"],
+            started=row["started"],
+            finished=row.get("finished"),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # a damaged file holds text that is no JSON, or not ours
+        raise DseError(f"trial {row['number']} of the study is damaged: {error}; search again") from error

@@ -1,5 +1,6 @@
 """The trial store: claims, take-overs, two processes, PostgreSQL."""
 
+import sqlite3
 import subprocess
 import sys
 import time
@@ -156,3 +157,27 @@ def test_two_drivers_on_a_postgresql_study(tmp_path: Path, postgresql_url: str) 
     store = TrialStore.open(postgresql_url, study="main")
     _two_drivers(tmp_path, postgresql_url, store)
     store.close()
+
+
+@pytest.mark.parametrize("column", ["parameters", "metrics", "info"])
+@pytest.mark.parametrize("value", ['{"a": ', "9" * 5000, "[1]", "3", "[" * 100_000])
+def test_damaged_trial_is_one_sentence(tmp_path: Path, column: str, value: str) -> None:
+    store = _store(tmp_path)
+    store.claim([Proposal({"a": 1})], 0, seed=0)
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute(f"UPDATE trials SET {column} = ?", (value,))
+    connection.commit()
+    connection.close()
+    with pytest.raises(DseError, match="trial 0 of the study is damaged"):
+        _store(tmp_path).trials()
+
+
+def test_damaged_setting_is_one_sentence(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.set_meta("budget", 3)
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute("UPDATE trial_meta SET value = '{'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(DseError, match="settings of the study are damaged"):
+        store.meta()
