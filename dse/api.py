@@ -86,7 +86,7 @@ def search(
     sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
     if sharded is not None:
-        _check_sharded(sizes, learnt, strategy)
+        _check_sharded(sizes, learnt, strategy, sharded.workers)
     elif large is not None:
         learnt = None
         large_space.check(problem, large)
@@ -178,10 +178,10 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     return _written(study, problem, folder, description, evaluation, front, summary, found)
 
 
-def _check_sharded(sizes: Sizes, learnt: LearntSettings | None, strategy: str) -> None:
+def _check_sharded(sizes: Sizes, learnt: LearntSettings | None, strategy: str, workers: int) -> None:
     if learnt is not None or strategy not in ("auto", "exhaustive"):
         raise UsageError(f"shards are of a sweep, and strategy {learnt.strategy if learnt else strategy} is none; use exhaustive")
-    shards.check(sizes)
+    shards.check(sizes, workers)
 
 
 def _swept_front(study: Study, problem: Problem) -> tuple[Front, SweepSummary]:

@@ -37,11 +37,11 @@ _PER_WORKER = 4
 _SHARD_COSTS = 4_000_000
 
 
-def check(sizes: Sizes) -> None:
+def check(sizes: Sizes, workers: int) -> None:
     """A sweep of more designs than anybody waits for is refused, sharded or not."""
-    if sizes.seconds > SHARDED_SECONDS_LIMIT:
+    if sizes.seconds / workers > SHARDED_SECONDS_LIMIT:
         raise UsageError(
-            f"a sweep of {sizes.effort} of one process, more than the {SHARDED_SECONDS_LIMIT:,.0f} s that are dealt to workers; fix some "
+            f"a sweep of {sizes.effort} of one process, more than {SHARDED_SECONDS_LIMIT:,.0f} s on each of {workers} workers; fix some "
             "knobs with --set, or search it without --workers, --executor and --address"
         )
 

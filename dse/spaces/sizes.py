@@ -28,7 +28,7 @@ class Rates:
 
 SWEEP_LIMIT = int(SECONDS_LIMIT * Rates().designs_per_s)
 """Designs that are swept at usual rates within the limit of time."""
-SHARDED_SECONDS_LIMIT = 96 * SECONDS_LIMIT  # a day of one process, dealt to many
+SHARDED_SECONDS_LIMIT = 24 * SECONDS_LIMIT  # six hours on the workers that share it
 
 
 @dataclass(frozen=True)
