@@ -96,6 +96,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "criterion": evaluation.problem.criterion,
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
+        "left_out": evaluation.workload.left_out_sentence(),
         "not_modelled": list(evaluation.hardware_space.not_modelled),
         "expected_error": expected_error(evaluation.hardware_space),
         "quality_surrogate": evaluation.surrogate.provenance() if evaluation.surrogate else None,

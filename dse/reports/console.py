@@ -77,6 +77,8 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
 
     summary = run.summary
     print(terminal.front_table(run))
+    if run.context.get("left_out"):
+        print(f"incomplete model: {terminal.printable(run.context['left_out'])}")
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
@@ -115,6 +117,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "infeasible_reasons": run.summary.reasons,
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
+        "left_out": run.context.get("left_out") or "",
         "provenance": run.provenance,
     }
 
@@ -138,9 +141,11 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
             f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
             f"{answer['quality_support']}"
         )
+    if answer["left_out"]:
+        print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:
         print(f"  infeasible: {reason}")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
-        share = entry["latency_s"] / answer["latency_s"]
+        share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood
         print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")

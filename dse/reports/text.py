@@ -186,6 +186,8 @@ def search_sentences(run: Any) -> list[str]:
 def cautions(run: Any) -> list[str]:
     """What a reader must know before trusting the front; empty where nothing speaks against it."""
     found = []
+    if run.context.get("left_out"):
+        found.append(f"This is a front of an incomplete model: {run.context['left_out']}.")
     surrogate = run.context.get("quality_surrogate") or {}
     if "quality_evaluator" not in run.context and any("quality" in design["metrics"] for design in run.designs):
         errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
