@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from typing import Any
 
@@ -125,6 +126,9 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
         if not separator or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         number = _number_or_name(value.strip())
+        if option == "set" and isinstance(number, str) and re.fullmatch(r"[A-Za-z_][\w.+-]{0,63}", number):
+            fixed[name.strip()] = {"true": True, "false": False}.get(number, number)  # a knob of names: phase=decode
+            continue
         if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
             shown = value if len(value) <= 80 else value[:77] + "..."
             kind = "whole number" if option == "bind" else "number"

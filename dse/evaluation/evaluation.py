@@ -316,6 +316,9 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
         settings.setdefault("fused_attention", True)  # engines have no other
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
+        for name in grid:
+            if isinstance(own[name], str):
+                raise UsageError(f"set {name}={own[name]} is not a number, which this knob of {family.name} needs")
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}
         left_out = 0
     else:

@@ -117,9 +117,16 @@ def fix_knobs(grid: Mapping[str, IntArray], fixed: Mapping[str, int]) -> dict[st
         if name not in grid:
             continue
         values = np.unique(grid[name])
+        shown = ", ".join(str(v) for v in values.tolist())
+        named = values.dtype.kind == "U"
+        if isinstance(value, str) != named:
+            raise UsageError(f"set {name}={value} is not in the space; allowed are {shown}")
+        if named and value not in values:
+            raise UsageError(
+                f"set {name}={value} is not in the space; allowed are {shown}; nearest is {nearest(str(value), values.tolist())}"
+            )
         if value not in values:
             near = int(values[np.argmin(np.abs(values - value))])
-            shown = ", ".join(str(v) for v in values.tolist())
             raise UsageError(f"set {name}={value} is not in the space; allowed are {shown}; nearest is {near}")
         keep &= grid[name] == value
     if not keep.any():
