@@ -18,6 +18,10 @@ class UsageError(DseError):
     exit_code = 2
 
 
+class Infeasible(DseError):
+    """A search that ended and found no design that meets its constraints."""
+
+
 def nearest(value: str, choices: Iterable[str]) -> str | None:
     """The choice that ``value`` most likely meant, or None where nothing is close."""
     names = list(choices)

@@ -73,7 +73,7 @@ def register(commands: Any) -> None:
     elsewhere.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation or a "
                            "lost shard (default 1)")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
     parser.add_argument("--block-points", type=int, metavar="N", help="designs evaluated at a time; changes memory, not results")
     parser.add_argument("--config", metavar="FILE.toml", help="options from a TOML file; the command line wins")
@@ -130,17 +130,20 @@ def run(args: argparse.Namespace) -> int:
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,
+        measured=args.quality not in (None, "surrogate"),
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
+    if args.seed is not None and settings is None and large is None:
+        print(f"seed        {args.seed}: for the report's uncertainty alone, a sweep draws nothing", file=sys.stderr)
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
             out=args.out,
-            seed=args.seed,
+            seed=args.seed or 0,
             learnt=settings,
             strategy=args.strategy,
             budget=args.budget,
@@ -166,7 +169,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "whole_budget", "no_screening"):
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")

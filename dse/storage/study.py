@@ -73,9 +73,11 @@ class BlockResult:
 class Study:
     """An open study; use :meth:`create` or :meth:`open`."""
 
-    def __init__(self, engine: sa.Engine, path: Path) -> None:
+    def __init__(self, engine: sa.Engine, path: Path, *, read_only: bool = False) -> None:
         self._engine = engine
         self.path = path
+        self.read_only = read_only
+        self._file = identity(path)
 
     @classmethod
     def create(cls, path: Path, description: dict[str, Any]) -> Study:
@@ -105,14 +107,21 @@ class Study:
         """Open an existing study, checking that it is one and that this version can read it; ``read_only`` changes nothing of the file."""
         if not path.is_file():
             raise DseError(f"study {path} does not exist; a run folder holds a file named {FILE_NAME}")
-        study = cls(_reader(path) if read_only else _engine(path), path)
-        with study._guard("read"):
-            if not sa.inspect(study._engine).has_table("meta"):
-                raise DseError(f"study {path} is not a study: it has no table named meta")
-            version = study.description().get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise DseError(f"study {path} has schema version {version!r}; this version reads {SCHEMA_VERSION}")
-        return study
+        study = cls(_reader(path), path, read_only=True)  # what is looked at first may be somebody else's file
+        try:
+            with study._guard("read"):
+                if not sa.inspect(study._engine).has_table("meta"):
+                    raise DseError(f"study {path} is not a study: it has no table named meta")
+                version = study.description().get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise DseError(f"study {path} has schema version {version!r}; this version reads {SCHEMA_VERSION}")
+        except DseError:
+            study.close()
+            raise
+        if read_only:
+            return study
+        study.close()
+        return cls(_engine(path), path)
 
     def description(self) -> dict[str, Any]:
         """What the study was created with."""
@@ -168,6 +177,7 @@ class Study:
         with self._guard("written"), self._engine.begin() as connection:
             connection.execute(sa.delete(_result))
             connection.execute(sa.insert(_result), {"id": 0, "value": json.dumps(result)})
+        check_there(self.path, self._file)
 
     def result(self) -> dict[str, Any] | None:
         """What :meth:`finish` committed, or None if the search has not finished."""
@@ -189,6 +199,8 @@ class Study:
     def _guard(self, action: str) -> Iterator[None]:
         """Turn what the database reports into one sentence that names the file."""
         try:
+            if action == "written":
+                check_there(self.path, self._file)
             yield
         except DseError:
             raise
@@ -198,6 +210,23 @@ class Study:
                 raise
             cause = getattr(error, "orig", None) or error
             raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another of the same name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_there(path: Path, known: tuple[int, int] | None) -> None:
+    """A file that was removed or replaced while it was open takes what is written to it along: DseError."""
+    if known is not None and identity(path) != known:
+        raise DseError(
+            f"study {path} was removed or replaced while it was being written; what was found since is lost, search again with another --out"
+        )
 
 
 def _publish(unborn: Path, path: Path) -> None:

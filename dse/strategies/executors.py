@@ -6,7 +6,6 @@ pool is made anew; Dask moves the work to another worker first) and the trial is
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dse.errors import DseError, UsageError, unknown_name
+from dse.quality import containment
 
 EXECUTORS = ("inline", "processes", "dask")
 
@@ -27,22 +27,22 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _own_group() -> None:
-    """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed."""
+    """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed.
+
+    An evaluation that wants more memory than there is gets an error, or loses its worker before anything else of the user's is lost.
+    """
     os.setsid()
+    os.environ[containment.WORKER_MARK] = f"{os.getppid()}-{os.getpid()}"
+    containment.bound()
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _end_group(pid: int | None, number: int) -> None:
-    if pid is None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:  # not yet at the head of a group
-            os.kill(pid, number)
+def _end(pid: int | None, number: int) -> None:
+    if pid is not None:
+        containment.end_group(pid, number)
 
 
 class InlineExecutor(Executor):
@@ -82,6 +82,7 @@ class Workers:
         if self.kind == "inline":
             return InlineExecutor()
         if self.kind == "processes":
+            containment.mark()
             # Spawned, not forked: a fork of a process with threads (numpy, torch) can hang.
             return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_own_group)
         return self._dask()
@@ -112,12 +113,13 @@ class Workers:
             # The processes of the pool itself: a call that runs past its time has to end.
             processes = list((getattr(executor, "_processes", None) or {}).values())
             for process in processes:
-                _end_group(process.pid, signal.SIGTERM)
+                _end(process.pid, signal.SIGTERM)
             executor.shutdown(wait=False, cancel_futures=True)
             until = time.monotonic() + _GRACE_SECONDS
             for process in processes:
                 process.join(max(0.0, until - time.monotonic()))
-                _end_group(process.pid, signal.SIGKILL)  # one that ignores SIGTERM, and whatever it started
+                _end(process.pid, signal.SIGKILL)  # one that ignores SIGTERM, and whatever it started
+                containment.end_marked(f"{containment.WORKER_MARK}={os.getpid()}-{process.pid}")  # also what left its group
 
     @property
     def cancels_one(self) -> bool:
