@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def measure(count: int, folder: Path, strategy: str = "random") -> list[float]:
     trials = store.trials()
     store.close()
     assert [t.number for t in trials] == list(range(count)) and all(t.done for t in trials)  # none lost, none doubled
-    return [1e3 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
+    return [1e3 * (after - before) for before, after in pairwise(marks)]
 
 
 def main() -> None:
@@ -60,7 +61,8 @@ def main() -> None:
         if (part := each[first : first + 1000])
     ]
     for row in rows:
-        print(f"trials {row['first']:6,} to {row['last']:6,}: {row['cpu_ms_a_trial']:6.2f} ms CPU each, the dearest {row['dearest_cpu_ms']:.0f}")
+        cpu, dearest = row["cpu_ms_a_trial"], row["dearest_cpu_ms"]
+        print(f"trials {row['first']:6,} to {row['last']:6,}: {cpu:6.2f} ms CPU each, the dearest {dearest:.0f}")
     if args.json:
         args.json.write_text(json.dumps({"trials": count, "goal_ms": GOAL_MS, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.analysis import importance as analysis
-from dse.errors import DseError, Infeasible, UsageError
+from dse.errors import DseError, InfeasibleError, UsageError
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
@@ -128,7 +128,7 @@ def search(
         try:
             return _finish(study, problem, folder, threads=threads, say=say)
         except ValueError as error:
-            if isinstance(error, (UsageError, Infeasible)) or not _recorded(study):
+            if isinstance(error, (UsageError, InfeasibleError)) or not _recorded(study):
                 _take_back(study, error, made=made)
             raise
 
@@ -145,7 +145,7 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
             return load(file.parent)
         try:
             return _finish(study, problem, file.parent, threads=threads, say=say)
-        except Infeasible as error:  # what else is wrong may be mended
+        except InfeasibleError as error:  # what else is wrong may be mended
             _take_back(study, error, made=False)
             raise
 
@@ -223,7 +223,7 @@ def _swept_front(study: Study, problem: Problem, evaluation: Evaluation | None) 
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
         near = "" if evaluation is None else nearest_design(evaluation, problem.constraints)
-        raise Infeasible(_no_feasible(summary.reasons, summary.points) + near)
+        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
     return front, summary
 
 

@@ -49,6 +49,8 @@ def register(commands: Any) -> None:
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
     learnt.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     learnt.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    learnt.add_argument("--trial-memory", type=float, metavar="GIB",
+                        help="most memory of one evaluation (default 90 %% of what is free when it begins)")  # fmt: skip
     learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
     learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
     learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
@@ -169,7 +171,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "whole_budget", "no_screening"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening"):
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
@@ -182,6 +184,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
         executor=args.executor,
         address=args.address,
         timeout_s=args.trial_timeout,
+        memory_gib=args.trial_memory,
         retries=args.retries,
         confirm=args.confirm,
         stop_early=not args.whole_budget,

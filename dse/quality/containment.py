@@ -85,8 +85,11 @@ def _dismiss(owner: int) -> None:
             os.write(_pipe, b".")
 
 
-def bound(pid: int = 0) -> None:
-    """Bound the memory of a process (0: this one) by what is free, and make it the first that ends where none is left (Linux)."""
+def bound(pid: int = 0, memory_bytes: int | None = None) -> None:
+    """Bound the memory of a process (0: this one) and what it starts, and make it the first that ends where none is left (Linux).
+
+    The bound is ``memory_bytes``, or what is free, and never above one that holds already.
+    """
     if sys.platform != "linux":
         return
     import resource
@@ -94,13 +97,14 @@ def bound(pid: int = 0) -> None:
     with contextlib.suppress(OSError, ValueError):
         Path(f"/proc/{pid or 'self'}/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     free = free_bytes()
-    if free is None:
+    limit = memory_bytes if memory_bytes is not None else None if free is None else int(_MEMORY_SHARE * free)
+    if limit is None:
         return
     # Private memory that can be written: files that are mapped and reserved addresses do not count.
     with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-        limit = int(_MEMORY_SHARE * free)
-        resource.prlimit(pid, resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        held = [number for number in (soft, hard) if number != resource.RLIM_INFINITY]
+        resource.prlimit(pid, resource.RLIMIT_DATA, (min([limit, *held]), hard))
 
 
 def free_bytes() -> int | None:

@@ -51,7 +51,7 @@ def run(command: Sequence[str], request: str, time_limit_s: float) -> tuple[int,
 def _talk(process: subprocess.Popen[bytes], request: bytes, until: float) -> tuple[str, str]:
     """Give the request and keep the end of both outputs until the program has ended."""
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    kept = {process.stdout: bytearray(), process.stderr: bytearray()}
+    kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     left = memoryview(request)
     last_seen: float | None = None
     with selectors.DefaultSelector() as waiting:
@@ -68,8 +68,7 @@ def _talk(process: subprocess.Popen[bytes], request: bytes, until: float) -> tup
                 if now - last_seen > _AFTER_SECONDS:
                     break
             for key, _ in waiting.select(min(0.05, until - now)):
-                pipe = key.fileobj
-                if pipe is process.stdin:
+                if key.fileobj is process.stdin:
                     with contextlib.suppress(BrokenPipeError):  # a program need not read what it is told
                         left = left[os.write(process.stdin.fileno(), left) :]
                         if left:
@@ -80,9 +79,9 @@ def _talk(process: subprocess.Popen[bytes], request: bytes, until: float) -> tup
                     continue
                 piece = os.read(key.fd, _CHUNK)
                 if not piece:
-                    waiting.unregister(pipe)
+                    waiting.unregister(key.fileobj)
                     continue
-                held = kept[pipe]  # type: ignore[index]
+                held = kept[key.fd]
                 held += piece
                 if len(held) > 2 * KEPT_BYTES:
                     del held[:-KEPT_BYTES]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import Infeasible, UsageError
+from dse.errors import InfeasibleError, UsageError
 from dse.evaluation import space_file
 from dse.evaluation.design_costs import MAKEABLE, DesignCosts, sizes
 from dse.evaluation.evaluation import Evaluation
@@ -159,7 +159,7 @@ def search(
 ) -> LargeResult:
     """Search, or continue what the store holds; every trial is an exact evaluation of a design.
 
-    Raises Infeasible if no evaluated design is feasible.
+    Raises InfeasibleError if no evaluated design is feasible.
     """
     view = large_view(problem, threads=threads)
     strategy, why = strategy_of(view, settings.strategy)
@@ -170,7 +170,7 @@ def search(
     if not len(found):
         told = "; ".join(f"{name} fails at {count / len(trials):.1%} of them" for name, count in reasons.items() if count)
         near = nearest_trial(problem.constraints, trials)
-        raise Infeasible(
+        raise InfeasibleError(
             f"none of the {len(trials):,} evaluated designs is feasible: {told}{near}; search with a larger budget or loosen a constraint"
         )
     evaluation, front = view.costs.evaluation_of(found)

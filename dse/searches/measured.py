@@ -97,7 +97,7 @@ def run(
 
     with (
         _trials(study, evaluation.problem, settings, seed) as store,
-        execution.workers(_executor(settings), settings.workers, settings.address) as pool,
+        execution.workers(_executor(settings), settings.workers, settings.address, memory_bytes=_memory_bytes(settings)) as pool,
     ):
         found = search(
             evaluation,
@@ -130,7 +130,12 @@ def _executor(settings: LearntSettings) -> str | None:
     words = [word for word in (settings.quality, settings.proxy) if word is not None]
     alone = settings.workers == 1 and settings.address is None and not any(word.startswith("object:") for word in words)
     foreign = any(word.partition(":")[0] not in _OF_OUR_OWN for word in words)
-    return settings.executor or ("processes" if alone and (settings.timeout_s is not None or foreign) else None)
+    bounded = settings.timeout_s is not None or settings.memory_gib is not None
+    return settings.executor or ("processes" if alone and (bounded or foreign) else None)
+
+
+def _memory_bytes(settings: LearntSettings) -> int | None:
+    return None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:

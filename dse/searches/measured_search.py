@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import Infeasible
+from dse.errors import InfeasibleError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
@@ -74,7 +74,7 @@ def search(
 
     Trials are kept in ``store``; called again with the same store and seed it continues. ``confirmations``: how often the
     designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
-    ``proxy_top`` designs are then measured by ``evaluator``. Raises Infeasible if no evaluated model has a feasible design.
+    ``proxy_top`` designs are then measured by ``evaluator``. Raises InfeasibleError if no evaluated model has a feasible design.
     """
     check_budget(budget)
     why = "asked for"
@@ -89,7 +89,7 @@ def search(
     make_task = nested_task if record.trial == "model" else flat_task
     task = make_task(evaluation, evaluator if proxy is None else ByFidelity(proxy, evaluator), reference=reference)
     if task.inner is not None and not len(task.rows):
-        raise Infeasible(_no_hardware(evaluation, evaluator))
+        raise InfeasibleError(_no_hardware(evaluation, evaluator))
     chosen = record.factory(**options)
     on_proxy: ProxyResult | None = None
     if proxy is not None:
@@ -106,7 +106,7 @@ def search(
         levels = {number: m.mean for number, m in confirmation.quality.items()}
     front = nested_front(task, trials, levels=levels) if task.inner is not None else _flat_front(evaluation, task, trials)
     if not len(front):
-        raise Infeasible(_no_front(task, store.trials(), trials, on_proxy))
+        raise InfeasibleError(_no_front(task, store.trials(), trials, on_proxy))
     return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, reason,
                         confirmation, on_proxy, sum(trial.done and task.feasible(trial) for trial in trials))  # fmt: skip
 
@@ -126,7 +126,9 @@ def _no_front(task: Task, every: list[Trial], own: list[Trial], proxy: ProxyResu
         whose = "evaluations on the target" if proxy and proxy.proxy and any(t.done for t in proxy.proxy) else "evaluations"
         return f"none of the {whose} succeeded" + (f"; the last failure said: {last}" if last else "")
     more = "--proxy-top" if proxy else "the budget"
-    return f"none of the {len(own)} evaluated designs is feasible{nearest_trial(task.constraints, own)}; raise {more} or loosen a constraint"
+    return (
+        f"none of the {len(own)} evaluated designs is feasible{nearest_trial(task.constraints, own)}; raise {more} or loosen a constraint"
+    )
 
 
 def _on_front(task: Task, trials: list[Trial]) -> list[int]:

@@ -32,7 +32,13 @@ def in_words(constraints: Sequence[Constraint], metrics: Mapping[str, float]) ->
         value = metrics[constraint.metric]
         share = float(excess(constraint, value))
         if share > 0:
-            by = f"{share:.2g} of {abs(constraint.bound) or 1.0:g}" if share < 0.1 else f"{share:.1%}" if share < 10 else f"{share:.3g} times"
+            by = (
+                f"{share:.2g} of {abs(constraint.bound) or 1.0:g}"
+                if share < 0.1
+                else f"{share:.1%}"
+                if share < 10
+                else f"{share:.3g} times"
+            )
             missed.append(f"{constraint.metric} {value:.4g} ({constraint.relation}{constraint.bound:g} missed by {by})")
     return ", ".join(missed)
 

@@ -178,10 +178,10 @@ def take_back(study: Study, *, keep: bool, made: bool) -> Path | None:
     folder, kept = study.path.parent, None
     if keep:
         number = 1
-        while (kept := folder / f"unfinished-{number}.db").exists():
+        while (free := folder / f"unfinished-{number}.db").exists():
             number += 1
         with suppress(OSError):
-            study.path.rename(kept)
+            kept = study.path.rename(free)
     for name in ("", "-wal", "-shm"):
         with suppress(OSError):
             study.path.with_name(study.path.name + name).unlink()
