@@ -37,6 +37,7 @@ from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
 from dse.storage.trials import trials_of
+from dse.strategies.proxy import is_proxy
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
@@ -234,7 +235,7 @@ def _recorded(study: Study) -> bool:
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
-    keep = study.description()["learnt"] is not None and any(trial.done for trial in trials_of(study))
+    keep = study.description()["learnt"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)

@@ -51,12 +51,12 @@ Say = Callable[[str, int, int, str], None]
 _OF_OUR_OWN = ("surrogate", "table", "measured", "command")
 
 
-def check(settings: LearntSettings, workload: str, objectives: Sequence[Objective]) -> None:
+def check(settings: LearntSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
     """Tell a wrong strategy or evaluator, or objectives that nothing measured bears on, before anything is written."""
     check_strategy(settings.strategy)
     evaluator = evaluators.parse(settings.quality, workload=workload)
     _checked(evaluator)
-    if not any(objective.metric in evaluator.metrics for objective in objectives):
+    if objectives and not any(objective.metric in evaluator.metrics for objective in objectives):
         told = ", ".join(evaluator.metrics)
         raise UsageError(
             f"objectives {', '.join(map(str, objectives))} hold nothing that {settings.quality} tells; add max:{told} or leave the "
