@@ -30,8 +30,8 @@ def register(commands: Any) -> None:
     load.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests in flight (default 64)")
     load.add_argument("--prompt", type=int, default=1024, metavar="TOKENS", help="of each request (default 1024)")
     load.add_argument("--output", type=int, default=256, metavar="TOKENS", help="of each request (default 256)")
-    load.add_argument("--busy-share", type=float, default=1.0, metavar="S", help="share of its life in which the machine has this load; else "
-                      "it idles (default 1)")  # fmt: skip
+    load.add_argument("--busy-share", type=float, default=1.0, metavar="S",
+                      help="share of its life in which the machine has this load; else it idles (default 1)")  # fmt: skip
     load.add_argument("--weight-bits", type=int, default=16, metavar="BITS", help="4, 8 or 16 (default 16)")
     load.add_argument("--tp", type=int, metavar="N", help="chips that share the model (default: of 1, 2, 4, 8 the least grams)")
     load.add_argument("--engine", default="vllm", metavar="NAME", help="vllm, trtllm or sglang (default vllm)")
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ, {usd} a million tokens of "
             f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
-            f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; {100 * cost.embodied_share:.2g} % embodied)"
+            f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
+            f"{100 * cost.embodied_share:.2g} % embodied)"
         )
         return 0
     rows = [asdict(cost) for cost in costs]
