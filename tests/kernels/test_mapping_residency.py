@@ -27,7 +27,8 @@ def resident_case(seed: int, points: int = 1) -> tuple[Case, int, int]:
     words[:, last] = rng.integers(3, 120, size=points)
     doubled = np.zeros(hw.levels, dtype=bool)
     doubled[last] = rng.random() < 0.5
-    hw = replace(hw, level_shared=shared, level_per_core=per_core, level_words=words, level_double_buffered=doubled)
+    kind = 0 if hw.array_kind == 1 else hw.array_kind  # the search leaves out a choice of pipelined ones (docs/models/mapping.md, 6.1)
+    hw = replace(hw, array_kind=kind, level_shared=shared, level_per_core=per_core, level_words=words, level_double_buffered=doubled)
     held = int(rng.integers(0, int(words.min()) + 4)) * 8
     return replace(case, hardware=hw), int(rng.integers(0, 8)), held
 
