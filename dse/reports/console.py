@@ -145,6 +145,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:
         print(f"  infeasible: {reason}")
+    if answer["latency_s"]:
+        shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
+        print(f"  {'busy':<20} {shares} of the latency")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood
