@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dse.reports.kept import of_run
+
 if TYPE_CHECKING:
     from dse.problem.problem import Problem
     from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
@@ -76,9 +78,9 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     from dse.reports.text import failure_sentences, proxy_sentences
 
     summary = run.summary
+    print(terminal.recommendation_text(run))
+    print()
     print(terminal.front_table(run))
-    if run.context.get("left_out"):
-        print(f"incomplete model: {terminal.printable(run.context['left_out'])}")
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
@@ -115,6 +117,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "points": run.summary.points,
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
+        "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
         "left_out": run.context.get("left_out") or "",

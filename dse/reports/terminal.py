@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from dse.reports.kept import of_run
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -62,6 +65,19 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
     lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
     text = "\n".join(_wrapped(lines, width))
+    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
+def recommendation_text(run: RunRecord, *, width: int | None = None) -> str:
+    """What to build, in a few lines, before the table: the sentence, what stands behind it, and what to be careful about."""
+    found = of_run(run)
+    lines = [found.sentence, *(f"  {line}" for line in found.lines), *(f"  careful: {line}" for line in found.warnings)]
+    if found.toml and (run.path / found.toml).exists():
+        lines.append(f"  its file: {run.path / found.toml}")
+    width = width or _stdout_width()
+    # A number and its per cent stay on one line.
+    wrapped = (textwrap.wrap(printable(line).replace(" %", "\0%"), width, subsequent_indent="    ") for line in lines)
+    text = "\n".join(part for parts in wrapped for part in parts).replace("\0", " ")
     return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
 
 
@@ -131,8 +147,6 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
 
 def _wrapped(lines: list[str], width: int) -> list[str]:
     """Footnotes are broken at words; lines of the table fit already or cannot."""
-    import textwrap
-
     wrapped = []
     for line in lines:
         is_note = ": " in line or "thinned" in line
