@@ -18,7 +18,7 @@ from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
-from dse.problem.wording import design_phrase, finite, lowered, number_text, whole_percents
+from dse.problem.wording import design_phrase, error_text, finite, lowered, number_text, whole_percents
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -319,7 +319,7 @@ def _difference(objectives: Sequence[Objective], design: Mapping[str, Any], othe
         mine, theirs = float(design["metrics"][objective.metric]), float(other["metrics"][objective.metric])
         if objective.metric == "quality":
             gap = theirs - mine
-            told.append(f"quality {number_text(abs(gap))} {'higher' if gap > 0 else 'lower'}" if gap else "the same quality")
+            told.append(f"quality {error_text(abs(gap))} {'higher' if gap > 0 else 'lower'}" if gap else "the same quality")
         else:
             told.append(_against([objective], np.array([objective.sign * mine]), np.array([objective.sign * theirs])))
     return ", ".join(told)

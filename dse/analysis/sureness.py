@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,10 @@ from dse.analysis.choice import choose
 from dse.analysis.explanation import DEFAULT_REGIONS
 from dse.analysis.recommendation import Change, Front, Recommendation, recommend
 from dse.evaluation import robustness
+from dse.evaluation.hardware_points import Points
+from dse.problem.deployment import Deployment
 from dse.problem.wording import design_phrase, number_text
-
-if TYPE_CHECKING:
-    from dse.evaluation.hardware_points import Points
-    from dse.problem.deployment import Deployment
-    from dse.storage.run_folder import RunRecord
+from dse.storage.run_folder import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

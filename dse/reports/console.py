@@ -6,10 +6,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dse.problem.metrics import METRICS
+from dse.problem.problem import Problem
+from dse.reports import recommendation_text, terminal, text
 from dse.reports.kept import of_run
 
 if TYPE_CHECKING:
-    from dse.problem.problem import Problem
     from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
     from dse.storage.run_folder import RunRecord
 
@@ -74,18 +76,15 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
         return
-    from dse.reports import terminal
-    from dse.reports.text import failure_sentences, proxy_sentences
-
     summary = run.summary
-    print(terminal.recommendation_text(run))
+    print(recommendation_text.recommendation_text(run))
     print()
     print(terminal.front_table(run))
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
-        for sentence in (*failure_sentences(run), *proxy_sentences(run)):
+        for sentence in (*text.failure_sentences(run), *text.proxy_sentences(run)):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
@@ -130,8 +129,6 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
-    from dse.problem.metrics import METRICS
-
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:

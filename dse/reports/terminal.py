@@ -17,8 +17,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dse.reports.kept import of_run
-
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -46,7 +44,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
 
     if not run.designs:
         return "The front is empty."
-    width = width or _stdout_width()
+    width = width or stdout_width()
     more = equals(run.designs)
     once = replace(run, designs=distinct(run.designs))
     shown = [once.designs[index] for index in thinned(once, max(1, limit))]
@@ -64,21 +62,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     kept = _fitting(columns, needed, width)
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
     lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
-    text = "\n".join(_wrapped(lines, width))
-    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
-
-
-def recommendation_text(run: RunRecord, *, width: int | None = None) -> str:
-    """What to build, in a few lines, before the table: the sentence, what stands behind it, and what to be careful about."""
-    found = of_run(run)
-    lines = [found.sentence, *(f"  {line}" for line in found.lines), *(f"  careful: {line}" for line in found.warnings)]
-    if found.toml and (run.path / found.toml).exists():
-        lines.append(f"  its file: {run.path / found.toml}")
-    width = width or _stdout_width()
-    # A number and its per cent stay on one line.
-    wrapped = (textwrap.wrap(printable(line).replace(" %", "\0%"), width, subsequent_indent="    ") for line in lines)
-    text = "\n".join(part for parts in wrapped for part in parts).replace("\0", " ")
-    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
+    return for_stdout("\n".join(_wrapped(lines, width)))
 
 
 class _Column:
@@ -159,7 +143,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _stdout_width() -> int:
+def for_stdout(text: str) -> str:
+    """``text`` as it is, or in ASCII where stdout's encoding has no sign for it."""
+    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
+def stdout_width() -> int:
+    """Columns of the terminal; those of a page where there is none."""
     return shutil.get_terminal_size((_DEFAULT_WIDTH, 24)).columns
 
 
