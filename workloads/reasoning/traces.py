@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, shorten
+from workloads.jsonl import numbered
 from workloads.reasoning.backends import Backend, Completion
 
 BLOCK_TOKENS = 16
 PHASES = ("think", "verify", "localise", "answer", "rollout", "suffix")
-MAX_LINE = 2**22
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,11 @@ def block_names(words: Sequence[str]) -> tuple[int, ...]:
 def read_trace(path: str | Path) -> list[Call]:
     """The calls of a trace; WorkloadError with the line for anything that is none."""
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise WorkloadError(f"trace {str(file)!r} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise WorkloadError(f"{file} is not a text file: byte {error.start} is no UTF-8") from error
     calls: list[Call] = []
-    for line, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        where = f"{file}, line {line}"
-        try:
-            row = json.loads(raw) if len(raw) <= MAX_LINE else None
-        except (ValueError, RecursionError):  # also an integer of thousands of digits
-            row = None
-        if not isinstance(row, dict):
-            raise WorkloadError(f"{where}: not a JSON object of a trace")
+    for line, row in numbered(file):
         if "end" in row:
             continue
-        calls.append(_call(row, where, len(calls)))
+        calls.append(_call(row, f"{file} line {line}", len(calls)))
     if not calls:
         raise WorkloadError(f"{file} holds no call, must hold at least one")
     return calls
