@@ -37,6 +37,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     More than ``limit`` designs are thinned evenly along the front (the best of each objective stays) and the last line
     says so. ``width`` and ``color`` default to what stdout can show. Knobs that all designs share stand below the table.
     """
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.data import thinned
     from dse.reports.units import design_units, knob_names
     from dse.storage.run_folder import distinct, equals
@@ -79,6 +80,7 @@ class _Column:
 
 
 def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Column:
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.units import column_texts
 
     cells = column_texts((design["metrics"].get(name) for design in designs), unit.factor)
@@ -114,6 +116,7 @@ def _table_lines(columns: list[_Column], color: bool) -> list[str]:
 
 
 def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str], varying: list[str]) -> list[str]:
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.units import knob_names, quality_label
 
     notes = []

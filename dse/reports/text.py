@@ -154,7 +154,7 @@ def alignment_trust(known: Mapping[str, Any]) -> str:
 
 
 def search_sentences(run: Any) -> list[str]:
-    """How a learnt quality was searched: strategy, evaluations, why it ended, proxy, repeated measurements."""
+    """How a measured quality was searched: strategy, evaluations, why it ended, proxy, repeated measurements."""
     strategy, evaluator = run.context.get("strategy"), run.context.get("quality_evaluator")
     if not isinstance(strategy, Mapping):
         return []

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, shorten
+from workloads.jsonl import numbered
 from workloads.reasoning.backends import Backend, Completion
 
 BLOCK_TOKENS = 16
 PHASES = ("think", "verify", "localise", "answer", "rollout", "suffix")
-MAX_LINE = 2**22
 
 
 @dataclass(frozen=True)
@@ -120,48 +120,30 @@ def block_names(words: Sequence[str]) -> tuple[int, ...]:
 
 def read_trace(path: str | Path) -> list[Call]:
     """The calls of a trace; WorkloadError with the line for anything that is none."""
+    file = Path(path)
     calls: list[Call] = []
-    for where, row in _lines(Path(path)):
+    for line, row in numbered(file):
         if "end" not in row and "result" not in row:
-            calls.append(_call(row, where, len(calls)))
+            calls.append(_call(row, f"{file} line {line}", len(calls)))
     if not calls:
-        raise WorkloadError(f"{path} holds no call, must hold at least one")
+        raise WorkloadError(f"{file} holds no call, must hold at least one")
     return calls
 
 
 def read_results(path: str | Path) -> list[tuple[bool, ...]]:
     """Whether each problem of a trace was solved after each step of its loop; WorkloadError where no line says."""
+    file = Path(path)
     found: list[tuple[bool, ...]] = []
-    for where, row in _lines(Path(path)):
+    for line, row in numbered(file):
         if "result" not in row:
             continue
         solved = row.get("solved")
         if not isinstance(solved, list) or not solved or not all(isinstance(x, bool) for x in solved):
-            raise WorkloadError(f"{where}: solved is {shorten(solved)!r}, must be a list of true and false")
+            raise WorkloadError(f"{file} line {line}: solved is {shorten(solved)!r}, must be a list of true and false")
         found.append(tuple(solved))
     if not found:
-        raise WorkloadError(f"{path} holds no result, must hold lines with 'result' and 'solved' to tell a quality")
+        raise WorkloadError(f"{file} holds no result, must hold lines with 'result' and 'solved' to tell a quality")
     return found
-
-
-def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise WorkloadError(f"trace {str(file)!r} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise WorkloadError(f"{file} is not a text file: byte {error.start} is no UTF-8") from error
-    for line, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        where = f"{file}, line {line}"
-        try:
-            row = json.loads(raw) if len(raw) <= MAX_LINE else None
-        except (ValueError, RecursionError):  # also an integer of thousands of digits
-            row = None
-        if not isinstance(row, dict):
-            raise WorkloadError(f"{where}: not a JSON object of a trace")
-        yield where, row
 
 
 def _call(row: dict[str, Any], where: str, number: int) -> Call:
