@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return fleet.run(args)
     if loops.is_loop(args.workload):
         return loops.search(args)
+    options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
