@@ -20,6 +20,7 @@ def main(grids: list[str]) -> None:
         found = ladder.build(prepared)
         skill = found.skills[name]
         shares = [found.row(step).share or 0.0 for step in ("timetable", "rule", "mpc", "mpc-true")]
+        told_shares = " | ".join(f"{share:.2f}" for share in shares)
         print(f"| {name} | {100 * found.saving:.1f} % | {told_shares} | {100 * skill.mape:.0f} % | {skill.rank:.2f} |")
         told[name] = {"rows": [row.to_dict() for row in found.rows], "skill": vars(skill), "cpu_s": time.process_time() - begin}
     print(json.dumps(told))

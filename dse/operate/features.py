@@ -106,7 +106,7 @@ class View:
             free = np.maximum(self._cheap[s] - (weeks.capacity[s] - room[:, s]), 0.0) / weeks.capacity[s]
             parts += [self._series[:, s, t], free[:, None], (room[:, s] / weeks.capacity[s])[:, None]]
         common = [self._time[:, t], within / unit, (waits / unit)[:, None], must[:, None], urgent]
-        return np.clip(np.concatenate([*parts, *common], axis=1), -_HIGHEST, _HIGHEST)
+        return np.asarray(np.clip(np.concatenate([*parts, *common], axis=1), -_HIGHEST, _HIGHEST))
 
     @property
     def actions(self) -> int:
