@@ -32,13 +32,14 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
                         "models that published quality supports), or a file with a space of your own")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
-                        ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
-                        "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="the model that reasons, where --workload is thought-ics, maca or srpo "
+                        "(--vary and --set then take the loop's knobs, lengths and rates); the model that serves, where it is a log of "
+                        "requests (.csv, .jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, "
+                        "weight_bits, and --constraint limits of a good request (ttft_ms<=500) beside bounds of a fleet")  # fmt: skip
     measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
     measured.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
-                        "command:PROGRAM ARGS")  # fmt: skip
+                        "command:PROGRAM ARGS; of a loop scripted (default), table:FILE.csv or trace:FILE.jsonl")  # fmt: skip
     measured.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
     measured.add_argument("--budget", type=int, metavar="N",
@@ -90,10 +91,12 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse.commands import fleet
+    from dse.commands import fleet, loops
 
     if fleet.is_log(args.workload):
         return fleet.run(args)
+    if loops.is_loop(args.workload):
+        return loops.search(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file

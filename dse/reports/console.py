@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dse.evaluation.evaluation import load_hardware
 from dse.problem.metrics import METRICS
+from dse.problem.problem import Problem
 from dse.quality import surrogate as quality
+from dse.reports import recommendation_text, terminal, text
+from dse.reports.kept import of_run
 from workloads import library
 
 if TYPE_CHECKING:
-    from dse.problem.problem import Problem
     from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
     from dse.storage.run_folder import RunRecord
 
@@ -73,19 +75,15 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
         return
-    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
-    from dse.reports import terminal
-    from dse.reports.text import failure_sentences, proxy_sentences
-
     summary = run.summary
+    print(recommendation_text.recommendation_text(run))
+    print()
     print(terminal.front_table(run))
-    if run.context.get("left_out"):
-        print(f"incomplete model: {terminal.printable(run.context['left_out'])}")
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
-        for sentence in (*failure_sentences(run), *proxy_sentences(run)):
+        for sentence in (*text.failure_sentences(run), *text.proxy_sentences(run)):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
@@ -119,6 +117,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "points": run.summary.points,
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
+        "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
         "left_out": run.context.get("left_out") or "",
