@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dse.commands import options
 
 if TYPE_CHECKING:
+    from dse.operate.driving.requirement import Requirement
+    from dse.operate.driving.trace import DriveTrace
+    from dse.operate.driving.vehicle import Vehicle
+    from dse.problem.deployment import Deployment
     from dse.searches.plan import LearntSettings, ShardSettings
+    from dse.storage.run_folder import RunRecord
 
 
 def register(commands: Any) -> None:
@@ -35,6 +41,10 @@ def register(commands: Any) -> None:
     parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
                         ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
                         "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--trace", action="append", default=[], metavar="DRIVE.csv", help="drive of a vehicle whose perception is the "
+                        "workload (repeatable; see `dse drive`): its deadline becomes a bound of the latency, its frames the rate, and a "
+                        "lifetime one of driving hours")  # fmt: skip
+    parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
     learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
     learnt.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
@@ -92,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         apply_config(args)
     from dse.commands import fleet
 
+    drives = _Drives.of(args)
     if fleet.is_log(args.workload):
         return fleet.run(args)
     from dse import api
@@ -119,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         hw=args.hw,
         hardware_profile=args.profile,
         space="default" if own else _space(args),
-        constraints=args.constraint,
+        constraints=[*args.constraint, *drives.constraints],
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
@@ -127,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
-        deployment=options.deployment_of(args),
+        deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
     )
@@ -136,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
+    drives.say()
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
@@ -150,8 +162,73 @@ def run(args: argparse.Namespace) -> int:
             command=shlex.join(["dse", *sys.argv[1:]]),
             say=progress.update,
         )
-    show.show_run(result, as_json=args.json)
+    show.show_run(result, as_json=args.json, more=drives.found(result))
     return 0
+
+
+@dataclass(frozen=True)
+class _Drives:
+    """What the drives of ``--trace`` ask of the search and make of its front; nothing where none is given."""
+
+    traces: tuple[DriveTrace, ...] = ()
+    vehicle: Vehicle | None = None
+    asked: Requirement | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> _Drives:
+        """Read the files."""
+        from dse.errors import UsageError
+
+        if not args.trace:
+            if args.vehicle is not None:
+                raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
+            return cls()
+        from dse.commands import fleet
+        from dse.operate.driving.requirement import requirement_of
+        from dse.operate.driving.trace import read_trace
+        from dse.operate.driving.vehicle import EXAMPLE, load_vehicle
+
+        if fleet.is_log(args.workload):
+            raise UsageError(f"trace is of a vehicle, and workload {args.workload} a log of requests; leave one out")
+        if args.rate != 1.0:
+            raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
+        vehicle = load_vehicle(args.vehicle or EXAMPLE)
+        traces = tuple(read_trace(path) for path in args.trace)
+        return cls(traces, vehicle, requirement_of(traces, vehicle))
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The deadline, as a constraint."""
+        return (self.asked.constraint,) if self.asked else ()
+
+    def deployment(self, deployment: Deployment) -> Deployment:
+        """The deployment with the drives' frames a second."""
+        from dataclasses import replace
+
+        return replace(deployment, rate_per_s=self.asked.rate_per_s) if self.asked else deployment
+
+    def say(self) -> None:
+        """Tell on stderr what the drives ask."""
+        import sys
+
+        if self.asked:
+            print(f"drive       {self.asked.sentence()}; years of its lifetime are years of driving", file=sys.stderr)
+
+    def found(self, run: RunRecord) -> dict[str, Any]:
+        """The front on the drives, by kilometres, as plain values."""
+        if self.asked is None or self.vehicle is None:
+            return {}
+        from dataclasses import asdict
+
+        from dse.operate.driving.requirement import compare_front
+
+        compared = compare_front(run.problem, run.designs, self.traces, self.vehicle)
+        rows = [
+            {"design": number, **asdict(one.total("contextual")), "saved_against_fixed_for_all": one.saved("fixed for all"),
+             "fixed_for_all_hz": one.fixed_for_all_hz}
+            for number, one in compared
+        ]  # fmt: skip
+        return {"drive": {"vehicle": self.vehicle.name, **self.asked.to_dict(), "designs": rows}}
 
 
 def _learnt(args: argparse.Namespace) -> LearntSettings | None:

@@ -1,0 +1,3 @@
+"""Operating what was designed: when, where and how fast it runs."""
+
+from __future__ import annotations
