@@ -14,7 +14,7 @@ from importlib import metadata
 DISTRIBUTION = "dse-toolkit"
 # What each extra is for; extras that are not listed here are shown all the same.
 EXTRAS = {
-    "search": "searches with a learnt quality (Ax, BoTorch, NSGA-II), AMOO",
+    "search": "searches with a measured quality (Ax, BoTorch, NSGA-II), AMOO",
     "onnx": "workloads from ONNX files",
     "hf": "workloads from torch modules and transformers, export to ONNX",
     "export": "accelerator files of other tools (YAML), export to ONNX",

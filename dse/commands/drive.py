@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dse.operate.driving.comparison import Comparison, Perception
-    from dse.operate.driving.speed import SpeedProfile
-    from dse.operate.driving.trace import DriveTrace
-    from dse.operate.driving.vehicle import Vehicle
+from typing import Any
 
 
 def register(commands: Any) -> None:
@@ -76,13 +70,14 @@ def run_profile(args: argparse.Namespace) -> int:
 
     vehicle, trace = load_vehicle(args.vehicle), read_trace(args.trace)
     profile = drive(trace, vehicle)
-    rows = second_rows(profile, vehicle)
+    each = seconds(profile, vehicle)
+    rows = each.rows()
     if args.out:
         with open(args.out, "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    asked = requirement_of([trace], vehicle) if seconds(profile, vehicle).attainable.any() else None
+    asked = requirement_of([trace], vehicle) if each.attainable.any() else None
     if args.json:
         print(json.dumps({"requirement": asked.to_dict() if asked else None, "seconds": rows}, indent=2, allow_nan=False))
         return 0
@@ -93,20 +88,6 @@ def run_profile(args: argparse.Namespace) -> int:
     if asked:
         print(asked.sentence(), file=sys.stderr)
     return 0
-
-
-def second_rows(profile: SpeedProfile, vehicle: Vehicle) -> list[dict[str, Any]]:
-    """Each second as plain values; a budget without end (the vehicle stands) is None."""
-    from math import isfinite
-
-    from dse.operate.driving.perception import seconds
-
-    asked = seconds(profile, vehicle)
-    columns = {
-        name: getattr(asked, name).tolist() for name in ("time_s", "speed_mps", "latency_budget_s", "rate_hz", "deadline_s", "attainable")
-    }
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return [{**row, "latency_budget_s": row["latency_budget_s"] if isfinite(row["latency_budget_s"]) else None} for row in rows]
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -121,24 +102,26 @@ def run_compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
-        print("\n".join(comparison_lines(found)))
+        print("\n".join(found.lines()))
     return 0
 
 
-def _drives(args: argparse.Namespace) -> list[DriveTrace]:
+def _drives(args: argparse.Namespace) -> list[Any]:
+    """The drives of the words: files, and kinds that are drawn."""
     from dse.errors import UsageError
     from dse.operate.driving.generate import KINDS, generate
     from dse.operate.driving.trace import read_trace
 
     if args.seeds < 1:
         raise UsageError(f"seeds is {args.seeds}; a whole number of at least 1 is needed")
-    drives: list[DriveTrace] = []
+    drives: list[Any] = []
     for word in args.trace:
         drives += [generate(word, seed=seed) for seed in range(args.seeds)] if word in KINDS else [read_trace(word)]
     return drives
 
 
-def _design(args: argparse.Namespace) -> Perception:
+def _design(args: argparse.Namespace) -> Any:
+    """What looks at the frames: a design of a run, or figures of one's own."""
     from dse.errors import UsageError
     from dse.operate.driving.comparison import Perception
 
@@ -164,31 +147,3 @@ def _design(args: argparse.Namespace) -> Perception:
     if args.design not in designs:
         raise UsageError(f"design {args.design} is not on the front of {args.run_folder}; it has 1 to {len(designs)}")
     return perception_of(run.problem, designs[args.design])
-
-
-def comparison_lines(found: Comparison) -> list[str]:
-    """A comparison as a table for the terminal."""
-    from dse.operate.driving.comparison import WAYS
-
-    d = found.design
-    lines = [
-        f"{d.name}: {1e3 * d.latency_s:.4g} ms and {d.energy_j:.4g} J a frame, {d.idle_w:.3g} W between frames",
-        f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>9} {'gCO2e/km':>9} {'misses':>7} {'unavoidable':>12} {'overrun m':>10}",
-    ]
-    for way in (*found.ways, *map(found.total, WAYS)):
-        lines.append(
-            f"{way.drive[-24:]:<24} {way.way:<14} {way.rate_hz:>8.3g} {way.joules_per_km:>9.4g} {way.gco2e_per_km:>9.4g} {way.misses:>7} "
-            f"{way.unavoidable:>12} {way.worst_overrun_m:>10.3g}"
-        )
-    everywhere, each = (100 * found.saved(way) for way in ("fixed for all", "best fixed"))
-    lines.append(
-        f"by context saves {everywhere:.3g} % of the joules a kilometre against {found.fixed_for_all_hz:g} frames/s everywhere and "
-        f"{each:.3g} % against the best fixed rate of each drive, at no more misses"
-    )
-    lines.append(f"{'drive':<24} {'km':>6} {'m/s':>6} {'jerk max':>9} {'rms':>6} {'emergency':>10} {'unsmoothed jerk max':>20} {'rms':>6}")
-    for c in found.comfort:
-        lines.append(
-            f"{c.drive[-24:]:<24} {c.kilometres:>6.3g} {c.mean_speed_mps:>6.3g} {c.jerk_max_mps3:>9.3g} {c.jerk_rms_mps3:>6.2g} "
-            f"{100 * c.emergency_share:>9.2g}% {c.target_jerk_max_mps3:>20.4g} {c.target_jerk_rms_mps3:>6.3g}"
-        )
-    return lines

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dse.commands import options
 
 if TYPE_CHECKING:
-    from dse.operate.driving.requirement import Requirement
-    from dse.operate.driving.trace import DriveTrace
-    from dse.operate.driving.vehicle import Vehicle
-    from dse.problem.deployment import Deployment
-    from dse.searches.plan import LearntSettings, ShardSettings
-    from dse.storage.run_folder import RunRecord
+    from dse.searches.plan import MeasuredSettings, ShardSettings
 
 
 def register(commands: Any) -> None:
@@ -38,33 +32,34 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
                         "models that published quality supports), or a file with a space of your own")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
-                        ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
-                        "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="the model that reasons, where --workload is thought-ics, maca or srpo "
+                        "(--vary and --set then take the loop's knobs, lengths and rates); the model that serves, where it is a log of "
+                        "requests (.csv, .jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, "
+                        "weight_bits, and --constraint limits of a good request (ttft_ms<=500) beside bounds of a fleet")  # fmt: skip
     parser.add_argument("--trace", action="append", default=[], metavar="DRIVE.csv", help="drive of a vehicle whose perception is the "
                         "workload (repeatable; see `dse drive`): its deadline becomes a bound of the latency, its frames the rate, and a "
                         "lifetime one of driving hours")  # fmt: skip
     parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
-    learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
-    learnt.add_argument("--quality", metavar="EVALUATOR",
+    measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
+    measured.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
-                        "command:PROGRAM ARGS")  # fmt: skip
-    learnt.add_argument("--strategy", default="auto", metavar="NAME",
+                        "command:PROGRAM ARGS; of a loop scripted (default), table:FILE.csv or trace:FILE.jsonl")  # fmt: skip
+    measured.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
-    learnt.add_argument("--budget", type=int, metavar="N",
+    measured.add_argument("--budget", type=int, metavar="N",
                         help="quality evaluations; with --proxy those of the proxy (default 50). Where the space is too large to "
                         "sweep and quality a surrogate's: exact evaluations of designs (default 2000)")  # fmt: skip
-    learnt.add_argument("--proxy", metavar="EVALUATOR",
+    measured.add_argument("--proxy", metavar="EVALUATOR",
                         help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
-    learnt.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
-    learnt.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
-    learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
-    learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
-    learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
-    learnt.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
+    measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
+    measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    measured.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
+    measured.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
+    measured.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
+    measured.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
-    learnt.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
+    measured.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
     real = parser.add_argument_group("a real model (--quality measured:...): pruned, healed, quantised, measured")
     real.add_argument(
         "--eval-data", metavar="FILE.jsonl", help="items of measured:FOLDER, one JSON object a line; a fifth of them calibrates"
@@ -100,22 +95,26 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse.commands import fleet
+    from dse.commands import fleet, loops
 
-    drives = _Drives.of(args)
+    _check_trace(args, fleet.is_log(args.workload), loops.is_loop(args.workload))
     if fleet.is_log(args.workload):
         return fleet.run(args)
+    if loops.is_loop(args.workload):
+        return loops.search(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
+    from dse.operate.driving.drives import Drives
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
     if args.quality is not None:
         args.quality = _with_measured_options(args)
-    settings = _learnt(args)
+    settings = _settings(args)
     for name in ("threads", "block_points"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -153,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
             problem,
             out=args.out,
             seed=args.seed,
-            learnt=settings,
+            measured=settings,
             strategy=args.strategy,
             budget=args.budget,
             sharded=sharded,
@@ -166,75 +165,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class _Drives:
-    """What the drives of ``--trace`` ask of the search and make of its front; nothing where none is given."""
-
-    traces: tuple[DriveTrace, ...] = ()
-    vehicle: Vehicle | None = None
-    asked: Requirement | None = None
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> _Drives:
-        """Read the files."""
-        from dse.errors import UsageError
-
-        if not args.trace:
-            if args.vehicle is not None:
-                raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
-            return cls()
-        from dse.commands import fleet
-        from dse.operate.driving.requirement import requirement_of
-        from dse.operate.driving.trace import read_trace
-        from dse.operate.driving.vehicle import EXAMPLE, load_vehicle
-
-        if fleet.is_log(args.workload):
-            raise UsageError(f"trace is of a vehicle, and workload {args.workload} a log of requests; leave one out")
-        if args.rate != 1.0:
-            raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
-        vehicle = load_vehicle(args.vehicle or EXAMPLE)
-        traces = tuple(read_trace(path) for path in args.trace)
-        return cls(traces, vehicle, requirement_of(traces, vehicle))
-
-    @property
-    def constraints(self) -> tuple[str, ...]:
-        """The deadline, as a constraint."""
-        return (self.asked.constraint,) if self.asked else ()
-
-    def deployment(self, deployment: Deployment) -> Deployment:
-        """The deployment with the drives' frames a second."""
-        from dataclasses import replace
-
-        return replace(deployment, rate_per_s=self.asked.rate_per_s) if self.asked else deployment
-
-    def say(self) -> None:
-        """Tell on stderr what the drives ask."""
-        import sys
-
-        if self.asked:
-            print(f"drive       {self.asked.sentence()}; years of its lifetime are years of driving", file=sys.stderr)
-
-    def found(self, run: RunRecord) -> dict[str, Any]:
-        """The front on the drives, by kilometres, as plain values."""
-        if self.asked is None or self.vehicle is None:
-            return {}
-        from dataclasses import asdict
-
-        from dse.operate.driving.requirement import compare_front
-
-        compared = compare_front(run.problem, run.designs, self.traces, self.vehicle)
-        rows = [
-            {"design": number, **asdict(one.total("contextual")), "saved_against_fixed_for_all": one.saved("fixed for all"),
-             "fixed_for_all_hz": one.fixed_for_all_hz}
-            for number, one in compared
-        ]  # fmt: skip
-        return {"drive": {"vehicle": self.vehicle.name, **self.asked.to_dict(), "designs": rows}}
-
-
-def _learnt(args: argparse.Namespace) -> LearntSettings | None:
-    """Settings of a learnt search; None where every design is swept."""
+def _check_trace(args: argparse.Namespace, log: bool, loop: bool) -> None:
+    """Drives are of a vehicle's perception and bring their own rate."""
     from dse.errors import UsageError
-    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings, screened
+
+    if not args.trace:
+        if args.vehicle is not None:
+            raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
+        return
+    if log or loop:
+        what = "log of requests" if log else "reasoning loop"
+        raise UsageError(f"trace is of a vehicle, and workload {args.workload} a {what}; leave one out")
+    if args.rate != 1.0:
+        raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
+
+
+def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
+    """Settings of a measured search; None where every design is swept."""
+    from dse.errors import UsageError
+    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, MeasuredSettings, screened
     from dse.strategies.registry import check as check_strategy
 
     check_strategy(args.strategy)
@@ -248,7 +197,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
         return None
-    settings = LearntSettings(
+    settings = MeasuredSettings(
         quality=args.quality or "surrogate",
         strategy=args.strategy,
         budget=DEFAULT_BUDGET if args.budget is None else args.budget,

@@ -26,6 +26,7 @@ from dse.errors import DseError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "study.db"
+_RENAMED = {"learnt": "measured"}  # keys of a description as studies of before 0.2.0 have them
 
 _metadata = sa.MetaData()
 _meta = sa.Table(
@@ -117,7 +118,8 @@ class Study:
     def description(self) -> dict[str, Any]:
         """What the study was created with."""
         with self._guard("read"), self._engine.connect() as connection:
-            return {key: json.loads(value) for key, value in connection.execute(sa.select(_meta.c.key, _meta.c.value))}
+            rows = connection.execute(sa.select(_meta.c.key, _meta.c.value))
+            return {_RENAMED.get(key, key): json.loads(value) for key, value in rows}
 
     def record(self, block: BlockResult) -> None:
         """Commit a finished block; one that another process recorded first stays as it is."""

@@ -6,13 +6,13 @@ namespace mapping {
 
 bool Geometry::fits(int level, const double (&e)[3]) const {
     const Memory &m = hw->memory;
-    const double *capacity = m.capacity[level], *word = share->words;
+    const double *capacity = m.capacity[level];
     const bool shared = m.per_core[level] == 0.0;
     const double batch = side_by_side(level);
     const int64_t inputs = shape->map_pixels(static_cast<int64_t>(e[0]), shared ? (*split)[0] : 1) *
                            shape->map_channels(static_cast<int64_t>(e[2]), shared ? (*split)[2] : 1);
-    const double weights = batch * e[2] * e[1] * word[0], map = batch * static_cast<double>(inputs) * word[1],
-                 outputs = batch * e[0] * e[1] * word[2];
+    const double weights = batch * e[2] * e[1] * word(level, 0), map = batch * static_cast<double>(inputs) * word(level, 1),
+                 outputs = batch * e[0] * e[1] * word(level, 2);
     return weights <= capacity[0] && map <= capacity[1] && outputs <= capacity[2] && weights + map + outputs <= capacity[3];
 }
 
@@ -36,11 +36,11 @@ int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t cou
     const int x = (d + 1) % 3, y = (d + 2) % 3;
     const bool shared = m.per_core[level] == 0.0;
     const double batch = side_by_side(level);
-    const double *word = share->words;
-    const double fixed = batch * e[x] * e[y] * word[d];
+    const double fixed = batch * e[x] * e[y] * word(level, d);
     if (fixed > capacity[d]) return 0;
-    const double px = batch * e[y] * word[x], py = batch * e[x] * word[y];  // words of operands x and y per element along d
-    double most = capacity[3] == kInfinity ? kInfinity : (capacity[3] - fixed) / (px + py);
+    const double px = batch * e[y] * word(level, x), py = batch * e[x] * word(level, y);  // words of operands x and y per element along d
+    if (fixed > capacity[3]) return 0;
+    double most = capacity[3] == kInfinity || px + py == 0.0 ? kInfinity : (capacity[3] - fixed) / (px + py);
     if (capacity[x] != kInfinity || capacity[y] != kInfinity)
         most = std::min(std::min(capacity[x] / px, capacity[y] / py), most);
     if (most >= static_cast<double>(shape->dim[d])) return count;
@@ -155,11 +155,11 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
             e[x] = g.extent(level, x, piece);
             if (next != resting) {
                 finish(e, f, false);
-            } else if (m.capacity[level][3] != kInfinity && level < s.map_from) {
+            } else if (m.capacity[level][3] != kInfinity && level < s.map_from && level + 1 != s.resident.dram) {
                 const double batch = g.side_by_side(level), per_y = e1[y] + (y == 2 ? e1[3] : 0.0);
                 const double least = least_of_cuts(per_y, again, e[x], g.extent(level, y, core[y]),
-                                                   g.extent(level, resting, core[resting]), batch * s.words[resting],
-                                                   batch * s.words[x], batch * s.words[y], m.capacity[level][3]);
+                                                   g.extent(level, resting, core[resting]), batch * g.word(level, resting),
+                                                   batch * g.word(level, x), batch * g.word(level, y), m.capacity[level][3]);
                 f[y] = 1.0;
                 best = std::min(best, (value(f, 1.0) - per_y + least) * (1.0 - 1e-9));
             } else {
@@ -201,7 +201,7 @@ Inside::Inside(const Share &s, const Hardware &hw, const Outer &outer, int level
             if (d == 2) base_pj -= at_level * m.read_pj[0];
         }
     }
-    refill_reads = refills ? words[2] : 0.0;
+    refill_reads = refills ? outer.refill[0][2] : 0.0;
     refill_writes = refills ? outer.refill[0][0] + outer.refill[0][1] : 0.0;
     far_reads = levels > 1 ? outer.words[1][0] + outer.words[1][1] : 0.0;
     far_writes = levels > 1 ? outer.words[1][2] : 0.0;

@@ -29,6 +29,8 @@ struct Geometry {
     // How many tiles inside (of `tile` elements, `count` of them cover a core's share) fit side by side along d, the extents of
     // the other two dimensions given; 0 if not even one.
     int64_t most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const;
+    // Words of an element of operand d in the tile that a level holds: a resident operand has its room already.
+    double word(int level, int d) const { return share->crosses(level + 1, d) ? share->words[d] : 0.0; }
     // Entries of the batch whose tiles lie side by side in a level.
     double side_by_side(int level) const {
         const int64_t core = std::min(spread, share->batch_core);

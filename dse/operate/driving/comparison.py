@@ -115,6 +115,33 @@ class Comparison:
             "saved_against_best_fixed_a_drive": self.saved("best fixed"),
         }
 
+    def lines(self) -> list[str]:
+        """A table for the terminal."""
+        d = self.design
+        lines = [
+            f"{d.name}: {1e3 * d.latency_s:.4g} ms and {d.energy_j:.4g} J a frame, {d.idle_w:.3g} W between frames",
+            f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>9} {'gCO2e/km':>9} {'misses':>7} {'unavoidable':>12} {'overrun m':>9}",
+        ]
+        for way in (*self.ways, *map(self.total, WAYS)):
+            lines.append(
+                f"{way.drive[-24:]:<24} {way.way:<14} {way.rate_hz:>8.3g} {way.joules_per_km:>9.4g} {way.gco2e_per_km:>9.4g}"
+                f" {way.misses:>7} {way.unavoidable:>12} {way.worst_overrun_m:>9.3g}"
+            )
+        everywhere, each = (100 * self.saved(way) for way in ("fixed for all", "best fixed"))
+        lines.append(
+            f"by context saves {everywhere:.3g} % of the joules a kilometre against {self.fixed_for_all_hz:g} frames/s everywhere and "
+            f"{each:.3g} % against the best fixed rate of each drive, at no more misses"
+        )
+        lines.append(
+            f"{'drive':<24} {'km':>6} {'m/s':>6} {'jerk max':>9} {'rms':>6} {'emergency':>10} {'unsmoothed jerk max':>20} {'rms':>6}"
+        )
+        for c in self.comfort:
+            lines.append(
+                f"{c.drive[-24:]:<24} {c.kilometres:>6.3g} {c.mean_speed_mps:>6.3g} {c.jerk_max_mps3:>9.3g} {c.jerk_rms_mps3:>6.2g} "
+                f"{100 * c.emergency_share:>9.2g}% {c.target_jerk_max_mps3:>20.4g} {c.target_jerk_rms_mps3:>6.3g}"
+            )
+        return lines
+
 
 WAYS = ("contextual", "best fixed", "fixed for all", "highest")
 """Best fixed: the lowest rate of the drive with no more misses than the contextual one; fixed for all: the lowest that is that on every

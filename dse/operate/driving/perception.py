@@ -17,7 +17,8 @@ has it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,12 @@ class Seconds:
     rate_hz: FloatArray
     deadline_s: FloatArray
     attainable: BoolArray
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each second as plain values; a budget without end (the vehicle stands) is None."""
+        columns = {item.name: getattr(self, item.name).tolist() for item in fields(self)}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [{**row, "latency_budget_s": row["latency_budget_s"] if math.isfinite(row["latency_budget_s"]) else None} for row in rows]
 
 
 @dataclass(frozen=True)
