@@ -120,7 +120,8 @@ class Comparison:
         d = self.design
         lines = [
             f"{d.name}: {1e3 * d.latency_s:.4g} ms and {d.energy_j:.4g} J a frame, {d.idle_w:.3g} W between frames",
-            f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>9} {'gCO2e/km':>9} {'misses':>7} {'unavoidable':>12} {'overrun m':>9}",
+            f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>9} {'gCO2e/km':>9}"
+            f" {'misses':>7} {'unavoidable':>12} {'overrun m':>9}",
         ]
         for way in (*self.ways, *map(self.total, WAYS)):
             lines.append(
