@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 RUN := runs/bert-carbon
 
-.PHONY: search test test-all bench lint docs matrix build clean
+.PHONY: search test test-all bench lint docs docs-version matrix mutants build clean
 
 # One stamp an install: the road needs the base package, the tests need everything.
 $(BIN)/python:
@@ -40,6 +40,17 @@ lint: $(VENV)/.lint
 
 docs: $(VENV)/.all
 	$(BIN)/mkdocs build --strict
+
+# The site of this version beside those of earlier ones (0.2/, 0.3/, ..., latest), committed on the local branch `pages`; nothing is pushed.
+docs-version: docs
+	$(PIP) install -c constraints.txt mike
+	$(BIN)/mike deploy --branch pages --update-aliases $$($(BIN)/python -c "from dse.version import __version__ as v; print(v.rsplit('.', 1)[0])") latest
+	$(BIN)/mike set-default --branch pages latest
+
+# A seeded sample of 300 single faults in the formulas, each against the tests that call it (docs/testing.md).
+mutants: $(VENV)/.all
+	$(PIP) install -c constraints.txt cosmic-ray
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 # The base install on every supported Python that is here, and on the oldest versions that pyproject.toml allows.
 matrix: $(VENV)/.all
