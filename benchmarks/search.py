@@ -106,7 +106,7 @@ def nested() -> list[dict[str, Any]]:
 
 
 def flat(names: tuple[str, ...] = ("flat", "ax", "tpe", "nsga2", "random", "sobol")) -> list[dict[str, Any]]:
-    """Whole designs: area and peak throughput known, accuracy, carbon and latency learnt; an infeasible design counts."""
+    """Whole designs: area and peak throughput known, accuracy, carbon and latency as measured metrics; an infeasible design counts."""
     from dse.strategies import make
 
     t = tasks()

@@ -1,6 +1,6 @@
 """Old module paths of this package, from before its modules stood in rooms: they still import, with a DeprecationWarning.
 
-They go with version 0.3 (CONTRIBUTING.md has the rule).
+They go with version 0.4 (CONTRIBUTING.md has the rule).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Forwarding(MetaPathFinder, Loader):
         """Put the module of the new path in place of the old one."""
         old = module.__name__
         new = self.moved[old]
-        warnings.warn(f"{old} is now {new}; the old path goes with version 0.3", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {new}; the old path goes with version 0.4", DeprecationWarning, stacklevel=2)
         sys.modules[old] = importlib.import_module(new)
 
 

@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from dse.analysis import importance as analysis
+from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
 from dse.evaluation.words import make_problem
 from dse.fronts.pareto import Front
+from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
 from dse.searches import large_space, measured_models, shards
 from dse.searches.effort import sizes_of
-from dse.searches.measured import check as check_learnt
-from dse.searches.measured import run as run_learnt
+from dse.searches.measured import check as check_measured
+from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, LearntSettings, ShardSettings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
@@ -55,7 +57,7 @@ def search(
     *,
     out: str | Path | None = None,
     seed: int = 0,
-    learnt: LearntSettings | None = None,
+    measured: MeasuredSettings | None = None,
     strategy: str | Any = "auto",
     budget: int | None = None,
     sharded: ShardSettings | None = None,
@@ -73,7 +75,7 @@ def search(
     each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
     ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
 
-    With ``learnt`` (see :class:`dse.searches.plan.LearntSettings`) quality is measured by an evaluator, trial by trial, and searched by
+    With ``measured`` (see :class:`dse.searches.plan.MeasuredSettings`) quality is measured by an evaluator, trial by trial, and searched by
     a strategy; the hardware of every model stays exact.
 
     A space too large to sweep is searched by ``strategy`` (auto, amoo, nsga2, random or sobol) with ``budget`` exact evaluations
@@ -84,34 +86,37 @@ def search(
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
     is feasible. A search that ends without a result frees its folder.
     """
+    if "learnt" in problem_options:
+        warn_renamed("learnt", "measured")
+        measured = problem_options.pop("learnt")
     strategy = name_of(strategy)
-    learnt = _agreed(learnt, strategy, budget)
-    measured = learnt is not None and learnt.quality != "surrogate"
-    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, measured=measured, **problem_options)
+    measured = _agreed(measured, strategy, budget)
+    told = measured is not None and measured.quality != "surrogate"
+    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, keep_quality=told, **problem_options)
     sizes = sizes_of(problem, threads=threads or 1)
-    large = None if sharded is not None else large_space.settings_for(sizes, learnt, strategy, budget)
+    large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
     if sharded is not None:
-        _check_sharded(sizes, learnt, strategy, sharded.workers)
+        _check_sharded(sizes, measured, strategy, sharded.workers)
     elif large is not None:
-        learnt = None
+        measured = None
         large_space.check(problem, large)
     elif not sizes.sweepable:
-        raise UsageError(sizes.refusal(measured=learnt is not None and (learnt.quality != "surrogate" or learnt.proxy is not None)))
-    elif learnt is None and strategy not in (AUTO, "exhaustive"):
-        learnt = LearntSettings(strategy=strategy, budget=DEFAULT_BUDGET if budget is None else budget)
-    if learnt is None and large is None and budget is not None:
+        raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
+    elif measured is None and strategy not in (AUTO, "exhaustive"):
+        measured = MeasuredSettings(strategy=strategy, budget=DEFAULT_BUDGET if budget is None else budget)
+    if measured is None and large is None and budget is not None:
         raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
-    if block_points != DEFAULT_BLOCK_POINTS and (learnt is not None or large is not None or sharded is not None):
+    if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
         raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
-    if learnt is not None:
-        check_learnt(learnt, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
+    if measured is not None:
+        check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
         bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
     folder, made = _new_folder(out, problem)
     description = {
-        "learnt": learnt.to_dict() if learnt else None,
+        "measured": measured.to_dict() if measured else None,
         "large": large.to_dict() if large else None,
         "problem": problem.to_dict(),
         "shards": sharded.to_dict() if sharded else None,
@@ -183,10 +188,10 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         whole, summary = _swept_front(study, problem, None)
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
-    elif description["learnt"] is not None:
+    elif description["measured"] is not None:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
-        settings = LearntSettings.from_dict(description["learnt"])
-        front, summary, found = run_learnt(study, evaluation, settings, seed=seed, say=say)
+        settings = MeasuredSettings.from_dict(description["measured"])
+        front, summary, found = run_measured(study, evaluation, settings, seed=seed, say=say)
     else:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
@@ -198,24 +203,27 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     return _written(study, problem, folder, description, evaluation, front, summary, found)
 
 
-def _agreed(learnt: LearntSettings | None, strategy: str, budget: int | None) -> LearntSettings | None:
+def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None) -> MeasuredSettings | None:
     """The settings of a measured search with the strategy and the budget that were given beside them; two that differ are an error."""
-    if learnt is None:
+    if measured is None:
         return None
-    if strategy not in (AUTO, learnt.strategy):
-        if learnt.strategy != AUTO:
-            raise UsageError(f"strategy is {strategy} and that of the learnt settings {learnt.strategy}; give one of them")
-        learnt = replace(learnt, strategy=strategy)
-    if budget is not None and budget not in (learnt.budget, learnt.budget + learnt.proxy_top):  # the second: what screening shares out
-        if learnt.budget != DEFAULT_BUDGET:
-            raise UsageError(f"budget is {budget} and that of the learnt settings {learnt.budget}; give one of them")
-        learnt = replace(learnt, budget=budget)
-    return learnt
+    if strategy not in (AUTO, measured.strategy):
+        if measured.strategy != AUTO:
+            raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
+        measured = replace(measured, strategy=strategy)
+    if budget is not None and budget not in (
+        measured.budget,
+        measured.budget + measured.proxy_top,
+    ):  # the second: what screening shares out
+        if measured.budget != DEFAULT_BUDGET:
+            raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
+        measured = replace(measured, budget=budget)
+    return measured
 
 
-def _check_sharded(sizes: Sizes, learnt: LearntSettings | None, strategy: str, workers: int) -> None:
-    if learnt is not None or strategy not in ("auto", "exhaustive"):
-        raise UsageError(f"shards are of a sweep, and strategy {learnt.strategy if learnt else strategy} is none; use exhaustive")
+def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
+    if measured is not None or strategy not in ("auto", "exhaustive"):
+        raise UsageError(f"shards are of a sweep, and strategy {measured.strategy if measured else strategy} is none; use exhaustive")
     shards.check(sizes, workers)
 
 
@@ -235,7 +243,7 @@ def _recorded(study: Study) -> bool:
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
-    keep = study.description()["learnt"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)
@@ -266,14 +274,24 @@ def _written(
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             **found,
+            "knob_ranges": _knob_ranges(evaluation),
             "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})
+    run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
     measured_models.keep_models(run)
     return Run.of(run)
+
+
+def _knob_ranges(evaluation: Evaluation) -> dict[str, list[float]]:
+    """Least and largest value that was searched, of each knob that is a number and varies."""
+    columns = {**evaluation.space.models, **evaluation.space.hardware}
+    numbers = {name: column for name, column in columns.items() if column.dtype.kind in "iuf" and len(column)}
+    ends = {name: [column.min().item(), column.max().item()] for name, column in numbers.items()}
+    return {name: [low, high] for name, (low, high) in ends.items() if low != high}
 
 
 def _alignment(run: Run) -> dict[str, Any]:
@@ -313,10 +331,10 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
 
 
 def large_settings(
-    problem: Problem, learnt: LearntSettings | None = None, strategy: str = "auto", budget: int | None = None
+    problem: Problem, measured: MeasuredSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(sizes_of(problem), learnt, strategy, budget)
+    return large_space.settings_for(sizes_of(problem), measured, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:

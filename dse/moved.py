@@ -1,6 +1,8 @@
-"""Old module paths of this package, from before its modules stood in rooms; see `hw_models.moved`."""
+"""Old module paths of this package, from before its modules stood in rooms (see `hw_models.moved`), and names that are others now."""
 
 from __future__ import annotations
+
+import warnings
 
 from hw_models.moved import Forwarding
 
@@ -50,3 +52,8 @@ FORWARDING = Forwarding(
         "dse.trials": "dse.storage.trials",
     }
 )
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Say to the caller of a caller that a name it used is another now."""
+    warnings.warn(f"{old} is now {new}; the old name goes with version 0.4", DeprecationWarning, stacklevel=3)

@@ -9,6 +9,7 @@ import numpy as np
 
 from workloads.cutting import cut_grid
 from workloads.decoder import decoder_phases
+from workloads.detector import DETECTOR
 from workloads.encdec import encdec_phases
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.family import Builder, Grid
@@ -487,15 +488,15 @@ XMC = Builder(
 
 MUSIC = music_builder(DECODER)
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC)}
+BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR)}
 
 
 def builder(name: str) -> Builder:
     """Return the builder of that name: the package's, or an entry point of an installed package in the group ``dse.families``."""
-    from importlib.metadata import entry_points  # 20 ms, for a kind that the package does not know
-
     if name in BUILDERS:
         return BUILDERS[name]
+    from importlib.metadata import entry_points  # 20 ms
+
     found: Builder | None = next((point.load() for point in entry_points(group="dse.families", name=name)), None)
     if found is None:
         raise unknown_name("family", name, BUILDERS)

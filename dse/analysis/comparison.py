@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.fronts.pareto import hypervolume
+from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
 
 if TYPE_CHECKING:
@@ -123,16 +123,6 @@ def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
 def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
     """Objective values (designs, objectives), to be minimised."""
     return np.array([[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in run.designs], dtype=np.float64)
-
-
-def dominated_by(values: FloatArray, others: FloatArray) -> npt.NDArray[np.int64]:
-    """For each row the first row of ``others`` that is no worse in any column and better in one; -1 where there is none."""
-    found = np.full(len(values), -1, dtype=np.int64)
-    for i, row in enumerate(values):
-        beats = np.all(others <= row, axis=1) & np.any(others < row, axis=1)
-        if beats.any():
-            found[i] = int(np.argmax(beats))
-    return found
 
 
 def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, notes: list[str]) -> tuple[float | None, float | None]:

@@ -14,12 +14,13 @@ from importlib import metadata
 DISTRIBUTION = "dse-toolkit"
 # What each extra is for; extras that are not listed here are shown all the same.
 EXTRAS = {
-    "search": "searches with a learnt quality (Ax, BoTorch, NSGA-II), AMOO",
+    "search": "searches with a measured quality (Ax, BoTorch, NSGA-II), AMOO",
     "onnx": "workloads from ONNX files",
     "hf": "workloads from torch modules and transformers, export to ONNX",
     "export": "accelerator files of other tools (YAML), export to ONNX",
     "measured": "a real model pruned, healed and measured (--quality measured:...)",
     "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
+    "operate": "policies that learn (dse operate)",
     "dask": "evaluation on a Dask cluster",
     "xmc": "training and serving of extreme multi-label trees",
     "postgres": "studies in PostgreSQL",

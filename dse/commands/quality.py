@@ -34,7 +34,8 @@ def run_naturalbench(args: argparse.Namespace) -> int:
     import dataclasses
     from pathlib import Path
 
-    from workloads.metrics import jsonl, naturalbench
+    from workloads import jsonl
+    from workloads.metrics import naturalbench
 
     scores = naturalbench.score_records(jsonl.read_lines(Path(args.answers)), args.answers)
     errors = scores.standard_errors()
@@ -54,7 +55,8 @@ def run_camerabench(args: argparse.Namespace) -> int:
     import dataclasses
     from pathlib import Path
 
-    from workloads.metrics import camerabench, jsonl
+    from workloads import jsonl
+    from workloads.metrics import camerabench
 
     scores = camerabench.score_records(jsonl.read_lines(Path(args.answers)), args.answers)
     if args.json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dse.commands import options
 
 if TYPE_CHECKING:
-    from dse.searches.plan import LearntSettings, ShardSettings
+    from dse.searches.plan import MeasuredSettings, ShardSettings
 
 
 def register(commands: Any) -> None:
@@ -32,31 +32,36 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
                         "models that published quality supports), or a file with a space of your own")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
-                        ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
-                        "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
-    learnt = parser.add_argument_group("learnt quality (a trial at a time; hardware and carbon stay exact)")
-    learnt.add_argument("--quality", metavar="EVALUATOR",
+    parser.add_argument("--model", metavar="NAME|FILE", help="the model that reasons, where --workload is thought-ics, maca or srpo "
+                        "(--vary and --set then take the loop's knobs, lengths and rates); the model that serves, where it is a log of "
+                        "requests (.csv, .jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, "
+                        "weight_bits, and --constraint limits of a good request (ttft_ms<=500) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--trace", action="append", default=[], metavar="DRIVE.csv", help="drive of a vehicle whose perception is the "
+                        "workload (repeatable; see `dse drive`): its deadline becomes a bound of the latency, its frames the rate, and a "
+                        "lifetime one of driving hours")  # fmt: skip
+    parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
+    measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
+    measured.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
-                        "command:PROGRAM ARGS")  # fmt: skip
-    learnt.add_argument("--strategy", default="auto", metavar="NAME",
+                        "command:PROGRAM ARGS; of a loop scripted (default), table:FILE.csv or trace:FILE.jsonl")  # fmt: skip
+    measured.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
-    learnt.add_argument("--budget", type=int, metavar="N",
+    measured.add_argument("--budget", type=int, metavar="N",
                         help="quality evaluations; with --proxy those of the proxy (default 50). Where the space is too large to "
                         "sweep and quality a surrogate's: exact evaluations of designs (default 2000)")  # fmt: skip
-    learnt.add_argument("--proxy", metavar="EVALUATOR",
+    measured.add_argument("--proxy", metavar="EVALUATOR",
                         help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
-    learnt.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
-    learnt.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
-    learnt.add_argument("--trial-memory", type=float, metavar="GIB",
+    measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
+    measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    measured.add_argument("--trial-memory", type=float, metavar="GIB",
                         help="most memory of one evaluation (default 90 %% of what is free when it begins)")  # fmt: skip
-    learnt.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
-    learnt.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
-    learnt.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
-    learnt.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
+    measured.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
+    measured.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
+    measured.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
+    measured.add_argument("--storage", metavar="URL", help="database for the trials, shared by all drivers of the same search: "
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
-    learnt.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
+    measured.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
     real = parser.add_argument_group("a real model (--quality measured:...): pruned, healed, quantised, measured")
     real.add_argument(
         "--eval-data", metavar="FILE.jsonl", help="items of measured:FOLDER, one JSON object a line; a fifth of them calibrates"
@@ -92,21 +97,27 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse.commands import fleet
+    from dse.commands import fleet, loops
 
+    _check_trace(args, fleet.is_log(args.workload), loops.is_loop(args.workload))
     if fleet.is_log(args.workload):
         return fleet.run(args)
+    if loops.is_loop(args.workload):
+        return loops.search(args)
+    options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
+    from dse.operate.driving.drives import Drives
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
     if args.quality is not None:
         args.quality = _with_measured_options(args)
-    settings = _learnt(args)
+    settings = _settings(args)
     for name in ("threads", "block_points"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -121,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         hw=args.hw,
         hardware_profile=args.profile,
         space="default" if own else _space(args),
-        constraints=args.constraint,
+        constraints=[*args.constraint, *drives.constraints],
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
@@ -129,16 +140,17 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
-        deployment=options.deployment_of(args),
+        deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
-        measured=args.quality not in (None, "surrogate"),
+        keep_quality=args.quality not in (None, "surrogate"),
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
+    drives.say()
     if args.seed is not None and settings is None and large is None:
         print(f"seed        {args.seed}: for the report's uncertainty alone, a sweep draws nothing", file=sys.stderr)
     with terminal.ProgressReporter() as progress:
@@ -146,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             problem,
             out=args.out,
             seed=args.seed or 0,
-            learnt=settings,
+            measured=settings,
             strategy=args.strategy,
             budget=args.budget,
             sharded=sharded,
@@ -155,14 +167,29 @@ def run(args: argparse.Namespace) -> int:
             command=shlex.join(["dse", *sys.argv[1:]]),
             say=progress.update,
         )
-    show.show_run(result, as_json=args.json)
+    show.show_run(result, as_json=args.json, more=drives.found(result))
     return 0
 
 
-def _learnt(args: argparse.Namespace) -> LearntSettings | None:
-    """Settings of a learnt search; None where every design is swept."""
+def _check_trace(args: argparse.Namespace, log: bool, loop: bool) -> None:
+    """Drives are of a vehicle's perception and bring their own rate."""
     from dse.errors import UsageError
-    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, LearntSettings, screened
+
+    if not args.trace:
+        if args.vehicle is not None:
+            raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
+        return
+    if log or loop:
+        what = "log of requests" if log else "reasoning loop"
+        raise UsageError(f"trace is of a vehicle, and workload {args.workload} a {what}; leave one out")
+    if args.rate != 1.0:
+        raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
+
+
+def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
+    """Settings of a measured search; None where every design is swept."""
+    from dse.errors import UsageError
+    from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP, MeasuredSettings, screened
     from dse.strategies.registry import check as check_strategy
 
     check_strategy(args.strategy)
@@ -176,7 +203,7 @@ def _learnt(args: argparse.Namespace) -> LearntSettings | None:
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
         return None
-    settings = LearntSettings(
+    settings = MeasuredSettings(
         quality=args.quality or "surrogate",
         strategy=args.strategy,
         budget=DEFAULT_BUDGET if args.budget is None else args.budget,

@@ -15,6 +15,9 @@ from dse.problem.deployment import Deployment
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 
+BUSY = ("array", "vector", "dram", "link")
+"""What of a chip is busy in turn or at once: the arrays, the vector unit, the DRAM, the links between chips."""
+
 
 def evaluate(
     workload: str,
@@ -73,6 +76,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])
+    answer["busy_s"] = {unit: float(block.piece(f"{unit}_s").reshape(-1)[0]) for unit in BUSY}
     answer["components"] = evaluation.breakdown(0, 0)
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)

@@ -11,6 +11,7 @@ from dse_kernels.pareto import pareto_mask
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 DIGITS = 9
@@ -67,6 +68,23 @@ def merge(fronts: Iterable[Front], objectives: int) -> Front:
         np.concatenate([front.hardware for front in parts]),
         np.concatenate([front.values for front in parts]),
     )
+
+
+def dominated_by(values: FloatArray, others: FloatArray) -> IntArray:
+    """The first row of ``others`` (k, d) that dominates each row (n, d), -1 where none does: no worse in any column, better in one."""
+    found = np.full(len(values), -1, dtype=np.int64)
+    for i, row in enumerate(values):
+        beats = np.all(others <= row, axis=1) & np.any(others < row, axis=1)
+        if beats.any():
+            found[i] = int(np.argmax(beats))
+    return found
+
+
+def reached(front: FloatArray, points: FloatArray) -> BoolArray:
+    """Which ``points`` (n, d) lie in the volume that ``front`` (k, d) dominates: some member is nowhere worse, equal ones included."""
+    if not len(front):
+        return np.zeros(len(points), dtype=bool)
+    return np.asarray((front[:, None, :] <= points[None, :, :]).all(2).any(0))
 
 
 def hypervolume(values: FloatArray, reference: FloatArray) -> float:

@@ -12,7 +12,6 @@ One line in five, at least 8 and at most 400, calibrates and heals and is never 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -24,6 +23,8 @@ import numpy as np
 from dse.errors import UsageError, unknown_name
 from dse.quality.pruning.layout import Model
 from dse.quality.tasks.base import Score, Text, batches_of, embed, reciprocal_ranks
+from workloads.errors import WorkloadError
+from workloads.jsonl import numbered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,31 +55,22 @@ def read(path: str | Path, task: str) -> list[dict[str, Any]]:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise UsageError(f"eval-data {file} is larger than {MAX_BYTES} bytes; a sample of it does as well")
-        text = file.read_text(encoding="utf-8")
+        records = []
+        for number, record in numbered(file):
+            if number > MAX_LINES:
+                raise UsageError(f"eval-data {file} has more than {MAX_LINES} lines; a sample of it does as well")
+            records.append(_checked(file, number, record, task))
     except OSError as error:
         raise UsageError(f"eval-data {file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"eval-data {file} is not text: byte {error.start} is not UTF-8") from error
-    records = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        if number > MAX_LINES:
-            raise UsageError(f"eval-data {file} has more than {MAX_LINES} lines; a sample of it does as well")
-        records.append(_record(file, number, line, task))
+    except WorkloadError as error:
+        raise UsageError(f"eval-data {error}") from error
     least = MIN_ITEMS + MIN_CALIBRATION
     if len(records) < least:
         raise UsageError(f"eval-data {file} has {len(records)} lines; at least {least} are needed ({MIN_CALIBRATION} calibrate)")
     return records
 
 
-def _record(file: Path, number: int, line: str, task: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UsageError(f"eval-data {file} line {number} is not JSON") from None
-    if not isinstance(record, dict):
-        raise UsageError(f"eval-data {file} line {number} is no object; the fields {', '.join(FIELDS[task])} are needed")
+def _checked(file: Path, number: int, record: dict[str, Any], task: str) -> dict[str, Any]:
     for name, kinds in FIELDS[task].items():
         if name not in record:
             raise UsageError(f"eval-data {file} line {number} has no field {name!r}; task {task} needs {', '.join(FIELDS[task])}")

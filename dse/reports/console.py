@@ -6,19 +6,23 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dse.evaluation.evaluation import load_hardware
+from dse.problem.metrics import METRICS
+from dse.problem.problem import Problem
+from dse.quality import surrogate as quality
+from dse.reports import recommendation_text, terminal, text
+from dse.reports.kept import of_run
+from workloads import library
+
 if TYPE_CHECKING:
-    from dse.problem.problem import Problem
-    from dse.searches.plan import LargeSettings, LearntSettings, ShardSettings
+    from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
     from dse.storage.run_folder import RunRecord
 
 
 def say_problem(
-    problem: Problem, learnt: LearntSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
+    problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
-    from dse.evaluation.evaluation import load_hardware
-    from dse.quality import surrogate as quality
-
     deployment = problem.deployment
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
@@ -30,8 +34,8 @@ def say_problem(
         *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
-        else f"strategy    {learnt.strategy}, {learnt.in_words}" + _exact_hardware(learnt.strategy)
-        if learnt
+        else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
+        if measured
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
@@ -39,7 +43,7 @@ def say_problem(
     if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
         lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
-    of_surrogate = learnt is None or large is not None
+    of_surrogate = measured is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
         lines.append(
             f"quality     {surrogate.label}, standard error {surrogate.standard_error:.1f} points ({surrogate.standard_error_kind})"
@@ -55,6 +59,7 @@ def say_problem(
 
 def _exact_hardware(strategy: str) -> str:
     """What is said of the hardware of a measured search; ``auto`` says its choice when it is made."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.strategies import registry
 
     whole = strategy != registry.AUTO and registry.find(strategy).trial == "design"
@@ -62,28 +67,23 @@ def _exact_hardware(strategy: str) -> str:
 
 
 def _full_name(workload: str) -> str:
-    from workloads import library
-
     return library.load(workload).name
 
 
-def show_run(run: RunRecord, *, as_json: bool) -> None:
-    """Print the front and where the files are."""
+def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """Print the front and where the files are; ``more`` is what the command itself adds to the JSON, of which a drive is told too."""
     if as_json:
-        print(json.dumps(run_json(run), indent=2, allow_nan=False))
+        print(json.dumps({**run_json(run), **(more or {})}, indent=2, allow_nan=False))
         return
-    from dse.reports import terminal
-    from dse.reports.text import failure_sentences, proxy_sentences
-
     summary = run.summary
+    print(recommendation_text.recommendation_text(run))
+    print()
     print(terminal.front_table(run))
-    if run.context.get("left_out"):
-        print(f"incomplete model: {terminal.printable(run.context['left_out'])}")
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
-        for sentence in (*failure_sentences(run), *proxy_sentences(run)):
+        for sentence in (*text.failure_sentences(run), *text.proxy_sentences(run)):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
@@ -94,11 +94,18 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
+    for row in (more or {}).get("drive", {}).get("designs", ()):
+        print(
+            f"  design {row['design']:>3} driven: {row['joules_per_km']:.4g} J and {row['gco2e_per_km']:.4g} gCO2e a km at "
+            f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
+            f"{row['fixed_for_all_hz']:g} frames/s throughout"
+        )
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
 
 
 def _counted(run: RunRecord) -> str:
     """How many designs a front has, and how many of them differ in their objectives."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.storage.run_folder import distinct
 
     different = len(distinct(run.designs))
@@ -107,6 +114,7 @@ def _counted(run: RunRecord) -> str:
 
 def run_json(run: RunRecord) -> dict[str, Any]:
     """A run as plain values."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.storage.run_folder import flat_row
 
     return {
@@ -115,6 +123,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "points": run.summary.points,
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
+        "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
         "left_out": run.context.get("left_out") or "",
@@ -127,8 +136,6 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
-    from dse.problem.metrics import METRICS
-
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
@@ -145,6 +152,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:
         print(f"  infeasible: {reason}")
+    if answer["latency_s"]:
+        shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
+        print(f"  {'busy':<20} {shares} of the latency")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood

@@ -30,7 +30,7 @@ from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import Measured
 from dse.searches.nearest import nearest_trial
-from dse.searches.plan import LARGE_BUDGET, LargeSettings, LearntSettings
+from dse.searches.plan import LARGE_BUDGET, LargeSettings, MeasuredSettings
 from dse.spaces.parameters import Space
 from dse.spaces.sizes import Sizes
 from dse.storage.study import Study
@@ -55,14 +55,14 @@ _BATCH = 128
 _POLL_SECONDS = 0.2
 
 
-def settings_for(sizes: Sizes, learnt: LearntSettings | None, strategy: str, budget: int | None) -> LargeSettings | None:
+def settings_for(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, budget: int | None) -> LargeSettings | None:
     """Settings of a search by exact evaluations, where the space is too large for a sweep or amoo is asked for; None elsewhere."""
-    if learnt is not None:
-        if learnt.quality != "surrogate" or learnt.proxy is not None:
+    if measured is not None:
+        if measured.quality != "surrogate" or measured.proxy is not None:
             return None
-        strategy = learnt.strategy if strategy == AUTO else strategy
+        strategy = measured.strategy if strategy == AUTO else strategy
     if strategy == "amoo" or (not sizes.sweepable and (strategy == AUTO or find(strategy).large)):
-        if learnt is not None and (name := learnt.of_trials) is not None:
+        if measured is not None and (name := measured.of_trials) is not None:
             raise UsageError(
                 f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
             )

@@ -28,7 +28,7 @@ from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
 from dse.searches import measured_models
 from dse.searches.measured_search import search
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.searches.sweep import sweep_block
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
@@ -51,7 +51,7 @@ Say = Callable[[str, int, int, str], None]
 _OF_OUR_OWN = ("surrogate", "table", "measured", "command")
 
 
-def check(settings: LearntSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
+def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
     """Tell a wrong strategy or evaluator, or objectives that nothing measured bears on, before anything is written."""
     check_strategy(settings.strategy)
     evaluator = evaluators.parse(settings.quality, workload=workload)
@@ -75,7 +75,7 @@ def _checked(evaluator: Evaluator, models: Mapping[str, Any] | None = None) -> N
 
 
 def run(
-    study: Study, evaluation: Evaluation, settings: LearntSettings, *, seed: int, say: Say | None
+    study: Study, evaluation: Evaluation, settings: MeasuredSettings, *, seed: int, say: Say | None
 ) -> tuple[Front, SweepSummary, dict[str, Any]]:
     """Search, and leave the measured quality in ``evaluation``: the front, the counts, and what a report says of the search."""
     workload = evaluation.family.name
@@ -125,7 +125,7 @@ def run(
     return found.front, _summary(evaluation, found), context
 
 
-def _executor(settings: LearntSettings) -> str | None:
+def _executor(settings: MeasuredSettings) -> str | None:
     """Where evaluations run. Only a process of its own can be ended when its time is up, or may end without the search ending."""
     words = [word for word in (settings.quality, settings.proxy) if word is not None]
     alone = settings.workers == 1 and settings.address is None and not any(word.startswith("object:") for word in words)
@@ -134,7 +134,7 @@ def _executor(settings: LearntSettings) -> str | None:
     return settings.executor or ("processes" if alone and (bounded or foreign) else None)
 
 
-def _memory_bytes(settings: LearntSettings) -> int | None:
+def _memory_bytes(settings: MeasuredSettings) -> int | None:
     return None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
 
 
@@ -166,7 +166,7 @@ def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
 
 
 def _context(
-    evaluation: Evaluation, settings: LearntSettings, found: SearchResult, notes: list[str], shared: dict[str, Any]
+    evaluation: Evaluation, settings: MeasuredSettings, found: SearchResult, notes: list[str], shared: dict[str, Any]
 ) -> dict[str, Any]:
     """What a report says of the search."""
     completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
@@ -203,7 +203,7 @@ def _context(
 
 
 @contextmanager
-def _trials(study: Study, problem: Problem, settings: LearntSettings, seed: int) -> Iterator[TrialStore]:
+def _trials(study: Study, problem: Problem, settings: MeasuredSettings, seed: int) -> Iterator[TrialStore]:
     """The trials of a search: in its own study file, or in a database that several drivers share."""
     if settings.storage is None:
         yield TrialStore.of_study(study)
@@ -225,7 +225,7 @@ def _trials(study: Study, problem: Problem, settings: LearntSettings, seed: int)
         store.close()
 
 
-def _fingerprint(problem: Problem, settings: LearntSettings, seed: int) -> str:
+def _fingerprint(problem: Problem, settings: MeasuredSettings, seed: int) -> str:
     """What drivers must have in common to share trials: everything that decides which trial comes next and what it measures.
 
     Workers and time limits may differ, and the budget too where nothing is measured again afterwards.
@@ -249,7 +249,7 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
 def _trials_of(folder: Path) -> list[Any]:
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
-        settings = LearntSettings.from_dict(known["learnt"] or LearntSettings().to_dict())
+        settings = MeasuredSettings.from_dict(known["measured"] or MeasuredSettings().to_dict())
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
             # A proxy's figures are of another scale than those that this search will measure.
             return [trial for trial in store.trials() if not is_proxy(trial)]

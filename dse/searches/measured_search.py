@@ -1,4 +1,4 @@
-"""A learnt-quality search of a problem, from evaluation to front: what ``dse search --strategy`` runs."""
+"""A measured-quality search of a problem, from evaluation to front: what ``dse search --strategy`` runs."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _on_front(task: Task, trials: list[Trial]) -> list[int]:
 
 
 def _quality(evaluation: Evaluation, task: Task, trials: list[Trial], confirmation: Confirmation | None) -> dict[int, Measured]:
-    metric = task.learnt_objectives[0].metric
+    metric = task.measured_objectives[0].metric
     columns = model_columns(evaluation)
     position = {tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in columns.values()), strict=True))}
     found = {}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dse.errors import UsageError
+from dse.moved import warn_renamed
 from dse.quality import evaluators
 from dse.strategies.executors import EXECUTORS, Workers
 from dse.strategies.registry import AUTO, find, large_names, name_of
@@ -20,7 +21,7 @@ LARGE_BUDGET = 2000  # exact evaluations of a large space
 
 
 @dataclass(frozen=True)
-class LearntSettings:
+class MeasuredSettings:
     """How quality is measured and searched.
 
     ``timeout_s`` and ``memory_gib`` bound one evaluation. ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``,
@@ -104,7 +105,7 @@ class LearntSettings:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LearntSettings:
+    def from_dict(cls, values: Mapping[str, Any]) -> MeasuredSettings:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**values, "warm_start": tuple(values["warm_start"])})
 
@@ -175,7 +176,7 @@ def _check_storage(url: str) -> None:
         )
 
 
-def screened(settings: LearntSettings) -> LearntSettings:
+def screened(settings: MeasuredSettings) -> MeasuredSettings:
     """A search by a real model that first looks at every design without healing, and heals and measures a quarter of the budget.
 
     The look (agreement with the unpruned model over 200 items) ranks models as the measurement does, at a small part of its cost; trials of
@@ -187,3 +188,10 @@ def screened(settings: LearntSettings) -> LearntSettings:
     top = max(3, round(settings.budget * MEASURED_SHARE))
     look = word + ("&" if "?" in word else "?") + "screen=1"
     return replace(settings, proxy=look, proxy_top=top, budget=settings.budget - top)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LearntSettings":
+        warn_renamed("LearntSettings", "MeasuredSettings")
+        return MeasuredSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

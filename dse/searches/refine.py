@@ -254,7 +254,7 @@ def refine_run(
             "uncertainty": robustness.report_context(start.problem, designs, seed=start.provenance["seed"]),
         },
     )
-    description: dict[str, Any] = {"problem": start.problem.to_dict(), "learnt": None, "bounds": [], "provenance": provenance}
+    description: dict[str, Any] = {"problem": start.problem.to_dict(), "measured": None, "bounds": [], "provenance": provenance}
     with Study.create(folder / FILE_NAME, description) as study:
         study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     return run, found.evaluation

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from dse_kernels.pareto import pareto_mask
 
 from carbon.factors import grid as grids
 from dse.errors import DseError, UsageError, unknown_name
-from dse.fronts.pareto import FloatArray
 from dse.serving.model import served_model
 from dse.serving.requests import RequestLog
 from dse.serving.sheet import sheet
@@ -133,7 +133,7 @@ def search(
             "nearest is more replicas or a looser bound"
         )
     values = np.array([[-row[name] if up else row[name] for name, up in objectives] for row in kept])
-    front = [row for row, on in zip(kept, _on_front(values), strict=True) if on]
+    front = [row for row, on in zip(kept, pareto_mask(values).tolist(), strict=True) if on]
     thumb = min(kept, key=lambda row: (row["chips"], -row["max_sequences"]))
     least = min(kept, key=lambda row: row["gco2e_per_request"])
     return {
@@ -145,15 +145,6 @@ def search(
         "do_not_fit": refused,
         "keep_bounds": len(kept),
     }
-
-
-def _on_front(values: FloatArray) -> list[bool]:
-    """Whether no other row is at least as good everywhere and better somewhere."""
-    found = []
-    for row in values:
-        better = (values <= row).all(axis=1) & (values < row).any(axis=1)
-        found.append(not bool(better.any()))
-    return found
 
 
 def with_grid(place: Place, grid: str) -> Place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,18 +9,18 @@ import numpy as np
 from dse_kernels.serving import Requests
 
 from dse.serving.simulation import BLOCK_TOKENS
+from workloads.errors import WorkloadError
+from workloads.jsonl import read_lines
 from workloads.reasoning.traces import BLOCK_TOKENS as TRACE_BLOCK
-from workloads.reasoning.traces import MAX_LINE, Call
+from workloads.reasoning.traces import Call
 
 
 def is_trace(path: str | Path) -> bool:
     """Whether a file looks like the trace of a loop: JSON lines whose first object names a phase."""
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as stream:
-            first = json.loads(stream.readline(MAX_LINE))
-    except (OSError, ValueError, RecursionError):
+        return "phase" in next(read_lines(Path(path)), {})
+    except WorkloadError:
         return False
-    return isinstance(first, dict) and "phase" in first
 
 
 def requests_of(calls: Sequence[Call], *, rate_per_s: float = 0.0, seed: int = 0) -> Requests:

@@ -15,10 +15,9 @@ Azure: Patel et al., ISCA 2024 (CC-BY); BurstGPT: arXiv 2401.17644; Mooncake: ar
 from __future__ import annotations
 
 import csv
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ import numpy.typing as npt
 from dse_kernels.serving import Requests
 
 from dse.errors import DseError
+from workloads.errors import WorkloadError
+from workloads.jsonl import numbered
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -111,13 +112,15 @@ def read_requests(path: str | Path) -> RequestLog:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise DseError(f"{file} is larger than {MAX_BYTES} bytes, which no log of requests may be")
+        if file.suffix in (".jsonl", ".json", ".ndjson"):
+            return _mooncake(file)
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DseError(f"request log {str(file)!r} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DseError(f"{file} is not a text file: byte {error.start} is no UTF-8") from error
-    if file.suffix in (".jsonl", ".json", ".ndjson"):
-        return _mooncake(text, str(file))
+    except WorkloadError as error:
+        raise DseError(str(error)) from error
     lines = text.splitlines()
     if not lines:
         raise DseError(f"{file} is empty, must have a line of columns and requests below it")
@@ -172,43 +175,61 @@ def _number(text: Any, field: str, where: str, line: int, *, whole: bool = False
     return value
 
 
-def _finish(
-    where: str,
-    kind: str,
-    lines: list[int],
-    times: list[float],
-    prompt: list[float],
-    output: list[float],
-    session: list[int] | None = None,
-    blocks: list[list[int]] | None = None,
-    block_tokens: int = OWN_BLOCK,
-) -> RequestLog:
-    if not lines:
-        raise DseError(f"{where} holds no request, must hold at least one")
-    t = np.array(times)
-    for i in np.flatnonzero(t < 0)[:1]:
-        raise DseError(f"{where}, line {lines[i]}: arrival is {t[i]:g} s, must be at least 0")
-    for i in np.flatnonzero(np.diff(t) < 0)[:1]:
-        raise DseError(
-            f"{where}, line {lines[i + 1]}: arrival {t[i + 1]:g} s is before the line above ({t[i]:g} s), must be sorted by time"
+@dataclass
+class _Reading:
+    """A log as it is read: what every format tells of a request, checked row by row, and the whole at the end.
+
+    ``columns`` are the format's words for the time of arrival, the tokens of the prompt and those of the output.
+    """
+
+    where: str
+    columns: tuple[str, str, str]
+    lines: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    prompt: list[float] = field(default_factory=list)
+    output: list[float] = field(default_factory=list)
+    session: list[int] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    _sessions: dict[str, int] = field(default_factory=dict)
+
+    def add(self, line: int, row: Mapping[str, Any], *, moment: float | None = None, session: str = "") -> None:
+        """Take the time, the tokens and the session of a row; ``moment`` where its time is not a number of seconds."""
+        time, prompt, output = self.columns
+        self.lines.append(line)
+        self.times.append(_number(row[time], time, self.where, line) if moment is None else moment)
+        self.prompt.append(_number(row[prompt], prompt, self.where, line, whole=True))
+        self.output.append(_number(row[output], output, self.where, line, whole=True))
+        self.session.append(self._sessions.setdefault(session, len(self._sessions)) if session else -1)
+
+    def finish(self, kind: str, block_tokens: int = OWN_BLOCK) -> RequestLog:
+        """The log; DseError for times that fall, no request, or a request without tokens."""
+        where, lines = self.where, self.lines
+        if not lines:
+            raise DseError(f"{where} holds no request, must hold at least one")
+        t = np.array(self.times)
+        for i in np.flatnonzero(t < 0)[:1]:
+            raise DseError(f"{where}, line {lines[i]}: arrival is {t[i]:g} s, must be at least 0")
+        for i in np.flatnonzero(np.diff(t) < 0)[:1]:
+            raise DseError(
+                f"{where}, line {lines[i + 1]}: arrival {t[i + 1]:g} s is before the line above ({t[i]:g} s), must be sorted by time"
+            )
+        for name, column in (("prompt", self.prompt), ("output", self.output)):
+            values = np.array(column)
+            for i in np.flatnonzero((values < 1) | (values > MAX_TOKENS))[:1]:
+                raise DseError(f"{where}, line {lines[i]}: {name} has {values[i]:g} tokens, must be from 1 to {MAX_TOKENS}")
+        lists = self.blocks or [[] for _ in lines]
+        offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
+        names = np.array([name for x in lists for name in x], dtype=np.int64)
+        return RequestLog(
+            t - t[0],
+            np.array(self.prompt, dtype=np.int64),
+            np.array(self.output, dtype=np.int64),
+            np.array(self.session, dtype=np.int64),
+            (offsets, names),
+            block_tokens,
+            np.array(lines, dtype=np.int64),
+            f"{where} ({kind})",
         )
-    for name, column in (("prompt", prompt), ("output", output)):
-        values = np.array(column)
-        for i in np.flatnonzero((values < 1) | (values > MAX_TOKENS))[:1]:
-            raise DseError(f"{where}, line {lines[i]}: {name} has {values[i]:g} tokens, must be from 1 to {MAX_TOKENS}")
-    lists = blocks or [[] for _ in lines]
-    offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
-    names = np.array([name for x in lists for name in x], dtype=np.int64)
-    return RequestLog(
-        t - t[0],
-        np.array(prompt, dtype=np.int64),
-        np.array(output, dtype=np.int64),
-        np.array(session if session is not None else [-1] * len(lines), dtype=np.int64),
-        (offsets, names),
-        block_tokens,
-        np.array(lines, dtype=np.int64),
-        f"{where} ({kind})",
-    )
 
 
 def _name(*parts: Any) -> int:
@@ -232,30 +253,23 @@ def _turn(session: str, first: int, prompt: float, output: float) -> list[int]:
 
 
 def _own(rows: Iterator[Row], where: str) -> RequestLog:
-    lines, times, prompt, output = [], [], [], []
-    session: list[int] = []
-    blocks: list[list[int]] = []
-    sessions: dict[str, int] = {}
+    log = _Reading(where, OWN_COLUMNS)
     for line, row in rows:
-        lines.append(line)
-        times.append(_number(row["arrival_s"], "arrival_s", where, line))
-        prompt.append(_number(row["prompt_tokens"], "prompt_tokens", where, line, whole=True))
-        output.append(_number(row["output_tokens"], "output_tokens", where, line, whole=True))
-        key = row.get("session", "").strip()
-        session.append(sessions.setdefault(key, len(sessions)) if key else -1)
-        prefix = row.get("prefix", "").strip()
-        shared = _number(row.get("prefix_tokens") or (prompt[-1] if prefix else 0), "prefix_tokens", where, line, whole=True)
-        if not 0 <= shared <= prompt[-1]:
-            raise DseError(f"{where}, line {line}: prefix_tokens is {shared:g}, must be from 0 to the prompt's {prompt[-1]:g}")
+        key, prefix = row.get("session", "").strip(), row.get("prefix", "").strip()
+        log.add(line, row, session=key)
+        prompt, output = log.prompt[-1], log.output[-1]
+        shared = _number(row.get("prefix_tokens") or (prompt if prefix else 0), "prefix_tokens", where, line, whole=True)
+        if not 0 <= shared <= prompt:
+            raise DseError(f"{where}, line {line}: prefix_tokens is {shared:g}, must be from 0 to the prompt's {prompt:g}")
         if key or prefix:
-            _check_named(where, line, prompt[-1], output[-1])
+            _check_named(where, line, prompt, output)
         own = [_name("prefix", prefix, i) for i in range(int(shared) // OWN_BLOCK)] if prefix else []
-        blocks.append(own + _turn(key, len(own), prompt[-1], output[-1]))
-    return _finish(where, "own", lines, times, prompt, output, session, blocks)
+        log.blocks.append(own + _turn(key, len(own), prompt, output))
+    return log.finish("own")
 
 
 def _azure(rows: Iterator[Row], where: str) -> RequestLog:
-    lines, times, prompt, output = [], [], [], []
+    log = _Reading(where, AZURE_COLUMNS)
     for line, row in rows:
         text = row["TIMESTAMP"].strip()
         try:
@@ -266,53 +280,32 @@ def _azure(rows: Iterator[Row], where: str) -> RequestLog:
             raise DseError(
                 f"{where}, line {line}: TIMESTAMP is {text[:40]!r}, must be a date and time like 2023-11-16 18:15:46.68"
             ) from None
-        lines.append(line)
-        times.append((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds())
-        prompt.append(_number(row["ContextTokens"], "ContextTokens", where, line, whole=True))
-        output.append(_number(row["GeneratedTokens"], "GeneratedTokens", where, line, whole=True))
-    return _finish(where, "azure", lines, times, prompt, output)
+        log.add(line, row, moment=(moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds())
+    return log.finish("azure")
 
 
 def _burst(rows: Iterator[Row], where: str) -> RequestLog:
-    lines, times, prompt, output = [], [], [], []
-    session: list[int] = []
-    blocks: list[list[int]] = []
-    sessions: dict[str, int] = {}
+    log = _Reading(where, BURST_COLUMNS)
     for line, row in rows:
-        lines.append(line)
-        times.append(_number(row["Timestamp"], "Timestamp", where, line))
-        prompt.append(_number(row["Request tokens"], "Request tokens", where, line, whole=True))
-        output.append(_number(row["Response tokens"], "Response tokens", where, line, whole=True))
         key = row.get("Session ID", "").strip()
-        session.append(sessions.setdefault(key, len(sessions)) if key else -1)
+        log.add(line, row, session=key)
         if key:
-            _check_named(where, line, prompt[-1], output[-1])
-        blocks.append(_turn(key, 0, prompt[-1], output[-1]))
-    return _finish(where, "burstgpt", lines, times, prompt, output, session, blocks)
+            _check_named(where, line, log.prompt[-1], log.output[-1])
+        log.blocks.append(_turn(key, 0, log.prompt[-1], log.output[-1]))
+    return log.finish("burstgpt")
 
 
-def _mooncake(text: str, where: str) -> RequestLog:
-    lines, times, prompt, output = [], [], [], []
-    blocks: list[list[int]] = []
-    for line, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw)
-        except (ValueError, RecursionError):  # also an integer of thousands of digits
-            raise DseError(f"{where}, line {line}: not a JSON object") from None
-        if not isinstance(row, dict):
-            raise DseError(f"{where}, line {line}: a JSON {type(row).__name__}, must be an object with {', '.join(MOONCAKE_KEYS)}")
+def _mooncake(file: Path) -> RequestLog:
+    where = str(file)
+    log = _Reading(where, MOONCAKE_KEYS)
+    for line, row in numbered(file):
         for key in MOONCAKE_KEYS:
             if key not in row:
                 raise DseError(f"{where}, line {line}: {key!r} is missing, must hold {', '.join(MOONCAKE_KEYS)} (and hash_ids)")
-        lines.append(line)
-        times.append(_number(row["timestamp"], "timestamp", where, line) / 1000)
-        prompt.append(_number(row["input_length"], "input_length", where, line, whole=True))
-        output.append(_number(row["output_length"], "output_length", where, line, whole=True))
+        log.add(line, row, moment=_number(row["timestamp"], "timestamp", where, line) / 1000)
         ids = row.get("hash_ids", [])
         if not isinstance(ids, list) or not all(isinstance(x, int) and not isinstance(x, bool) and abs(x) < 2**52 for x in ids):
             raise DseError(f"{where}, line {line}: hash_ids is {str(ids)[:40]!r}, must be a list of whole numbers")
         # The last name may stand for a block that the prompt fills in part: it is not shared.
-        blocks.append(ids[: int(prompt[-1]) // MOONCAKE_BLOCK])
-    return _finish(where, "mooncake", lines, times, prompt, output, None, blocks, MOONCAKE_BLOCK)
+        log.blocks.append(ids[: int(log.prompt[-1]) // MOONCAKE_BLOCK])
+    return log.finish("mooncake", MOONCAKE_BLOCK)

@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "study.db"
 # Keys of the sums (SHA-256) of what was written, beside it: readers rely on every value that a study holds.
 _DESCRIPTION_SUM, _RESULT_SUM = "description_sha256", "result_sha256"
+_RENAMED = {"learnt": "measured"}  # keys of a description as studies of before 0.2.0 have them
 
 _metadata = sa.MetaData()
 _meta = sa.Table(
@@ -141,7 +142,7 @@ class Study:
             rows = {key: value for key, value in connection.execute(sa.select(_meta.c.key, _meta.c.value))}  # noqa: C416 - rows are no pairs
             sums = {name: rows.pop(name, None) for name in (_DESCRIPTION_SUM, _RESULT_SUM)}
             self._check_sum(sums[_DESCRIPTION_SUM], rows)
-            return {key: json.loads(value) for key, value in rows.items()}
+            return {_RENAMED.get(key, key): json.loads(value) for key, value in rows.items()}
 
     def _check_sum(self, known: str | None, rows: Mapping[str, Any]) -> None:
         """DseError where texts are not those that were written; a study of an earlier version has no sum of them."""

@@ -126,8 +126,8 @@ class _BotorchAcquisition(Acquisition):
                 models.append(_OnColumns.of(self.models[name]))
             else:
                 models.append(GenericDeterministicModel(self._exact(name), num_outputs=1))
-        all_learnt = all(name in self.models for name in self._names)
-        self._model = (ModelListGP if all_learnt else ModelList)(*models)
+        all_measured = all(name in self.models for name in self._names)
+        self._model = (ModelListGP if all_measured else ModelList)(*models)
         logs = [name in self.models and self.models[name].log for name in self._names]
         signs = [o.sign for o in task.objectives]
 

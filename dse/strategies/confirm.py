@@ -82,7 +82,7 @@ def confirm(
 
 def gather(task: Task, trials: Sequence[Trial], chosen: Sequence[int]) -> Confirmation:
     """Pool the confirmations among ``trials`` of the trials numbered ``chosen``."""
-    objective = task.learnt_objectives[0]
+    objective = task.measured_objectives[0]
     by_number = {trial.number: trial for trial in trials}
     quality: dict[int, Measured] = {}
     flattery = []

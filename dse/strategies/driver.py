@@ -194,11 +194,11 @@ class _Loop:
             found = future.result()
             if found is None:
                 return
-            learnt = {name: Measured(*pair) for name, pair in found.items()}
-            missing = [name for name in self.task.learnt if name not in learnt]
+            measured = {name: Measured(*pair) for name, pair in found.items()}
+            missing = [name for name in self.task.measured if name not in measured]
             if missing:
-                raise EvaluationError(f"the evaluation returned {', '.join(learnt) or 'nothing'} and not {missing[0]}")
-            outcome = trial.finish({**self.task.measure_known(trial.parameters), **learnt})
+                raise EvaluationError(f"the evaluation returned {', '.join(measured) or 'nothing'} and not {missing[0]}")
+            outcome = trial.finish({**self.task.measure_known(trial.parameters), **measured})
         except CancelledError:
             outcome = trial.fail(CANCELLED, "cancelled")
         except BrokenProcessPool as error:

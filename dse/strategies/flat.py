@@ -1,9 +1,9 @@
 """Flat Bayesian search over whole designs, for problems whose quality and hardware cannot be taken apart.
 
-One Gaussian process a learnt metric: costs by their logarithm, everything else as it is; what is known is taken as known.
+One Gaussian process a measured metric: costs by their logarithm, everything else as it is; what is known is taken as known.
 A metric of quality is modelled over the parameters that enter it (roles model and shared) where the roles say so. The first
 d + 1 trials are the middle of the space and a Sobol sequence. The acquisition is the exact expected hypervolume improvement
-of independent beliefs times the probability that the learnt constraints hold; it is maximised over a pool of designs that
+of independent beliefs times the probability that the measured constraints hold; it is maximised over a pool of designs that
 may be proposed (random ones, neighbours and perturbations of the front), followed by local search from the best.
 """
 
@@ -38,7 +38,7 @@ _LISTED_POOL = 10_000
 
 @dataclass(frozen=True)
 class Model:
-    """A learnt metric: its process, the parameters it is modelled over, and whether by its logarithm."""
+    """A measured metric: its process, the parameters it is modelled over, and whether by its logarithm."""
 
     process: gp.GaussianProcess
     columns: IntArray
@@ -53,7 +53,7 @@ class Model:
 
 
 class FlatSearch:
-    """Gaussian processes on all learnt metrics, exact expected hypervolume improvement."""
+    """Gaussian processes on all measured metrics, exact expected hypervolume improvement."""
 
     name = "flat"
 
@@ -130,7 +130,7 @@ class FlatSearch:
 
 
 class Acquisition:
-    """Expected hypervolume improvement times the probability of meeting the learnt constraints."""
+    """Expected hypervolume improvement times the probability of meeting the measured constraints."""
 
     def __init__(self, task: Task, history: Sequence[Trial], fit: object) -> None:
         assert callable(fit)
@@ -141,7 +141,7 @@ class Acquisition:
         wanted = dict.fromkeys([o.metric for o in task.objectives] + [c.metric for c in task.constraints])
         self.models: dict[str, Model] = {}
         for metric in wanted:
-            if metric not in task.learnt:
+            if metric not in task.measured:
                 continue
             value = np.array([t.metrics[metric].mean for t in done])
             se = np.array([t.metrics[metric].se for t in done])

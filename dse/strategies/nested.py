@@ -1,4 +1,4 @@
-"""Nested search: quality is learnt over the models, hardware is solved exactly.
+"""Nested search: quality is measured model by model, hardware is solved exactly.
 
 A trial is one dear evaluation of a model. For every model the exact hardware front is known (``Task.inner``), so nothing is
 spent on learning what can be computed: a Gaussian process stands for quality alone, and the expected hypervolume
@@ -85,7 +85,7 @@ class NestedSearch:
 
     def predict(self, task: Task, history: Sequence[Trial]) -> Prediction:
         """Posterior of quality at all models, in the direction to be maximised; running trials count as their mean."""
-        objective = task.learnt_objectives[0]
+        objective = task.measured_objectives[0]
         sign = -objective.sign
         done = [t for t in history if t.done and objective.metric in t.metrics]
         pending = [t for t in history if t.state == RUNNING]
@@ -144,9 +144,9 @@ class NestedSearch:
             best = float(seen.level.max(initial=-np.inf)) if len(seen.level) else float(seen.mean.min())
             return expected_excess(seen.mean, seen.sd, max(best, floor)), abs(best)
         reference = task.reference if task.reference is not None else self._reference(task, fronts, seen)
-        learnt = [o.metric in task.learnt for o in task.objectives].index(True)
-        lowest = max(-float(reference[learnt]), floor)
-        costs = np.delete(reference, learnt)
+        measured = [o.metric in task.measured for o in task.objectives].index(True)
+        lowest = max(-float(reference[measured]), floor)
+        costs = np.delete(reference, measured)
         if len(inner.objectives) == 1:
             cost = np.array([front[:, 0].min() for front in fronts])
             pair = (lowest, float(costs[0]))
@@ -191,20 +191,20 @@ def _area(quality: FloatArray, cost: FloatArray, reference: tuple[float, float])
 
 def _quality_floor(task: Task) -> float:
     """The least useful quality, in the direction to be maximised, that the constraints on it leave."""
-    objective = task.learnt_objectives[0]
+    objective = task.measured_objectives[0]
     wanted = ">=" if objective.direction == "max" else "<="
     bounds = [-objective.sign * c.bound for c in task.constraints if c.metric == objective.metric and c.relation == wanted]
     return max(bounds, default=-np.inf)
 
 
 def _check(task: Task) -> str:
-    """The learnt objective; a task that nested search cannot take is an error that says what can."""
+    """The measured objective; a task that nested search cannot take is an error that says what can."""
     if task.inner is None or not task.listable:
         raise UsageError(f"strategy nested needs the exact hardware front of every model and task {task.name} has none; use ax")
-    learnt = task.learnt_objectives
-    if len(learnt) != 1:
+    measured = task.measured_objectives
+    if len(measured) != 1:
         raise UsageError(
-            f"strategy nested learns one objective and task {task.name} has {len(learnt)} learnt ones; "
-            + ("use exhaustive" if not learnt else "use ax")
+            f"strategy nested learns one objective and task {task.name} has {len(measured)} measured ones; "
+            + ("use exhaustive" if not measured else "use ax")
         )
-    return learnt[0].metric
+    return measured[0].metric

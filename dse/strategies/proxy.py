@@ -170,7 +170,7 @@ def is_first(trial: Trial) -> bool:
 
 def _agreement(task: Task, seen: Sequence[Trial], target: Sequence[Trial]) -> float | None:
     """Spearman's correlation of proxy and target over the designs that both have measured."""
-    metric = task.learnt_objectives[0].metric
+    metric = task.measured_objectives[0].metric
     by_number = {t.number: t for t in seen}
     pairs = np.array([(by_number[t.info["of"]].metrics[metric].mean, t.metrics[metric].mean) for t in target])
     if len(pairs) < 3 or np.ptp(pairs, axis=0).min() <= 0:

@@ -66,9 +66,9 @@ def _sobol(dims: int, seed: int, block: int) -> npt.NDArray[np.float64]:
 
 
 class ExhaustiveSearch:
-    """Every design in canonical order: for learnt metrics over spaces that are small enough to evaluate whole.
+    """Every design in canonical order: for measured metrics over spaces that are small enough to evaluate whole.
 
-    Without a learnt metric the sweep of :mod:`dse.searches.sweep` does this by blocks, without a trial a design.
+    Without a measured metric the sweep of :mod:`dse.searches.sweep` does this by blocks, without a trial a design.
     """
 
     name = "exhaustive"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dse.errors import DseError, UsageError
 from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import hypervolume
+from dse.moved import warn_renamed
 from dse.problem.objectives import Constraint, Objective
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Columns, Space, Value
@@ -49,10 +50,10 @@ class Task:
 
     Attributes:
         space: what a trial's parameters are drawn from.
-        objectives: what is optimised; each metric is known, inner or learnt.
-        evaluator: gives the learnt metrics; None where everything is known.
+        objectives: what is optimised; each metric is known, inner or measured.
+        evaluator: gives the measured metrics; None where everything is known.
         known: columns of values -> exactly known metrics, vectorised.
-        constraints: bounds on metrics. On known ones they are exact filters; on learnt ones they show in the outcome.
+        constraints: bounds on metrics. On known ones they are exact filters; on measured ones they show in the outcome.
         table: (n, d) index rows to which the space is limited (models that exist), or None for all.
         inner: exact hardware fronts (nested view), one a row of the listed space.
         reference: point (objectives,) that bounds the hypervolume, minimised; None: inferred from what is found.
@@ -72,24 +73,36 @@ class Task:
     relaxed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        given = set(self.known_metrics) | set(self.learnt) | set(self.inner.objectives if self.inner else ())
+        given = set(self.known_metrics) | set(self.measured) | set(self.inner.objectives if self.inner else ())
         for objective in self.objectives:
             if objective.metric not in given:
                 raise UsageError(
-                    f"objective {objective} of task {self.name} is neither known nor learnt; there are {', '.join(sorted(given))}"
+                    f"objective {objective} of task {self.name} is neither known nor measured; there are {', '.join(sorted(given))}"
                 )
         if self.inner is not None and len(self.inner.fronts) != len(self._listed):
             raise DseError(f"task {self.name} has {len(self.inner.fronts)} inner fronts for {len(self._listed)} listed designs")
 
     @property
-    def learnt(self) -> tuple[str, ...]:
+    def measured(self) -> tuple[str, ...]:
         """Metrics that only the evaluator gives."""
         return self.evaluator.metrics if self.evaluator else ()
 
     @property
-    def learnt_objectives(self) -> tuple[Objective, ...]:
+    def measured_objectives(self) -> tuple[Objective, ...]:
         """Objectives that only the evaluator gives."""
-        return tuple(o for o in self.objectives if o.metric in self.learnt)
+        return tuple(o for o in self.objectives if o.metric in self.measured)
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The old name of :attr:`measured`."""
+        warn_renamed("Task.learnt", "Task.measured")
+        return self.measured
+
+    @property
+    def learnt_objectives(self) -> tuple[Objective, ...]:
+        """The old name of :attr:`measured_objectives`."""
+        warn_renamed("Task.learnt_objectives", "Task.measured_objectives")
+        return self.measured_objectives
 
     @property
     def listable(self) -> bool:

@@ -1,6 +1,6 @@
 """Warm start: what other studies measured, as further groups of a multi-task Gaussian process.
 
-The studies' own workloads, accelerators and costs do not matter: only model parameters and the learnt metric carry over.
+The studies' own workloads, accelerators and costs do not matter: only model parameters and the measured metric carry over.
 Parameters that the target's space lacks are ignored where they do not vary; values between or beyond the target's are taken
 where they lie in its coding.
 """

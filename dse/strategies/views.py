@@ -64,14 +64,14 @@ def nested_task(
     """Models as trials. The exact hardware front of every model is solved here, once (``on_progress(models, all)``)."""
     problem = evaluation.problem
     space, table = model_space(evaluation)
-    learnt = set(evaluator.metrics)
-    costs = [o for o in problem.objectives if o.metric not in learnt]
-    if not any(o.metric in learnt for o in problem.objectives):
+    measured = set(evaluator.metrics)
+    costs = [o for o in problem.objectives if o.metric not in measured]
+    if not any(o.metric in measured for o in problem.objectives):
         raise UsageError(
             f"objectives {', '.join(map(str, problem.objectives))} hold nothing that an evaluation tells "
-            f"({', '.join(learnt)}); use exhaustive"
+            f"({', '.join(measured)}); use exhaustive"
         )
-    constraints = tuple(c for c in problem.constraints if c.metric not in learnt)
+    constraints = tuple(c for c in problem.constraints if c.metric not in measured)
     has: Callable[..., bool] | None = getattr(evaluator, "has", None)
 
     def measurable(model: int) -> bool:
@@ -99,7 +99,7 @@ def nested_task(
         space=space,
         objectives=problem.objectives,
         evaluator=evaluator,
-        constraints=tuple(c for c in problem.constraints if c.metric in learnt),
+        constraints=tuple(c for c in problem.constraints if c.metric in measured),
         table=table,
         inner=Inner(tuple(o.metric for o in costs), fronts, choices),
         reference=reference,
@@ -125,7 +125,7 @@ def nested_front(task: Task, trials: list[Trial], *, levels: Mapping[int, float]
     ``levels`` replaces the measured quality of a trial (by number), as a confirmation does.
     """
     if levels is not None:
-        name = task.learnt_objectives[0].metric
+        name = task.measured_objectives[0].metric
         trials = [
             Trial(t.number, t.parameters, t.seed, t.state, {**t.metrics, name: Measured(levels[t.number])}, t.fidelity)
             for t in trials
@@ -163,7 +163,7 @@ class DesignEvaluator:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Learnt metrics: the evaluator's and the costs that depend on the whole design."""
+        """Measured metrics: the evaluator's and the costs that depend on the whole design."""
         return (*self.inner.metrics, *self.costs)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
@@ -186,7 +186,7 @@ class DesignEvaluator:
 
 
 def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatArray | None = None) -> Task:
-    """Whole designs as trials; costs of the whole design are learnt, those of the hardware alone are known.
+    """Whole designs as trials; costs of the whole design are measured, those of the hardware alone are known.
 
     This is how a tool without the structure would search. It takes full products of models only.
     """
@@ -204,9 +204,9 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
         raise UsageError(f"hardware {problem.hardware} is not a full product of its knobs; use nested")
     space = Space(f"{models.name} x {hardware.name}", (*models.parameters, *hardware.parameters))
     names = dict.fromkeys([o.metric for o in problem.objectives] + [c.metric for c in problem.constraints])
-    learnt = set(evaluator.metrics)
+    measured = set(evaluator.metrics)
     known_names = of_hardware(tuple(names))  # known of any design without costing its model
-    costs = tuple(name for name in names if name not in learnt and name not in known_names)
+    costs = tuple(name for name in names if name not in measured and name not in known_names)
     block = evaluation.block(0, 1)
     known_values = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in known_names}
     order = hardware.rank(index_rows(hardware, evaluation.space.hardware))

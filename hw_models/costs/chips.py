@@ -23,6 +23,7 @@ from hw_models.accelerator.fields import Execution
 from hw_models.costs.collectives import Collective, Link, all_gather, all_reduce, all_to_all, reduce_scatter
 from hw_models.costs.kernels import collective_s
 from hw_models.errors import HardwareError, bad_value, unknown_name
+from hw_models.technology.namespace import NUMPY, Array, Namespace
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, Parallel
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 COLLECTIVES: dict[str, Callable[..., Collective]] = {
     "all_reduce": all_reduce,
@@ -54,44 +56,84 @@ def groups(chips: IntArray) -> list[tuple[int, IntArray]]:
     return [(int(count), np.flatnonzero(chips == count)) for count in np.unique(chips)]
 
 
+@dataclass(frozen=True, eq=False)
+class Dealing:
+    """Along which size each shape is dealt over chips; masks (rows,), at most one true a row.
+
+    Weights go by ``k``, by columns ``n`` or by ``groups``; products of activations and fused attention by ``entries`` (batch and heads);
+    vector operations by ``vector_rows`` where they need whole rows, else by ``vector_columns``.
+    """
+
+    k: BoolArray
+    n: BoolArray
+    groups: BoolArray
+    entries: BoolArray
+    vector_rows: BoolArray
+    vector_columns: BoolArray
+
+
+def dealing(shapes: OperationTable) -> Dealing:
+    """How the shapes (rows,) are dealt, from what they are and what they say; where all is false, every chip does all of it."""
+    kind, how = shapes.kind, shapes.parallel
+    product, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
+    weights, grouped, by_rows = product & shapes.second_is_weight, shapes.groups > 1, np.isin(kind, BY_ROWS)
+    by_columns = np.isin(how, (Parallel.COLUMN, Parallel.GATHERED))
+    vector = ~product & ~attention & by_columns
+    return Dealing(
+        k=product & np.isin(how, (Parallel.ROW, Parallel.PARTIAL)),
+        n=weights & by_columns & ~grouped,
+        groups=weights & by_columns & grouped,
+        entries=((product & ~shapes.second_is_weight) | attention) & by_columns,
+        vector_rows=vector & by_rows,
+        vector_columns=vector & ~by_rows,
+    )
+
+
+def largest_share(xp: Namespace, size: Array, chips: Array) -> tuple[Array, Array]:
+    """The largest share of ``size`` dealt over ``chips``, and how many of them have one; exact for whole numbers below 2^53."""
+    share = xp.ceil(size / chips)
+    return share, xp.ceil(size / share)
+
+
+def chips_an_entry(xp: Namespace, chips: Array, entries: Array) -> Array:
+    """Chips that divide the rows of one entry among them: floor(chips / entries), one where there are more entries than chips.
+
+    Relaxed (no rounding up) it is up to one fewer.
+    """
+    return xp.maximum(xp.ceil((chips + 1.0) / entries) - 1.0, 0.0 * entries + 1.0)
+
+
 def shares(shapes: OperationTable, chips: int) -> Shares:
     """The shapes (rows,) as the chip with the largest share runs them."""
     _check_told(shapes, chips)
-    kind, how = shapes.kind, shapes.parallel
-    product, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
-    weights = product & shapes.second_is_weight
-    along_k = np.isin(how, (Parallel.ROW, Parallel.PARTIAL))
-    by_columns = np.isin(how, (Parallel.COLUMN, Parallel.GATHERED))
+    product, attention = np.isin(shapes.kind, PRODUCTS), np.isin(shapes.kind, ATTENTION)
+    dealt = dealing(shapes)
     m, n, k, batch, group, share = (getattr(shapes, name).copy() for name in ("m", "n", "k", "batch", "groups", "kv_share"))
     fed = shapes.input_elements.copy()
     at_work = np.full(len(shapes), chips, dtype=np.int64)
 
-    def deal(where: npt.NDArray[np.bool_], sizes: IntArray, over: IntArray | int = chips) -> None:
+    def deal(where: BoolArray, sizes: IntArray, over: IntArray | int = chips) -> None:
         """Give ``sizes`` their largest share in place; ``at_work`` counts the chips that have one."""
-        whole = sizes[where]
-        largest = -(-whole // (over[where] if isinstance(over, np.ndarray) else over))
-        at_work[where] = -(-whole // largest)
-        sizes[where] = largest
+        largest, sharers = largest_share(NUMPY, sizes[where], over[where] if isinstance(over, np.ndarray) else over)
+        sizes[where], at_work[where] = largest, sharers
 
-    grouped = shapes.groups > 1  # told before `group` is dealt: eight groups on eight chips leave each a single one
-    deal(product & along_k, k)
-    deal(weights & by_columns & grouped, group)
-    deal(weights & by_columns & ~grouped, n)
+    deal(dealt.k, k)
+    deal(dealt.groups, group)
+    deal(dealt.n, n)
     # Products of activations and fused attention: by batch entries and heads; where there are fewer than chips, by queries.
     heads = np.maximum(batch // np.where(attention, share, 1), 1)
-    rest = np.maximum(chips // heads, 1)
+    rest = chips_an_entry(NUMPY, chips, heads).astype(np.int64)
     within = np.where(attention, share, m)
-    dealt = ((product & ~shapes.second_is_weight) | attention) & by_columns
-    deal(dealt, heads)
+    deal(dealt.entries, heads)
     busy = at_work.copy()
-    deal(dealt & (rest > 1), within, rest)
-    at_work[dealt & (rest > 1)] *= busy[dealt & (rest > 1)]
-    batch = np.where(dealt, np.where(attention, heads * within, heads), batch)
-    share = np.where(dealt & attention, within, share)
-    m = np.where(dealt & product, within, m)
-    vector = ~product & ~attention & by_columns
-    deal(vector & np.isin(kind, BY_ROWS), m)
-    deal(vector & ~np.isin(kind, BY_ROWS), n)
+    again = dealt.entries & (rest > 1)
+    deal(again, within, rest)
+    at_work[again] *= busy[again]
+    batch = np.where(dealt.entries, np.where(attention, heads * within, heads), batch)
+    share = np.where(dealt.entries & attention, within, share)
+    m = np.where(dealt.entries & product, within, m)
+    deal(dealt.vector_rows, m)
+    deal(dealt.vector_columns, n)
     # The feature map of a convolution is dealt with its channels, that is along k or by groups.
     fed = np.where(product, -(-fed * k * group // np.maximum(shapes.k * shapes.groups, 1)), fed)
     return Shares(replace(shapes, m=m, n=n, k=k, batch=batch, groups=group, kv_share=share, input_elements=fed), at_work)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from hw_models.accelerator.fields import ArrayKind
 from hw_models.costs import precision
-from hw_models.costs.chips import BY_ROWS
+from hw_models.costs.chips import chips_an_entry, dealing, largest_share
 from hw_models.costs.products import product_shapes
 from hw_models.costs.vector import check_kinds, lane_pj, vector_work
 from hw_models.costs.vector_unit import LevelRates, VectorWork, vector_unit
@@ -282,8 +282,7 @@ def _product_columns(shapes: OperationTable) -> dict[str, FloatArray]:
     table = shapes.take(rows)
     sizes, shared, bits, expansion = product_shapes(table)
     batch, m = sizes[:, 0], sizes[:, 1]
-    weights = table.second_is_weight
-    by_columns = np.isin(table.parallel, (Parallel.COLUMN, Parallel.GATHERED))
+    dealt = dealing(table)
     columns = {
         "batch": np.where(shared, 1, batch),
         "m": np.where(shared, batch * m, m),
@@ -292,10 +291,10 @@ def _product_columns(shapes: OperationTable) -> dict[str, FloatArray]:
         "input_bits": bits[:, 0] / expansion,
         "second_bits": bits[:, 1],
         "output_bits": bits[:, 2],
-        "deal_k": np.isin(table.parallel, (Parallel.ROW, Parallel.PARTIAL)),
-        "deal_n": weights & by_columns & (table.groups == 1),
-        "deal_batch": by_columns & ~(weights & (table.groups == 1)),
-        "deal_m": by_columns & ~weights,
+        "deal_k": dealt.k,
+        "deal_n": dealt.n,
+        "deal_batch": dealt.groups | dealt.entries,
+        "deal_m": dealt.entries,
     }
     return {name: _spread(column, rows, len(shapes)) for name, column in columns.items()}
 
@@ -317,10 +316,9 @@ def _vector_columns(shapes: OperationTable) -> dict[str, FloatArray]:
     check_kinds(table)
     for name, column in vars(vector_work(table, dram(DRAM_KIND).burst_bytes)).items():
         columns[name][rows] = column[:, 0]
-    dealt = np.isin(table.parallel, (Parallel.COLUMN, Parallel.GATHERED))
-    by_rows = np.isin(table.kind, BY_ROWS)
-    columns["dealt"][rows] = np.where(by_rows, table.m, table.n)
-    columns["deal_rows"][rows], columns["deal_columns"][rows] = dealt & by_rows, dealt & ~by_rows
+    dealt = dealing(table)
+    columns["dealt"][rows] = np.where(dealt.vector_rows, table.m, table.n)
+    columns["deal_rows"][rows], columns["deal_columns"][rows] = dealt.vector_rows, dealt.vector_columns
     return columns
 
 
@@ -336,8 +334,8 @@ def _exchange_columns(shapes: OperationTable) -> dict[str, FloatArray]:
 
 def _shared_by(xp: Namespace, size: Tensor, deal: Tensor, chips: Tensor) -> tuple[Tensor, Tensor]:
     """The largest share of ``size`` where it is dealt, and how many chips have one (1 where it is not)."""
-    share = xp.ceil(size / (1.0 + deal * (chips - 1.0)))
-    return share, deal * xp.ceil(size / share) + (1.0 - deal)
+    share, sharers = largest_share(xp, size, 1.0 + deal * (chips - 1.0))
+    return share, deal * sharers + (1.0 - deal)
 
 
 def _at_work(dealt: Tensor, sharers: Tensor, chips: Tensor) -> Tensor:
@@ -391,9 +389,7 @@ def _products(xp: Namespace, c: Mapping[str, Tensor], hw: _Hardware) -> tuple[Te
     k, on_k = _shared_by(xp, c["k"], c["deal_k"], chips)
     n, on_n = _shared_by(xp, c["n"], c["deal_n"], chips)
     batch, on_batch = _shared_by(xp, c["batch"], c["deal_batch"], chips)
-    # Fewer entries of activations than chips: floor(chips / entries) of them share the rows of one (relaxed: up to one fewer).
-    sharing = xp.maximum(xp.ceil((chips + 1.0) / c["batch"]) - 1.0, 0.0 * on_batch + 1.0)
-    m, on_m = _shared_by(xp, c["m"], c["deal_m"], sharing)
+    m, on_m = _shared_by(xp, c["m"], c["deal_m"], chips_an_entry(xp, chips, c["batch"]))
     at_work = _at_work(c["deal_k"] + c["deal_n"] + c["deal_batch"], on_k * on_n * on_batch * on_m, chips)
     inputs = batch * m * k * c["input_bits"] / hw.word_bits
     second = batch * k * n * c["second_bits"] / hw.word_bits

@@ -50,6 +50,7 @@ class MappingHardware:
             That of the DRAM is not used.
         level_shared: one capacity for the three operands together (True), or ``level_words`` for each of them (False).
         level_per_core: every core has its own instance; such levels come first.
+        level_double_buffered: ``level_words`` is half of the level: what is resident takes half its words from it.
         level_read_words_per_cycle, level_write_words_per_cycle: bandwidth of one instance.
         level_read_pj_per_word, level_write_pj_per_word: energy of moving a word [pJ].
         register_words: words that one array unit holds; 0: no tile in the registers, only the operand that rests there.
@@ -76,6 +77,7 @@ class MappingHardware:
     level_write_pj_per_word: FloatArray
     level_shared: BoolArray
     level_per_core: BoolArray
+    level_double_buffered: BoolArray | bool = False
     array_kind: IntArray | int = DOT_PRODUCT
     dataflow: IntArray | int = ANY_DATAFLOW
     register_words: IntArray | int = 0
@@ -168,6 +170,7 @@ class MappingHardware:
             level("level_write_pj_per_word"),
             per_core,
             pooled,
+            np.where(level("level_double_buffered"), 2.0, 1.0),
         ]
         return np.ascontiguousarray(integers), np.ascontiguousarray(reals), np.ascontiguousarray(np.stack(columns, axis=-1))
 
@@ -208,6 +211,8 @@ class MappingResult:
         read_words, write_words: words read from and written to each level, all instances together,
             (shapes, points, levels); None unless asked for.
         mapping: the mappings; None unless asked for.
+        dram_words: words that pass the DRAM, (shapes, points, 4): inputs and weights read, outputs written, partial sums read
+            again; given with the words of the levels.
     """
 
     cycles: FloatArray
@@ -217,6 +222,7 @@ class MappingResult:
     read_words: FloatArray | None
     write_words: FloatArray | None
     mapping: MappingColumns | None
+    dram_words: FloatArray | None = None
 
 
 WINDOW = ("pixels", "channels", "taps", "overlap", "step")
@@ -255,24 +261,30 @@ def prepare(
     operand_bits: npt.ArrayLike,
     windows: npt.ArrayLike = NO_WINDOW,
     spread: npt.ArrayLike = False,
+    resident: npt.ArrayLike = 0,
+    held_bits: npt.ArrayLike = 0,
 ) -> tuple[IntArray, FloatArray]:
     """The kernel's arrays of shapes and of their operands, checked; see `search` for the arguments."""
     folded = check_shapes(shapes, weights_shared)
-    rows = np.empty((len(folded), 5 + len(WINDOW)), dtype=np.int64)
+    rows = np.empty((len(folded), 7 + len(WINDOW)), dtype=np.int64)
     rows[:, :4] = folded
     rows[:, 4] = np.asarray(spread, dtype=bool)
-    rows[:, 5:] = windows
+    rows[:, 5:-2] = windows
+    rows[:, -2] = resident
+    rows[:, -1] = held_bits
     operands = np.empty((len(rows), 3))
     operands[:] = operand_bits
     if not (operands > 0).all():
         raise ValueError("operand_bits must be positive")
-    pixels, channels, taps, overlap, step = rows[:, 5:].T
+    pixels, channels, taps, overlap, step = rows[:, 5:-2].T
     if (np.minimum(np.minimum(pixels, channels), taps) < 1).any() or (np.minimum(overlap, step) < 0).any():
         raise ValueError("windows must have pixels, channels and taps of at least 1, overlap and step of at least 0")
     return rows, operands
 
 
 _NO_MAPPINGS = np.empty((0, 0, 0), dtype=np.int64)
+_NO_OPERANDS = np.empty((0, 0, 4))
+_ALL_WANTED = np.empty((0, 0), dtype=np.uint8)
 
 
 def search_prepared(
@@ -287,7 +299,8 @@ def search_prepared(
     results = np.empty((count, points, 3))
     words = np.empty((count, points, depth, 2))
     if count and points:
-        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], 1, results, words, _NO_MAPPINGS)
+        code = CRITERIA[criterion]
+        _kernels.mapping_search(rows, operands, integers, reals, levels, code, 1, results, words, _NO_MAPPINGS, _NO_OPERANDS, _ALL_WANTED)
     return results, words
 
 
@@ -301,6 +314,9 @@ def search(
     spread: npt.ArrayLike = False,
     criterion: Criterion = "edp",
     threads: int = 1,
+    resident: npt.ArrayLike = 0,
+    held_bits: npt.ArrayLike = 0,
+    wanted: npt.NDArray[np.bool_] | None = None,
     return_words: bool = False,
     return_mapping: bool = False,
 ) -> MappingResult:
@@ -320,22 +336,32 @@ def search(
             energy where the criterion is latency), further ties to the first mapping in the order of
             docs/models/mapping.md.
         threads: the result is the same to the last bit for any number, selection or order of shapes and points.
-        return_words, return_mapping: fill these fields of the result.
+        resident: (shapes,) mask (KEEP_*) of the operands that lie whole in the last level below the DRAM: they do not pass its
+            boundary and take no room of a tile there (docs/models/residency.md).
+        held_bits: (shapes,) what that level holds beside the tiles, the resident operands included: the room for tiles is what
+            is left.
+        wanted: (shapes, points) pairs to search; the others are infinite, as where nothing fits.
+        return_words, return_mapping: fill these fields of the result (``return_words`` also those of the DRAM by operand).
 
     Raises:
         ValueError: a dimension below 1, an absurd hardware field, or an unknown criterion.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion {criterion!r} is unknown: allowed are {', '.join(CRITERIA)}")
-    rows, operands = prepare(shapes, weights_shared, operand_bits, windows, spread)
+    rows, operands = prepare(shapes, weights_shared, operand_bits, windows, spread, resident, held_bits)
     integers, reals, levels = hardware.packed()
     count, points, depth = len(rows), len(hardware), hardware.levels
     results = np.empty((count, points, 3))
     words = np.empty((count if return_words else 0, points, depth, 2))
     columns = 4 + 4 + 3 + depth + 6 * (depth - 1)
     found = np.empty((count if return_mapping else 0, points, columns), dtype=np.int64)
+    by_operand = np.empty((count if return_words else 0, points, 4))
+    pairs = _ALL_WANTED if wanted is None else np.ascontiguousarray(wanted, dtype=np.uint8)
+    if wanted is not None and pairs.shape != (count, points):
+        raise ValueError(f"wanted must have the shape (shapes, points) = ({count}, {points}), got {pairs.shape}")
     if count and points:
-        _kernels.mapping_search(rows, operands, integers, reals, levels, CRITERIA[criterion], int(threads), results, words, found)
+        code = CRITERIA[criterion]
+        _kernels.mapping_search(rows, operands, integers, reals, levels, code, int(threads), results, words, found, by_operand, pairs)
     mapping = None
     if return_mapping:
         at = np.cumsum([4, 3, 1, 3, depth, 3 * (depth - 1)])
@@ -350,4 +376,5 @@ def search(
         read_words=words[..., 0] if return_words else None,
         write_words=words[..., 1] if return_words else None,
         mapping=mapping,
+        dram_words=by_operand if return_words else None,
     )

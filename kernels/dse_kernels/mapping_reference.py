@@ -102,10 +102,13 @@ def cost(
     *,
     operand_bits: tuple[float, float, float] = (8, 8, 8),
     window: Map | None = None,
+    resident: int = 0,
+    held_bits: float = 0.0,
 ) -> dict[str, Any]:
     """Cost of ``nest`` for the product (batch, m, n, k): cycles, compute_cycles, energy_pj, read_words, write_words, fits.
 
-    The batch must already be folded into m where the second operand is shared. Arrays of tiles give arrays.
+    The batch must already be folded into m where the second operand is shared. Arrays of tiles give arrays. ``resident`` operands
+    (KEEP_* bits) lie whole in the last level below the DRAM, of which ``held_bits`` are taken.
     """
     batch, *dims = shape
     share = [_ceil(dims[d], nest.split[d]) for d in (M, N, K)]
@@ -117,6 +120,7 @@ def cost(
     copies = {x: active[REUSE[x]] for x in OPERANDS}  # cores that hold the same words
     maps = [window is not None and nest.map_from is not None and level >= nest.map_from for level in range(hw.levels)]
     keep = {x: int(hw.register_keeps) & KEEP_BIT[x] > 0 for x in OPERANDS}
+    stays = {x: int(resident) & KEEP_BIT[x] > 0 for x in OPERANDS}
 
     # Tiles of each storage, from the array (0) outwards, and how many of them cover the share of a core.
     array_tile = tuple(nest.unroll[d] * nest.registers[d] for d in (M, N, K))
@@ -138,6 +142,9 @@ def cost(
         if window is not None and maps[level]:
             held["in"] = side_by_side * window.held(size[M], size[K], runs, strands, dims[M]) * bits["in"] / hw.word_bits
         capacity = hw.level_words[level]
+        if level == hw.levels - 2:
+            held = {x: 0.0 if stays[x] else size for x, size in held.items()}
+            capacity = max(0.0, np.floor(capacity - held_bits / hw.word_bits / (2.0 if hw.level_double_buffered[level] else 1.0)))
         if hw.level_shared[level]:
             fits = fits & (held["in"] + held["w"] + held["out"] <= capacity)
         else:
@@ -225,6 +232,8 @@ def cost(
         for x in OPERANDS:
 
             def moved(boundary: int, x: str = x, level: int = level, pooled: bool = pooled) -> tuple[Any, Any]:
+                if boundary == hw.levels - 1 and stays[x]:
+                    return 0.0, 0.0
                 if x == "in":
                     return busy_in(level, boundary), everywhere_in(level, boundary)
                 return core_words[x] if pooled else at(level, x), at(level, x)
@@ -320,6 +329,8 @@ def search(
     operand_bits: tuple[float, float, float] = (8, 8, 8),
     window: Map | None = None,
     spread: bool = False,
+    resident: int = 0,
+    held_bits: float = 0.0,
 ) -> tuple[float, float]:
     """Least criterion over every mapping, and least tie-break value among those that reach it; inf if none fits."""
     best = (np.inf, np.inf)
@@ -339,7 +350,7 @@ def search(
         maps: list[int | None] = list(range(hw.levels)) if window is not None else [None]
         for outer, map_from in itertools.product(itertools.product((M, N, K), repeat=hw.levels - 1), maps):
             nest = Nest(split, unroll, registers, (resting, *outer), tuple(tuple(t) for t in tiles), units, map_from)
-            got = cost(shape, hw, nest, operand_bits=operand_bits, window=window)
+            got = cost(shape, hw, nest, operand_bits=operand_bits, window=window, resident=resident, held_bits=held_bits)
             fits = np.broadcast_to(got["fits"], np.shape(got["energy_pj"]))
             cycles = np.where(fits, got["cycles"], np.inf)
             energy = np.where(fits, got["energy_pj"], np.inf)

@@ -319,7 +319,7 @@ void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &fo
             if (!plan_->want_words) continue;
             cost_of(c, lane, lane.best);  // sets the fetches
             const size_t s = std::find(c.splits.begin(), c.splits.end(), lane.best.spatial.split) - c.splits.begin();
-            traffic(c.shares[s], lane.outer[s], lane.hw->memory, L, f_, f.read, f.write);
+            traffic(c.shares[s], lane.outer[s], lane.hw->memory, L, f_, f.read, f.write, f.operand);
         }
     }
 }

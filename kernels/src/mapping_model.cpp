@@ -11,6 +11,7 @@ Share share_of(const Shape &shape, const Split &split, double word_bits) {
         C[d] = static_cast<double>(s.core[d]);
         s.copies[d] = static_cast<double>(ceil_div(shape.dim[d], s.core[d]));
     }
+    s.resident = shape.resident;
     s.batch = static_cast<double>(shape.batch);
     s.batch_core = ceil_div(shape.batch, split[3]);
     s.macs = s.batch * D[0] * D[1] * D[2];
@@ -46,11 +47,15 @@ namespace {
 // Words that one fetch of operand d over a boundary moves in a level beside it: a shared level is read once for all cores that
 // need the same words.
 double words_at(const Share &s, const Memory &m, int level, int boundary, int d) {
+    if (!s.crosses(boundary, d)) return 0.0;
     const double words = s.maps(boundary) ? s.total[d] : s.array_total[d];
     return m.per_core[level] != 0.0 ? words * s.copies[d] : words;
 }
 
-double core_words_at(const Share &s, int boundary, int d) { return s.maps(boundary) ? s.core_words[d] : s.array_core_words[d]; }
+double core_words_at(const Share &s, int boundary, int d) {
+    if (!s.crosses(boundary, d)) return 0.0;
+    return s.maps(boundary) ? s.core_words[d] : s.array_core_words[d];
+}
 
 }  // namespace
 
@@ -127,7 +132,8 @@ void set_array(const Core &core, const Share &s, const double (&passes)[3], int6
     in.compute = compute_cycles(in, core, s.core[d], 1, s.core[d]);
 }
 
-void traffic(const Share &s, const Outer &o, const Memory &m, int levels, const Fetches &f, double *read, double *write) {
+void traffic(const Share &s, const Outer &o, const Memory &m, int levels, const Fetches &f, double *read, double *write,
+             double *operand) {
     for (int l = 0; l < levels; ++l) {
         double w[3], outside[3];
         for (int d = 0; d < 3; ++d) {
@@ -137,8 +143,13 @@ void traffic(const Share &s, const Outer &o, const Memory &m, int levels, const 
         read[l] = w[0] * f[l][0] + w[1] * input_fetches(o, l, o.all, f) + w[2] * (f[l][2] - 1.0);
         write[l] = w[2] * f[l][2];
         if (l + 1 < levels) {
-            read[l] += w[2] * f[l + 1][2];
-            write[l] += w[0] * f[l + 1][0] + outside[1] * input_fetches(o, l + 1, o.all, f) + w[2] * (f[l + 1][2] - 1.0);
+            read[l] += outside[2] * f[l + 1][2];
+            write[l] += outside[0] * f[l + 1][0] + outside[1] * input_fetches(o, l + 1, o.all, f) + outside[2] * (f[l + 1][2] - 1.0);
+        } else {
+            operand[0] = w[1] * input_fetches(o, l, o.all, f);
+            operand[1] = w[0] * f[l][0];
+            operand[2] = w[2] * f[l][2];
+            operand[3] = w[2] * (f[l][2] - 1.0);
         }
     }
 }

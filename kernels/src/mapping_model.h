@@ -44,12 +44,20 @@ struct Window {
     int from;
 };
 
+// Operands that lie whole in the last memory below DRAM, one copy for the whole product: they do not cross the boundary `dram` and
+// take no room of a tile there.
+struct Resident {
+    bool operand[3] = {false, false, false};
+    int dram = kMaxLevels;  // boundary of DRAM; kMaxLevels: nothing is resident
+};
+
 struct Shape {
     Triple dim;
     int64_t batch;  // more than 1 only where the second operand differs between batch entries
     double operand_bits[3];
     bool spread;  // entries of the batch may lie side by side on the array
     Window window;
+    Resident resident;
 
     bool windowed() const { return window.taps > 1; }
     // Positions of the map under `m` outputs in `runs` runs, and channels under `k` taps in `runs` runs.
@@ -76,6 +84,7 @@ struct Memory {
     double read_pj[kMaxLevels], write_pj[kMaxLevels];
     double per_core[kMaxLevels];          // 1: every core has its own
     double pooled_bandwidth[kMaxLevels];  // 1: the bandwidth is that of all cores together
+    double buffers[kMaxLevels];           // 2: double buffered, `capacity` is half of what there is
     double registers_keep[3];             // 1: the operand lives in the registers
     double refills;                       // 1: traffic with the level outside takes bandwidth, and its drains energy
     double register_read_pj, register_write_pj, mac_pj, word_bits;
@@ -141,6 +150,8 @@ struct Share {
     double batch, macs;
     int map_from;    // innermost memory that holds the map of a convolution; kMaxLevels: none does
     Halo all, busy;  // of all cores together, and of the busiest
+    Resident resident;
+    bool crosses(int boundary, int d) const { return boundary != resident.dram || !resident.operand[d]; }
     bool maps(int boundary) const { return boundary > map_from; }  // whether the map crosses it, or its im2col matrix
 };
 
@@ -239,8 +250,9 @@ inline double compute_cycles(const Inner &inner, const Core &core, int64_t lengt
            static_cast<double>(last - rest) + inner.extra;
 }
 
-// Words read from and written to each level, all instances together, for the report.
+// Words read from and written to each level, all instances together, for the report; and at DRAM by operand: inputs and weights
+// read, outputs written, partial sums read again.
 void traffic(const Share &share, const Outer &outer, const Memory &memory, int levels, const Fetches &f, double *read,
-             double *write);
+             double *write, double *operand);
 
 }  // namespace mapping

@@ -23,7 +23,7 @@ struct Found {
     bool feasible = false;
     Cost cost;
     Mapping mapping;
-    double read[kMaxLevels], write[kMaxLevels];
+    double read[kMaxLevels], write[kMaxLevels], operand[4];
 };
 
 class Searcher {

@@ -82,7 +82,7 @@ def tiny_nested(se: float = 0.0, costs: int = 1) -> Task:
 
 
 def tiny_flat() -> Task:
-    """Forty-eight designs of which a constraint of the space, a known and a learnt metric rule out some."""
+    """Forty-eight designs of which a constraint of the space, a known and a measured metric rule out some."""
     space = Space("tiny flat", (*_MODEL, Parameter("c", (1, 2, 4), "hardware", "power_of_two")),
                   (parse_constraint("a * b <= 20"),))  # fmt: skip
     constraints = (Constraint("area", "<=", 12.0), Constraint("cost", "<=", 14.0))
@@ -175,7 +175,7 @@ def _standin_known(columns: Columns) -> dict[str, Any]:
 
 
 def standin_flat() -> Task:
-    """Whole designs of the stand-in: area and peak throughput known, the rest learnt."""
+    """Whole designs of the stand-in: area and peak throughput known, the rest measured."""
     problem = standin_module()
     constraints = (Constraint("latency", "<=", problem.LATENCY_MAX_S), Constraint("area", "<=", problem.AREA_MAX_MM2),
                    Constraint("tops", "<=", problem.TOPS_MAX))  # fmt: skip

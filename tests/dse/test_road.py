@@ -140,6 +140,9 @@ def test_a_design_file_is_an_accelerator_again(reference_run: api.Run) -> None:
     for name, value in first["metrics"].items():
         if not name.startswith("quality"):
             assert answer[name] == pytest.approx(value, rel=1e-12), name
+    # One chip, one operation after the other: each unit is busy for a part of the time, and the links never.
+    busy = answer["busy_s"]
+    assert 0 < busy["dram"] < busy["array"] < answer["latency_s"] and 0 < busy["vector"] < answer["latency_s"] and busy["link"] == 0.0
 
 
 def test_evaluate_equals_the_sweep(reference_run: api.Run) -> None:

@@ -22,8 +22,8 @@ import pytest
 
 import workloads
 from workloads.importers.huggingface.config import read_config
+from workloads.jsonl import read_lines
 from workloads.metrics import camerabench, naturalbench
-from workloads.metrics.jsonl import read_lines
 
 SECONDS = 5.0
 PEAK_KIB = 2 * 2**20

@@ -562,13 +562,13 @@ def test_a_module_that_cannot_be_exported() -> None:
 
 def test_every_operator_has_a_function_that_hardware_knows() -> None:
     from workloads.functions import VOCABULARY, canonical
-    from workloads.importers import torch_graph, torch_names
+    from workloads.importers import torch_names, torch_nodes
 
     for name in torch_names.ELEMENTWISE - {"pow"}:
         assert canonical(name) in VOCABULARY
     for name in (*torch_names.NORMS.values(), *torch_names.ACTIVATIONS.values(), *torch_names.ACTIVATION_CLASSES.values()):
         assert canonical(name) in VOCABULARY
-    assert {canonical(torch_graph._reduction(name)) for name in torch_names.REDUCTIONS} == {"max", "mean", "sum", "add"}
+    assert {canonical(torch_nodes.reduction_name(name)) for name in torch_names.REDUCTIONS} == {"max", "mean", "sum", "add"}
 
 
 def test_peak_activations_follow_the_graph() -> None:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 import workloads
 from dse import cli
-from workloads.metrics import camerabench, jsonl, naturalbench
+from workloads import jsonl
+from workloads.errors import WorkloadError
+from workloads.metrics import camerabench, naturalbench
 
 
 def by_definition(groups: list[tuple[int, ...]]) -> tuple[float, float, float, float]:
@@ -146,6 +148,16 @@ def test_camerabench_command(run: Callable[..., tuple[int, str, str]]) -> None:
     assert scores["by_label"] == {"pan": 1.0, "tilt": 0.5}
     assert (scores["average_precision"], scores["pair_accuracy"], scores["labels"], scores["answers"]) == (0.75, 0.5, 2, 5)
     assert "75.00 %" in run("camerabench", text)[1]
+
+
+def test_json_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    """U+2028 and form feeds stand in texts: a reader that splits there would refuse sound lines. Blank lines count."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes('\ufeff{"a": "one\u2028two"}\n\n{"a": "three\x85"}\r\n{"a": 1}'.encode())
+    assert list(jsonl.numbered(file)) == [(1, {"a": "one\u2028two"}), (3, {"a": "three\x85"}), (4, {"a": 1})]
+    file.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n')
+    with pytest.raises(WorkloadError, match="line 2 is not text: byte 7 is no UTF-8"):
+        list(jsonl.read_lines(file))
 
 
 @pytest.mark.parametrize(

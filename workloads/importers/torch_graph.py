@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from workloads.filters import filter_fields
-from workloads.importers.collector import Collector, Value, copies_made, words
+from workloads.importers import torch_nodes
+from workloads.importers.collector import Collector, Value, copies_made
 from workloads.importers.decoding import CachedLayers, Decoding
 from workloads.importers.torch_names import (
     ACTIVATION_CLASSES,
@@ -78,7 +79,7 @@ class GraphWalk:
         self._tensors = {place: stored[name] for place, name in buffers.items() if name in stored}
         if self.decoding is not None:
             for node in program.graph.nodes:
-                if _is_ours(node, "attention"):
+                if torch_nodes.is_ours(node, "attention"):
                     self._note_writers(node)
         for node in program.graph.nodes:
             if node.op == "placeholder":
@@ -98,14 +99,14 @@ class GraphWalk:
             root = self._next
         try:
             shapes = [self._shape(item) for item in meta] if isinstance(meta, (list, tuple)) else [self._shape(meta)]
-        except UnknownSizeError:
+        except torch_nodes.UnknownSizeError:
             self.collector.leave_out(str(node.target), "its shape depends on data")
             shapes = [()] * (len(meta) if isinstance(meta, (list, tuple)) else 1)
         values = [Value(shape, root, constant, names, bits, shared) for shape in shapes]
         self._values[node] = values if isinstance(meta, (list, tuple)) else values[0]
 
     def _shape(self, meta: Any) -> tuple[int, ...]:
-        return shape_of(meta, self.unknown_size)
+        return torch_nodes.shape_of(meta, self.unknown_size)
 
     def _value(self, item: Any) -> Value:
         value = self._values.get(item)
@@ -119,7 +120,7 @@ class GraphWalk:
 
     def _step(self, node: Any, owner: Any) -> None:
         if node.op == "get_attr":
-            attribute = _attribute(owner, node.target)
+            attribute = torch_nodes.attribute_of(owner, node.target)
             if hasattr(attribute, "graph"):
                 self._values[node] = attribute
             else:
@@ -127,7 +128,7 @@ class GraphWalk:
             return
         if node.op == "output" or node.op != "call_function":
             return
-        target = _name(node.target)
+        target = torch_nodes.name_of(node.target)
         if any(hasattr(self._values.get(item), "graph") for item in node.all_input_nodes):
             self._call(node)
             return
@@ -140,7 +141,7 @@ class GraphWalk:
         if target in CHECKS:
             self._values[node] = Value((), 0, constant)
             return
-        if _is_ours(node, "mask"):
+        if torch_nodes.is_ours(node, "mask"):
             self._bind(node, True, ())
             return
         if target.rstrip("_") in VIEWS or target in VIEWS:
@@ -189,9 +190,9 @@ class GraphWalk:
     # ---- rows ----
 
     def _emit(self, node: Any, target: str, inputs: list[Value]) -> None:
-        path, block, block_class = _module(node)
+        path, block, block_class = torch_nodes.module_of(node)
         self.collector.times = self._times(path)
-        if self.decoding is not None and self.decoding.steps and not _is_ours(node, "attention"):
+        if self.decoding is not None and self.decoding.steps and not torch_nodes.is_ours(node, "attention"):
             self.collector.times *= self.decoding.steps  # attention says itself how often each length occurs
         single = self._single_operation(node, block, block_class, path, inputs)
         try:
@@ -243,7 +244,7 @@ class GraphWalk:
         self, node: Any, block: str, block_class: str, path: str, inputs: list[Value]
     ) -> list[tuple[Operation, Sequence[str]]] | None:
         """Rows of a norm or activation that is written as several nodes: one row at its first node, none at the others."""
-        if not block or _name(node.target) in _PRODUCTS:
+        if not block or torch_nodes.name_of(node.target) in _PRODUCTS:
             return None
         norm = NORM_CLASS.search(block_class) and "Activation" not in block_class
         activation = ACTIVATION_CLASSES.get(block_class)
@@ -257,7 +258,7 @@ class GraphWalk:
         source = next((value for value in inputs if not value.constant), inputs[0])
         if activation is not None:
             return [(self.collector.elementwise(path, activation, source.shape, 1, Kind.ACTIVATION), names)]
-        plain = _name(node.target)
+        plain = torch_nodes.name_of(node.target)
         function = NORMS.get(plain) or ("batchnorm" if "batch" in block_class.lower() else "rmsnorm")
         return [(self.collector.elementwise(path, function, source.shape, 1, Kind.NORM), names)]
 
@@ -290,9 +291,9 @@ class GraphWalk:
             kind = Kind.EMBEDDING if base == "embedding" else Kind.GATHER
             return [(make(name, "gather", output.shape, 1, kind), names)]
         if base in ELEMENTWISE:
-            return [(make(name, _power(node) if base == "pow" else base, output.shape, live), names)]
+            return [(make(name, torch_nodes.power_name(node) if base == "pow" else base, output.shape, live), names)]
         if base in REDUCTIONS:
-            return [(make(name, _reduction(base), _reduced(first.shape, output.shape), 1), names)]
+            return [(make(name, torch_nodes.reduction_name(base), torch_nodes.reduced(first.shape, output.shape), 1), names)]
         if base in COPIES:
             return [(make(name, "copy", output.shape, 1), names)]
         if base == "topk":
@@ -334,7 +335,7 @@ class GraphWalk:
         kv_heads //= key.shared if kv_heads % key.shared == 0 else 1
         causal = bool(node.args[5]) if len(node.args) > 5 else bool(node.kwargs.get("is_causal", False))
         mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-        causal, window, _ = _visible(mask, causal, 0)
+        causal, window, _ = torch_nodes.visible(mask, causal, 0)
         batch = math.prod(query.shape[:-3])
         return self.collector.attention(
             name, batch=batch, heads=heads, kv_heads=max(1, kv_heads), q_len=query.shape[-2], kv_len=key.shape[-2],
@@ -346,7 +347,7 @@ class GraphWalk:
         query, key, value = (self._value(item) for item in node.args[:3])
         batch, heads, q_len, qk_dim = query.shape
         _, kv_heads, kv_len, _ = key.shape
-        causal, window, chunk = _visible(node.args[3], bool(node.args[6]), int(node.args[7]))
+        causal, window, chunk = torch_nodes.visible(node.args[3], bool(node.args[6]), int(node.args[7]))
         common: dict[str, Any] = {
             **{"heads": heads, "kv_heads": kv_heads, "qk_dim": qk_dim, "v_dim": value.shape[3]},
             **{"causal": causal, "window": window, "softcap": bool(node.args[8])},
@@ -387,7 +388,7 @@ class GraphWalk:
         """Which products make the keys and values of an attention, and how many of their columns."""
         for argument in node.args[1:3]:
             shape = self._shape(argument.meta.get("val"))
-            for product in _products_behind(argument):
+            for product in torch_nodes.products_behind(argument):
                 self._writers[product] = self._writers.get(product, 0) + shape[1] * shape[3]
 
     def _writing(self, rows: list[Operation], columns: int) -> list[Operation]:
@@ -402,17 +403,17 @@ class GraphWalk:
     def _convolution(self, node: Any, name: str) -> list[Operation]:
         first, weight = self._value(node.args[0]), self._value(node.args[1])
         output = self._value(node)
-        groups = _argument(node, "groups")
+        groups = torch_nodes.argument_of(node, "groups")
         spatial = len(weight.shape) - 2
         batched = len(first.shape) == spatial + 2
         batch = first.shape[0] if batched else 1
         taps = math.prod(weight.shape[2:])
         window = {"filter_taps": 1}
-        if _transposed(node):
+        if torch_nodes.transposed(node):
             m, n, k = math.prod(first.shape[-spatial:]), weight.shape[1] * taps, weight.shape[0] // groups
         else:
             m, n, k = math.prod(output.shape[-spatial:]), weight.shape[0] // groups, weight.shape[1] * taps
-            strides, dilations = (_per_axis(_given(node, name), spatial) for name in ("stride", "dilation"))
+            strides, dilations = (torch_nodes.per_axis(torch_nodes.given(node, name), spatial) for name in ("stride", "dilation"))
             window = filter_fields(first.shape[-spatial:], weight.shape[2:], strides, dilations)
         if 0 in (m, n, k, batch):
             return []
@@ -447,130 +448,3 @@ _PRODUCTS: dict[str, _Handler] = {
     "grouped_mm": GraphWalk._grouped,
     "grouped_mm_fallback": GraphWalk._grouped,
 }
-
-
-_WEIGHTED = words("linear addmm mm conv1d")
-
-
-def _is_ours(node: Any, name: str) -> bool:
-    """Whether a node calls the operator ``dse::name``."""
-    return str(node.target).startswith(f"dse.{name}")
-
-
-def _behind(node: Any, stop: Callable[[Any], bool], limit: int = 256) -> list[Any]:
-    """The nearest nodes behind ``node`` (itself included) for which ``stop`` holds, through everything else."""
-    found, seen, waiting = [], {node}, [node]
-    while waiting and len(seen) < limit:
-        item = waiting.pop(0)
-        if stop(item):
-            found.append(item)
-            continue
-        for source in item.all_input_nodes:
-            if source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return found
-
-
-def _products_behind(node: Any) -> list[Any]:
-    """The products with weights that make a tensor, nearest first."""
-    return _behind(node, lambda item: item.op == "call_function" and _name(item.target) in _WEIGHTED)
-
-
-def _visible(mask: Any, causal: bool, window: int) -> tuple[bool, int, int]:
-    """(causal, window, chunk) of an attention with that mask argument: what a ``dse::mask`` behind it says, if there is one."""
-    if not hasattr(mask, "all_input_nodes"):
-        return causal, window, 0
-    masks = {item.args[4:7] for item in _behind(mask, lambda item: _is_ours(item, "mask")) if len(item.args) >= 7}
-    if len(masks) != 1:
-        return False, 0, 0
-    hidden, near, chunk = masks.pop()
-    return bool(hidden), int(near) or (0 if chunk else window), int(chunk)
-
-
-def _reduction(name: str) -> str:
-    """The vocabulary's name of a reduction."""
-    if name.startswith("cum") or name in ("diff", "histc", "bincount"):
-        return "cumsum"
-    if any(part in name for part in ("max", "min", "any", "all", "search", "bucket", "median", "unique")):
-        return "max"
-    return "mean" if "mean" in name or "avg" in name or "var" in name or "std" in name else "sum"
-
-
-def _reduced(source: tuple[int, ...], result: tuple[int, ...]) -> tuple[int, int]:
-    """(rows, elements of a row) of a reduction, whichever axes it runs over."""
-    rows = max(1, math.prod(result))
-    return rows, max(1, math.prod(source) // rows)
-
-
-def _power(node: Any) -> str:
-    """A square or cube is products, a root a root; other powers cost what an exponential does."""
-    exponent = node.args[1] if len(node.args) > 1 else None
-    return {2: "mul", 3: "mul", 0.5: "sqrt", -0.5: "sqrt"}.get(exponent, "exp") if isinstance(exponent, (int, float)) else "exp"
-
-
-def _name(target: Any) -> str:
-    """``aten.add_.Tensor`` -> ``add_``; a Python function -> its name."""
-    packet = getattr(target, "overloadpacket", None)
-    text = str(packet) if packet is not None else getattr(target, "__name__", str(target))
-    return text.rsplit(".", 1)[-1]
-
-
-class UnknownSizeError(Exception):
-    """A size that depends on data."""
-
-
-def shape_of(meta: Any, unknown: int = 0) -> tuple[int, ...]:
-    """Sizes of a tensor's record; ``unknown`` stands in for a number that depends on data (0: UnknownSizeError)."""
-    return tuple(_size(size, unknown) for size in getattr(meta, "shape", ()))
-
-
-def _size(size: Any, unknown: int) -> int:
-    if isinstance(size, int) or size.node.has_hint():
-        return int(size)
-    if not unknown:
-        raise UnknownSizeError
-    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, unknown)))
-
-
-def _attribute(owner: Any, target: str) -> Any:
-    for part in target.split("."):
-        owner = getattr(owner, part)
-    return owner
-
-
-def _module(node: Any) -> tuple[str, str, str]:
-    """Path of the innermost module that a node comes from, identity of that call, class name of the module."""
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return "", "", ""
-    key, (path, kind) = next(reversed(stack.items()))
-    kind_name = kind if isinstance(kind, str) else kind.__name__
-    clean = re.sub(r"^L\['self'\]\.?|@\d+", "", str(path))
-    return clean, f"{key}|{path}", kind_name.rsplit(".", 1)[-1]
-
-
-def _given(node: Any, name: str) -> Any:
-    """An argument of an ATen call by name (export gives arguments by position, defaults left out); 1 where it has none."""
-    for index, argument in enumerate(node.target._schema.arguments):
-        if argument.name == name:
-            return node.kwargs.get(name, node.args[index] if index < len(node.args) else argument.default_value)
-    return 1
-
-
-def _argument(node: Any, name: str) -> int:
-    """The same of an integer argument."""
-    return int(_given(node, name))
-
-
-def _per_axis(value: Any, axes: int) -> list[int]:
-    """A stride or dilation of each axis; one number stands for all of them."""
-    values = [int(v) for v in value] if isinstance(value, Sequence) else [int(value)]
-    return values * axes if len(values) == 1 else values
-
-
-def _transposed(node: Any) -> bool:
-    name = _name(node.target)
-    if name.startswith("conv_transpose"):
-        return True
-    return name == "convolution" and bool(_argument(node, "transposed"))

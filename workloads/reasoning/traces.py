@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from workloads.errors import WorkloadError, shorten
+from workloads.jsonl import numbered
 from workloads.reasoning.backends import Backend, Completion
 
 BLOCK_TOKENS = 16
 PHASES = ("think", "verify", "localise", "answer", "rollout", "suffix")
-MAX_LINE = 2**22
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Recorder:
     seed: int = 0
     calls: list[Call] = field(default_factory=list)
     sample: int = 0
+    results: list[tuple[int, tuple[bool, ...]]] = field(default_factory=list)
+
+    def result(self, solved: Sequence[bool]) -> None:
+        """Write down whether the problem was solved: after 0, 1, ... corrections, after each round of a debate, or in the end."""
+        self.results.append((self.sample, tuple(bool(x) for x in solved)))
 
     def ask(
         self, phase: str, prompts: Sequence[str], *, parents: Sequence[int] = (), max_tokens: int, temperature: float
@@ -93,10 +98,12 @@ class Recorder:
         return found, numbers
 
     def write(self, path: str | Path) -> None:
-        """One JSON line a call, and a last one that says how the loop ended."""
+        """One JSON line a call, one a problem whose result is known, and a last one that says how the loop ended."""
         with Path(path).open("w", encoding="utf-8") as stream:
             for call in self.calls:
                 stream.write(json.dumps(asdict(call)) + "\n")
+            for sample, solved in self.results:
+                stream.write(json.dumps({"result": sample, "solved": solved}) + "\n")
             stream.write(json.dumps({"end": self.budget.why or "done", "calls": len(self.calls)}) + "\n")
 
 
@@ -114,29 +121,29 @@ def block_names(words: Sequence[str]) -> tuple[int, ...]:
 def read_trace(path: str | Path) -> list[Call]:
     """The calls of a trace; WorkloadError with the line for anything that is none."""
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise WorkloadError(f"trace {str(file)!r} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise WorkloadError(f"{file} is not a text file: byte {error.start} is no UTF-8") from error
     calls: list[Call] = []
-    for line, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        where = f"{file}, line {line}"
-        try:
-            row = json.loads(raw) if len(raw) <= MAX_LINE else None
-        except (ValueError, RecursionError):  # also an integer of thousands of digits
-            row = None
-        if not isinstance(row, dict):
-            raise WorkloadError(f"{where}: not a JSON object of a trace")
-        if "end" in row:
-            continue
-        calls.append(_call(row, where, len(calls)))
+    for line, row in numbered(file):
+        if "end" not in row and "result" not in row:
+            calls.append(_call(row, f"{file} line {line}", len(calls)))
     if not calls:
         raise WorkloadError(f"{file} holds no call, must hold at least one")
     return calls
+
+
+def read_results(path: str | Path) -> list[tuple[bool, ...]]:
+    """Whether each problem of a trace was solved after each step of its loop; WorkloadError where no line says."""
+    file = Path(path)
+    found: list[tuple[bool, ...]] = []
+    for line, row in numbered(file):
+        if "result" not in row:
+            continue
+        solved = row.get("solved")
+        if not isinstance(solved, list) or not solved or not all(isinstance(x, bool) for x in solved):
+            raise WorkloadError(f"{file} line {line}: solved is {shorten(solved)!r}, must be a list of true and false")
+        found.append(tuple(solved))
+    if not found:
+        raise WorkloadError(f"{file} holds no result, must hold lines with 'result' and 'solved' to tell a quality")
+    return found
 
 
 def _call(row: dict[str, Any], where: str, number: int) -> Call:

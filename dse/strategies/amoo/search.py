@@ -234,8 +234,8 @@ class AmooSearch:
 
 
 def _check(task: Task) -> None:
-    if task.learnt:
-        raise UsageError(f"strategy amoo needs every metric known and task {task.name} learns {', '.join(task.learnt)}")
+    if task.measured:
+        raise UsageError(f"strategy amoo needs every metric known and task {task.name} learns {', '.join(task.measured)}")
 
 
 def _van_der_corput(n: int) -> float:

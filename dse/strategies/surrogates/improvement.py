@@ -6,7 +6,7 @@ cost space that its designs dominate and no observed design of quality above l d
 
     EHVI = sum over cells of the cost space of volume(cell) x psi(best observed quality at the cell).
 
-With one cost the cells are the strips between the observed costs, and the sum is exact (facts of the design: the strip form).
+With one cost the cells are the strips between the observed costs, and the sum is exact.
 With several, the cells are a fixed quasi-random sample of the cost box: exact in quality, a quadrature in cost.
 """
 
@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
+
+from dse.fronts.pareto import reached
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -85,7 +87,7 @@ class CostCells:
         self.volume = float(np.prod(reference - low)) / cells
         self.reached: BoolArray = np.zeros((len(fronts), cells), dtype=bool)
         for i, front in enumerate(fronts):
-            self.reached[i] = dominated(front, self.points)
+            self.reached[i] = reached(front, self.points)
 
     def levels(self, quality: FloatArray, models: npt.NDArray[np.int64], lowest: float) -> FloatArray:
         """Best observed quality at each cell, at least ``lowest``."""
@@ -102,10 +104,3 @@ class CostCells:
             counts[:, j] = np.count_nonzero(self.reached[:, where == j], axis=1)
         excess = expected_excess(mean[:, None], sd[:, None], distinct[None, :])
         return np.asarray(self.volume * np.einsum("ij,ij->i", counts, excess))
-
-
-def dominated(front: FloatArray, points: FloatArray) -> BoolArray:
-    """Which ``points`` (n, c) some member of ``front`` (k, c) is nowhere worse than."""
-    if not len(front):
-        return np.zeros(len(points), dtype=bool)
-    return np.asarray((front[:, None, :] <= points[None, :, :]).all(2).any(0))

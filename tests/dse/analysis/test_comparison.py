@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dse import api
 from dse.analysis import comparison
@@ -76,17 +74,6 @@ def test_hypervolumes_are_those_of_the_fronts(runs: tuple[Run, Run]) -> None:
     together = hypervolume(np.concatenate(points), reference)
     # A share does not depend on the scale of the axes.
     assert found.first.hypervolume == pytest.approx(hypervolume(points[0], reference) / together, rel=1e-9)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_domination_by_hand(count: int, others: int, dimensions: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    a, b = (random.integers(0, 4, (n, dimensions)).astype(float) for n in (count, others))
-    found = comparison.dominated_by(a, b)
-    for row, by in zip(a, found.tolist(), strict=True):
-        beats = [i for i, other in enumerate(b) if all(other <= row) and any(other < row)]
-        assert by == (beats[0] if beats else -1)
 
 
 def test_other_deployments_and_objectives_are_told(runs: tuple[Run, Run], tmp_path: Path) -> None:
@@ -201,10 +188,17 @@ def test_scripts_hold_every_command_and_option() -> None:
         (["search", "--objective", "car"], "carbon"),
         (["export", "run", "--to", "zig"], "zigzag"),
         (["export", "--from"], None),
+        (["search", "--workload", "bert-lar"], "bert-large"),
+        (["search", "--workload", "mine."], "mine.onnx"),
+        (["evaluate", "--hw", "jet"], "jetson-orin"),
+        (["evaluate", "--grid", "franc"], "france"),
+        (["search", "--strategy", "nest"], "nested"),
+        (["evaluate", "--set", "l2_k"], "l2_kib="),
     ],
 )
 def test_bash_completes(words: list[str], expected: str | None, tmp_path: Path) -> None:
     (tmp_path / "dse.bash").write_text(script("bash", build_parser()))
+    (tmp_path / "mine.onnx").touch()
     typed = " ".join(["dse", *words])
     code = (
         f'source {tmp_path}/dse.bash; COMP_WORDS=({typed}); COMP_CWORD={len(words)}; COMPREPLY=(); _dse; printf "%s\\n" "${{COMPREPLY[@]}}"'

@@ -10,7 +10,7 @@ from dse.cli import main
 from dse.errors import DseError, InfeasibleError, UsageError
 from dse.problem.objectives import Constraint
 from dse.searches.nearest import excess, in_words
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 
 SMALL: dict[str, Any] = {"fixed": {"hidden": 512, "heads": 8, "cores": 1, "glb_mib": 2}, "threads": 1}
 WORDS = ["--workload", "bert", "--set", "heads=8", "--set", "hidden=512", "--set", "cores=1", "--set", "glb_mib=2", "--threads", "1"]
@@ -21,8 +21,8 @@ def share(parameters: Any, fidelity: float, seed: int) -> float:
 
 
 def _measured(tmp_path: Path, quality: Any = share, budget: int = 3, **options: Any) -> Any:
-    learnt = LearntSettings(quality=quality, budget=budget, stop_early=False)
-    return dse.search("bert", learnt=learnt, out=tmp_path / "run", **{**SMALL, **options})
+    measured = MeasuredSettings(quality=quality, budget=budget, stop_early=False)
+    return dse.search("bert", measured=measured, out=tmp_path / "run", **{**SMALL, **options})
 
 
 def test_a_share_is_not_shown_as_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,8 +46,8 @@ def test_a_surrogate_is_still_in_per_cent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workload", ["minilm-l6", "distilbert"])
 def test_a_preset_keeps_measured_quality_of_a_single_model(tmp_path: Path, workload: str) -> None:
-    learnt = LearntSettings(quality=lambda parameters, fidelity, seed: 0.65, budget=3)
-    found = dse.search(workload, "carbon", learnt=learnt, out=tmp_path / "run", fixed={"cores": 1, "glb_mib": 2}, threads=1)
+    measured = MeasuredSettings(quality=lambda parameters, fidelity, seed: 0.65, budget=3)
+    found = dse.search(workload, "carbon", measured=measured, out=tmp_path / "run", fixed={"cores": 1, "glb_mib": 2}, threads=1)
     assert [str(objective) for objective in found.problem.objectives] == ["max:quality", "min:total_kgco2e"]
     assert {design["metrics"]["quality"] for design in found.designs} == {0.65}
 
@@ -65,7 +65,7 @@ def test_a_model_without_knobs_is_measured_once(tmp_path: Path) -> None:
         asked.append(dict(parameters))
         return 0.5
 
-    found = dse.search(str(file), learnt=LearntSettings(quality=quality, budget=3), out=tmp_path / "run", threads=1)
+    found = dse.search(str(file), measured=MeasuredSettings(quality=quality, budget=3), out=tmp_path / "run", threads=1)
     assert len(asked) == 1
     assert len(found) >= 1
 
@@ -108,14 +108,14 @@ def test_a_strategy_object_is_used_or_refused(tmp_path: Path) -> None:
     found = dse.search("bert", strategy=Third(), budget=2, out=tmp_path / "one", **SMALL)
     assert Third.asked >= 2
     assert found.context["strategy"]["name"] == "first-of-a-test"
-    learnt = LearntSettings(quality=share, strategy="random", budget=2)
-    with pytest.raises(UsageError, match="strategy is first-of-a-test and that of the learnt settings random"):
-        dse.search("bert", strategy=Third(), learnt=learnt, out=tmp_path / "two", **SMALL)
-    with pytest.raises(UsageError, match="budget is 7 and that of the learnt settings 2"):
-        dse.search("bert", budget=7, learnt=learnt, out=tmp_path / "two", **SMALL)
+    measured = MeasuredSettings(quality=share, strategy="random", budget=2)
+    with pytest.raises(UsageError, match="strategy is first-of-a-test and that of the measured settings random"):
+        dse.search("bert", strategy=Third(), measured=measured, out=tmp_path / "two", **SMALL)
+    with pytest.raises(UsageError, match="budget is 7 and that of the measured settings 2"):
+        dse.search("bert", budget=7, measured=measured, out=tmp_path / "two", **SMALL)
     assert not (tmp_path / "two").exists()
-    own = LearntSettings(quality=share)
-    assert len(dse.search("bert", strategy=Third(), budget=2, learnt=own, out=tmp_path / "three", **SMALL)) >= 1
+    own = MeasuredSettings(quality=share)
+    assert len(dse.search("bert", strategy=Third(), budget=2, measured=own, out=tmp_path / "three", **SMALL)) >= 1
 
 
 def test_a_miss_is_a_share_of_the_bound() -> None:
@@ -148,8 +148,8 @@ def test_trials_of_an_infeasible_search_are_kept_for_the_next(tmp_path: Path) ->
     kept = tmp_path / "run" / "unfinished-1.db"
     assert f"--from {kept} takes them" in str(caught.value)
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
-    learnt = LearntSettings(quality=share, budget=3, warm_start=(str(kept),))
-    assert len(dse.search("bert", learnt=learnt, out=tmp_path / "run", **SMALL)) >= 1
+    measured = MeasuredSettings(quality=share, budget=3, warm_start=(str(kept),))
+    assert len(dse.search("bert", measured=measured, out=tmp_path / "run", **SMALL)) >= 1
 
 
 def test_nothing_is_measured_of_models_that_no_hardware_serves(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from random import Random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse.fronts.pareto import Front, rounded
+from dse.fronts.pareto import Front, dominated_by, reached, rounded
 
 
 @given(
@@ -29,3 +29,17 @@ def test_rounding_keeps_what_differs() -> None:
     np.testing.assert_allclose(found[3:], values[3:], rtol=5e-9)
     assert found[:3].tolist() == [0.0, np.inf, -np.inf]
     assert np.array_equal(rounded(found), found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_domination_by_hand(count: int, others: int, dimensions: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    a, b = (random.integers(0, 4, (n, dimensions)).astype(float) for n in (count, others))
+    found = dominated_by(a, b)
+    for row, by in zip(a, found.tolist(), strict=True):
+        beats = [i for i, other in enumerate(b) if all(other <= row) and any(other < row)]
+        assert by == (beats[0] if beats else -1)
+    covered = [any(all(other <= row) for other in b) for row in a]
+    assert reached(b, a).tolist() == covered
+    assert not reached(b[:0], a).any()

@@ -14,7 +14,7 @@ from dse.quality.pruning.calibration import calibrate
 from dse.quality.pruning.prune import prune
 from dse.quality.pruning.select import Shape
 from dse.searches.measured_models import knob_effects
-from dse.searches.plan import LearntSettings, screened
+from dse.searches.plan import MeasuredSettings, screened
 from workloads import library
 from workloads.compare import differences
 from workloads.errors import WorkloadError
@@ -57,10 +57,10 @@ def test_groups_of_a_checkpoint_stay_whole(folders):
 
 
 def test_a_budget_is_shared_between_looks_and_measurements():
-    plan = screened(LearntSettings(quality="measured:minilm", budget=40))
+    plan = screened(MeasuredSettings(quality="measured:minilm", budget=40))
     assert (plan.budget, plan.proxy_top, plan.proxy) == (30, 10, "measured:minilm?screen=1")
-    assert screened(LearntSettings(quality="measured:minilm?steps=5", budget=40)).proxy == "measured:minilm?steps=5&screen=1"
-    for same in (LearntSettings(quality="measured:minilm", budget=7), LearntSettings(quality="python:a:b", budget=40)):
+    assert screened(MeasuredSettings(quality="measured:minilm?steps=5", budget=40)).proxy == "measured:minilm?steps=5&screen=1"
+    for same in (MeasuredSettings(quality="measured:minilm", budget=7), MeasuredSettings(quality="python:a:b", budget=40)):
         assert screened(same) is same
 
 

@@ -153,7 +153,7 @@ def test_knobs_of_a_design():
     ("line", "told"),
     [
         ("{", "line 3 is not JSON"),
-        ("[1]", "line 3 is no object"),
+        ("[1]", "line 3 holds .1., must hold a JSON object"),
         ('{"text": "w1"}', "line 3 has no field 'label'"),
         ('{"text": "w1", "label": true}', "label is 'True'; a whole number or text"),
         ('{"text": 4, "label": 1}', "text is '4'; text is needed"),

@@ -9,7 +9,7 @@ import pytest
 
 from dse import api
 from dse.errors import DseError, UsageError
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.storage.study import Study
 from dse.storage.trials import Trial, TrialStore
 
@@ -37,8 +37,8 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nested_spends_the_budget_and_reports_measured_quality(tmp_path: Path, counted: Path) -> None:
-    settings = LearntSettings(quality="python:my_quality:measure", strategy="nested", budget=9, stop_early=False)
-    run = api.search(_problem(), out=tmp_path / "run", learnt=settings, seed=3)
+    settings = MeasuredSettings(quality="python:my_quality:measure", strategy="nested", budget=9, stop_early=False)
+    run = api.search(_problem(), out=tmp_path / "run", measured=settings, seed=3)
     calls = counted.read_text().splitlines()
     assert len(calls) == 9
     assert len(set(calls)) == 9  # no model is measured twice
@@ -53,8 +53,8 @@ def test_nested_spends_the_budget_and_reports_measured_quality(tmp_path: Path, c
 
 
 def test_resume_measures_nothing_again(tmp_path: Path, counted: Path) -> None:
-    settings = LearntSettings(quality="python:my_quality:measure", strategy="random", budget=6, stop_early=False)
-    run = api.search(_problem(), out=tmp_path / "run", learnt=settings)
+    settings = MeasuredSettings(quality="python:my_quality:measure", strategy="random", budget=6, stop_early=False)
+    run = api.search(_problem(), out=tmp_path / "run", measured=settings)
     before = (run.path / "pareto.csv").read_bytes()
     again = api.resume(run.path)
     assert len(counted.read_text().splitlines()) == 6
@@ -65,9 +65,9 @@ def test_resume_measures_nothing_again(tmp_path: Path, counted: Path) -> None:
 def test_a_failing_evaluator_is_one_sentence_and_frees_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_quality.py").write_text("def measure(parameters, fidelity, seed):\n    raise RuntimeError('no GPU')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = LearntSettings(quality="python:broken_quality:measure", strategy="random", budget=3, retries=0)
+    settings = MeasuredSettings(quality="python:broken_quality:measure", strategy="random", budget=3, retries=0)
     with pytest.raises(DseError, match="no GPU"):
-        api.search(_problem(), out=tmp_path / "run", learnt=settings)
+        api.search(_problem(), out=tmp_path / "run", measured=settings)
     assert not (tmp_path / "run").exists()
 
 
@@ -77,19 +77,19 @@ def test_a_failing_evaluator_is_one_sentence_and_frees_its_folder(tmp_path: Path
 )
 def test_settings_are_checked(options: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        LearntSettings(**options)
+        MeasuredSettings(**options)
 
 
 @pytest.mark.parametrize(("quality", "words"), [("tabel:x.csv", "table"), ("python:nowhere_at_all:f", "nowhere_at_all")])
 def test_unknown_evaluators_are_told_before_anything_is_written(tmp_path: Path, quality: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        api.search(_problem(), out=tmp_path / "run", learnt=LearntSettings(quality=quality))
+        api.search(_problem(), out=tmp_path / "run", measured=MeasuredSettings(quality=quality))
     assert not (tmp_path / "run").exists()
 
 
 def test_settings_survive_json() -> None:
-    settings = LearntSettings(quality="surrogate", warm_start=("a", "b"), budget=7)
-    assert LearntSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    settings = MeasuredSettings(quality="surrogate", warm_start=("a", "b"), budget=7)
+    assert MeasuredSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> 
     from dse.evaluation.evaluation import Evaluation
 
     problem = api.make_problem("bert", "carbon", fixed={"depth": 16, "l2_words_per_cycle": 64})
-    run = api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="surrogate", strategy="random", budget=5), threads=1)
+    run = api.search(problem, out=tmp_path / "run", measured=MeasuredSettings(quality="surrogate", strategy="random", budget=5), threads=1)
     evaluation = Evaluation(problem, threads=1)
     measured = {tuple(trial.parameters.values()) for trial in _trials(tmp_path / "run")}
     feasible = points = 0
@@ -124,4 +124,4 @@ def _trials(folder: Path) -> list[Trial]:
 def test_a_quality_that_is_measured_gets_no_advice_that_does_not_help(tmp_path: Path) -> None:
     problem = api.make_problem("bert", "carbon", hw="datacenter", allow_unsupported=True)
     with pytest.raises(DseError, match=r"fix some knobs with --set$"):
-        api.search(problem, out=tmp_path / "run", learnt=LearntSettings(quality="command:measure"))
+        api.search(problem, out=tmp_path / "run", measured=MeasuredSettings(quality="command:measure"))

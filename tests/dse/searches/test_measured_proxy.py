@@ -12,7 +12,7 @@ import pytest
 
 from dse import api, cli
 from dse.errors import DseError, UsageError
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.trials import TrialStore
@@ -145,11 +145,11 @@ def test_warm_start_from_a_proxy_search_takes_the_targets_figures(tmp_path: Path
 
 def test_a_proxy_is_free_with_a_table_or_the_surrogate(tmp_path: Path, log: Path) -> None:
     problem = api.make_problem("bert", "carbon", fixed={"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 4, "width": 64})
-    settings = LearntSettings(quality="python:two_qualities:target", proxy="surrogate", budget=10, proxy_top=3)
-    run = api.search(problem, out=tmp_path / "run", learnt=settings, threads=1)
+    settings = MeasuredSettings(quality="python:two_qualities:target", proxy="surrogate", budget=10, proxy_top=3)
+    run = api.search(problem, out=tmp_path / "run", measured=settings, threads=1)
     assert sum(line.startswith("target") for line in log.read_text().splitlines()) == 3
     assert run.context["proxy"]["evaluator"] == "surrogate"
-    assert LearntSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert MeasuredSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_a_target_that_always_fails_is_one_sentence(tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,14 +173,14 @@ def test_a_target_that_always_fails_is_one_sentence(tmp_path: Path, log: Path, c
 def test_errors_are_told_before_anything_is_written(tmp_path: Path, words: list[str], sentence: str) -> None:
     import argparse
 
-    from dse.commands.search import _learnt
+    from dse.commands.search import _settings
     from dse.searches.measured import check
 
     parser = cli.build_parser()
     args: argparse.Namespace = parser.parse_all(["search", "--workload", "bert", *words])
 
     def told() -> None:
-        settings = _learnt(args)
+        settings = _settings(args)
         assert settings is not None
         check(settings, "bert")
 

@@ -9,7 +9,7 @@ import pytest
 
 from dse import cli
 from dse.errors import UsageError
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.storage.run_folder import load
 from dse.storage.trials import TrialStore
 
@@ -100,12 +100,12 @@ def test_the_name_follows_from_the_search_and_a_resumed_run_measures_nothing_aga
 def test_a_relative_sqlite_file_is_the_same_file_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import argparse
 
-    from dse.commands.search import _learnt
+    from dse.commands.search import _settings
 
     monkeypatch.chdir(tmp_path)
     parser = cli.build_parser()
     args: argparse.Namespace = parser.parse_all(["search", "--workload", "bert", "--quality", "surrogate", "--storage", "sqlite:///a.db"])
-    settings = _learnt(args)
+    settings = _settings(args)
     assert settings is not None
     assert settings.storage == f"sqlite:///{tmp_path / 'a.db'}"
 
@@ -123,7 +123,7 @@ def test_a_relative_sqlite_file_is_the_same_file_from_anywhere(tmp_path: Path, m
 )
 def test_settings_are_checked(options: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        LearntSettings(**options)
+        MeasuredSettings(**options)
     assert "secret" not in str(caught.value)
 
 

@@ -145,12 +145,12 @@ def test_refine_command_writes_a_run_of_its_own(tmp_path: Path, capsys: pytest.C
 
 def test_refine_keeps_measured_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dse.api import refine as refine_run
-    from dse.searches.plan import LearntSettings
+    from dse.searches.plan import MeasuredSettings
 
     (tmp_path / "measure_it.py").write_text("def score(p, fidelity, seed):\n    return 50.0 + p['layers'], 0.25\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = LearntSettings(quality="python:measure_it:score", budget=8)
-    start = api.search("bert", "carbon", out=tmp_path / "run", fixed=_FIXED, learnt=settings, threads=1)
+    settings = MeasuredSettings(quality="python:measure_it:score", budget=8)
+    start = api.search("bert", "carbon", out=tmp_path / "run", fixed=_FIXED, measured=settings, threads=1)
     refined = refine_run(tmp_path / "run", resolution=1, rounds=1, threads=1)
     assert {d["quality_support"] for d in refined.designs} == {"measured"}
     assert {d["metrics"]["quality"] for d in refined.designs} <= {d["metrics"]["quality"] for d in start.designs}

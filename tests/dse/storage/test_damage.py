@@ -98,7 +98,7 @@ def test_a_database_of_another_tool_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_study_that_is_removed_while_it_is_written_is_told(tmp_path: Path) -> None:
-    with Study.create(tmp_path / "study.db", {"learnt": None}) as study:
+    with Study.create(tmp_path / "study.db", {"measured": None}) as study:
         store = TrialStore.of_study(study)
         [trial] = store.claim([Proposal({"a": 1})], 0, seed=0)
         for path in tmp_path.iterdir():

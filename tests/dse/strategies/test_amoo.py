@@ -222,7 +222,7 @@ def test_amoo_beats_random_by_far_and_reports_exact_values(tasks: ModuleType) ->
     assert hypervolume(np.log(front.values), reference) > 1.02 * hypervolume(np.log(random.values), reference)
 
 
-def test_tasks_without_a_relaxation_or_with_learnt_metrics_are_refused(tasks: ModuleType) -> None:
+def test_tasks_without_a_relaxation_or_with_measured_metrics_are_refused(tasks: ModuleType) -> None:
     from dataclasses import replace
 
     from dse.strategies import make

@@ -15,7 +15,7 @@ from dse.errors import DseError
 from dse.quality.evaluators import FunctionEvaluator, TableEvaluator
 from dse.quality.measured import Measured
 from dse.reports.console import run_json, show_run
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.storage.trials import CANCELLED, COMPLETE, FAILED, Proposal, TrialStore
 from dse.strategies import make
 from dse.strategies.driver import evaluate_one, run
@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def _search(tmp_path: Path, quality: Any, budget: int = 6, **options: Any) -> Any:
-    settings = LearntSettings(quality=quality, strategy="random", budget=budget, retries=0, stop_early=False, **options)
+    settings = MeasuredSettings(quality=quality, strategy="random", budget=budget, retries=0, stop_early=False, **options)
     fixed = {"hidden": 512, "heads": 8}
-    return dse.search("bert", fixed=fixed, learnt=settings, out=tmp_path / "run", threads=1, allow_unsupported=True)
+    return dse.search("bert", fixed=fixed, measured=settings, out=tmp_path / "run", threads=1, allow_unsupported=True)
 
 
 def test_failed_trials_are_told_in_terminal_json_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from dse.commands.list_known import _known
 from dse.errors import DseError, UsageError
 from dse.problem.deployment import Deployment
 from dse.quality import evaluators
-from dse.searches.plan import LearntSettings
+from dse.searches.plan import MeasuredSettings
 from dse.strategies import registry
 from hw_models import spaces as templates
 from workloads import families, library
@@ -61,8 +61,8 @@ def entry_points(own_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _search(tmp_path: Path, own_module: Any, strategy: Any) -> Any:
-    settings = LearntSettings(quality=own_module.accuracy, strategy=strategy, budget=3, stop_early=False)
-    return dse.search("bert", fixed={"hidden": 512, "heads": 8}, learnt=settings, out=tmp_path / "run", threads=1, allow_unsupported=True)
+    settings = MeasuredSettings(quality=own_module.accuracy, strategy=strategy, budget=3, stop_early=False)
+    return dse.search("bert", fixed={"hidden": 512, "heads": 8}, measured=settings, out=tmp_path / "run", threads=1, allow_unsupported=True)
 
 
 def test_a_strategy_of_the_recipe_has_models_as_trials(own_module: Any, tmp_path: Path) -> None:

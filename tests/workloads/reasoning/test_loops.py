@@ -283,7 +283,7 @@ def test_many_kinds_are_put_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "line 1: not a JSON object"),
+        ("nonsense", "line 1 is not JSON"),
         ('{"id": 0}', "line 1: 'phase' is missing"),
         ('{"id": 3, "phase": "think", "prompt_tokens": 1, "output_tokens": 1}', "id is 3, must be 0"),
         ('{"id": 0, "phase": "sing", "prompt_tokens": 1, "output_tokens": 1}', "phase is 'sing'"),

@@ -13,7 +13,7 @@ import numpy as np
 from workloads.errors import WorkloadError
 from workloads.importers.huggingface.attention import IMPLEMENTATION, PACKED_IMPLEMENTATION
 from workloads.importers.module import ImportedGraph
-from workloads.importers.torch_graph import shape_of
+from workloads.importers.torch_nodes import shape_of
 
 Graph = Callable[..., tuple[ImportedGraph, Any]]
 Call = tuple[Callable[..., Any], dict[str, Any]]
