@@ -33,7 +33,7 @@ def test_a_share_is_not_shown_as_per_cent(tmp_path: Path, capsys: pytest.Capture
     page = (found.path / "report.html").read_text(encoding="utf-8")
     best = max(design["metrics"]["quality"] for design in found.designs)
     for text in (capsys.readouterr().out, page):
-        assert f"{best:.2f}" in text
+        assert f"{best:.4g}" in text
         assert f"{best:.4g} %" not in text
         assert f"{best:.2f} %" not in text
     assert "≥ 0.4 %" not in page
