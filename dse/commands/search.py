@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.operate.driving.drives import Drives
     from dse.reports import console as show
     from dse.reports import terminal
+    from dse.searches import towers
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
+        if settings is None:
+            problem = towers.reduced(problem, threads=args.threads or 1)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
