@@ -44,20 +44,23 @@ def check_level(name: str) -> Level:
     raise unknown_name("residency", name, LEVELS)
 
 
-def why_not(hardware: AcceleratorBatch) -> str | None:
-    """Why designs of this kind keep nothing on chip between operations, or None."""
+def eligible(hardware: AcceleratorBatch) -> tuple[BoolArray, str]:
+    """Which designs keep something on chip between operations (points,), and why others of their kind do not (empty: all do)."""
+    count, nobody = len(hardware), np.zeros(len(hardware), dtype=bool)
     profile = find_profile(hardware.profile)
     if profile.mapper == "sunstone" or profile.vector_model == "catransformers":
-        return f"profile {hardware.profile} answers as CATransformers does, where every operation reads from and writes to the DRAM"
+        return nobody, f"profile {hardware.profile} answers as CATransformers does, where every operation reads from and writes to the DRAM"
     if hardware.levels < 2 or not hardware.level_shared[-2] or (hardware.level_per_core[-2] and (hardware.cores > 1).any()):
-        return "there is no level below the DRAM that all cores and operands share"
-    if (hardware.execution != Execution.MAPPED).any():
-        return "its kernels have a cache model of their own"
-    if not hardware.one_chip:
-        return "operations of several chips exchange their results through memory"
-    if (hardware.tdp_w > 0).any():
-        return "the energy of a board is not told by its words"
-    return None
+        return nobody, "there is no level below the DRAM that all cores and operands share"
+    kernels = hardware.execution != Execution.MAPPED
+    several, boards = hardware.chips > 1, hardware.tdp_w > 0
+    reasons = (
+        (kernels, "kernels have a cache model of their own"),
+        (several, "operations of several chips exchange their results through memory"),
+        (boards, "the energy of a board is not told by its words"),
+    )
+    able = ~(kernels | several | boards) & np.ones(count, dtype=bool)
+    return able, "; ".join(why for where, why in reasons if np.any(where))
 
 
 class Phase(NamedTuple):
