@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.analysis import importance as analysis
+from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation
@@ -220,14 +221,24 @@ def _written(
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             **found,
+            "knob_ranges": _knob_ranges(evaluation),
             "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})
+    run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
     measured_models.keep_models(run)
     return Run.of(run)
+
+
+def _knob_ranges(evaluation: Evaluation) -> dict[str, list[float]]:
+    """Least and largest value that was searched, of each knob that is a number and varies."""
+    columns = {**evaluation.space.models, **evaluation.space.hardware}
+    numbers = {name: column for name, column in columns.items() if column.dtype.kind in "iuf" and len(column)}
+    ends = {name: [column.min().item(), column.max().item()] for name, column in numbers.items()}
+    return {name: [low, high] for name, (low, high) in ends.items() if low != high}
 
 
 def _alignment(run: Run) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dse.analysis.recommendation import Recommendation
+from dse.analysis.sureness import recommend_surely
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 
@@ -19,6 +22,11 @@ class Run(RunRecord):
     def of(record: RunRecord) -> Run:
         """The run of a record."""
         return Run(**vars(record))
+
+    def recommend(self) -> Recommendation:
+        """What to build, the runner-up, how sure that is and what would change it; printed, it reads as sentences."""
+        known = self.context.get("recommendation")
+        return Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
 
     def plot(self) -> go.Figure:
         """An interactive picture of the front."""

@@ -492,10 +492,10 @@ BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, M
 
 def builder(name: str) -> Builder:
     """Return the builder of that name: the package's, or an entry point of an installed package in the group ``dse.families``."""
-    from importlib.metadata import entry_points  # 20 ms, for a kind that the package does not know
-
     if name in BUILDERS:
         return BUILDERS[name]
+    from importlib.metadata import entry_points  # 20 ms
+
     found: Builder | None = next((point.load() for point in entry_points(group="dse.families", name=name)), None)
     if found is None:
         raise unknown_name("family", name, BUILDERS)

@@ -14,14 +14,13 @@ from typing import Any
 from workloads.errors import WorkloadError, require_field, shorten, unknown_name
 from workloads.families import builder
 from workloads.family import Family
-from workloads.importers import checkpoint
-from workloads.importers.huggingface import family_from_config
-from workloads.importers.onnx.family import family_from_onnx
 from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
 ALIASES = {"bert": "bert-base", "minilm": "minilm-l6", "xmc": "xmc-wordnet"}
 MAX_TOML_BYTES = 2**20
+CHECKPOINT = "knobs:"
+"""Before a folder whose dimensions are knobs."""
 
 
 def names() -> tuple[str, ...]:
@@ -46,8 +45,11 @@ def load(name: str, *, bind: Mapping[str, int] | None = None, strict: bool = Fal
     holds one, ``.toml`` with a model record or a mix. ``knobs:FOLDER`` is a checkpoint whose dimensions are knobs. ``strict``: operations
     of an imported graph that are not understood are an error. Raises WorkloadError, naming the nearest name, or the file and its field.
     """
-    if name.startswith(checkpoint.PREFIX):
-        return checkpoint.family_from_checkpoint(name.removeprefix(checkpoint.PREFIX), family_from_record)
+    if name.startswith(CHECKPOINT):
+        # Start-up: readers of files walk graphs, and a model of the library needs none of them.
+        from workloads.importers.checkpoint import family_from_checkpoint
+
+        return family_from_checkpoint(name.removeprefix(CHECKPOINT), family_from_record)
     if is_path(name):
         return _load_file(Path(name), bind or {}, strict)
     if name in _given:
@@ -80,7 +82,7 @@ def _load_name(name: str) -> Family:
 
 def is_path(name: str) -> bool:
     """Whether ``load`` takes a word for a file or folder, not for a known name."""
-    if name.startswith(checkpoint.PREFIX):
+    if name.startswith(CHECKPOINT):
         return False
     return name.endswith((".onnx", ".json", ".toml")) or os.sep in name or "/" in name
 
@@ -97,12 +99,18 @@ def _load_file(path: Path, bind: Mapping[str, int], strict: bool) -> Family:
 def _load_file_once(path: Path, changed: int, size: int, bind: tuple[tuple[str, int], ...], strict: bool) -> Family:
     """Load a file; the same file, unchanged, is loaded (and, as a graph, walked) once."""
     if path.suffix == ".onnx":
+        # Start-up: as in `load`.
+        from workloads.importers.onnx.family import family_from_onnx
+
         return family_from_onnx(path, dict(bind), strict=strict)
     if bind:
         raise WorkloadError(f"bind is given for {str(path)!r}, must be left out except for an ONNX file")
     if path.suffix == ".toml":
         return _from_toml(_read_toml(path), str(path), path.parent)
     if path.suffix == ".json" or path.is_dir():
+        # Start-up: as in `load`.
+        from workloads.importers.huggingface import family_from_config
+
         return family_from_config(path, strict=strict)
     raise WorkloadError(f"workload file {str(path)!r} has the suffix {path.suffix!r}, must be .onnx, .json or .toml")
 

@@ -88,10 +88,26 @@ def front_of_groups(
     if not set(listed) & set(CARBON_METRICS):
         raise CarbonError(f"objectives are {', '.join(listed)}, but robustness needs one of {', '.join(CARBON_METRICS)}")
     needed = {"embodied_kgco2e", "operational_kgco2e", *(name for name, _ in objectives if name not in CARBON_METRICS)}
-    for name in sorted(needed):
-        if name not in metrics:
-            raise CarbonError(f"metric {name!r} is missing, but robustness needs it for every design")
-    given = {name: np.asarray(value, dtype=np.float64) for name, value in metrics.items() if name in needed}
+    given = _columns(metrics, needed)
+    moved, ranges = drawn_metrics(profile, groups, metrics, draws=draws, seed=seed)
+    embodied, operation = given["embodied_kgco2e"], given["operational_kgco2e"]
+    base = _carbon(embodied, operation, _requests(metrics, embodied, operation))
+    ordered = sorted(objectives, key=lambda item: item[0] not in CARBON_METRICS)  # stable: the carbon objective first
+    first = [sign * (base[name] if name in base else given[name]) for name, sign in ordered]
+    sample = [sign * (moved[name] if name in moved else given[name]) for name, sign in ordered]
+    shape = (draws, embodied.size)
+    stability = uncertainty.stability(np.stack(first, axis=-1), np.stack([np.broadcast_to(each, shape) for each in sample], axis=-1))
+    return Robustness(stability, uncertainty.spread(moved["total_kgco2e"]), ranges, ordered[0][0])
+
+
+def drawn_metrics(
+    profile: str, groups: Sequence[Group], metrics: Mapping[str, Any], *, draws: int = 1000, seed: int = 0
+) -> tuple[dict[str, FloatArray], dict[str, Range]]:
+    """:data:`CARBON_METRICS` of designs under each draw of the uncertain factors, (draws, designs) each, and the ranges they come from.
+
+    Arguments and errors are those of :func:`front_of_groups`; the same seed gives the same draws, whichever designs are asked about.
+    """
+    given = _columns(metrics, {"embodied_kgco2e", "operational_kgco2e"})
     embodied, operation = given["embodied_kgco2e"], given["operational_kgco2e"]
     made, used = np.full((draws, embodied.size), np.nan), np.full((draws, embodied.size), np.nan)
     ranges: dict[str, Range] = {}
@@ -102,14 +118,14 @@ def front_of_groups(
         ranges |= found
     if np.isnan(made).any():
         raise CarbonError(f"{int(np.isnan(made).any(axis=0).sum())} of {embodied.size} designs are in no group of devices")
-    requests = _requests(metrics, embodied, operation)
-    base, moved = _carbon(embodied, operation, requests), _carbon(made, used, requests)
-    ordered = sorted(objectives, key=lambda item: item[0] not in CARBON_METRICS)  # stable: the carbon objective first
-    first = [sign * (base[name] if name in base else given[name]) for name, sign in ordered]
-    sample = [sign * (moved[name] if name in moved else given[name]) for name, sign in ordered]
-    shape = (draws, embodied.size)
-    stability = uncertainty.stability(np.stack(first, axis=-1), np.stack([np.broadcast_to(each, shape) for each in sample], axis=-1))
-    return Robustness(stability, uncertainty.spread(made + used), ranges, ordered[0][0])
+    return _carbon(made, used, _requests(metrics, embodied, operation)), ranges
+
+
+def _columns(metrics: Mapping[str, Any], needed: set[str]) -> dict[str, FloatArray]:
+    for name in sorted(needed):
+        if name not in metrics:
+            raise CarbonError(f"metric {name!r} is missing, but robustness needs it for every design")
+    return {name: np.asarray(value, dtype=np.float64) for name, value in metrics.items() if name in needed}
 
 
 def _drawn(profile: str, group: Group, embodied: FloatArray, draws: int, seed: int) -> tuple[dict[str, Range], FloatArray, FloatArray]:

@@ -140,9 +140,12 @@ def dominated(objectives: FloatArray) -> npt.NDArray[np.bool_]:
 
     A design is dominated where another is no worse in every objective and better in one; equal designs dominate none.
     """
-    one, other = objectives[..., :, None, :], objectives[..., None, :, :]
-    no_worse = (other <= one).all(axis=-1)
-    better = (other < one).any(axis=-1)
+    no_worse: Any = True
+    better: Any = False
+    for column in np.moveaxis(objectives, -1, 0):  # one objective after the other: a reduction over a short last axis is slow
+        one, other = column[..., :, None], column[..., None, :]
+        no_worse = no_worse & (other <= one)
+        better = better | (other < one)
     return np.asarray((no_worse & better).any(axis=-1))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from carbon.operational.service import equal_service
 from dse.errors import DseError, UsageError
 from dse.evaluation.evaluation import Evaluation, build_space, load_family, load_hardware
 from dse.evaluation.evaluation import Space as Joint
@@ -164,15 +165,13 @@ def _edge_twin(evaluation: Evaluation) -> Callable[[Mapping[str, Any]], Mapping[
     intensity = float(evaluation.points.gco2e_per_kwh[0])
 
     def twin(columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        import carbon.operational.service
-
         latency: Any = 0.0
         energy: Any = 0.0
         for phase in phases:
             table = phase.table.model(0) if phase.table.models is not None else phase.table
             found = edge_cost(table, columns, settings=evaluation.hardware_space.settings)
             latency, energy = latency + phase.runs * found.latency_s, energy + phase.runs * found.energy_j
-        operation = carbon.operational.service.equal_service(
+        operation = equal_service(
             energy,
             latency,
             idle_w=found.leakage_w,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from carbon.factors.grid import lookup
 from carbon.operational.service import equal_service
 from dse.analysis import policy_tree
 from dse.analysis.policy_tree import Leaf, Split, Tree
@@ -180,9 +181,7 @@ def make_segments(
     """Segments from the given axes. Rates default to those that keep the fastest design busy for 0.1 to 90 % of the time; budgets to
     the quartiles of the designs' latencies and none.
     """
-    import carbon.factors.grid
-
-    grids = sorted({(carbon.factors.grid.lookup(name).gco2e_per_kwh, name) for name in regions})
+    grids = sorted({(lookup(name).gco2e_per_kwh, name) for name in regions})
     if rates is None:
         fastest = float(candidates.latency_s.min())
         rates = sorted({_rounded_down(load / fastest) for load in DEFAULT_LOADS})

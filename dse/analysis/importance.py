@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,17 @@ from dse.problem.objectives import Objective
 from dse.storage.study import BlockResult
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 # The reference point of a growing front: its final worst values, moved out by a tenth of its range.
 _MARGIN = 0.1
 # Slicing three and more objectives takes n^(d-1) steps; beyond this the growth is not worth its time.
 _MOST_FOR_MANY = 300
-# Importance of the model's knobs: all models (at most so many) on a few hardware points; of the hardware's: all points under a few
-# models. Each is a full product, so that no knob is charged with what another one does.
-_MOST = 20_000
-_FEW = 32
+# Importance is judged on a product of models and points, so that no knob is charged with what another one does.
+_MOST_CELLS = 60_000
+_FEWEST_MODELS = 16
+# Every set of knobs is looked at: 2^10 of them.
+_MOST_GROUPS = 10
 
 
 def convergence(blocks: Iterable[BlockResult], front: Front) -> dict[str, Any] | None:
@@ -53,59 +55,120 @@ def convergence(blocks: Iterable[BlockResult], front: Front) -> dict[str, Any] |
     return {"evaluations": evaluations, "hypervolume": shares, "unit": "share of the final hypervolume"}
 
 
-def importance(evaluation: Evaluation, objectives: Sequence[Objective], *, most: int = _MOST, few: int = _FEW) -> list[dict[str, Any]]:
-    """Share of a metric's variance that each knob explains by itself (first-order index), for each objective.
+def importance(evaluation: Evaluation, objectives: Sequence[Objective], *, most_cells: int = _MOST_CELLS) -> list[dict[str, Any]]:
+    """Share of a metric's variance that each knob is charged with, for each objective; the shares of a metric add to one.
 
-    The variance of the knob's conditional means over the variance of the metric's logarithm (quality: of the metric),
-    infeasible designs included. Knobs of the model are judged on up to ``most`` models under ``few`` random hardware points,
-    knobs of the hardware the other way round. Shares need not add up to one: what is missing is interaction, and knobs that
-    the space moves together (ffn with hidden) share what they explain.
+    Shapley effects (Owen, SIAM/ASA J. Uncertainty Quantification 2, 2014; Song, Nelson and Staum, ibid. 4, 2016): a knob's share is the
+    variance that knowing it explains, averaged over all orders in which the knobs could become known. Interactions are thus divided
+    evenly, and no share is counted twice. The variance is of the metric's logarithm (quality: of the metric) over all designs that have a
+    value, infeasible ones included. Knobs that the space moves together one to one (ffn with hidden) are one entry, ``hidden + ffn``.
+    Where the space has more than ``most_cells`` designs, each knob keeps so many of its values, evenly spaced and the ends among them,
+    that it has not.
     """
-    random = np.random.default_rng(0)
     space = evaluation.space
-    models = {"many": _some(random, space.model_count, most), "few": _some(random, space.model_count, few)}
-    points = {"many": _some(random, space.hardware_count, most), "few": _some(random, space.hardware_count, few)}
-    # Few models are ranges of the evaluation itself, whose mappings are known; few points are a small evaluation of their own,
-    # as a range of points under all models would be the whole sweep again.
-    part = replace(
-        space,
-        models={name: column[models["many"]] for name, column in space.models.items()},
-        hardware={name: column[points["few"]] for name, column in space.hardware.items()},
-    )
-    whole = Evaluation(evaluation.problem, space=part).block(0, part.model_count)
-    single = [evaluation.block(model, model + 1) for model in models["few"].tolist()]
-    points_knobs = {name: column[points["many"]] for name, column in space.hardware.items()}
+    models, points = _grouped(space.models, space.model_count), _grouped(space.hardware, space.hardware_count)
+    # Every chosen model is evaluated on all points before points are chosen among, so few models where there are many points.
+    chosen = _levels_kept(models, space.model_count, max(_FEWEST_MODELS, most_cells // max(1, space.hardware_count)))
+    kept = _levels_kept(points, space.hardware_count, max(1, most_cells // max(1, len(chosen))))
+    groups = {name: (codes[chosen], 0) for name, codes in models.items()} | {name: (codes[kept], 1) for name, codes in points.items()}
+    groups = {name: (np.unique(codes, return_inverse=True)[1].reshape(-1), axis) for name, (codes, axis) in groups.items()}
+    groups = {name: entry for name, entry in groups.items() if entry[0].max(initial=0) > 0}
+    blocks = [evaluation.block(first, last) for first, last in _ranges(chosen)]
     found = []
     for name in (objective.metric for objective in objectives):
-        under_all = np.broadcast_to(whole.metric(name), whole.shape)
-        under_few = np.concatenate([np.broadcast_to(b.metric(name), b.shape)[:, points["many"]] for b in single])
-        found += [*_shares(name, under_all, part.models, 0), *_shares(name, under_few, points_knobs, 1)]
+        metric = np.concatenate([np.broadcast_to(block.metric(name), block.shape)[:, kept] for block in blocks])
+        usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
+        values = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
+        columns = {
+            knob: np.broadcast_to(codes.reshape((-1, 1) if axis == 0 else (1, -1)), values.shape)[usable]
+            for knob, (codes, axis) in groups.items()
+        }
+        shares = shapley_effects(values[usable], columns)
+        found += [{"knob": knob, "metric": name, "share": share} for knob, share in shares.items()]
     return found
 
 
-def _shares(name: str, metric: FloatArray, knobs: Mapping[str, npt.NDArray[Any]], axis: int) -> list[dict[str, Any]]:
-    """The share of each knob along one axis of a metric (models, points)."""
-    usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
-    scaled = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
-    total = float(scaled[usable].var()) if usable.any() else 0.0
-    if total <= 0:
-        return []
-    shares = {knob: _first_order(scaled, usable, column, axis, total) for knob, column in knobs.items()}
-    return [{"knob": knob, "metric": name, "share": share} for knob, share in shares.items() if share is not None]
+def shapley_effects(values: FloatArray, columns: Mapping[str, IntArray]) -> dict[str, float]:
+    """Shapley effects of ``columns`` (codes from 0, one an entry of ``values``) on the variance of ``values``; empty where it has none.
+
+    Beyond ``_MOST_GROUPS`` columns those that explain least by themselves are charged together, as ``other knobs``.
+    """
+    if not len(values) or not values.var() > 1e-24 * max(1.0, float(np.square(values).mean())):
+        return {}
+    columns = _merged(values, columns)
+    sizes = [int(column.max()) + 1 for column in columns.values()]
+    cell = np.ravel_multi_index(tuple(columns.values()), tuple(sizes))
+    centred = values - values.mean()
+    sums = np.bincount(cell, weights=centred, minlength=math.prod(sizes)).reshape(sizes).astype(np.float64)
+    counts = np.bincount(cell, minlength=math.prod(sizes)).reshape(sizes).astype(np.float64)
+    explained = _explained(sums, counts)
+    count, total = len(sizes), explained[(1 << len(sizes)) - 1]
+    weight = [math.factorial(k) * math.factorial(count - k - 1) / math.factorial(count) for k in range(count)]
+    shares = {}
+    for i, name in enumerate(columns):
+        gains = [(explained[s | 1 << i] - explained[s]) * weight[s.bit_count()] for s in range(1 << count) if not s >> i & 1]
+        shares[name] = max(0.0, math.fsum(gains) / total)
+    return shares
 
 
-def _some(random: np.random.Generator, count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most so many of ``count`` indices, in order."""
-    return np.sort(random.permutation(count)[:most]).astype(np.int64)
+def _explained(sums: FloatArray, counts: FloatArray) -> list[float]:
+    """For every set of axes (as bits) the sum of squares of the means given these axes; sums of centred values in cells."""
+    explained = [0.0] * (1 << sums.ndim)
+
+    def descend(sums: FloatArray, counts: FloatArray, known: int, lowest: int) -> None:
+        # Each set is reached once: axes are summed out in ascending order. Dimensions stay, with length one.
+        explained[known] = float(np.sum(np.divide(np.square(sums), counts, out=np.zeros_like(sums), where=counts > 0)))
+        for axis in range(lowest, sums.ndim):
+            descend(sums.sum(axis=axis, keepdims=True), counts.sum(axis=axis, keepdims=True), known & ~(1 << axis), axis + 1)
+
+    descend(sums, counts, (1 << sums.ndim) - 1, 0)
+    explained[0] = 0.0  # the mean of centred values; what rounding leaves of it is no variance
+    return explained
 
 
-def _first_order(values: FloatArray, usable: npt.NDArray[np.bool_], column: npt.NDArray[Any], axis: int, total: float) -> float | None:
-    """Variance of the means over the groups of one knob, weighted by size, over the total; None for a knob that is fixed."""
-    levels, codes = np.unique(column, return_inverse=True)
-    if len(levels) < 2:
-        return None
-    codes = np.broadcast_to(codes.reshape((-1, 1) if axis == 0 else (1, -1)), values.shape)[usable]
-    chosen = values[usable]
-    sizes = np.bincount(codes, minlength=len(levels))
-    means = np.bincount(codes, weights=chosen, minlength=len(levels)) / np.maximum(sizes, 1)
-    return float(np.sum(sizes * (means - chosen.mean()) ** 2) / sizes.sum() / total)
+def _merged(values: FloatArray, columns: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    """The columns, those beyond ``_MOST_GROUPS`` as one: a share of several knobs together is a Shapley effect too."""
+    if len(columns) <= _MOST_GROUPS:
+        return dict(columns)
+    first = {name: shapley_effects(values, {name: column, "rest": np.arange(len(values))})[name] for name, column in columns.items()}
+    order = sorted(columns, key=lambda name: -first[name])
+    kept = [name for name in columns if name in order[: _MOST_GROUPS - 1]]
+    rest = np.column_stack([column for name, column in columns.items() if name not in kept])
+    return {**{name: columns[name] for name in kept}, "other knobs": np.unique(rest, axis=0, return_inverse=True)[1].reshape(-1)}
+
+
+def _grouped(knobs: Mapping[str, npt.NDArray[Any]], count: int) -> dict[str, IntArray]:
+    """Codes of the values of each knob that varies; knobs that determine each other are one entry."""
+    found: dict[str, IntArray] = {}
+    for name, column in knobs.items():
+        codes = np.unique(column, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        if not count or codes.max(initial=0) == 0:
+            continue
+        for other, theirs in found.items():
+            pairs = len(np.unique(codes * (int(theirs.max()) + 1) + theirs))
+            if pairs == int(codes.max()) + 1 == int(theirs.max()) + 1:
+                found[f"{other} + {name}"] = found.pop(other)
+                break
+        else:
+            found[name] = codes
+    return found
+
+
+def _levels_kept(groups: Mapping[str, IntArray], count: int, most: int) -> IntArray:
+    """Indices of the rows in which every knob has one of its kept values, at most ``most`` where two values a knob allow it."""
+    everything = np.arange(count, dtype=np.int64)
+    largest = max((int(codes.max()) + 1 for codes in groups.values()), default=1)
+    for levels in range(largest, 1, -1):
+        keep = np.ones(count, dtype=bool)
+        for codes in groups.values():
+            size = int(codes.max()) + 1
+            keep &= np.isin(codes, np.unique(np.linspace(0, size - 1, min(levels, size)).round().astype(np.int64)))
+        if 1 < keep.sum() <= most:
+            return everything[keep]
+    return everything if count <= most else np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+
+
+def _ranges(indices: IntArray) -> list[tuple[int, int]]:
+    """Ascending indices as ranges first..last-1."""
+    cuts = np.flatnonzero(np.diff(indices) != 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(indices, cuts)]

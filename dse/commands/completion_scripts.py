@@ -1,6 +1,7 @@
 """Completion scripts from the parser of the command line: static text, so that completing starts no Python.
 
-Words that come after an option are completed where there are few of them (presets, targets); else file names are offered.
+Words that come after an option are completed where the package knows them (workloads, devices, places, knobs, presets, targets), with file
+names where a file does as well; else file names are offered. Names are those known when the script is printed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ _SAFE = re.compile(r"^[A-Za-z0-9_.:/=-]+$")
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a command: its spellings, its help on one line, whether a value follows, and the values it may have."""
+    """An option of a command: its spellings, its help on one line, whether a value follows, the values it may have, and whether a file
+    name does as well."""
 
     names: tuple[str, ...]
     help: str
     takes_value: bool
     values: tuple[str, ...]
+    files: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,20 @@ def _values(command: str, option: str) -> tuple[str, ...]:
         return tuple(SOURCES)
     if option == "--criterion":
         return ("edp", "latency", "energy")
+    if option == "--strategy":
+        from dse.strategies import registry
+
+        return (registry.AUTO, *(record.name for record in registry.records()))
+    if option == "--format":
+        from dse.reports.tables import FORMATS
+
+        return FORMATS
+    if option in _OR_FILES:
+        return _known_names(option)
+    if (command, option) == ("init", ""):
+        from dse.spaces.starters import KINDS
+
+        return KINDS
     if (command, option) == ("completion", ""):
         return ("bash", "zsh", "fish")
     if (command, option) == ("list", ""):
@@ -55,6 +72,32 @@ def _values(command: str, option: str) -> tuple[str, ...]:
 
         return TOPICS
     return ()
+
+
+# Options that take a name of ours or a file.
+_OR_FILES = ("--workload", "--hw", "--grid", "--fab-grid", "--set", "--vary")
+
+
+def _known_names(option: str) -> tuple[str, ...]:
+    """Workloads, hardware, places with a plain name, or knobs of the templates followed by an equals sign."""
+    if option == "--workload":
+        from workloads import library
+
+        return (*library.ALIASES, *library.names())
+    from hw_models import spaces as templates
+
+    if option == "--hw":
+        from hw_models.devices import library as devices
+
+        return (*templates.names(), *devices.names())
+    if option in ("--set", "--vary"):
+        found = [templates.load(name) for name in templates.names()]
+        return tuple(f"{knob}=" for knob in dict.fromkeys(k for template in found for k in (*template.knobs, *template.settings)))
+    from carbon.factors import grid
+
+    plain = {re.sub(r"^[a-z]+:", "", place.code) for place in grid.everything() if place.level in ("us_state", "cloud_region")}
+    named = {place.name.lower() for place in grid.everything() if place.level in ("country", "world")}
+    return tuple(sorted(name for name in plain | named if _SAFE.match(name) and ":" not in name))
 
 
 def commands_of(parser: argparse.ArgumentParser) -> list[Command]:
@@ -71,6 +114,7 @@ def commands_of(parser: argparse.ArgumentParser) -> list[Command]:
                     _one_line(a.help or ""),
                     a.nargs != 0,
                     next((values for o in a.option_strings if (values := _values(name, o))), tuple(map(str, a.choices or ()))),
+                    any(o in _OR_FILES[:4] for o in a.option_strings),
                 )
                 for a in inner._actions
                 if a.option_strings
@@ -101,11 +145,10 @@ def _bash(commands: list[Command]) -> str:
         for option in command.options:
             if option.takes_value:
                 keys = "|".join(f"{command.name}:{name}" for name in option.names)
-                values.append(
-                    f'    {keys}) COMPREPLY=($(compgen -W "{" ".join(option.values)}" -- "$word")); return ;;'
-                    if option.values
-                    else f'    {keys}) COMPREPLY=($(compgen -f -- "$word")); return ;;'
-                )
+                known = f'-W "{" ".join(option.values)}" ' if option.values else ""
+                files = "-f " if option.files or not option.values else ""
+                joined = "compopt -o nospace 2>/dev/null; " if option.values and option.values[0].endswith("=") else ""
+                values.append(f'    {keys}) {joined}COMPREPLY=($(compgen {files}{known}-- "$word")); return ;;')
     names = " ".join(command.name for command in commands)
     return "\n".join(
         [
@@ -154,7 +197,10 @@ def _zsh(commands: list[Command]) -> str:
         for option in command.options:
             for name in option.names:
                 told = option.help.replace("[", "(").replace("]", ")")
-                value = (f":value:({' '.join(option.values)})" if option.values else ":value:_files") if option.takes_value else ""
+                offered = f"({' '.join(option.values)})" if option.values else "_files"
+                if option.values and option.files:
+                    offered = f"{{compadd {' '.join(option.values)}; _files}}"
+                value = f":value:{offered}" if option.takes_value else ""
                 # A star: the option may be given again.
                 specs.append(f"'*{name}[{told}]{value}'")
         rest = f"'*:word:({' '.join(command.words)})'" if command.words else "'*:file:_files'"
@@ -178,7 +224,7 @@ def _fish(commands: list[Command]) -> str:
                 spelling = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
                 value = ""
                 if option.takes_value:
-                    value = f" -x -a '{' '.join(option.values)}'" if option.values else " -r"
+                    value = f" {'-r' if option.files else '-x'} -a '{' '.join(option.values)}'" if option.values else " -r"
                 lines.append(f"complete -c dse -n '{seen}' {spelling}{value} -d '{option.help}'")
         if command.words:
             lines.append(f"complete -c dse -f -n '{seen}' -a '{' '.join(command.words)}'")

@@ -20,7 +20,8 @@ def register(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("topic", nargs="?", metavar="TOPIC", help=", ".join(TOPICS))
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    parser.add_argument("--format", default="text", metavar="NAME", help="text, csv, json or markdown (default text)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.set_defaults(run=run)
 
 
@@ -29,13 +30,20 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from dse.errors import unknown_name
+    from dse.reports.tables import FORMATS, table
 
+    if args.format not in FORMATS:
+        raise unknown_name("format", args.format, FORMATS)
     if args.topic is not None and args.topic not in TOPICS:
         raise unknown_name("topic", args.topic, TOPICS)
     chosen = [args.topic] if args.topic else list(TOPICS)
     known = {topic: _known(topic) for topic in chosen}
-    if args.json:
+    if args.format == "json":
         print(json.dumps(known, indent=2))
+        return 0
+    if args.format != "text":
+        rows = [{"topic": topic, "name": name, "meaning": meaning} for topic, entries in known.items() for name, meaning in entries.items()]
+        print(table(rows, args.format))
         return 0
     for topic, entries in known.items():
         if len(chosen) > 1 and topic == "regions":

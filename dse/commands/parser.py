@@ -12,8 +12,8 @@ from dse.version import __version__
 
 # Modules of dse.commands, in the order in which `dse --help` shows them.
 COMMANDS = (
-    *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate"),
-    *("explain", "compare", "validate", "calibrate", "refine", "xmc", "music", "doctor", "completion"),
+    *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate", "tokens"),
+    *("explain", "compare", "validate", "calibrate", "refine", "xmc", "music", "init", "doctor", "completion"),
 )
 
 EPILOG = """\

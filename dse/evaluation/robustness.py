@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import carbon.analysis.robustness
+from carbon.analysis.uncertainty import Range, spread
 from dse.errors import DseError
 from dse.evaluation.evaluation import load_hardware
-from dse.evaluation.hardware_points import make_points
+from dse.evaluation.hardware_points import Points, make_points
 from dse.problem.deployment import VARIABLE
 from dse.problem.problem import Problem
+
+FloatArray = npt.NDArray[np.float64]
 
 DRAWS = 1000
 # The order of every pair is compared in every draw: beyond this many designs only the ranges are worth their time.
@@ -28,35 +32,56 @@ def analyse(
     """
     if not designs:
         raise DseError("a front without designs has no order to test")
-    space = load_hardware(problem)
-    names = [*space.knobs, *(name for name in problem.vary if name in VARIABLE)]
-    points = make_points(space, {name: np.array([d["knobs"][name] for d in designs]) for name in names}, problem.deployment,
-                         count=len(designs))  # fmt: skip
+    points = points_of(problem, designs)
     objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
     if not any(name in carbon.analysis.robustness.CARBON_METRICS for name, _ in objectives):
         objectives = [("total_kgco2e", 1.0)]
     return carbon.analysis.robustness.front_of_groups(
         problem.deployment.carbon_profile,
         points.groups,
-        {name: np.array([d["metrics"][name] for d in designs]) for name in designs[0]["metrics"]},
+        _metrics(designs),
         objectives,
         draws=draws,
         seed=seed,
     )
 
 
+def points_of(problem: Problem, designs: Sequence[dict[str, Any]]) -> Points:
+    """The hardware points of entries of ``Run.designs``, in their order."""
+    space = load_hardware(problem)
+    names = [*space.knobs, *(name for name in problem.vary if name in VARIABLE)]
+    columns = {name: np.array([d["knobs"][name] for d in designs]) for name in names}
+    return make_points(space, columns, problem.deployment, count=len(designs))
+
+
+def drawn(
+    problem: Problem, designs: Sequence[dict[str, Any]], points: Points, *, draws: int = DRAWS, seed: int = 0
+) -> tuple[dict[str, FloatArray], int]:
+    """Carbon metrics of designs under each draw, (draws, designs) each, and how many factors were drawn."""
+    groups, profile = points.groups, problem.deployment.carbon_profile
+    moved, ranges = carbon.analysis.robustness.drawn_metrics(profile, groups, _metrics(designs), draws=draws, seed=seed)
+    return moved, len(ranges)
+
+
+def _metrics(designs: Sequence[dict[str, Any]]) -> dict[str, FloatArray]:
+    return {name: np.array([d["metrics"][name] for d in designs]) for name in designs[0]["metrics"]}
+
+
 def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed: int = 0) -> dict[str, Any]:
     """The ``uncertainty`` entry of a run's context: p5, p50, p95 of total carbon of each design, and what the order does."""
     bands: dict[str, list[float]] = {"p5": [], "p50": [], "p95": []}
-    answer = None
+    known: dict[str, Range] = {}
     once = [design for design in designs if design.get("equal_to") is None]
     for start in range(0, len(designs), MAX_ORDERED):
+        part = designs[start : start + MAX_ORDERED]
+        groups = points_of(problem, part).groups
         # One seed for all parts: every design meets the same draws.
-        answer = analyse(problem, designs[start : start + MAX_ORDERED], seed=seed)
+        moved, known = carbon.analysis.robustness.drawn_metrics(
+            problem.deployment.carbon_profile, groups, _metrics(part), draws=DRAWS, seed=seed
+        )
         for name, column in bands.items():
-            column.extend(float(value) for value in getattr(answer.total, name))
-    assert answer is not None  # a finished search has a front
-    ranges = {name: [one.low, one.mode, one.high] for name, one in answer.ranges.items()}
+            column.extend(float(value) for value in getattr(spread(moved["total_kgco2e"]), name))
+    ranges = {name: [one.low, one.mode, one.high] for name, one in known.items()}
     notes = [
         f"Total carbon was drawn {DRAWS} times from the ranges of {len(ranges)} factors (seed {seed}); "
         "quality, latency and energy were held."
@@ -64,7 +89,7 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
     ordered = len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:
         # Equal designs have no order to keep: they would change places in every draw.
-        answer = answer if len(once) == len(designs) else analyse(problem, once, seed=seed)
+        answer = analyse(problem, once, seed=seed)
         notes.append(
             f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, the whole front stays a "
             f"front in {answer.stability.whole_front:.1%}."

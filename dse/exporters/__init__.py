@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dse.errors import unknown_name
+from dse.exporters.base import write
+from dse.exporters.design import load_design
 from dse.extensions import installed, installed_names
 
 if TYPE_CHECKING:
@@ -55,9 +57,6 @@ def export(run: RunRecord, number: int, target: str | Any, folder: str | Path | 
     DseError where the target has no form for the design or the folder cannot be written.
     """
     name, exporter = _exporter(target)
-    from dse.exporters.base import write
-    from dse.exporters.design import load_design
-
     design = load_design(run, number)
     place = Path(folder) if folder is not None else run.path / "exports" / f"{name}-{number:04d}"
     return write(exporter.export(design), design, place)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dse.errors import unknown_name
-
-if TYPE_CHECKING:
-    from dse.importers.base import Imported, Options
+from dse.importers.base import Imported, Options
 
 SOURCES = {
     "scalesim": "SCALE-Sim configuration (.cfg)",
@@ -26,8 +23,6 @@ def read(path: str | Path, tool: str, options: Options | None = None) -> Importe
     """
     if tool not in SOURCES:
         raise unknown_name("from", tool, SOURCES)
-    from dse.importers.base import Options as Defaults
-
     module = importlib.import_module(f"dse.importers.{tool}")
-    imported: Imported = module.read(Path(path), options or Defaults())
+    imported: Imported = module.read(Path(path), options or Options())
     return imported

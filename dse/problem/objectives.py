@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dse.errors import UsageError, nearest, unknown_name
+from dse.problem.bound_units import scaled
 from dse.problem.metrics import current_name, metric
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_CONSTRAINT = re.compile(rf"^\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=)\s*({_NUMBER})\s*$")
+_CONSTRAINT = re.compile(rf"^\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%$²0-9]*)\s*$")
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def parse_objectives(texts: Iterable[str]) -> tuple[tuple[Objective, ...], Prese
 
 
 def parse_constraint(text: str) -> Constraint:
-    """Parse ``METRIC<=NUMBER`` or ``METRIC>=NUMBER``."""
+    """Parse ``METRIC<=NUMBER`` or ``METRIC>=NUMBER``; a unit may follow the number (``latency_s<=20ms``)."""
     match = _CONSTRAINT.match(text)
     if not match:
-        raise UsageError(f"constraint {text!r} is not of the form METRIC<=NUMBER or METRIC>=NUMBER")
-    name, relation, bound = match.group(1), match.group(2), float(match.group(3))
-    metric("constraint", name)
+        raise UsageError(f"constraint {text!r} is not of the form METRIC<=NUMBER or METRIC>=NUMBER, with or without a unit (20ms)")
+    name, relation = match.group(1), match.group(2)
+    bound = scaled(float(match.group(3)), match.group(4), name, metric("constraint", name).unit)
     if not math.isfinite(bound):
         raise UsageError(f"constraint {text!r} has the bound {bound}; a finite number is needed")
     return Constraint(name, relation, bound)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dse.analysis.comparison import Comparison
+from dse.problem.wording import number_text
 from dse.reports.terminal import printable
-from dse.reports.units import number_text
 
 
 def text(comparison: Comparison, *, limit: int = 8) -> str:

@@ -6,8 +6,15 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dse.evaluation.evaluation import load_hardware
+from dse.problem.metrics import METRICS
+from dse.problem.problem import Problem
+from dse.quality import surrogate as quality
+from dse.reports import recommendation_text, terminal, text
+from dse.reports.kept import of_run
+from workloads import library
+
 if TYPE_CHECKING:
-    from dse.problem.problem import Problem
     from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
     from dse.storage.run_folder import RunRecord
 
@@ -16,9 +23,6 @@ def say_problem(
     problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
-    from dse.evaluation.evaluation import load_hardware
-    from dse.quality import surrogate as quality
-
     deployment = problem.deployment
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
@@ -55,6 +59,7 @@ def say_problem(
 
 def _exact_hardware(strategy: str) -> str:
     """What is said of the hardware of a measured search; ``auto`` says its choice when it is made."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.strategies import registry
 
     whole = strategy != registry.AUTO and registry.find(strategy).trial == "design"
@@ -62,8 +67,6 @@ def _exact_hardware(strategy: str) -> str:
 
 
 def _full_name(workload: str) -> str:
-    from workloads import library
-
     return library.load(workload).name
 
 
@@ -72,18 +75,15 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(run_json(run), indent=2, allow_nan=False))
         return
-    from dse.reports import terminal
-    from dse.reports.text import failure_sentences, proxy_sentences
-
     summary = run.summary
+    print(recommendation_text.recommendation_text(run))
+    print()
     print(terminal.front_table(run))
-    if run.context.get("left_out"):
-        print(f"incomplete model: {terminal.printable(run.context['left_out'])}")
     strategy = run.context.get("strategy")
     if strategy:
         print(f"{_counted(run)} on the front after {strategy['trials']} trials of {strategy['name']} ({strategy['why']})")
         print(f"stopped: {strategy['stopped']}")
-        for sentence in (*failure_sentences(run), *proxy_sentences(run)):
+        for sentence in (*text.failure_sentences(run), *text.proxy_sentences(run)):
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
@@ -99,6 +99,7 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
 
 def _counted(run: RunRecord) -> str:
     """How many designs a front has, and how many of them differ in their objectives."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.storage.run_folder import distinct
 
     different = len(distinct(run.designs))
@@ -107,6 +108,7 @@ def _counted(run: RunRecord) -> str:
 
 def run_json(run: RunRecord) -> dict[str, Any]:
     """A run as plain values."""
+    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
     from dse.storage.run_folder import flat_row
 
     return {
@@ -115,6 +117,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "points": run.summary.points,
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
+        "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
         "left_out": run.context.get("left_out") or "",
@@ -127,8 +130,6 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
-    from dse.problem.metrics import METRICS
-
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:

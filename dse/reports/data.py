@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from dse.problem.metrics import METRICS
+from dse.problem.wording import finite
 from dse.quality.surrogate import SUPPORT
-from dse.reports.units import DisplayUnit, finite, knob_names, metric_names
+from dse.reports.kept import of_run
+from dse.reports.units import DisplayUnit, knob_names, metric_names
 
 # What a page embeds and draws at most; a larger front is thinned and the page says so.
 MAX_DESIGNS = 5000
@@ -34,16 +36,23 @@ def rounded(value: Any) -> Any:
 def thinned(run: Any, limit: int) -> list[int]:
     """Indices of the designs that a page shows, in canonical order.
 
-    All, or ``limit`` evenly spaced ones with the best of each objective and, on a page of many, those with a breakdown.
+    All, or ``limit`` evenly spaced ones with the recommended one, the best of each objective
+    and, on a page of many, those with a breakdown.
     """
     count = len(run.designs)
     if count <= limit:
         return list(range(count))
     keep = set(np.linspace(0, count - 1, limit).round().astype(int).tolist())
-    keep.update(index for index in best_designs(run).values() if index is not None)
+    keep.update(index for index in (recommended_design(run), *best_designs(run).values()) if index is not None)
     if limit > MAX_BREAKDOWNS:
         keep.update([index for index, design in enumerate(run.designs) if design.get("components")][:MAX_BREAKDOWNS])
     return sorted(keep)
+
+
+def recommended_design(run: Any) -> int | None:
+    """Index of the recommended design; None where there is none."""
+    number = of_run(run).design
+    return next((index for index, design in enumerate(run.designs) if design["design"] == number), None)
 
 
 def best_designs(run: Any) -> dict[str, int | None]:
@@ -54,23 +63,6 @@ def best_designs(run: Any) -> dict[str, int | None]:
         known = [(objective.sign * value, index) for index, value in enumerate(values) if value is not None]
         best[objective.metric] = min(known)[1] if known else None
     return best
-
-
-def balanced_design(run: Any) -> int | None:
-    """Index of the design nearest to the ideal corner, every objective scaled to its range over the front."""
-    if not run.designs:
-        return None
-    columns = []
-    for objective in run.problem.objectives:
-        values = [finite(design["metrics"].get(objective.metric)) for design in run.designs]
-        if any(value is None for value in values):
-            continue
-        column = objective.sign * np.array(values, dtype=np.float64)
-        span = float(np.ptp(column))
-        columns.append((column - column.min()) / span if span else np.zeros(len(column)))
-    if not columns:
-        return 0
-    return int(np.argmin(np.sum(np.square(columns), axis=0)))
 
 
 def column(values: Sequence[Any]) -> Any:
@@ -88,14 +80,13 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
     """Everything that the page's script needs of the designs ``keep``, JSON-ready and the same for the same run."""
     designs = [run.designs[index] for index in keep]
     place = {index: position for position, index in enumerate(keep)}
-    balanced = balanced_design(run)
-    nearest = None if balanced is None else min(place, key=lambda index: (abs(index - balanced), index))
+    recommended = recommended_design(run)
     parts = list(dict.fromkeys(name for design in designs for name in design.get("embodied_parts_kgco2e") or {}))
     supports = [design.get("quality_support") for design in designs]
     return {
         "total": len(run.designs),
         "measured": "quality_evaluator" in run.context,
-        "suggested": None if nearest is None else place[nearest],
+        "suggested": None if recommended is None else place[recommended],
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in run.problem.objectives],
         "constraints": [{"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints],
         "metrics": {

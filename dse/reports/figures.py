@@ -6,8 +6,9 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from dse.problem.metrics import METRICS
+from dse.problem.wording import error_text, finite
 from dse.reports.data import thinned
-from dse.reports.units import DisplayUnit, design_units, error_text, finite
+from dse.reports.units import DisplayUnit, design_units
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -12,7 +12,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from dse.reports import measured_section, sections, text
+from dse.reports import measured_section, recommended, sections, text
 from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.sections import section
@@ -82,7 +82,7 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
         tag("a", "Skip to the Pareto front", href="#front", class_="skip"),
         tag(
             "main",
-            sections.header(run, units, {index: position for position, index in enumerate(keep)}),
+            recommended.header(run, units, {index: position for position, index in enumerate(keep)}),
             _contents(data, run),
             tag(
                 "noscript",

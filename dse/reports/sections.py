@@ -1,14 +1,14 @@
-"""Parts of the report that need no script: findings, infeasible reasons, setting, surrogate, sources, limits."""
+"""Parts of the report that need no script: infeasible reasons, setting, surrogate, sources, limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dse.problem.wording import finite, joined, number_text, plural, share
 from dse.reports import text
-from dse.reports.data import best_designs
 from dse.reports.markup import Markup, tag
-from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text
+from dse.reports.units import display_unit
 
 
 def section(name: str, title: str, *children: Any, **attributes: Any) -> Markup:
@@ -38,49 +38,6 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str, n
     )
 
 
-def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]) -> Markup:
-    """Headline, what was searched, the best design of each objective, and what to be careful about."""
-    cards = []
-    for name, index in best_designs(run).items():
-        if index is None:
-            continue
-        design = run.designs[index]
-        objective = next(o for o in run.problem.objectives if o.metric == name)
-        value = units[name].text(design["metrics"][name])
-        error = finite(design["metrics"].get("quality_se"))
-        if name == "quality" and error:  # 0: nothing was said of it, which is not certainty
-            value += f" ± {error_text(error)}"
-        cards.append(
-            tag(
-                "li",
-                tag(
-                    "p",
-                    ("Highest " if objective.direction == "max" else "Lowest ") + text.lowered(units[name].label),
-                    class_="card-label",
-                ),
-                tag("p", value, class_="card-value"),
-                tag(
-                    "p",
-                    tag("strong", f"Design {design['design']}"),
-                    " · ",
-                    text.knobs_text(design["knobs"]),
-                    class_="card-note",
-                ),
-                tag("button", "Pin this design", type="button", class_="quiet", data_pin=positions[index]),
-                class_="card",
-            )
-        )
-    cautions = text.cautions(run)
-    return tag(
-        "header",
-        tag("p", "Design-space exploration", class_="eyebrow"),
-        tag("h1", text.headline(run, units)),
-        tag("p", " ".join(text.summary_sentences(run)), class_="lead"),
-        tag("ul", cards, class_="cards") if cards else None,
-        tag("aside", tag("ul", [tag("li", line) for line in cautions]), class_="caution", aria_label="Cautions") if cautions else None,
-    )
-
-
 def infeasible(run: Any) -> Markup:
     """Counts of why designs were infeasible."""
     points = run.summary.points
@@ -92,7 +49,7 @@ def infeasible(run: Any) -> Markup:
         (
             tag("span", text.reason_text(reason), title=reason),
             f"{count:,}",
-            text.share(count, points),
+            share(count, points),
             tag(
                 "span",
                 tag("span", style=f"width:{100 * count / points if points else 0:.4g}%"),
@@ -107,7 +64,7 @@ def infeasible(run: Any) -> Markup:
         "Why designs fell out",
         tag(
             "p",
-            f"{left:,} of {text.plural(points, 'design')} ({text.share(left, points)}) break at least one bound. "
+            f"{left:,} of {plural(points, 'design')} ({share(left, points)}) break at least one bound. "
             "A design may break several, so the counts do not add up to that."
             + (" Designs known beforehand to break one were passed over and are not counted." if run.context.get("sampled") else ""),
         ),
@@ -155,7 +112,7 @@ def alignment(run: Any) -> Markup | None:
             _heat(cosine[i][j], f"{label}, {labels[j]}: gradients oppose at {conflict[i][j]:.0%} of the designs") for j in range(len(names))
         ]
         rows.append([tag("strong", label), *cells])
-    groups = [text.joined([labels[names.index(str(name))] for name in group]) for group in known["groups"]]
+    groups = [joined([labels[names.index(str(name))] for name in group]) for group in known["groups"]]
     model = known.get("model")
     of_model = f" for the model {text.knobs_text(model)} (design {known.get('design')})" if isinstance(model, Mapping) else ""
     return section(

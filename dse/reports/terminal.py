@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -37,13 +38,14 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     More than ``limit`` designs are thinned evenly along the front (the best of each objective stays) and the last line
     says so. ``width`` and ``color`` default to what stdout can show. Knobs that all designs share stand below the table.
     """
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.data import thinned
     from dse.reports.units import design_units, knob_names
     from dse.storage.run_folder import distinct, equals
 
     if not run.designs:
         return "The front is empty."
-    width = width or _stdout_width()
+    width = width or stdout_width()
     more = equals(run.designs)
     once = replace(run, designs=distinct(run.designs))
     shown = [once.designs[index] for index in thinned(once, max(1, limit))]
@@ -61,8 +63,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     kept = _fitting(columns, needed, width)
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
     lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
-    text = "\n".join(_wrapped(lines, width))
-    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
+    return for_stdout("\n".join(_wrapped(lines, width)))
 
 
 class _Column:
@@ -79,6 +80,7 @@ class _Column:
 
 
 def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Column:
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.units import column_texts
 
     cells = column_texts((design["metrics"].get(name) for design in designs), unit.factor)
@@ -114,6 +116,7 @@ def _table_lines(columns: list[_Column], color: bool) -> list[str]:
 
 
 def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str], varying: list[str]) -> list[str]:
+    # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.units import knob_names, quality_label
 
     notes = []
@@ -131,8 +134,6 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
 
 def _wrapped(lines: list[str], width: int) -> list[str]:
     """Footnotes are broken at words; lines of the table fit already or cannot."""
-    import textwrap
-
     wrapped = []
     for line in lines:
         is_note = ": " in line or "thinned" in line
@@ -145,7 +146,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _stdout_width() -> int:
+def for_stdout(text: str) -> str:
+    """``text`` as it is, or in ASCII where stdout's encoding has no sign for it."""
+    return text if _can_encode(sys.stdout, text) else text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
+def stdout_width() -> int:
+    """Columns of the terminal; those of a page where there is none."""
     return shutil.get_terminal_size((_DEFAULT_WIDTH, 24)).columns
 
 

@@ -5,39 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dse.problem.metrics import METRICS
 from dse.problem.objectives import Constraint, parse_constraint
-from dse.reports.units import DisplayUnit, display_unit, error_text, finite, number_text, quality_label
+from dse.problem.wording import error_text, finite, joined, lowered, number_text, plural, share
+from dse.reports.units import DisplayUnit, display_unit, quality_label
 
-# Below this a proxy's order says little about the target's.
-WEAK_RANK_CORRELATION = 0.5
 CRITERIA = {"edp": "energy-delay product", "latency": "latency", "energy": "energy"}
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 design``, ``2 designs``, with thousands separated."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def share(part: float, whole: float) -> str:
-    """A part of a whole in percent, never rounded to 0 or 100 where it is neither."""
-    if not whole:
-        return "–"
-    percent = 100.0 * part / whole
-    if 0 < percent < 0.1:
-        return "< 0.1 %"
-    if 99.9 < percent < 100:
-        return "> 99.9 %"
-    return f"{percent:.1f} %" if percent not in (0, 100) else f"{percent:.0f} %"
-
-
-def joined(parts: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
-
-
-def lowered(label: str) -> str:
-    """A label as it stands inside a sentence: the first letter small, unless it begins a word in capitals."""
-    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
 def title(run: Any) -> str:
@@ -56,6 +29,11 @@ def _objective_label(run: Any, name: str, units: Mapping[str, DisplayUnit]) -> s
     if name == "quality":
         return quality_label(run.context).replace(", surrogate", " (surrogate)")
     return units[name].label if name in units else name
+
+
+def metric_label(name: str) -> str:
+    """What a metric is called."""
+    return METRICS[name].label if name in METRICS else name
 
 
 def summary_sentences(run: Any) -> list[str]:
@@ -181,39 +159,6 @@ def search_sentences(run: Any) -> list[str]:
                 f"± {error_text(error)} on average (the winner's curse)."
             )
     return sentences
-
-
-def cautions(run: Any) -> list[str]:
-    """What a reader must know before trusting the front; empty where nothing speaks against it."""
-    found = []
-    if run.context.get("left_out"):
-        found.append(f"This is a front of an incomplete model: {run.context['left_out']}.")
-    surrogate = run.context.get("quality_surrogate") or {}
-    if "quality_evaluator" not in run.context and any("quality" in design["metrics"] for design in run.designs):
-        errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
-        size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
-        found.append(f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less.")
-    extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
-    if extrapolated:
-        found.append(
-            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: nothing published supports it."
-        )
-    free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
-    varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]
-    if run.problem.allow_unsupported and varied:
-        verb = "does" if len(varied) == 1 else "do"
-        found.append(f"{joined(varied)} {verb} not enter the surrogate, so the search takes a saving there for nothing.")
-    rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
-    if rank is not None and rank < WEAK_RANK_CORRELATION:
-        found.append(
-            f"The proxy ranks the designs that were measured on the target poorly (rank correlation {rank:.2f}): models that it "
-            "passed over may be better than the front."
-        )
-    left_out = run.context.get("models_left_out")
-    if left_out:
-        verb = "was" if left_out == 1 else "were"
-        found.append(f"{plural(left_out, 'model')} of the grid {verb} left out: nothing published supports their quality.")
-    return found
 
 
 def constraint_text(constraint: Constraint) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dse.problem.metrics import METRICS
+from dse.problem.wording import finite, number_text
 
 # For each base unit the units it may be shown in, largest first, as (factor from the base unit, name).
 _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
@@ -40,33 +41,6 @@ class DisplayUnit:
         """A value of the metric with its unit, to four significant digits; a dash where there is none."""
         shown = number_text(value, self.factor)
         return f"{shown} {self.unit}" if self.unit and shown != "–" else shown
-
-
-def finite(value: Any) -> float | None:
-    """``value`` as a float, or None where it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def number_text(value: Any, factor: float = 1.0) -> str:
-    """A number times ``factor`` to four significant digits, in plain notation where that is short."""
-    number = finite(value)
-    if number is None:
-        return "–"
-    number *= factor
-    if number == 0:
-        return "0"
-    if 1e-4 <= abs(number) < 1e7:
-        decimals = max(0, 3 - math.floor(math.log10(abs(number))))
-        text = f"{number:,.{decimals}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{number:.3e}"
-
-
-def error_text(error: float) -> str:
-    """A standard error: two digits say what it can say."""
-    return number_text(float(f"{error:.2g}"))
 
 
 def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:

@@ -122,7 +122,9 @@ def served_model(name: str) -> ServedModel:
 
 
 def _table(family: Family, phase: str) -> OperationTable:
-    settings = {"context": _PROBE_CONTEXT} if phase == "decode" else {"sequence": _PROBE_CONTEXT}
+    # The products do not depend on the context; a model that knows fewer positions is asked for what it knows.
+    context = min(_PROBE_CONTEXT, int(family.dimensions.get("positions", 0)) or _PROBE_CONTEXT)
+    settings = {"context": context} if phase == "decode" else {"sequence": context}
     return family.build(batch=1, phase=phase, fused_attention=True, **settings).phases[0].table
 
 

@@ -19,6 +19,7 @@ __all__ = ["StrategyRecord", "check", "choose", "find", "make", "names", "record
 
 def __getattr__(name: str) -> Any:
     if name == "run":
+        # Start-up: the list of strategies is light, and the driver brings the study with its database.
         from dse.strategies.driver import run
 
         return run

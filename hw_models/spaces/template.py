@@ -49,6 +49,7 @@ class Template:
         constraints, carbon_profile: what holds in a search of this space unless the user says otherwise; a space narrowed from it
             keeps them.
         closed_forms: which closed forms with gradients cost its designs (`edge`, `datacenter`); empty: none do.
+        notes: what a knob or setting means and where its value is from, by its name.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Template:
     constraints: tuple[str, ...] = ("dram_fill<=1.0",)
     carbon_profile: str = "act2"
     closed_forms: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> int:
@@ -237,6 +239,7 @@ def template_from(document: Mapping[str, Any], *, where: str) -> Template:
         settings=dict(document["settings"]),
         builder=BUILDERS[document["builder"]],
         not_modelled=tuple(document.get("not_modelled", ())),
+        notes=dict(document.get("notes", {})),
         **_defaults(document.get("defaults", {}), where),
     )
 

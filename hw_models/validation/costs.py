@@ -16,6 +16,7 @@ from hw_models.costs.evaluate import Cost, evaluate
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.technology import tables as technology
 from hw_models.validation.registry import Outcome, Spec, reference_rows
+from workloads import library
 from workloads.ops import Kind, Operation, OperationTable
 
 _TOOL: Final = "CATransformers@ad8c859, run"
@@ -93,9 +94,7 @@ def _place(row: dict[str, str]) -> tuple[str, ...]:
 
 def bert_runs() -> Iterator[tuple[dict[str, str], Cost]]:
     """The BERT runs of that tool and our cost of the same models and designs with its constants."""
-    import workloads
-
-    family = workloads.load("bert")
+    family = library.load("bert")
     for row in reference_rows("catransformers_runs.csv"):
         if row["model"] == "bertbase":
             model = family.build(**{k: int(row[k]) for k in ("layers", "hidden", "ffn", "heads")}, sequence=int(row["seq"]))

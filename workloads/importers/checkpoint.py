@@ -14,8 +14,6 @@ from workloads.errors import WorkloadError, unknown_name
 from workloads.family import Family
 from workloads.importers.huggingface import read_config
 
-PREFIX = "knobs:"
-
 
 def record_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The model record (as in ``workloads/models``) of a configuration; a model type that has none is an error that names those that

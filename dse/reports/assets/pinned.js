@@ -15,7 +15,7 @@ function startPinned() {
 function pinnedNote() {
   if (state.pins.length === 2) return "B is compared with A. Another click on the front replaces B.";
   if (state.pins.length === 1) return "Pin a second design to compare the two.";
-  return "Nothing is pinned yet. To begin with: the design nearest to the best value of every objective at once, each scaled to its range over the front.";
+  return "Nothing is pinned yet: this is the recommended design.";
 }
 
 function showPinned() {

@@ -188,10 +188,17 @@ def test_scripts_hold_every_command_and_option() -> None:
         (["search", "--objective", "car"], "carbon"),
         (["export", "run", "--to", "zig"], "zigzag"),
         (["export", "--from"], None),
+        (["search", "--workload", "bert-lar"], "bert-large"),
+        (["search", "--workload", "mine."], "mine.onnx"),
+        (["evaluate", "--hw", "jet"], "jetson-orin"),
+        (["evaluate", "--grid", "franc"], "france"),
+        (["search", "--strategy", "nest"], "nested"),
+        (["evaluate", "--set", "l2_k"], "l2_kib="),
     ],
 )
 def test_bash_completes(words: list[str], expected: str | None, tmp_path: Path) -> None:
     (tmp_path / "dse.bash").write_text(script("bash", build_parser()))
+    (tmp_path / "mine.onnx").touch()
     typed = " ".join(["dse", *words])
     code = (
         f'source {tmp_path}/dse.bash; COMP_WORDS=({typed}); COMP_CWORD={len(words)}; COMPREPLY=(); _dse; printf "%s\\n" "${{COMPREPLY[@]}}"'

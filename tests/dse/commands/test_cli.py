@@ -34,6 +34,18 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert min(times) < 0.3
 
 
+def test_one_design_is_costed_without_what_it_does_not_need() -> None:
+    """No study, no reader of files, no search: those are two thirds of the start of a whole search."""
+    code = (
+        "import io, sys; from contextlib import redirect_stdout; from dse import cli\n"
+        "with redirect_stdout(io.StringIO()): assert cli.main(['evaluate', '--workload', 'bert']) == 0\n"
+        "idle = ('pandas', 'torch', 'plotly', 'sqlalchemy', 'rich', 'scipy', 'workloads.importers', 'dse.storage', 'dse.searches',"
+        " 'importlib.metadata')\n"
+        "print(sorted(name for name in sys.modules if name.startswith(idle)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

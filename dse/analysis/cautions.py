@@ -1,0 +1,103 @@
+"""What a reader must know before trusting a front: sentences, the gravest first; none where nothing speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dse.problem.wording import error_text, finite, joined, number_text, plural
+
+# Below this a proxy's order says little about the target's.
+WEAK_RANK_CORRELATION = 0.5
+# A fit that is nearer than this to a published figure says the same to two digits of a per cent.
+_SAME_POINTS = 0.05
+
+
+def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
+    """Cautions of a run; ``design`` is the entry that is recommended, whose own place in the space is told of."""
+    found = []
+    if run.context.get("left_out"):
+        found.append(f"This is a front of an incomplete model: {run.context['left_out']}.")
+    found += _failed(run)
+    found += _edge(run, design)
+    found += _surrogate(run)
+    rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
+    if rank is not None and rank < WEAK_RANK_CORRELATION:
+        found.append(
+            f"The proxy ranks the designs that were measured on the target poorly (rank correlation {rank:.2f}): models that it "
+            "passed over may be better than the front."
+        )
+    left_out = run.context.get("models_left_out")
+    if left_out:
+        verb = "was" if left_out == 1 else "were"
+        found.append(f"{plural(left_out, 'model')} of the grid {verb} left out: nothing published supports their quality.")
+    return found
+
+
+def _failed(run: Any) -> list[str]:
+    known = run.context.get("evaluations")
+    if not isinstance(known, Mapping) or not known.get("failed"):
+        return []
+    return [f"{known['failed']:,} of {plural(known['trials'], 'trial')} failed, so the front is of the others alone."]
+
+
+def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:
+    """Where the recommended design stands at the end of a knob's range, beyond which nobody looked."""
+    ranges = run.context.get("knob_ranges")
+    if design is None or not isinstance(ranges, Mapping):
+        return []
+    told = []
+    for name, ends in ranges.items():
+        value = finite(design["knobs"].get(name))
+        low, high = ends
+        # Nothing is below one core or one chip.
+        if value is not None and (value == high or (value == low and value > 1)):
+            told.append(f"{name} {design['knobs'][name]} ({'most' if value == high else 'least'})")
+    if not told:
+        return []
+    return [f"Design {design['design']} stands at the edge of what was searched: {joined(told)}; a wider space may hold a better one."]
+
+
+def _surrogate(run: Any) -> list[str]:
+    """How far a surrogate's quality can be trusted."""
+    if "quality_evaluator" in run.context or not any("quality" in design["metrics"] for design in run.designs):
+        return []
+    surrogate = run.context.get("quality_surrogate") or {}
+    errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
+    size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
+    found = [f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."]
+    found += _fitted(run, surrogate)
+    extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
+    if extrapolated:
+        found.append(
+            f"For {extrapolated:,} of {plural(len(run.designs), 'design')} quality is extrapolated: nothing published supports it."
+        )
+    free = [str(name) for name in surrogate.get("unsupported_knobs") or ()]
+    varied = [name for name in free if len({design["knobs"].get(name) for design in run.designs}) > 1]
+    if run.problem.allow_unsupported and varied:
+        verb = "does" if len(varied) == 1 else "do"
+        found.append(f"{joined(varied)} {verb} not enter the surrogate, so the search takes a saving there for nothing.")
+    return found
+
+
+def _fitted(run: Any, surrogate: Mapping[str, Any]) -> list[str]:
+    """Published models are shown with the fit's figure; the one that is farthest from what was published is named."""
+    worst: tuple[float, str] | None = None
+    models = set()
+    for point in surrogate.get("points") or ():
+        published = finite(point.get("accuracy_percent"))
+        knobs = {name: value for name, value in point.items() if name in ("layers", "hidden", "heads", "ffn")}
+        if published is None or not knobs:
+            continue
+        for design in run.designs:
+            fitted = finite(design["metrics"].get("quality"))
+            if fitted is None or any(design["knobs"].get(name) != value for name, value in knobs.items()):
+                continue
+            models.add(str(point.get("model")))
+            if abs(fitted - published) > _SAME_POINTS and (worst is None or abs(fitted - published) > worst[0]):
+                told = f"{point.get('model')} (design {design['design']}) has {number_text(published)}, shown as {number_text(fitted)}"
+                worst = (abs(fitted - published), told)
+    if worst is None:
+        return []
+    of = f"{plural(len(models), 'published model')} on the front {'carries' if len(models) == 1 else 'carry'}"
+    return [f"{of} the fit's quality, not the published one; farthest off: {worst[1]}."]

@@ -1,0 +1,350 @@
+"""What to build, and why: one record of a finished search that terminal, report, JSON and Python all show.
+
+The rule of the choice (`dse.analysis.choice`) and what each part means are in docs/recommendation.md. A front of equal designs counts
+each once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.analysis.cautions import cautions
+from dse.analysis.choice import alike, choose
+from dse.problem.metrics import METRICS
+from dse.problem.objectives import Objective
+from dse.problem.wording import design_phrase, error_text, finite, lowered, number_text, whole_percents
+
+if TYPE_CHECKING:
+    from dse.storage.run_folder import RunRecord
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+ONE_ERROR, NEAREST, BEST = "one standard error", "nearest to the best of every objective", "best"
+_KNOBS = 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would change the choice: ``factor`` beyond ``value`` (``unit``) makes ``design`` the recommended one; ``examples`` lie there."""
+
+    factor: str
+    relation: str  # "<" or ">"
+    value: float
+    unit: str
+    design: int
+    phrase: str
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        side = "below" if self.relation == "<" else "above"
+        named = f" ({', '.join(self.examples)})" if self.examples else ""
+        return f"{self.factor} {side} {number_text(float(f'{self.value:.3g}'))} {self.unit}{named}: design {self.design} ({self.phrase})"
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The design with the best value of one objective."""
+
+    metric: str
+    direction: str
+    design: int
+    value: float
+    phrase: str
+
+
+@dataclass(frozen=True)
+class KnobShare:
+    """Share of the variation of a metric over the space that a knob is charged with; all of a metric add to one."""
+
+    knob: str
+    metric: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to build.
+
+    Attributes:
+        design: number on the front, None where the front is empty. phrase: the design in a few words. knobs: every knob with its value.
+        toml: its file in the run's folder. rule: which form of the rule applied. reason: why, as the end of a sentence.
+        runner_up: what the rule names without it, None on a front of one. runner_up_reason: how that differs.
+        kept_share: share of the draws of the carbon factors in which the rule names the same design; None where nothing was drawn.
+        draws, factors: how many draws of how many factors.
+        changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
+        extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
+        warnings: what to know before trusting it.
+    """
+
+    design: int | None
+    phrase: str
+    knobs: Mapping[str, Any]
+    toml: str
+    rule: str
+    reason: str
+    runner_up: int | None = None
+    runner_up_phrase: str = ""
+    runner_up_reason: str = ""
+    kept_share: float | None = None
+    draws: int = 0
+    factors: int = 0
+    changes: tuple[Change, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    extremes: tuple[Extreme, ...] = ()
+    matters: tuple[KnobShare, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """``Build design 9: 12 layers x 576 on 64 x 32; within one standard error of the best quality and 28 % less total carbon.``"""
+        if self.design is None:
+            return "No design can be recommended: the front is empty."
+        return f"Build design {self.design}: {self.phrase}; {self.reason}."
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands below the sentence: runner-up, how sure, what would change it, what matters; each a line ``word: text``."""
+        found = []
+        if self.runner_up is not None:
+            found.append(f"runner-up: design {self.runner_up}, {self.runner_up_phrase}: {self.runner_up_reason}")
+        if self.kept_share is not None:
+            found.append(
+                f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design"
+            )
+        if self.changes:
+            found.append("what would change it: " + "; ".join(map(str, self.changes)))
+        if self.unchanged:
+            found.append("what would not: " + "; ".join(self.unchanged))
+        if self.matters:
+            percents = whole_percents([row.share for row in self.matters])
+            label = _label(self.matters[0].metric)
+            found.append(f"what moves {label}: " + ", ".join(f"{row.knob} {p} %" for row, p in zip(self.matters, percents, strict=True)))
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"sentence": self.sentence, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
+        """The inverse of :meth:`to_dict`."""
+        given = {name: value for name, value in values.items() if name != "sentence"}
+        rows = {"changes": Change, "extremes": Extreme, "matters": KnobShare}
+        for name, kind in rows.items():
+            given[name] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in given[name])
+        return cls(**{**given, "unchanged": tuple(given["unchanged"]), "warnings": tuple(given["warnings"])})
+
+
+@dataclass(frozen=True)
+class Front:
+    """A front as the rule sees it: each of equal designs once, in canonical order.
+
+    Attributes:
+        designs: entries. quality, error: (designs,), higher better, None without a quality objective. costs: (designs, costs), minimised;
+        objectives: theirs. allowed: designs whose quality something supports, all where none has support.
+    """
+
+    designs: list[dict[str, Any]]
+    quality: FloatArray | None
+    error: FloatArray | None
+    costs: FloatArray
+    objectives: tuple[Objective, ...]
+    allowed: BoolArray
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Front:
+        """The front of a run; designs without a value of an objective are left out."""
+        objectives = run.problem.objectives
+        once = [design for design in run.designs if design.get("equal_to") is None]
+        once = [design for design in once if all(finite(design["metrics"].get(o.metric)) is not None for o in objectives)]
+        best = next((o for o in objectives if o.metric == "quality" and o.direction == "max"), None)
+        others = tuple(o for o in objectives if o is not best)
+        costs = np.array([[o.sign * d["metrics"][o.metric] for o in others] for d in once], dtype=np.float64).reshape(
+            len(once), len(others)
+        )
+        supported = np.array([d.get("quality_support") != "extrapolated" for d in once], dtype=bool)
+        if best is None:
+            return cls(once, None, None, costs, others, np.ones(len(once), dtype=bool))
+        quality = np.array([d["metrics"]["quality"] for d in once], dtype=np.float64)
+        error = np.array([finite(d["metrics"].get("quality_se")) or 0.0 for d in once])
+        return cls(once, quality, error, costs, others, supported if supported.any() else np.ones(len(once), dtype=bool))
+
+    def without(self, index: int) -> Front:
+        """The front less one design."""
+        keep = [i for i in range(len(self.designs)) if i != index]
+        allowed = self.allowed[keep]
+        return Front(
+            [self.designs[i] for i in keep],
+            None if self.quality is None else self.quality[keep],
+            None if self.error is None else self.error[keep],
+            self.costs[keep],
+            self.objectives,
+            allowed if allowed.any() else np.ones(len(keep), dtype=bool),
+        )
+
+    def rule(self) -> tuple[str, BoolArray, FloatArray]:
+        """Which form of the rule applies, the designs that it chooses from, and the costs (designs, costs) by which it chooses."""
+        if self.quality is None or self.error is None:
+            return (BEST if len(self.objectives) == 1 else NEAREST), self.allowed, self.costs
+        if not self.objectives:
+            return BEST, self.allowed, -self.quality[:, None]
+        like = alike(self.quality, self.error, self.allowed)
+        if like is not None:
+            return ONE_ERROR, like, self.costs
+        return NEAREST, self.allowed, np.column_stack([-self.quality, self.costs])
+
+
+def recommend(run: RunRecord) -> Recommendation:
+    """The recommendation of a run from its designs alone; `dse.analysis.sureness` adds draws and other deployments."""
+    front = Front.of(run)
+    if not front.designs:
+        return Recommendation(None, "", {}, "", NEAREST, "", warnings=tuple(cautions(run)))
+    rule, allowed, costs = front.rule()
+    chosen = int(choose(costs, allowed))
+    design = front.designs[chosen]
+    varying = _varying(run)
+    second = _runner_up(front, chosen)
+    return Recommendation(
+        design=design["design"],
+        phrase=design_phrase(design["knobs"], varying),
+        knobs=dict(design["knobs"]),
+        toml=f"designs/design-{design['design']:04d}.toml",
+        rule=rule,
+        reason=_reason(front, chosen, rule, allowed),
+        runner_up=None if second is None else second["design"],
+        runner_up_phrase="" if second is None else design_phrase(second["knobs"], varying),
+        runner_up_reason="" if second is None else _difference(run.problem.objectives, design, second),
+        extremes=tuple(_extremes(run, front, varying)),
+        matters=tuple(_matters(run)),
+        warnings=tuple(cautions(run, design)),
+    )
+
+
+def _runner_up(front: Front, chosen: int) -> dict[str, Any] | None:
+    rest = front.without(chosen)
+    if not rest.designs:
+        return None
+    _, allowed, costs = rest.rule()
+    return rest.designs[int(choose(costs, allowed))]
+
+
+def _varying(run: RunRecord) -> list[str]:
+    """Knobs that the search varied, as far as the front or its ranges show."""
+    names = list(dict.fromkeys(name for design in run.designs for name in design["knobs"]))
+    ranges = run.context.get("knob_ranges") or {}
+    return [name for name in names if name in ranges or len({str(d["knobs"].get(name)) for d in run.designs}) > 1]
+
+
+def _label(name: str) -> str:
+    return lowered(METRICS[name].label) if name in METRICS else name
+
+
+def _percent(value: float) -> str:
+    """A share in whole per cent, never 0 or 100 where it is neither."""
+    percent = 100.0 * value
+    if 99.5 <= percent < 100:
+        return "> 99 %"
+    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+
+
+def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
+    """Why the chosen design, as the end of a sentence."""
+    if rule == BEST:
+        name = front.objectives[0].metric if front.objectives else "quality"
+        direction = front.objectives[0].direction if front.objectives else "max"
+        return f"the {'highest' if direction == 'max' else 'lowest'} {_label(name)} of all feasible designs"
+    if rule == NEAREST:
+        told = [f"{_label(o.metric)} {_times(front.costs[:, i], front.costs[chosen, i], o)}" for i, o in enumerate(front.objectives)]
+        if front.quality is not None:
+            told.insert(0, f"quality {number_text(front.quality[chosen])} of at most {number_text(front.quality.max())}")
+        return f"{NEAREST}: {', '.join(told)}"
+    assert front.quality is not None  # the one-standard-error rule needs it
+    best = int(np.argmax(np.where(front.allowed, front.quality, -np.inf)))
+    if chosen == best:
+        return "the best quality, and no design within one standard error of it " + (
+            f"has less {_label(front.objectives[0].metric)}" if len(front.objectives) == 1 else "is better in the other objectives together"
+        )
+    saved = _against(front.objectives, front.costs[best], front.costs[chosen])
+    return f"within one standard error of the best quality and {saved}"
+
+
+def _times(column: FloatArray, value: float, objective: Objective) -> str:
+    """How far a value is from the best of its column."""
+    best = float(column.min())
+    if value == best:
+        return "the best"
+    if best > 0:
+        return f"{value / best:.3g} times the least"
+    return f"{number_text(objective.sign * value)} of at best {number_text(objective.sign * best)}"
+
+
+def _against(objectives: Sequence[Objective], reference: FloatArray, values: FloatArray) -> str:
+    """``28 % less total carbon, 3 % more latency``: values against a reference, both minimised."""
+    told = []
+    for objective, before, after in zip(
+        objectives, objective_values(objectives, reference), objective_values(objectives, values), strict=True
+    ):
+        if before == after:
+            told.append(f"the same {_label(objective.metric)}")
+        elif before > 0:
+            ratio = after / before
+            told.append(f"{_percent(abs(ratio - 1.0))} {'less' if ratio < 1 else 'more'} {_label(objective.metric)}"
+                        if ratio < 2 else f"{ratio:.3g} times the {_label(objective.metric)}")  # fmt: skip
+        else:
+            told.append(f"{_label(objective.metric)} {number_text(after)} instead of {number_text(before)}")
+    return ", ".join(told)
+
+
+def objective_values(objectives: Sequence[Objective], minimised: FloatArray) -> list[float]:
+    """Values of objectives in their own sense."""
+    return [objective.sign * float(value) for objective, value in zip(objectives, minimised, strict=True)]
+
+
+def _difference(objectives: Sequence[Objective], design: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """How another design differs from the recommended one, objective by objective."""
+    told = []
+    for objective in objectives:
+        mine, theirs = float(design["metrics"][objective.metric]), float(other["metrics"][objective.metric])
+        if objective.metric == "quality":
+            gap = theirs - mine
+            told.append(f"quality {error_text(abs(gap))} {'higher' if gap > 0 else 'lower'}" if gap else "the same quality")
+        else:
+            told.append(_against([objective], np.array([objective.sign * mine]), np.array([objective.sign * theirs])))
+    return ", ".join(told)
+
+
+def _extremes(run: RunRecord, front: Front, varying: Sequence[str]) -> list[Extreme]:
+    found = []
+    for objective in run.problem.objectives:
+        value, index = min((objective.sign * d["metrics"][objective.metric], i) for i, d in enumerate(front.designs))
+        design = front.designs[index]
+        found.append(Extreme(objective.metric, objective.direction, design["design"], objective.sign * value,
+                             design_phrase(design["knobs"], varying)))  # fmt: skip
+    return found
+
+
+def _matters(run: RunRecord) -> list[KnobShare]:
+    """The three largest shares of the first cost (of quality where nothing else is asked for) and the rest, adding to one."""
+    rows = [row for row in run.context.get("importance") or () if finite(row.get("share")) is not None]
+    names = [o.metric for o in run.problem.objectives if o.metric != "quality"] or ["quality"]
+    shares = sorted(((float(row["share"]), str(row["knob"])) for row in rows if row["metric"] == names[0]), key=lambda r: (-r[0], r[1]))
+    if not shares or not math.isclose(sum(value for value, _ in shares), 1.0, abs_tol=1e-6):
+        return []  # none, or of an earlier version, whose shares did not add up
+    top = [KnobShare(knob, names[0], value) for value, knob in shares[:_KNOBS]]
+    rest = shares[_KNOBS:]
+    if rest:
+        label = "the other knob" if len(rest) == 1 else f"the other {len(rest)} knobs"
+        top.append(KnobShare(label, names[0], max(0.0, 1.0 - sum(row.share for row in top))))
+    return top

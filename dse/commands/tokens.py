@@ -1,0 +1,100 @@
+"""``dse tokens``: grams, joules and dollars of a million tokens of a model on a device in a region."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EPILOG = """\
+examples:
+  dse tokens --workload llama3-8b --hw h100 --grid france
+  dse tokens --workload llama3-8b,llama3-70b --hw h100,b200,l40s --grid usa,france --format markdown
+"""
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "tokens",
+        help="grams, joules and dollars a million tokens of a model on a device",
+        description="Say what a million output tokens take, prompts included: grams of CO2e (electricity and the chips' making), joules at "
+        "the facility, dollars (boards over their life and electricity). The serving engine is simulated at a steady load.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workload", required=True, metavar="NAME,...", help="decoders of `dse list workloads`, or files")
+    parser.add_argument("--hw", default="h100", metavar="GPU,...", help="chips (default h100)")
+    parser.add_argument("--grid", default="world", metavar="PLACE,...", help="regions, gCO2e/kWh or hourly files (default world)")
+    load = parser.add_argument_group("load")
+    load.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests in flight (default 64)")
+    load.add_argument("--prompt", type=int, default=1024, metavar="TOKENS", help="of each request (default 1024)")
+    load.add_argument("--output", type=int, default=256, metavar="TOKENS", help="of each request (default 256)")
+    load.add_argument("--busy-share", type=float, default=1.0, metavar="S",
+                      help="share of its life in which the machine has this load; else it idles (default 1)")  # fmt: skip
+    load.add_argument("--weight-bits", type=int, default=16, metavar="BITS", help="4, 8 or 16 (default 16)")
+    load.add_argument("--tp", type=int, metavar="N", help="chips that share the model (default: of 1, 2, 4, 8 the least grams)")
+    load.add_argument("--engine", default="vllm", metavar="NAME", help="vllm, trtllm or sglang (default vllm)")
+    site = parser.add_argument_group("site")
+    site.add_argument("--pue", type=float, default=1.2, help="facility power over chip power (default 1.2)")
+    site.add_argument("--lifetime-years", type=float, default=5.0, metavar="YEARS", help="of the chips (default 5)")
+    site.add_argument("--electricity-usd", type=float, default=0.12, metavar="USD", help="price of a kWh (default 0.12)")
+    parser.add_argument("--format", default="text", metavar="NAME", help="text, csv, json or markdown (default text)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cost every pair and print."""
+    from dataclasses import asdict
+
+    from dse.errors import unknown_name
+    from dse.reports.tables import FORMATS, table
+    from dse.serving.tokens import Load, Site, token_cost
+
+    if args.format not in FORMATS:
+        raise unknown_name("format", args.format, FORMATS)
+    load = Load(args.concurrency, args.prompt, args.output, args.busy_share)
+    site = Site(args.pue, args.lifetime_years, args.electricity_usd)
+    costs = [
+        token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine)
+        for workload in _names("workload", args.workload)
+        for hw in _names("hw", args.hw)
+        for grid in _names("grid", args.grid)
+    ]
+    if args.format == "text" and len(costs) == 1:
+        cost = costs[0]
+        usd = "no public price" if cost.usd_per_million_tokens is None else f"{cost.usd_per_million_tokens:.3g} USD"
+        print(
+            f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ, {usd} a million tokens of "
+            f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
+            f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
+            f"{100 * cost.embodied_share:.2g} % embodied)"
+        )
+        return 0
+    rows = [asdict(cost) for cost in costs]
+    if args.format in ("text", "markdown"):
+        rows = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
+    print(table(rows, args.format))
+    return 0
+
+
+_COLUMNS = {
+    "workload": "workload",
+    "chips": "chips",
+    "hw": "hw",
+    "grid": "grid",
+    "g/Mtok": "gco2e_per_million_tokens",
+    "J/Mtok": "energy_j_per_million_tokens",
+    "USD/Mtok": "usd_per_million_tokens",
+    "tokens/s": "tokens_per_s",
+}
+
+
+def _names(option: str, text: str) -> list[str]:
+    from dse.errors import UsageError
+
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise UsageError(f"{option} is empty; name at least one")
+    return found

@@ -1,0 +1,21 @@
+"""The recommendation as a terminal shows it: first, and short."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from dse.reports import terminal
+from dse.reports.kept import of_run
+
+
+def recommendation_text(run: Any, *, width: int | None = None) -> str:
+    """What to build, in a few lines, before the table: the sentence, what stands behind it, and what to be careful about."""
+    found = of_run(run)
+    lines = [found.sentence, *(f"  {line}" for line in found.lines), *(f"  careful: {line}" for line in found.warnings)]
+    if found.toml and (run.path / found.toml).exists():
+        lines.append(f"  its file: {run.path / found.toml}")
+    width = width or terminal.stdout_width()
+    # A number and its per cent stay on one line.
+    wrapped = (textwrap.wrap(terminal.printable(line).replace(" %", "\0%"), width, subsequent_indent="    ") for line in lines)
+    return terminal.for_stdout("\n".join(part for parts in wrapped for part in parts).replace("\0", " "))

@@ -1,0 +1,131 @@
+"""The head of the report: what to build, why, how sure that is, what would change it, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dse.analysis.recommendation import Extreme, Recommendation
+from dse.problem.wording import error_text, finite, lowered, whole_percents
+from dse.reports import text
+from dse.reports.kept import of_run
+from dse.reports.markup import Markup, tag
+from dse.reports.units import DisplayUnit, knob_names
+
+
+def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]) -> Markup:
+    """The recommendation, then what was searched. ``positions``: where designs (by index) stand among those that the page shows."""
+    found = of_run(run)
+    return tag(
+        "header",
+        tag("p", text.headline(run, units), class_="eyebrow"),
+        tag("h1", found.sentence.rstrip(".") if found.design is None else f"Build design {found.design}: {found.phrase}"),
+        tag("p", f"{found.reason[:1].upper()}{found.reason[1:]}.", class_="lead") if found.reason else None,
+        tag(
+            "div",
+            tag("div", _answers(found), _matters(found), class_="answers"),
+            tag("aside", tag("h2", "Before you build"), tag("ul", [tag("li", line) for line in found.warnings]), class_="caution",
+                aria_label="Cautions")
+            if found.warnings
+            else None,
+            class_="answer",
+        ),
+        tag("ul", _cards(run, found, units, positions), class_="cards"),
+        tag("p", " ".join(text.summary_sentences(run)), class_="searched"),
+    )  # fmt: skip
+
+
+def _answers(found: Recommendation) -> Markup | None:
+    """Runner-up, how sure and what would change it, each under its own word."""
+    if found.design is None:
+        return None
+    rows: list[tuple[str, Any]] = []
+    if found.kept_share is not None or found.changes or found.unchanged:
+        parts = dict(line.split(": ", 1) for line in found.lines)
+        if "how sure" in parts:
+            rows.append(("How sure", parts["how sure"] + "; quality, latency and energy held"))
+        if found.changes:
+            rows.append(("What would change it", tag("ul", [tag("li", str(change)) for change in found.changes])))
+        if found.unchanged:
+            rows.append(("What would not", "; ".join(found.unchanged)))
+    if found.runner_up is not None:
+        rows.append(("Runner-up", f"design {found.runner_up}, {found.runner_up_phrase}: {found.runner_up_reason}"))
+    return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in rows], class_="facts") if rows else None
+
+
+def _matters(found: Recommendation) -> Markup | None:
+    """The knobs that matter, as bars that add to 100 %."""
+    if not found.matters:
+        return None
+    percents = whole_percents([row.share for row in found.matters])
+    bars = [
+        tag("div", tag("dt", row.knob), tag("dd", tag("span", tag("span", style=f"width:{percent}%"), class_="bar", aria_hidden="true"),
+            f" {percent} %"))
+        for row, percent in zip(found.matters, percents, strict=True)
+    ]  # fmt: skip
+    label = lowered(text.metric_label(found.matters[0].metric))
+    return tag("div", tag("h2", f"What moves {label} over the space"), tag("dl", bars, class_="facts bars"))
+
+
+def _cards(run: Any, found: Recommendation, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]) -> list[Markup]:
+    """The recommended design whole, and the best design of each objective."""
+    places = {design["design"]: index for index, design in enumerate(run.designs)}
+    cards = []
+    if found.design is not None:
+        design = run.designs[places[found.design]]
+        figures = [
+            tag("div", tag("dt", units[o.metric].label), tag("dd", _value(design, o.metric, units)))
+            for o in run.problem.objectives
+            if o.metric in units
+        ]
+        cards.append(
+            tag(
+                "li",
+                tag("p", "Recommended", class_="card-label"),
+                tag("p", tag("strong", f"Design {found.design}"), class_="card-value"),
+                tag("dl", figures, class_="facts"),
+                tag("p", text.knobs_text(design["knobs"]), class_="card-note"),
+                tag("p", tag("a", found.toml, href=found.toml), class_="card-note"),
+                _pin(positions, places[found.design]),
+                class_="card recommended",
+            )
+        )
+    cards += [_extreme(run, extreme, places[extreme.design], units, positions) for extreme in found.extremes]
+    return cards
+
+
+def _extreme(
+    run: Any, extreme: Extreme, index: int, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]
+) -> Markup:  # fmt: skip
+    design = run.designs[index]
+    names = [name for name in knob_names(run.designs) if name in design["knobs"]]
+    return tag(
+        "li",
+        tag(
+            "p",
+            ("Highest " if extreme.direction == "max" else "Lowest ") + lowered(units[extreme.metric].label),
+            class_="card-label",
+        ),
+        tag("p", _value(design, extreme.metric, units), class_="card-value"),
+        tag(
+            "p",
+            tag("strong", f"Design {extreme.design}"),
+            " · ",
+            text.knobs_text({name: design["knobs"][name] for name in names}),
+            class_="card-note",
+        ),
+        _pin(positions, index),
+        class_="card",
+    )
+
+
+def _pin(positions: Mapping[int, int], index: int) -> Markup | None:
+    return tag("button", "Pin this design", type="button", class_="quiet screen", data_pin=positions[index]) if index in positions else None
+
+
+def _value(design: Mapping[str, Any], name: str, units: Mapping[str, DisplayUnit]) -> str:
+    """A figure with its unit; quality with its standard error."""
+    value = units[name].text(design["metrics"].get(name))
+    error = finite(design["metrics"].get("quality_se"))
+    # 0: nothing was said of it, which is not certainty
+    return f"{value} ± {error_text(error)}" if name == "quality" and error else value

@@ -1,0 +1,150 @@
+"""Grams, joules and dollars of a million tokens: a model served on one node at a steady load."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from dse_kernels.serving import Requests
+
+from carbon.factors import grid as grids
+from carbon.factors.grid_files import as_grid
+from dse.errors import DseError, UsageError
+from dse.serving.model import served_model
+from dse.serving.sheet import sheet
+from dse.serving.simulation import JOULES_PER_KWH, SECONDS_PER_YEAR, Served, Setup, run
+from dse.serving.steps import Parallelism
+from hw_models.devices import library
+
+MILLION = 1e6
+NODE_CHIPS = (1, 2, 4, 8)  # chips of one node that can share a model
+_ROUNDS = 8  # requests of each client of the closed loop; figures of 16 rounds differ by less than 2 %
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the chips do.
+
+    Attributes:
+        concurrency: requests in flight, one after the other (a closed loop). prompt_tokens, output_tokens: of each request.
+        busy_share: share of the lifetime in which this load runs; in the rest the chips idle, and what they draw, cost and embody is
+            carried by the tokens all the same.
+    """
+
+    concurrency: int = 64
+    prompt_tokens: int = 1024
+    output_tokens: int = 256
+    busy_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "prompt_tokens", "output_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if not 0 < self.busy_share <= 1:
+            raise UsageError(f"busy-share is {self.busy_share:g}, must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the chips stand: facility power over chip power, years of use, price of a kWh [USD]."""
+
+    pue: float = 1.2
+    lifetime_years: float = 5.0
+    electricity_usd_per_kwh: float = 0.12
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.pue) and self.pue >= 1):
+            raise UsageError(f"pue is {self.pue:g}; facility power over chip power is at least 1")
+        if not (math.isfinite(self.lifetime_years) and self.lifetime_years > 0):
+            raise UsageError(f"lifetime-years is {self.lifetime_years:g}, must be above 0")
+        if not (math.isfinite(self.electricity_usd_per_kwh) and self.electricity_usd_per_kwh >= 0):
+            raise UsageError(f"electricity-usd is {self.electricity_usd_per_kwh:g}, must be at least 0")
+
+
+@dataclass(frozen=True)
+class TokenCost:
+    """What a million output tokens take; the prompts that they answer are included.
+
+    Attributes:
+        energy_j: at the wall of the facility. usd: boards over their lifetime and electricity; None where a board has no public price.
+        embodied_share: share of the grams that was spent before the chips ran.
+    """
+
+    workload: str
+    hw: str
+    chips: int
+    grid: str
+    gco2e_per_million_tokens: float
+    energy_j_per_million_tokens: float
+    usd_per_million_tokens: float | None
+    embodied_share: float
+    tokens_per_s: float
+    tpot_ms: float
+    gco2e_per_kwh: float
+    grid_source: str
+
+
+def token_cost(
+    workload: str, hw: str, grid: str, *, load: Load, site: Site, weight_bits: int = 16, tp: int | None = None, engine: str = "vllm"
+) -> TokenCost:
+    """Grams, joules and dollars a million output tokens of ``workload`` on ``hw`` in ``grid``.
+
+    Args:
+        tp: chips that share the model; None tries 1, 2, 4 and 8 and takes the least grams.
+
+    Raises UsageError for unknown names and values out of range, DseError where no number of chips holds the model.
+    """
+    factor = grids.lookup(as_grid(grid))
+    model = served_model(workload)
+    positions = load.prompt_tokens + load.output_tokens
+    if positions > model.positions:
+        raise UsageError(f"prompt + output is {positions} tokens, must be at most the {model.positions} positions of {model.name}")
+    count = load.concurrency * _ROUNDS
+    requests = Requests(np.zeros(count), np.full(count, load.prompt_tokens), np.full(count, load.output_tokens))
+    found: list[TokenCost] = []
+    refused: DseError | None = None
+    for chips in (tp,) if tp is not None else NODE_CHIPS:
+        parallel = Parallelism(chips, moe_tp=chips if model.mixture is not None else 1)
+        setup = Setup(workload, hw, engine, parallel=parallel, weight_bits=weight_bits)
+        try:
+            served = run(setup, requests, concurrency=load.concurrency)
+        except UsageError:
+            raise
+        except DseError as error:
+            refused = error
+        else:
+            found.append(_cost(served, workload, factor, load, site))
+    if not found and refused is not None:
+        raise refused
+    return min(found, key=lambda cost: cost.gco2e_per_million_tokens)
+
+
+def _cost(served: Served, workload: str, factor: grids.GridFactor, load: Load, site: Site) -> TokenCost:
+    hw, chips = served.setup.hw, served.setup.chips
+    chip = sheet(hw)
+    tokens = float(served.output.sum())
+    per_million = MILLION / tokens
+    # One second of this load stands for 1 / busy_share seconds of the chips' life.
+    seconds = served.makespan_s / load.busy_share
+    idle_j = chip.idle_w * chips * (seconds - served.makespan_s)
+    joules = (float(served.energy_j.sum()) + idle_j) * site.pue
+    life_share = seconds / (site.lifetime_years * SECONDS_PER_YEAR)
+    embodied_g = 1e3 * chip.embodied_kgco2e * chips * life_share
+    operational_g = joules / JOULES_PER_KWH * factor.gco2e_per_kwh
+    price = library.load(hw).capital_usd
+    usd = None if price is None else price * chips * life_share + joules / JOULES_PER_KWH * site.electricity_usd_per_kwh
+    return TokenCost(
+        workload=workload,
+        hw=hw,
+        chips=chips,
+        grid=factor.name,
+        gco2e_per_million_tokens=(embodied_g + operational_g) * per_million,
+        energy_j_per_million_tokens=joules * per_million,
+        usd_per_million_tokens=None if usd is None else usd * per_million,
+        embodied_share=embodied_g / (embodied_g + operational_g),
+        tokens_per_s=served.tokens_per_s,
+        tpot_ms=1e3 * float(np.nanmean(served.tpot_s)) if load.output_tokens > 1 else 0.0,
+        gco2e_per_kwh=factor.gco2e_per_kwh,
+        grid_source=factor.source,
+    )

@@ -1,0 +1,109 @@
+"""Files to start from (``dse init``): an accelerator, a space or a carbon specification, each field with what it may hold.
+
+Accelerator and space are written from the records and templates themselves, so that they cannot fall behind them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib import resources
+
+from dse.errors import UsageError
+from dse.spaces.hardware import load_path_or_name
+from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.fields import Choice, Rule, choices, rules
+from hw_models.accelerator.toml import quote
+from hw_models.technology.tables import dram_types
+from workloads import library
+
+KINDS = ("accelerator", "space", "carbon")
+_COMMENT_COLUMN = 40
+
+
+def accelerator(hw: str = "edge22") -> str:
+    """A whole accelerator as TOML with a comment on every field: a device, or a template at its default knobs."""
+    hardware = load_path_or_name(hw, profile=None)
+    record = hardware.accelerator(hardware.defaults)
+    profile = "" if hardware.default_carbon_profile == "act2" else f" --carbon-profile {hardware.default_carbon_profile}"
+    head = [
+        f"# An accelerator to start from: {hw} as dse has it. Change what differs in yours, then:",
+        f"#   dse evaluate --workload bert --hw THIS_FILE{profile}",
+        "# A list in place of a number makes it a knob, as in cores = [1, 2, 4], for `dse search --workload bert --hw THIS_FILE`.",
+        "# Energy, area and leakage come from the technology tables at node_nm unless mac_pj, area_mm2, leakage_w or the pJ of a level say",
+        "# them. Levels go from the innermost to the DRAM.",
+        "",
+    ]
+    return "\n".join([*head, *_commented(record.to_toml())]) + "\n"
+
+
+def space(workload: str = "bert", hw: str = "edge22") -> str:
+    """A search space as TOML: every knob of the template with its values, every dimension of the model at its own."""
+    hardware = load_path_or_name(hw, profile=None)
+    if not hardware.knobs:
+        raise UsageError(
+            f"hw {hw!r} is one device and has no knobs to list; nearest is --from edge22, or `dse init accelerator --from {hw}`"
+        )
+    family = library.load(workload)
+    record = hardware.source_record
+    notes = {} if isinstance(record, Accelerator) else record.notes
+    lines = [
+        f"# A space to start from: {hw}'s grid around {workload}'s own model. Change the lists, then:",
+        f"#   dse search --workload {workload} --hw {hw} --space THIS_FILE --objective carbon --allow-unsupported",
+        "# In place of values a range may stand: from, to, steps, with coding linear, log, power_of_two or ordered.",
+        "# role: model (a knob of the workload), hardware (of the template, where nothing is said) or deployment (rate_per_s, ...).",
+        "",
+        'name = "my-space"',
+        "# Sums of products or divisibility, between knobs of the model or between those of the hardware, as in",
+        '# constraints = ["hidden % heads == 0", "hidden >= 64 * heads"]',
+        "constraints = []",
+    ]
+    for name in ("layers", "hidden", "heads", "kv_heads", "ffn"):
+        value = family.dimensions.get(name)
+        if name in family.knobs and isinstance(value, int):
+            lines += ["", f"[parameters.{name}]  # {family.knobs[name].description}", 'role = "model"', f"values = [{value}]"]
+    for name, values in hardware.knobs.items():
+        lines += ["", f"[parameters.{name}]{_note(notes, name)}", f"values = [{', '.join(map(quote, values))}]"]
+    lines += ["", f"# Settings of {hw}: take the # away and list values to search them too."]
+    for name, value in hardware.settings.items():
+        lines += ["", f"# [parameters.{name}]{_note(notes, name)}", f"# values = [{quote(value)}]"]
+    return "\n".join(lines) + "\n"
+
+
+def carbon() -> str:
+    """A specification for ``dse carbon estimate``: a server with two accelerators, every key explained."""
+    return resources.files("dse").joinpath("data", "starter_carbon.toml").read_text(encoding="utf-8")
+
+
+def _note(notes: Mapping[str, str], name: str) -> str:
+    return f"  # {notes[name]}" if name in notes else ""
+
+
+def _commented(text: str) -> Iterator[str]:
+    """The lines of `Accelerator.to_toml` with the range or the choices of each field behind it."""
+    known, table = _comments(), ""
+    for line in text.splitlines():
+        heading = re.match(r"\[+(\w+)\]+$", line)
+        table = heading[1] if heading else table
+        found = re.match(r"(\w+) = ", line)
+        comment = known.get((table, found[1]), "") if found else ""
+        yield f"{line:<{_COMMENT_COLUMN}}# {comment}" if comment else line
+
+
+def _comments() -> dict[tuple[str, str], str]:
+    """What each field of a file may hold, by its table ("" for the top) and name."""
+    found = {
+        ("", "profile"): "default (physical) or catransformers22 (that tool's constants)",
+        ("levels", "kind"): f"sram, {', '.join(dram_types())}",
+        ("levels", "access_bytes"): "width of an access: 4 or 32",
+    }
+    found |= {("levels", f.name): "true or false" for f in fields(MemoryLevel) if isinstance(f.default, bool)}
+    for record, place in ((Accelerator, ""), (MemoryLevel, "levels")):
+        everything: dict[str, Rule | Choice] = {**rules(record), **choices(record)}
+        for name, what in everything.items():
+            text = (
+                ", ".join(what.names) if isinstance(what, Choice) else str(what).removeprefix("a whole number ").removeprefix("a number ")
+            )
+            found[what.table or (place, name)] = text
+    return found
