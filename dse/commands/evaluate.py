@@ -16,7 +16,7 @@ def register(commands: Any) -> None:
         description="Cost one design: every metric and the breakdown by component with the bound of each.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser)
+    options.add_problem_options(parser, residency="weights")
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
     lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
     lists.add_argument(
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),
         criterion=args.criterion,
+        residency=args.residency,
         hardware_profile=args.profile,
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),
@@ -81,6 +82,7 @@ def _designs(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         allow_unsupported=True,
         criterion=args.criterion,
+        residency=args.residency,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,

@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         "pareto.csv, report.html and designs/*.toml.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser)
+    options.add_problem_options(parser, residency="none")
     parser.add_argument("--objective", action="append", default=[], metavar="PRESET|min:METRIC|max:METRIC",
                         help="carbon (default), latency, energy, all, hardware; or free objectives, repeatable")  # fmt: skip
     parser.add_argument("--constraint", action="append", default=[], metavar="METRIC<=VALUE",
@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
+        residency=args.residency,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,
@@ -135,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
+    if large is not None:
+        problem = replace(problem, residency="none")
     show.say_problem(problem, settings, large, sharded)
     with terminal.ProgressReporter() as progress:
         result = api.search(

@@ -20,6 +20,12 @@ IntArray = npt.NDArray[np.int64]
 
 DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
+RESIDENCY = ("none", "activations", "epilogue", "weights")
+"""What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
+DEFAULT_RESIDENCY = "none"
+"""Of searches."""
+DESIGN_RESIDENCY = "weights"
+"""Of single designs."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,14 @@ class Problem:
     fixed_model: bool = False
     allow_unsupported: bool = False
     criterion: str = "edp"
+    residency: str = DEFAULT_RESIDENCY
     preset: str | None = None
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
             raise unknown_name("criterion", self.criterion, CRITERIA)
+        if self.residency not in RESIDENCY:
+            raise unknown_name("residency", self.residency, RESIDENCY)
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 
@@ -79,6 +88,7 @@ class Problem:
             "deployment": self.deployment.to_dict(),
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
+            "residency": self.residency,
         }
 
     @classmethod
@@ -103,6 +113,7 @@ class Problem:
             deployment=Deployment.from_dict(values["deployment"]),
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],
+            residency=values.get("residency", "none"),
         )
 
 

@@ -46,7 +46,7 @@ def model_totals(
         solver = _solver(workload, hardware.take(points), widths, level, criterion, threads)
         for group in _alike(solver, models):
             found = solver.totals(group)
-            at = np.ix_(group, points)
+            at = np.ix_(np.array(group), points)
             latency[at], energy[at], peak[at], pinned[at] = found.latency_s, found.energy_j, found.peak_w, found.pinned
             done += len(group)
             if progress is not None:
@@ -97,6 +97,7 @@ def report(
     steps: list[dict[str, Any]] = []
     tensors: dict[tuple[int, int], dict[str, Any]] = {}
     chosen = solver.choice(model, 0)
+    before = np.concatenate([[0], np.cumsum([len(p.table) for p in solver.phases])]).tolist()
     for part, times, way in chosen:
         table, runs = part.costs.table, times * part.runs
         for i, (step, condition, found) in enumerate(part.costs.costs_of(way, 0)):
@@ -111,15 +112,16 @@ def report(
                 {
                     "name": str(table.name[step.row]),
                     "component": str(table.component[step.row]),
-                    "phase_row": int(step.row),
+                    "row": before[part.phase] + int(step.row),
                     "epilogue": [str(table.name[r]) for r in step.epilogue],
                     "runs": runs,
-                    "on_chip": [there for there in condition.resident],
+                    "on_chip": list(condition.resident),
                     "result": place,
                     "held_bytes": condition.held_bits / 8.0,
                     "latency_s": float(found.latency_s[0, 0]) * runs,
                     "energy_j": float(found.energy_j[0, 0]) * runs,
                     "dram_bytes": sum(moved.values()),
+                    **{f"{unit}_s": float(getattr(found, f"{unit}_s")[0, 0]) * runs for unit in ("array", "vector", "dram")},
                     "bound": names[int(found.bound[0, 0])],
                 }
             )

@@ -84,10 +84,11 @@ class Totals:
 
 
 class _Part(NamedTuple):
-    """A segment of a model's phase: the chain's costs, how often it runs, whether a tensor enters, runs of the phase."""
+    """A segment of a model's phase: the chain's costs, the segment, the number of the phase and how often that runs."""
 
     costs: ChainCosts
     segment: Segment
+    phase: int
     runs: float
 
 
@@ -104,20 +105,23 @@ class Solver:
 
     def totals(self, models: Sequence[int]) -> Totals:
         """Costs of some models (0 for a table of one), whose rows all have the same shapes: only repeats differ."""
-        free = self._best(models, pinned=False)
+        free, first, second = self._best(models, pinned=False)
+        if self.level != "weights":
+            return free
         bits = self._weight_bits(models)
-        fits = bits[:, None] < self.machine.capacity_bits[None, :]
-        if self.level != "weights" or not fits.any() or not bits.any():
-            return free[0]
-        kept = self._best(models, pinned=True)
-        better = fits & ((kept[1] < free[1]) | ((kept[1] == free[1]) & (kept[2] < free[2])))
-        a, b = kept[0], free[0]
-        return Totals(
-            np.where(better, a.latency_s, b.latency_s),
-            np.where(better, a.energy_j, b.energy_j),
-            np.where(better, a.peak_w, b.peak_w),
-            better,
-        )
+        fits = (bits[:, None] < self.machine.capacity_bits[None, :]) & (bits > 0)[:, None]
+        some, here = np.flatnonzero(fits.any(axis=1)), np.flatnonzero(fits.any(axis=0))
+        if not len(some):
+            return free
+        within = Solver(self.phases, self.machine.take(here), self.level)
+        kept, kept_first, kept_second = within._best([models[i] for i in some.tolist()], pinned=True)
+        at = np.ix_(some, here)
+        first, second = first[at], second[at]
+        better = fits[at] & ((kept_first < first) | ((kept_first == first) & (kept_second < second)))
+        for name in ("latency_s", "energy_j", "peak_w"):
+            getattr(free, name)[at] = np.where(better, getattr(kept, name), getattr(free, name)[at])
+        free.pinned[at] = better
+        return free
 
     def _weight_bits(self, models: Sequence[int]) -> IntArray:
         """Bits of the weights of each model that would stay (models,), shared tensors once."""
@@ -150,7 +154,7 @@ class Solver:
                     if key not in made:
                         chain = chain_of(table, segment, epilogues=self.level != "activations")
                         made[key] = ChainCosts(table, chain, self.machine, index, self._known, int(held[at]))
-                    parts.append(_Part(made[key], segment, phase.runs))
+                    parts.append(_Part(made[key], segment, number, phase.runs))
             found.append(parts)
         return found
 

@@ -80,8 +80,8 @@ def _moves(chain: Chain, i: int, state: dict[int, int], most_bits: int, *, simpl
     step = chain.steps[i]
     absent = sorted({o.tensor for o in step.operands if o.tensor is not None and o.tensor not in state})
     found = []
-    # Kept and stored where it need not be, a result is given up between two uses: it must have two.
-    often = sum(step.tensor in {o.tensor for o in s.operands} for s in chain.steps) + (chain.leaving == step.tensor) > 1
+    # Kept and stored where it need not be, a result is given up between two uses: it must have two, or pass on.
+    often = chain.leaving == step.tensor or sum(step.tensor in {o.tensor for o in s.operands} for s in chain.steps) > 1
     outputs = [(False, True), (True, True)] if step.stored else [(False, True), (True, False), *([(True, True)] if often else [])]
     if simple:
         outputs = [(False, True), (True, step.stored)]
