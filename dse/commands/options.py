@@ -22,7 +22,7 @@ def add_problem_options(parser: argparse.ArgumentParser, *, residency: str) -> N
                         help="fix a knob of the model or the hardware (repeatable)")  # fmt: skip
     parser.add_argument("--criterion", default="edp", metavar="NAME",
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
-    parser.add_argument("--residency", default=residency, metavar="NAME",
+    parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
                         f"work in the epilogue of products), weights (and weights over requests); default {residency}")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",

@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
+    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
-        residency=args.residency,
+        residency=args.residency or DEFAULT_RESIDENCY,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,

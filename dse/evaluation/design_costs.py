@@ -176,7 +176,9 @@ class DesignCosts:
         view = self._view(columns)
         models = self.order[rows[:, 0]]
         view.unit = self._unit_costs(view, models, at)
-        view.on_chip = on_chip(view, self.threads or 1, None)  # nothing in large spaces, where operations stand alone
+        view.on_chip = on_chip(
+            self.problem, view.workload, view.points.batches, self.threads or 1, None
+        )  # nothing in large spaces, where operations stand alone
         with np.errstate(invalid="ignore"):  # what nobody asked for is infinite, and a ratio of two such is not a number
             return self._metrics(view, models, at)
 

@@ -130,7 +130,7 @@ class Evaluation:
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
         self._threads, self._progress = threads, progress
-        self.on_chip = on_chip.on_chip(self, threads or os.cpu_count() or 1, progress)
+        self.on_chip = on_chip.on_chip(problem, self.workload, self.points.batches, threads or os.cpu_count() or 1, progress)
         if self.on_chip is None or not self.on_chip.able.all():
             self.unit  # noqa: B018  (prepared now, while progress is shown)
 
@@ -217,7 +217,10 @@ class Evaluation:
         """Where the tensors of one model live on one hardware point, what that saves, and why each byte passes the DRAM."""
         design = int(self.points.design[hardware])
         if (model, design) not in self._told:
-            self._told[model, design] = on_chip.told(self, model, design)
+            found = on_chip.told(self.problem, self.workload_of(model), self.points.batches, design)
+            if "steps" in found:
+                found["saved"] = on_chip.saved(found, self.alone(model, design))
+            self._told[model, design] = found
         return self._told[model, design]
 
     def busy_s(self, model: int, hardware: int) -> dict[str, float]:

@@ -6,18 +6,18 @@ around it, which is chosen for each model and design. The sums are made once, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from dse.problem.problem import Problem
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.residency.models import model_totals, report
 from hw_models.costs.residency.solve import eligible
-
-if TYPE_CHECKING:
-    from dse.evaluation.evaluation import Evaluation
+from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -35,16 +35,20 @@ class OnChip:
     able: BoolArray
 
 
-def on_chip(evaluation: Evaluation, threads: int, progress: Callable[[int, int], None] | None) -> OnChip | None:
-    """The sums of an evaluation, or None where its problem or all of its designs keep nothing on chip."""
-    problem = evaluation.problem
-    batches = evaluation.points.batches
+def on_chip(
+    problem: Problem,
+    workload: Workload,
+    batches: Sequence[AcceleratorBatch],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> OnChip | None:
+    """The sums of a problem's models on its designs, or None where it or all of them keep nothing on chip."""
     able = np.concatenate([eligible(batch)[0] for batch in batches])
     if problem.residency == "none" or not able.any():
         return None
     parts = [
         model_totals(
-            evaluation.workload,
+            workload,
             batch,
             level=cast(Any, problem.residency),
             criterion=cast(Any, problem.criterion),
@@ -58,21 +62,17 @@ def on_chip(evaluation: Evaluation, threads: int, progress: Callable[[int, int],
     return OnChip(latency, energy, peak, pinned, able)
 
 
-def told(evaluation: Evaluation, model: int, design: int) -> dict[str, Any]:
-    """Where the tensors of one model live on one design and what that saves; see `hw_models.costs.residency.models.report`."""
-    problem = evaluation.problem
-    batch, at = _place(evaluation, design)
+def told(problem: Problem, workload: Workload, batches: Sequence[AcceleratorBatch], design: int) -> dict[str, Any]:
+    """Where the tensors of a workload of one model live on one design; see `hw_models.costs.residency.models.report`."""
+    batch, at = _place(batches, design)
     if problem.residency == "none":
         return {"level": "none", "reason": "it is not asked for"}
-    found = report(
-        evaluation.workload_of(model), batch, model=0, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion)
-    )
-    if "steps" not in found:
-        return found
-    alone = evaluation.alone(model, design)
-    now = {name: sum(step[name] for step in found["steps"]) for name in ("latency_s", "energy_j", "dram_bytes")}
-    found["saved"] = {name: alone[name] - now[name] for name in now}
-    return found
+    return report(workload, batch, model=0, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion))
+
+
+def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:
+    """What a report's design takes less than with every operation by itself."""
+    return {name: alone[name] - sum(step[name] for step in found["steps"]) for name in ("latency_s", "energy_j", "dram_bytes")}
 
 
 def breakdown(found: dict[str, Any], macs: FloatArray, runs: FloatArray) -> list[dict[str, Any]]:
@@ -101,10 +101,10 @@ def breakdown(found: dict[str, Any], macs: FloatArray, runs: FloatArray) -> list
     return list(entries.values())
 
 
-def _place(evaluation: Evaluation, design: int) -> tuple[Any, int]:
+def _place(batches: Sequence[AcceleratorBatch], design: int) -> tuple[AcceleratorBatch, int]:
     """The batch of a design and its number there."""
     offset = 0
-    for batch in evaluation.points.batches:
+    for batch in batches:
         if design < offset + len(batch):
             return batch, design - offset
         offset += len(batch)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,8 @@ from dse_kernels import residency
 from hw_models.costs.residency.states import BOTH, ONLY, Edges, Variant, edges_of
 from hw_models.costs.residency.steps import Chain, Step
 from hw_models.costs.residency.units import Condition, Machine, StepCosts, step_costs
+from hw_models.costs.unit_costs import Criterion
 from workloads.ops import PRODUCTS, OperationTable
-
-if TYPE_CHECKING:
-    from hw_models.costs.unit_costs import Criterion
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

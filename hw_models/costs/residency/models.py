@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import precision
 from hw_models.costs.residency.solve import Level, Phase, Solver, Totals, eligible
 from hw_models.costs.residency.units import CAUSES, Machine
-
-if TYPE_CHECKING:
-    from hw_models.accelerator.design import AcceleratorBatch
-    from hw_models.costs.unit_costs import Criterion
-    from workloads.records import Workload
+from hw_models.costs.unit_costs import Criterion
+from workloads.records import Workload
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]

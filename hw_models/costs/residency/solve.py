@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs.residency.chains import EXITS, ChainCosts, Known
 from hw_models.costs.residency.steps import chain_of
@@ -24,9 +25,6 @@ from hw_models.errors import unknown_name
 from hw_models.technology.profiles import profile as find_profile
 from workloads.ops import OperationTable
 from workloads.tensors import Segment, segments
-
-if TYPE_CHECKING:
-    from hw_models.accelerator.design import AcceleratorBatch
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

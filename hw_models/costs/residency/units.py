@@ -15,21 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from dse_kernels import mapping
 
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import attention, products, vector
 from hw_models.costs.mapping import mapping_hardware
 from hw_models.costs.residency.steps import Step
+from hw_models.costs.unit_costs import Criterion
 from hw_models.technology.tables import dram
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
-
-if TYPE_CHECKING:
-    from hw_models.accelerator.design import AcceleratorBatch
-    from hw_models.costs.unit_costs import Criterion
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
