@@ -14,7 +14,7 @@ from dse.version import __version__
 if FORWARDING not in sys.meta_path:
     sys.meta_path.append(FORWARDING)
 
-__all__ = ["__version__", "evaluate", "load", "resume", "search"]
+__all__ = ["__version__", "evaluate", "load", "resume", "search", "search_loops"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from dse.evaluation.one_design import evaluate
 
         return evaluate
+    if name == "search_loops":
+        from dse.serving.loops import search_loops
+
+        return search_loops
     if name in __all__:
         from dse import api
 

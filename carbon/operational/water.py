@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from statistics import median
 
 from carbon.arrays import Numeric, as_number
 from carbon.errors import CarbonError, unknown
@@ -69,3 +71,46 @@ def mix_litres_per_kwh(zone: str) -> float:
     if zone.upper() not in known:
         raise CarbonError(f"zone {zone!r} has no water figure; known: {', '.join(known)}")
     return known[zone.upper()]
+
+
+@dataclass(frozen=True, slots=True)
+class Water:
+    """Litres of operation with their range, and what they were computed from."""
+
+    litres: float
+    low: float
+    high: float
+    wue_l_per_kwh: tuple[float, float, float]
+    mix_l_per_kwh: tuple[float, float, float]
+    basis: str
+
+
+def with_range(
+    it_kwh: float, *, pue: float = 1.0, zone: str = "WOR", site_code: str | None = None, wue_l_per_kwh: float | None = None
+) -> Water:
+    """Water of ``it_kwh`` at a place, with the range of what is not known of it.
+
+    The data centre's own water is ``wue_l_per_kwh`` or that of ``site_code``; where neither says it, the median of the sites that disclose
+    theirs, from the least to the most of them. The electricity's is the zone's figure, halved to doubled (assumed: studies of one country
+    differ about so much, by what they count of reservoirs).
+
+    Raises CarbonError for an unknown zone or site and for numbers out of range.
+    """
+    told = f"water of {zone.upper()}'s electricity (ecologits 0.11.3), x0.5 to x2 assumed"
+    known = wue_l_per_kwh
+    if site_code is not None:
+        found = site(site_code)["wue_l_per_kwh"]
+        known = known if known is not None or found is None else float(found)
+    if known is not None:
+        wue = (known, known, known)
+        told += f"; the data centre's own {known:g} l/kWh" + (f" ({site_code})" if site_code and wue_l_per_kwh is None else " (given)")
+    else:
+        disclosed = sorted(float(row["wue_l_per_kwh"]) for row in _sites().values() if row["wue_l_per_kwh"])
+        wue = (disclosed[0], median(disclosed), disclosed[-1])
+        told += f"; the data centre's own {wue[1]:g} l/kWh, the median of {len(disclosed)} sites ({wue[0]:g} to {wue[2]:g})"
+    middle = mix_litres_per_kwh(zone)
+    mix = (0.5 * middle, middle, 2.0 * middle)
+    low, value, high = (
+        float(operational_litres(it_kwh, pue=pue, wue_l_per_kwh=own, mix_l_per_kwh=grid)) for own, grid in zip(wue, mix, strict=True)
+    )
+    return Water(value, low, high, wue, mix, told + "; water of making the hardware is not counted")

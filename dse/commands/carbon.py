@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dse.commands import carbon_run
+
 KINDS = ("die", "memory", "operation", "pcb", "llm")
 
 
@@ -27,6 +29,7 @@ def register(commands: Any) -> None:
     _grids(actions)
     _validate(actions)
     _robustness(actions)
+    carbon_run.register(actions)
 
 
 def _add(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -42,6 +45,8 @@ def _estimate(actions: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--draws", type=int, help="Monte Carlo draws (default 20000)")
     parser.add_argument("--seed", type=int, help="seed of the draws (default 0)")
+    parser.add_argument("--ghg", metavar="OUT.csv", help="also write the lines of a GHG-protocol inventory")
+    parser.add_argument("--cloud", action="store_true", help="with --ghg: machines of another company (scope 3, category 1)")
     parser.set_defaults(run=run_estimate)
 
 
@@ -107,6 +112,7 @@ def run_help(args: argparse.Namespace) -> int:
 def run_estimate(args: argparse.Namespace) -> int:
     """Estimate and print."""
     from carbon.analysis import estimate, report
+    from carbon.errors import CarbonError
 
     spec = estimate.load(args.spec)
     if args.profile is not None:
@@ -116,11 +122,28 @@ def run_estimate(args: argparse.Namespace) -> int:
     if settings:
         spec["uncertainty"] = settings
     answer = estimate.estimate(spec)
+    if args.cloud and args.ghg is None:
+        raise CarbonError("cloud is given without --ghg, the only table that asks whose the machines are")
+    if args.ghg is not None:
+        _write_inventory(args.ghg, answer, cloud=args.cloud)
     if args.json:
         _print_json(report.estimate_data(answer))
     else:
         print(report.estimate_text(answer))
     return 0
+
+
+def _write_inventory(path: str, answer: Any, *, cloud: bool) -> None:
+    from carbon.analysis.inventory import ghg_rows
+    from carbon.factors.grid import GridFactor
+    from dse.reports.tables import table
+
+    found = answer.sources.get("use.grid")
+    place = found if isinstance(found, GridFactor) else None
+    kwh = float(answer.operation.energy_kwh) if answer.operation is not None else 0.0
+    rows = ghg_rows(answer.name, embodied_kgco2e=answer.embodied_kgco2e, kwh=kwh, place=place, basis=answer.basis, cloud=cloud)
+    Path(path).write_text(table(rows, "csv") + "\n", encoding="utf-8")
+    print(f"{path}: {len(rows)} lines", file=sys.stderr)
 
 
 def run_batch(args: argparse.Namespace) -> int:

@@ -32,13 +32,18 @@ def register(commands: Any) -> None:
                         "deployment (grid, fab_grid, package, lifetime_years, rate_per_s)")  # fmt: skip
     parser.add_argument("--space", default="default", metavar="NAME|FILE.toml", help="model space of the workload (default: the "
                         "models that published quality supports), or a file with a space of your own")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME|FILE", help="the model that serves, where --workload is a log of requests (.csv, "
-                        ".jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, weight_bits, and "
-                        "--constraint limits of a good request (ttft_ms<=500, tpot_ms<=50) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="the model that reasons, where --workload is thought-ics, maca or srpo "
+                        "(--vary and --set then take the loop's knobs, lengths and rates); the model that serves, where it is a log of "
+                        "requests (.csv, .jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, "
+                        "weight_bits, and --constraint limits of a good request (ttft_ms<=500) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--trace", action="append", default=[], metavar="DRIVE.csv", help="drive of a vehicle whose perception is the "
+                        "workload (repeatable; see `dse drive`): its deadline becomes a bound of the latency, its frames the rate, and a "
+                        "lifetime one of driving hours")  # fmt: skip
+    parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
     measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
     measured.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
-                        "command:PROGRAM ARGS")  # fmt: skip
+                        "command:PROGRAM ARGS; of a loop scripted (default), table:FILE.csv or trace:FILE.jsonl")  # fmt: skip
     measured.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip
     measured.add_argument("--budget", type=int, metavar="N",
@@ -90,18 +95,24 @@ def run(args: argparse.Namespace) -> int:
         from dse.commands.config_file import apply_config
 
         apply_config(args)
-    from dse.commands import fleet
+    from dse.commands import fleet, loops
 
+    _check_trace(args, fleet.is_log(args.workload), loops.is_loop(args.workload))
     if fleet.is_log(args.workload):
         return fleet.run(args)
+    if loops.is_loop(args.workload):
+        return loops.search(args)
+    options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
+    from dse.operate.driving.drives import Drives
     from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
     if args.quality is not None:
         args.quality = _with_measured_options(args)
@@ -120,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         hw=args.hw,
         hardware_profile=args.profile,
         space="default" if own else _space(args),
-        constraints=args.constraint,
+        constraints=[*args.constraint, *drives.constraints],
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
@@ -130,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
         criterion=args.criterion,
         residency=args.residency or DEFAULT_RESIDENCY,
         deployment=options.deployment_of(args),
+        deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
     )
@@ -140,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     if large is not None:
         problem = replace(problem, residency="none")
     show.say_problem(problem, settings, large, sharded)
+    drives.say()
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
@@ -154,8 +167,23 @@ def run(args: argparse.Namespace) -> int:
             command=shlex.join(["dse", *sys.argv[1:]]),
             say=progress.update,
         )
-    show.show_run(result, as_json=args.json)
+    show.show_run(result, as_json=args.json, more=drives.found(result))
     return 0
+
+
+def _check_trace(args: argparse.Namespace, log: bool, loop: bool) -> None:
+    """Drives are of a vehicle's perception and bring their own rate."""
+    from dse.errors import UsageError
+
+    if not args.trace:
+        if args.vehicle is not None:
+            raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
+        return
+    if log or loop:
+        what = "log of requests" if log else "reasoning loop"
+        raise UsageError(f"trace is of a vehicle, and workload {args.workload} a {what}; leave one out")
+    if args.rate != 1.0:
+        raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
 
 
 def _settings(args: argparse.Namespace) -> MeasuredSettings | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dse.commands import engine_options
+
 EPILOG = """\
 examples:
   dse simulate --workload llama3-70b --hw h100 --tp 8 --concurrency 64 --prompt 1024 --output 1024 --weight-bits 8 --json
   dse simulate --workload llama3-8b --hw h100 --trace requests.csv --slo-ttft-ms 500 --slo-tpot-ms 50 --out run
+  dse simulate --workload thought-ics --model llama3-8b --hw h100 --requests 50 --set corrections=2 --out run
   dse simulate --runs IN.csv --out OUT.csv
 
 request logs (--trace), known by their columns:
@@ -30,7 +33,11 @@ def register(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--workload", metavar="NAME|FILE", help="a decoder: a name of `dse list workloads`, or a file")
+    parser.add_argument("--workload", metavar="NAME|FILE", help="a decoder: a name of `dse list workloads`, or a file; or a "
+                        "loop (thought-ics, maca, srpo), which runs on the scripted model with the rates of --set")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="the decoder that reasons, where --workload is a loop")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="knobs",
+                        help="a knob, length or rate of a loop, e.g. corrections=2, kv=none, error=0.1 (repeatable)")  # fmt: skip
     parser.add_argument("--hw", metavar="GPU", help="the chip, e.g. h100")
     parser.add_argument("--engine", default="vllm", metavar="NAME", help="vllm, trtllm or sglang (default vllm)")
     load = parser.add_argument_group("load")
@@ -40,7 +47,8 @@ def register(commands: Any) -> None:
     load.add_argument("--prompt", type=int, default=1024, metavar="TOKENS", help="longest prompt (default 1024)")
     load.add_argument("--output", type=int, default=1024, metavar="TOKENS", help="longest output (default 1024)")
     load.add_argument("--length-ratio", type=float, default=1.0, metavar="R", help="lengths are drawn evenly from [R x longest, longest]")
-    load.add_argument("--requests", type=int, metavar="N", help="how many (default 10 x concurrency, 1000 with --rate, all of a trace)")
+    load.add_argument("--requests", type=int, metavar="N", help="how many (default 10 x concurrency, 1000 with --rate, all of a "
+                      "trace, 100 problems of a loop)")  # fmt: skip
     load.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     chips = parser.add_argument_group("chips of a replica")
     for name, text in (
@@ -91,8 +99,13 @@ def run(args: argparse.Namespace) -> int:
         rows = predict_file(args.runs, args.out)
         print(json.dumps({"rows": rows, "out": args.out}) if args.json else f"{rows} rows written to {args.out}")
         return 0
+    from dse.commands import loops
     from dse.serving import simulation
 
+    if loops.is_loop(args.workload):
+        return loops.simulate(args)
+    if args.model or args.knobs:
+        raise UsageError(f"{'model' if args.model else 'set'} is for a loop (thought-ics, maca, srpo), and workload is {args.workload!r}")
     setup, requests, concurrency = _problem(args)
     served = simulation.run(setup, requests, concurrency=concurrency, seed=args.seed, timeline=args.out is not None)
     slo = tuple(float("inf") if limit is None else limit / 1e3 for limit in (args.slo_ttft_ms, args.slo_tpot_ms))
@@ -104,20 +117,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=2, allow_nan=False))
     else:
-        _show(answer)
+        engine_options.show(answer)
     return 0
 
 
 def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
-    import math
-
     import numpy as np
     from dse_kernels.serving import Requests
 
     from dse.errors import UsageError
     from dse.serving.model import served_model
-    from dse.serving.simulation import BLOCK_TOKENS, Setup, Speculation, uniform_lengths
-    from dse.serving.steps import Parallelism
+    from dse.serving.simulation import BLOCK_TOKENS, uniform_lengths
 
     for name in ("workload", "hw"):
         if not getattr(args, name):
@@ -128,36 +138,9 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
     for name in ("concurrency", "requests", "prompt", "output"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"{name} is {getattr(args, name)}, must be at least 1")
-    for name in ("rate", "lifetime_years", "slo_ttft_ms", "slo_tpot_ms"):
-        value = getattr(args, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name.replace('_', '-')} is {value}, must be above 0")
-    if not (math.isfinite(args.pue) and args.pue >= 1):
-        raise UsageError(f"pue is {args.pue}; facility power over chip power is at least 1")
+    engine_options.check_limits(args)
+    setup = engine_options.setup_of(args, args.workload, prefix_cache=args.prefix_cache)
     model = served_model(args.workload)
-
-    def layout(tp: int, dp: int, pp: int) -> Parallelism:
-        if model.mixture is None:
-            return Parallelism(tp, pp, dp, args.ep or 1, args.moe_tp or 1)
-        ranks = tp * dp
-        ep = args.ep or (ranks // args.moe_tp if args.moe_tp else (ranks if dp > 1 else 1))
-        return Parallelism(tp, pp, dp, ep, args.moe_tp or max(ranks // ep, 1))
-
-    setup = Setup(
-        model=args.workload,
-        hw=args.hw,
-        engine=args.engine,
-        parallel=layout(args.tp, args.dp, args.pp),
-        replicas=args.replicas,
-        weight_bits=args.weight_bits,
-        kv_bits=args.kv_bits,
-        decode_parallel=layout(args.decode_tp, 1, 1) if args.decode_tp else None,
-        decode_replicas=args.decode_replicas,
-        max_sequences=args.max_sequences,
-        token_budget=args.token_budget,
-        prefix_cache=args.prefix_cache,
-        speculation=Speculation(args.draft_tokens, args.acceptance) if args.draft_tokens is not None else None,
-    )
     if args.trace:
         from dse.serving.reasoning import is_trace, requests_of
         from dse.serving.requests import read_requests
@@ -182,27 +165,3 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
     if args.rate:
         arrival = np.cumsum(np.random.default_rng(args.seed).exponential(1 / args.rate, count))
     return setup, Requests(arrival, prompt, output), args.concurrency or 0
-
-
-def _show(answer: dict[str, Any]) -> None:
-    lines = (
-        ("first token", "ttft_ms", "ms"),
-        ("further tokens", "tpot_ms", "ms each"),
-        ("whole request", "latency_ms", "ms"),
-        ("output", "tokens_per_s", "tokens/s"),
-        ("energy", "energy_j_per_request", "J a request"),
-        ("carbon", "gco2e_per_request", "gCO2e a request"),
-    )
-    for title, key, unit in lines:
-        value = answer[key]
-        print(f"{title:15} mean {value['mean']:.4g}  p50 {value['p50']:.4g}  p95 {value['p95']:.4g}  p99 {value['p99']:.4g} {unit}")
-    print(
-        f"{answer['requests']} requests in {answer['makespan_s']:.4g} s on {answer['chips']} chips: "
-        f"{answer['requests_per_s']:.4g} a second, {answer['goodput_per_s']:.4g} within the limits, "
-        f"chips busy {100 * answer['utilisation']:.3g} % of the time"
-    )
-    if answer["preemptions"]:
-        print(f"{answer['preemptions']} times a request gave way for want of cache")
-    print(f"electricity at {answer['gco2e_per_kwh']:.4g} g/kWh ({answer['grid']}), {100 * answer['operational_share']:.3g} % of the carbon")
-    if "report" in answer:
-        print(f"report: {answer['report']}")

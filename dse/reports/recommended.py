@@ -59,12 +59,12 @@ def _matters(found: Recommendation) -> Markup | None:
         return None
     percents = whole_percents([row.share for row in found.matters])
     bars = [
-        tag("div", tag("dt", row.knob), tag("dd", tag("span", tag("span", style=f"width:{percent}%"), class_="bar", aria_hidden="true"),
-            f" {percent} %"))
+        tag("div", tag("dt", row.knob), tag("dd", tag("span", tag("span", style=f"width:{percent}%"), class_="bar", aria_hidden="true")),
+            tag("dd", f"{percent} %", class_="num"))
         for row, percent in zip(found.matters, percents, strict=True)
     ]  # fmt: skip
     label = lowered(text.metric_label(found.matters[0].metric))
-    return tag("div", tag("h2", f"What moves {label} over the space"), tag("dl", bars, class_="facts bars"))
+    return tag("div", tag("h2", f"What moves {label} over the space"), tag("dl", bars, class_="facts"), class_="matters")
 
 
 def _cards(run: Any, found: Recommendation, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]) -> list[Markup]:

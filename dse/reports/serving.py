@@ -66,6 +66,7 @@ def _page(served: Served, answer: dict[str, Any]) -> str:
         tag("h1", title),
         tag("p", "A simulation: step times are modelled and carry the errors that docs/models/serving.md shows."),
         section("figures", "What clients saw", table(("", "mean", "p50", "p95", "p99"), figures, caption="Figures", numeric=(1, 2, 3, 4))),
+        _problems(answer["loop"]) if "loop" in answer else None,
         section("timeline", "Batch and queue over time", [_chart(name, t, column) for name, column in charts]),
         section("totals", "Totals", table(("", "value"), others, caption="Totals", numeric=(1,))),
         section("sources", "Sources", table(("what", "where"), sorted(answer["sources"].items()), caption="Sources")),
@@ -79,6 +80,20 @@ def _page(served: Served, answer: dict[str, Any]) -> str:
         raw_element("style", asset("report.css")),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", body, tag("footer", tag("p", f"dse {__version__}"))), lang="en") + "\n"
+
+
+def _problems(loop: dict[str, Any]) -> Markup:
+    """The figures of a reasoning loop: what a problem and a solved problem take."""
+    latency = loop["problem_latency_s"]
+    rows = [(name.replace("_", " "), "none" if v is None else f"{v:.4g}") for name, v in loop.items() if not isinstance(v, (dict, str))]
+    rows += [(f"latency of a problem, {name} [s]", f"{value:.4g}") for name, value in latency.items()]
+    rows += [(f"knob {name}", str(value)) for name, value in loop["knobs"].items()]
+    return section(
+        "loop",
+        f"Problems of {loop['workload']}",
+        tag("p", "The loop ran on a scripted model with stated rates: what is solved is no measurement of a language model."),
+        table(("", "value"), rows, caption="Problems", numeric=(1,)),
+    )
 
 
 def over_time(

@@ -46,7 +46,8 @@ class ScriptedModel:
         error, resample_error: chance that a thought is wrong given a right chain; of the first wrong one when it is made anew.
         true_positive, false_positive: chance that the verifier flags a wrong and a right chain.
         localisation: chance of naming the first wrong thought, else one of all evenly (right chains: always evenly).
-        judge_tokens: words of a verdict. One problem at a time: it remembers the chain that was localised.
+        judge_tokens: words of a verdict. vote_correlation: chance that all votes of a judgement are the same draw.
+        wrong_answers: a wrong chain's answer is one of so many. One problem at a time: it remembers the chain that was localised.
     """
 
     thoughts: int
@@ -58,11 +59,13 @@ class ScriptedModel:
     localisation: float = 1.0
     judge_tokens: int = 20
     seed: int = 0
+    vote_correlation: float = 0.0
+    wrong_answers: int = 1
 
     def __post_init__(self) -> None:
         if self.thoughts < 1 or self.thought_tokens < 5 or self.judge_tokens < 2:
             raise WorkloadError("a scripted model needs at least 1 thought of 5 tokens and verdicts of 2")
-        for name in ("error", "true_positive", "false_positive", "localisation"):
+        for name in ("error", "true_positive", "false_positive", "localisation", "vote_correlation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WorkloadError(f"{name} is {getattr(self, name)}, must be from 0 to 1")
         self._rng = np.random.default_rng(self.seed)
@@ -74,6 +77,9 @@ class ScriptedModel:
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int) -> list[Completion]:
         """A thought, a verdict or the number of a thought, by what the prompt asks for."""
+        votes = len(prompts) > 1 and len(set(prompts)) == 1 and (VERIFY in prompts[0] or LOCALISE in prompts[0])
+        if votes and self._rng.random() < self.vote_correlation:
+            return [self._one(prompts[0], max_tokens)] * len(prompts)
         return [self._one(prompt, max_tokens) for prompt in prompts]
 
     def _one(self, prompt: str, max_tokens: int) -> Completion:
@@ -94,13 +100,63 @@ class ScriptedModel:
         final = not wrong and mark == "right"
         if last:
             self._hard = 0
-        answer = f"\\boxed{{{'yes' if final else 'no'}}}" if last else "on"
+        wrong_answer = f"no{int(self._rng.integers(self.wrong_answers))}" if self.wrong_answers > 1 else "no"
+        answer = f"\\boxed{{{'yes' if final else wrong_answer}}}" if last else "on"
         text = f"<thought> {mark} {answer} {len(chain) + 1} " + "so " * (self.thought_tokens - 5) + "</thought>"
         made = self.count(text)
         return Completion(text, made) if made <= max_tokens else Completion(" ".join(text.split()[:max_tokens]), max_tokens)
 
     def _words(self, answer: str, tokens: int) -> Completion:
         return Completion("thus " * (tokens - 1) + answer, tokens)
+
+
+ANSWER = re.compile(r"\\boxed\{([^{}]{1,200})\}")
+
+
+@dataclass
+class ScriptedDebater:
+    """A stand-in with stated rates for debates: answers of ``answer_tokens`` words.
+
+    Attributes:
+        accuracy: chance that a first answer is right, else it is one of ``wrong_answers`` evenly. persuasion: chance that the answer which
+        more peers gave than any other, one's own included, is taken over. wrapper: the words after which peers' answers stand in a prompt.
+    """
+
+    answer_tokens: int
+    accuracy: float
+    persuasion: float
+    wrong_answers: int = 4
+    wrapper: str = "Peers said:"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.answer_tokens < 1 or self.wrong_answers < 1 or not (0 <= self.accuracy <= 1 and 0 <= self.persuasion <= 1):
+            raise WorkloadError("a scripted debater needs answers of at least 1 token, 1 wrong answer, and rates from 0 to 1")
+        self._rng = np.random.default_rng(self.seed)
+
+    def count(self, text: str) -> int:
+        """Words."""
+        return len(text.split())
+
+    def generate(self, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int) -> list[Completion]:
+        """An answer to each prompt."""
+        return [self._one(prompt, max_tokens) for prompt in prompts]
+
+    def _one(self, prompt: str, max_tokens: int) -> Completion:
+        before, wrapper, after = prompt.rpartition(self.wrapper)
+        if wrapper:
+            own = ANSWER.findall(before)[-1]
+            peers = ANSWER.findall(after)
+            counts = {name: peers.count(name) for name in {*peers, own}}
+            top = max(counts.values())
+            leading = [name for name, n in counts.items() if n == top]
+            taken = len(leading) == 1 and leading[0] != own and self._rng.random() < self.persuasion
+            answer = leading[0] if taken else own
+        else:
+            right = self._rng.random() < self.accuracy
+            answer = "yes" if right else f"no{int(self._rng.integers(self.wrong_answers))}"
+        made = min(self.answer_tokens, max_tokens)
+        return Completion("so " * (made - 1) + f"\\boxed{{{answer}}}", made)
 
 
 def first_wrong(chain: Sequence[str]) -> int:

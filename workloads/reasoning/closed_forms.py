@@ -53,6 +53,14 @@ def first_error(errors: FloatArray) -> FloatArray:
     return np.concatenate([[right[-1]], right[:-1] * errors])
 
 
+def named_places(first_wrong: int, thoughts: int, localisation: float) -> FloatArray:
+    """P(the localiser names thought 1 .. ``thoughts``): the first wrong one with ``localisation``, else any; in a right chain (0) any."""
+    named = np.full(thoughts, 1 / thoughts if first_wrong == 0 else (1 - localisation) / thoughts)
+    if first_wrong:
+        named[first_wrong - 1] += localisation
+    return named
+
+
 def repair_matrix(errors: FloatArray, resample: FloatArray, localisation: float) -> FloatArray:
     """Transition of the first wrong thought in one correction, shape (thoughts + 1, thoughts + 1); state 0 is a right chain.
 
@@ -62,9 +70,7 @@ def repair_matrix(errors: FloatArray, resample: FloatArray, localisation: float)
     n = len(errors)
     matrix = np.zeros((n + 1, n + 1))
     for k in range(n + 1):
-        named = np.full(n, 1 / n if k == 0 else (1 - localisation) / n)
-        if k:
-            named[k - 1] += localisation
+        named = named_places(k, n, localisation)
         for place in range(1, n + 1):
             if k and place > k:
                 matrix[k, k] += named[place - 1]

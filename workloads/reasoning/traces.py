@@ -71,6 +71,11 @@ class Recorder:
     seed: int = 0
     calls: list[Call] = field(default_factory=list)
     sample: int = 0
+    results: list[tuple[int, tuple[bool, ...]]] = field(default_factory=list)
+
+    def result(self, solved: Sequence[bool]) -> None:
+        """Write down whether the problem was solved: after 0, 1, ... corrections, after each round of a debate, or in the end."""
+        self.results.append((self.sample, tuple(bool(x) for x in solved)))
 
     def ask(
         self, phase: str, prompts: Sequence[str], *, parents: Sequence[int] = (), max_tokens: int, temperature: float
@@ -93,10 +98,12 @@ class Recorder:
         return found, numbers
 
     def write(self, path: str | Path) -> None:
-        """One JSON line a call, and a last one that says how the loop ended."""
+        """One JSON line a call, one a problem whose result is known, and a last one that says how the loop ended."""
         with Path(path).open("w", encoding="utf-8") as stream:
             for call in self.calls:
                 stream.write(json.dumps(asdict(call)) + "\n")
+            for sample, solved in self.results:
+                stream.write(json.dumps({"result": sample, "solved": solved}) + "\n")
             stream.write(json.dumps({"end": self.budget.why or "done", "calls": len(self.calls)}) + "\n")
 
 
@@ -116,12 +123,27 @@ def read_trace(path: str | Path) -> list[Call]:
     file = Path(path)
     calls: list[Call] = []
     for line, row in numbered(file):
-        if "end" in row:
-            continue
-        calls.append(_call(row, f"{file} line {line}", len(calls)))
+        if "end" not in row and "result" not in row:
+            calls.append(_call(row, f"{file} line {line}", len(calls)))
     if not calls:
         raise WorkloadError(f"{file} holds no call, must hold at least one")
     return calls
+
+
+def read_results(path: str | Path) -> list[tuple[bool, ...]]:
+    """Whether each problem of a trace was solved after each step of its loop; WorkloadError where no line says."""
+    file = Path(path)
+    found: list[tuple[bool, ...]] = []
+    for line, row in numbered(file):
+        if "result" not in row:
+            continue
+        solved = row.get("solved")
+        if not isinstance(solved, list) or not solved or not all(isinstance(x, bool) for x in solved):
+            raise WorkloadError(f"{file} line {line}: solved is {shorten(solved)!r}, must be a list of true and false")
+        found.append(tuple(solved))
+    if not found:
+        raise WorkloadError(f"{file} holds no result, must hold lines with 'result' and 'solved' to tell a quality")
+    return found
 
 
 def _call(row: dict[str, Any], where: str, number: int) -> Call:

@@ -145,7 +145,7 @@ function drawFront() {
   });
   const bounds = [...boundLine("x", front.x, x.values), ...boundLine("y", front.y, y.values)];
   draw(byId("front-plot"), traces, layout({
-    height: narrow.matches ? 380 : 480,
+    height: theme.printing ? 320 : narrow.matches ? 380 : 480,
     uirevision: front.x + front.y + front.xlog + front.ylog,
     hovermode: "closest",
     hoverdistance: 24,

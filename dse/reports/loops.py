@@ -1,0 +1,132 @@
+"""The files of a search over a loop: pareto.csv, answer.json and a page without script or outside file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dse.errors import DseError
+from dse.reports.html import asset
+from dse.reports.markup import Markup, raw_element, tag
+from dse.reports.sections import section, table
+from dse.version import __version__
+
+WIDTH, HEIGHT = 900, 320
+_MARKS = {"none": "circle", "prefix": "rect", "tree": "polygon"}
+_SHOWN = ("quality", "latency_s", "latency_p95_s", "energy_j", "energy_j_per_solved", "gco2e_per_problem", "gco2e_per_solved",
+          "total_kgco2e", "prefill_tokens", "decode_tokens", "service_utilisation")  # fmt: skip
+_FIRST = ("model", "device", "chips", "kv", "samples", "agents", "rounds", "votes", "corrections", "suffixes", "problems")
+
+
+def write_files(answer: Mapping[str, Any], folder: str | Path) -> Path:
+    """Write the front (CSV), the whole answer (JSON) and the page into ``folder``; returns the page."""
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "pareto.csv").open("w", encoding="utf-8", newline="") as stream:
+            names = list(dict.fromkeys(name for row in answer["front"] for name in row))
+            writer = csv.DictWriter(stream, names, restval="")
+            writer.writeheader()
+            writer.writerows(answer["front"])
+        (place / "answer.json").write_text(json.dumps(answer, indent=2, default=str) + "\n", encoding="utf-8")
+        page = place / "report.html"
+        page.write_text(page_of(answer), encoding="utf-8")
+    except OSError as error:
+        raise DseError(f"out {place} cannot be written: {error.strerror}") from error
+    return page
+
+
+def said_of_prefix_cache(answer: Mapping[str, Any]) -> list[str]:
+    """Sentences on how far reuse of prefixes moves the front; empty where no configuration without it was searched."""
+    told = []
+    names = {"prefix": "a prefix cache", "tree": "a prefix cache with shared attention (tree)"}
+    for policy in ("prefix", "tree"):
+        found = answer["prefix_cache"].get(policy)
+        if not found:
+            continue
+        parts = [
+            f"{100 * saved['median']:.1f} % less {metric} at no less quality (median along the front without reuse; "
+            f"{100 * saved['least']:.1f} to {100 * saved['most']:.1f} %)"
+            for metric, saved in found["saved_at_equal_quality"].items()
+        ]
+        if "prefill_tokens_ratio" in found:
+            ratio = found["prefill_tokens_ratio"]
+            parts.append(f"{ratio['median']:.2g} times fewer prompt tokens in the same configuration (at most {ratio['most']:.3g})")
+        if "hypervolume" in found:
+            parts.append(f"{found['hypervolume']:.3f} times the hypervolume")
+        told.append(f"The front moves with {names[policy]}: " + "; ".join(parts) + ".")
+    return told
+
+
+def page_of(answer: Mapping[str, Any]) -> str:
+    """The page of an answer of `dse.serving.loops.search_loops`."""
+    title = f"{answer['workload']} with {', '.join(answer['models'])} on {answer['hw']}"
+    head = [name for name in _FIRST if name in answer["front"][0]]
+    head += [name for name in _SHOWN if name in answer["front"][0]]
+    rows = [[f"{v:.4g}" if isinstance(v := row.get(name, ""), float) else str(v) for name in head] for row in answer["front"]]
+    quality = (
+        "Quality is that of a scripted model with the rates below: a stand-in, not a measurement of any language model."
+        if answer["quality"] == "scripted"
+        else f"Quality is from {answer['quality']}."
+    )
+    stated = [(name, f"{value:g}") for name, value in {**answer["lengths"], **answer["rates"]}.items()]
+    counts = f"{answer['configurations']} configurations, {answer['feasible']} feasible; the front is exact on this grid."
+    left = [(name, str(count)) for name, count in answer["infeasible_reasons"].items() if count]
+    sources = [(str(source.get("name", "")), str(source.get("source", ""))) for source in answer["sources"]]
+    body = tag(
+        "main",
+        tag("h1", title),
+        tag("p", f"{answer['title']}. {counts} {quality}"),
+        section(
+            "cache", "What reuse of prefixes moves", [tag("p", text) for text in said_of_prefix_cache(answer)] or tag("p", "Not varied.")
+        ),
+        section(
+            "front",
+            f"Front: {', '.join(answer['objectives'])}",
+            _scatter(answer),
+            table(head, rows, caption="Front", numeric=range(len(head))),
+        ),
+        section("rates", "Tokens and stated rates", table(("name", "value"), stated, caption="Tokens and rates", numeric=(1,))),
+        section("left", "Left out", table(("why", "configurations"), left, caption="Left out", numeric=(1,))),
+        section("sources", "Sources of carbon figures", table(("name", "source"), sources, caption="Sources")),
+    )
+    top = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} · dse search"),
+        raw_element("style", asset("report.css")),
+    )
+    return "<!doctype html>\n" + tag("html", top, tag("body", body, tag("footer", tag("p", f"dse {__version__}"))), lang="en") + "\n"
+
+
+def _scatter(answer: Mapping[str, Any]) -> Markup | None:
+    """The front over its first two objectives, marks by policy."""
+    names = [text.partition(":")[2] for text in answer["objectives"]][:2]
+    if len(names) < 2:
+        return None
+    points = [(float(row[names[1]]), float(row[names[0]]), str(row["kv"])) for row in answer["front"]]
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+    marks = []
+    for x, y, policy in points:
+        u, v = 70 + (x - min(xs)) / wide * (WIDTH - 110), HEIGHT - 40 - (y - min(ys)) / high * (HEIGHT - 70)
+        shape: dict[str, Any] = {"cx": f"{u:.1f}", "cy": f"{v:.1f}", "r": 5}
+        if policy == "prefix":
+            shape = {"x": f"{u - 5:.1f}", "y": f"{v - 5:.1f}", "width": 10, "height": 10}
+        elif policy == "tree":
+            shape = {"points": f"{u:.1f},{v - 6:.1f} {u - 6:.1f},{v + 5:.1f} {u + 6:.1f},{v + 5:.1f}"}
+        marks.append(tag(_MARKS[policy], tag("title", f"{policy}: {names[0]} {y:.4g}, {names[1]} {x:.4g}"), fill="currentColor", **shape))
+    text = {"fill": "currentColor", "font_size": "12"}
+    labels = [
+        tag("text", f"{names[1]} {min(xs):.4g}", x=70, y=HEIGHT - 10, **text),
+        tag("text", f"{max(xs):.4g}", x=WIDTH - 90, y=HEIGHT - 10, **text),
+        tag("text", f"{names[0]} {max(ys):.4g}", x=4, y=14, **text),
+        tag("text", f"{min(ys):.4g}", x=4, y=HEIGHT - 40, **text),
+    ]
+    drawing = tag("svg", *marks, *labels, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="front")
+    return tag("figure", tag("figcaption", "circle: no reuse, square: prefix cache, triangle: tree"), drawing)
