@@ -110,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
+    from dse.searches import towers
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -140,13 +141,14 @@ def run(args: argparse.Namespace) -> int:
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
         residency=args.residency or DEFAULT_RESIDENCY,
-        deployment=options.deployment_of(args),
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
+        if settings is None:
+            problem = towers.reduced(problem, threads=args.threads or 1)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
