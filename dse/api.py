@@ -72,7 +72,8 @@ def search(
     ``objective`` is a preset (carbon, latency, energy, all, hardware) or free forms like ``"min:latency_s"``. Options of
     the problem: ``hw`` (template name or TOML file), ``space``, ``constraints`` (``"latency_s<=0.02"``), ``no_constraint``,
     ``default_constraints``, ``fixed`` (knob -> value), ``allow_unsupported``, ``criterion`` (edp, latency or energy: by what
-    each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
+    each operation's mapping is chosen), ``residency`` (what may stay on chip between operations: none, activations, epilogue or weights;
+    none where a space is too large to sweep), ``deployment``, ``hardware_profile``. The folder ``out`` (default
     ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
 
     With ``measured`` (see :class:`dse.searches.plan.MeasuredSettings`) quality is measured by an evaluator, trial by trial, and searched by
@@ -101,6 +102,7 @@ def search(
         _check_sharded(sizes, measured, strategy, sharded.workers)
     elif large is not None:
         measured = None
+        problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))

@@ -10,7 +10,7 @@ from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.problem import DEFAULT_SPACE, Problem
+from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.spaces.hardware import load_path_or_name
 from hw_models import spaces as templates
@@ -32,6 +32,7 @@ def make_problem(
     vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
+    residency: str = DEFAULT_RESIDENCY,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
@@ -80,6 +81,7 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
+        residency=residency,
     )
 
 
