@@ -26,7 +26,7 @@ from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards
+from dse.searches import large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
@@ -88,6 +88,8 @@ def search(
         measured = problem_options.pop("learnt")
     strategy = name_of(strategy)
     problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
+    if measured is None:
+        problem = towers.reduced(problem, threads=threads or 1)
     sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
     if sharded is not None:
@@ -218,6 +220,7 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
+            "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             **found,

@@ -54,6 +54,7 @@ OF_TORCH = {
     "attention_torch.py",
     "attention_triton.py",
     *(f"music/{name}.py" for name in ("model", "training", "decoding", "files")),
+    *(f"reasoning/training/{name}.py" for name in ("losses", "model", "resets", "consensus")),
 }
 
 

@@ -13,7 +13,7 @@ from dse.version import __version__
 # Modules of dse.commands, in the order in which `dse --help` shows them.
 COMMANDS = (
     *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate", "tokens"),
-    *("explain", "compare", "validate", "calibrate", "refine", "operate", "xmc", "music", "init", "doctor", "completion"),
+    *("explain", "compare", "validate", "calibrate", "refine", "operate", "drive", "xmc", "music", "init", "doctor", "completion"),
 )
 
 EPILOG = """\

@@ -311,7 +311,10 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
 
 def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
     """The joint space of a problem; models without support are left out unless the problem allows them."""
-    grid = space_file.model_grid(problem.space_toml, problem.space, family)
+    if problem.models is not None:
+        grid = {name: np.array(column, dtype=np.int64) for name, column in problem.models.items()}
+    else:
+        grid = space_file.model_grid(problem.space_toml, problem.space, family)
     points = _with_deployments(hardware_space.narrowed(problem.fixed).grid(), problem)
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])

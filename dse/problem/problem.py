@@ -51,6 +51,8 @@ class Problem:
     allow_unsupported: bool = False
     criterion: str = "edp"
     preset: str | None = None
+    models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
+    models_dominated: int = 0  # the others
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -79,6 +81,7 @@ class Problem:
             "deployment": self.deployment.to_dict(),
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
+            **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
         }
 
     @classmethod
@@ -99,6 +102,8 @@ class Problem:
             fixed_model=values["fixed_model"],
             objectives=tuple(parse_objective(text) for text in values["objectives"]),
             preset=values["preset"],
+            models={k: tuple(v) for k, v in values["models"].items()} if values.get("models") else None,
+            models_dominated=values.get("models_dominated", 0),
             constraints=tuple(parse_constraint(text) for text in values["constraints"]),
             deployment=Deployment.from_dict(values["deployment"]),
             allow_unsupported=values["allow_unsupported"],

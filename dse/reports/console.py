@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
 
 
+def dominated(problem: Problem) -> str:
+    """How many models are searched of how many, where the space has been decomposed."""
+    kept = len(next(iter((problem.models or {}).values()), ()))
+    whole = kept + problem.models_dominated
+    return f"{kept:,} of {whole:,} models can be on the front; the others are dominated part by part (docs/large-spaces.md)"
+
+
 def say_problem(
     problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
@@ -38,6 +45,7 @@ def say_problem(
         if measured
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
+        *([f"            {dominated(problem)}"] if problem.models_dominated else []),
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
@@ -70,10 +78,10 @@ def _full_name(workload: str) -> str:
     return library.load(workload).name
 
 
-def show_run(run: RunRecord, *, as_json: bool) -> None:
-    """Print the front and where the files are."""
+def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """Print the front and where the files are; ``more`` is what the command itself adds to the JSON, of which a drive is told too."""
     if as_json:
-        print(json.dumps(run_json(run), indent=2, allow_nan=False))
+        print(json.dumps({**run_json(run), **(more or {})}, indent=2, allow_nan=False))
         return
     summary = run.summary
     print(recommendation_text.recommendation_text(run))
@@ -94,6 +102,12 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
+    for row in (more or {}).get("drive", {}).get("designs", ()):
+        print(
+            f"  design {row['design']:>3} driven: {row['joules_per_km']:.4g} J and {row['gco2e_per_km']:.4g} gCO2e a km at "
+            f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
+            f"{row['fixed_for_all_hz']:g} frames/s throughout"
+        )
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
 
 
