@@ -248,7 +248,7 @@ def examples(weeks: Weeks, teacher: Decides, leads: Decides | None = None) -> tu
     return np.concatenate(seen), np.concatenate(shares), np.concatenate(stakes)
 
 
-def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 4, epochs: int = 20, teacher: Decides | None = None) -> Network:
+def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15, teacher: Decides | None = None) -> Network:
     """Imitate planning (or another teacher): its shares in the hours that the pupil meets itself (DAgger: Ross et al., AISTATS 2011)."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)

@@ -124,9 +124,7 @@ class Learnt:
         """Check that it fits the sites; forget the last week."""
         numbers = size(weeks.sites) * self.network.stack
         if self.network.inputs != numbers:
-            raise DseError(
-                f"policy {self.name!r} takes {self.network.inputs} numbers, but {weeks.sites} site(s) give {numbers}"
-            )
+            raise DseError(f"policy {self.name!r} takes {self.network.inputs} numbers, but {weeks.sites} site(s) give {numbers}")
         if self.network.head == "levels" and len(self.network.biases[-1]) != weeks.sites * len(LEVELS):
             raise DseError(f"policy {self.name!r} has {len(self.network.biases[-1])} actions, must have {weeks.sites * len(LEVELS)}")
         self._view = View(weeks)

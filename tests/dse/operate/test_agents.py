@@ -110,7 +110,7 @@ def test_policy_files_are_data(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is no policy of dse-operate-1") as caught:
             network.load(tmp_path / "bad.safetensors")
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="must follow 39"):
+    with pytest.raises(ValueError, match="must follow 6"):
         network.Network((np.zeros((6, 39)), np.zeros((5, 7))), (np.zeros(6), np.zeros(5)), "levels")
     with pytest.raises(ValueError, match="not finite"):
         network.Network((np.full((5, 39), np.nan),), (np.zeros(5),), "levels")
@@ -152,7 +152,7 @@ def test_a_tree_does_what_its_teacher_does(prepared, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler:
         rows = [", ".join(repr(float(seen[name][i])) for name in distil.FEATURES) for i in range(200)]
-        calls = "".join(f'printf("%.17g\n", dse_operate_share({row}));' for row in rows)
+        calls = "".join(f'printf("%.17g ", dse_operate_share({row}));' for row in rows)
         (tmp_path / "tree.c").write_text(f"#include <stdio.h>\n{distil.c_text(root)}int main(void) {{{calls} return 0;}}\n")
         subprocess.run([compiler, "-Wall", "-Werror", "-o", tmp_path / "tree", tmp_path / "tree.c"], check=True)
         out = subprocess.run([tmp_path / "tree"], check=True, capture_output=True, text=True).stdout
