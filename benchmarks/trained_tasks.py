@@ -107,7 +107,8 @@ def report() -> None:
         fit = surrogate.load(path.stem.removeprefix("trained_"))
         everything[fit.task] = fit.summary()
         print(surrogate.describe(fit), end="\n\n")
-    Path("trained_tasks.json").write_text(json.dumps(everything, indent=2), encoding="utf-8")
+    Path("runs").mkdir(exist_ok=True)
+    Path("runs/trained_tasks.json").write_text(json.dumps(everything, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,9 +44,18 @@ HEAVY = {
     "sklearn",
     "distributed",
     "tornado",
+    "gymnasium",
+    "stable_baselines3",
+    "sb3_contrib",
 }
-# Modules that are torch (or Triton) through and through, and are themselves imported where they are used.
-OF_TORCH = {"attention_torch.py", "attention_triton.py", *(f"music/{name}.py" for name in ("model", "training", "decoding", "files"))}
+# Modules that are torch (or gymnasium, or Triton) through and through, and are themselves imported where they are used.
+OF_TORCH = {
+    "operate/environment.py",
+    "attention_torch.py",
+    "attention_triton.py",
+    *(f"music/{name}.py" for name in ("model", "training", "decoding", "files")),
+    *(f"reasoning/training/{name}.py" for name in ("losses", "model", "resets", "consensus")),
+}
 
 
 def _modules(package: str) -> list[Path]:

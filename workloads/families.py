@@ -9,6 +9,7 @@ import numpy as np
 
 from workloads.cutting import cut_grid
 from workloads.decoder import decoder_phases
+from workloads.detector import DETECTOR
 from workloads.encdec import encdec_phases
 from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.family import Builder, Grid
@@ -487,7 +488,7 @@ XMC = Builder(
 
 MUSIC = music_builder(DECODER)
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC)}
+BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR)}
 
 
 def builder(name: str) -> Builder:

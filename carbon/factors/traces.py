@@ -192,6 +192,34 @@ def eia2022(authority: str) -> Trace:
     )
 
 
+@cache
+def _hours() -> dict[str, FloatArray]:
+    days: dict[str, list[list[float]]] = {}
+    for row in table("hourly_eia2022"):
+        days.setdefault(row["ba"], []).append([float(row[f"h{hour:02d}"]) for hour in range(_SHORT_DAY)])
+    return {authority: np.array(found).ravel() for authority, found in days.items()}
+
+
+def eia2022_hourly(authority: str) -> Trace:
+    """Return the 8,760 hours of 2022 as they were, from EIA-930 generation by fuel and IPCC medians, whole grams.
+
+    Raises:
+        CarbonError: unknown balancing authority, names the nearest.
+    """
+    hours = _hours()
+    if authority.upper() not in hours:
+        raise unknown("balancing authority", authority, hours)
+    return Trace(
+        f"eia2022:{authority.upper()}",
+        datetime(2022, 1, 1, tzinfo=UTC),
+        hours[authority.upper()],
+        GridKind("average", "lifecycle"),
+        "EIA-930 hourly generation by fuel 2022 via HewlettPackard/dc-rl, IPCC AR5 medians",
+        "US public domain; MIT compilation",
+        "measured hours; generation-based (no imports); hours without any generation interpolated (CISO 3, MISO 3, PJM 23)",
+    )
+
+
 def synthetic_duck(mean_gco2e_per_kwh: float, solar_share: float, *, hours: int = 8760) -> Trace:
     """Return a made-up trace: a flat grid with a solar dip around noon; for tests and teaching, and labelled so everywhere.
 

@@ -20,6 +20,7 @@ EXTRAS = {
     "export": "accelerator files of other tools (YAML), export to ONNX",
     "measured": "a real model pruned, healed and measured (--quality measured:...)",
     "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
+    "operate": "policies that learn (dse operate)",
     "dask": "evaluation on a Dask cluster",
     "xmc": "training and serving of extreme multi-label trees",
     "postgres": "studies in PostgreSQL",

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print, or cost the rows of a file."""
     from dse.errors import UsageError
 
+    options.take_calibration(args)
     if args.designs and args.gemms:
         raise UsageError("designs and gemms are both given; cost one file at a time")
     if args.designs or args.gemms:

@@ -6,14 +6,14 @@ import argparse
 import importlib
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dse.version import __version__
 
 # Modules of dse.commands, in the order in which `dse --help` shows them.
 COMMANDS = (
     *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate", "tokens"),
-    *("explain", "compare", "validate", "calibrate", "refine", "xmc", "music", "init", "doctor", "completion"),
+    *("explain", "compare", "validate", "calibrate", "refine", "operate", "drive", "xmc", "music", "init", "doctor", "completion"),
 )
 
 EPILOG = """\
@@ -26,7 +26,20 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence, with the nearest option where one is unknown."""
+    """An argument parser whose errors are one sentence, with the nearest option where one is unknown.
+
+    ``default_command`` is the command of a group that is meant where the first word names none of them.
+    """
+
+    default_command: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with the default command of a group put in."""
+        if self.default_command is not None and args:
+            groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+            if args[0] not in ("-h", "--help", *(name for group in groups for name in group.choices)):
+                args = [self.default_command, *args]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave with code 2."""
@@ -39,6 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, args: Sequence[str] | None) -> argparse.Namespace:
         """Parse; an option that nobody knows is answered with the nearest one that somebody does."""
+        parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args)
         if unknown:
             from dse.errors import nearest

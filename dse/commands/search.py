@@ -36,6 +36,10 @@ def register(commands: Any) -> None:
                         "(--vary and --set then take the loop's knobs, lengths and rates); the model that serves, where it is a log of "
                         "requests (.csv, .jsonl); --hw then lists chips (h100,l40s), --vary takes tp, replicas, max_sequences, "
                         "weight_bits, and --constraint limits of a good request (ttft_ms<=500) beside bounds of a fleet")  # fmt: skip
+    parser.add_argument("--trace", action="append", default=[], metavar="DRIVE.csv", help="drive of a vehicle whose perception is the "
+                        "workload (repeatable; see `dse drive`): its deadline becomes a bound of the latency, its frames the rate, and a "
+                        "lifetime one of driving hours")  # fmt: skip
+    parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
     measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
     measured.add_argument("--quality", metavar="EVALUATOR",
                         help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
@@ -93,17 +97,21 @@ def run(args: argparse.Namespace) -> int:
         apply_config(args)
     from dse.commands import fleet, loops
 
+    _check_trace(args, fleet.is_log(args.workload), loops.is_loop(args.workload))
     if fleet.is_log(args.workload):
         return fleet.run(args)
     if loops.is_loop(args.workload):
         return loops.search(args)
+    options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
+    from dse.operate.driving.drives import Drives
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
+    drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
     if args.quality is not None:
         args.quality = _with_measured_options(args)
@@ -122,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         hw=args.hw,
         hardware_profile=args.profile,
         space="default" if own else _space(args),
-        constraints=args.constraint,
+        constraints=[*args.constraint, *drives.constraints],
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
@@ -130,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
-        deployment=options.deployment_of(args),
+        deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
     )
@@ -139,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     show.say_problem(problem, settings, large, sharded)
+    drives.say()
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
@@ -153,8 +162,23 @@ def run(args: argparse.Namespace) -> int:
             command=shlex.join(["dse", *sys.argv[1:]]),
             say=progress.update,
         )
-    show.show_run(result, as_json=args.json)
+    show.show_run(result, as_json=args.json, more=drives.found(result))
     return 0
+
+
+def _check_trace(args: argparse.Namespace, log: bool, loop: bool) -> None:
+    """Drives are of a vehicle's perception and bring their own rate."""
+    from dse.errors import UsageError
+
+    if not args.trace:
+        if args.vehicle is not None:
+            raise UsageError("vehicle belongs to --trace DRIVE.csv, and no drive is given")
+        return
+    if log or loop:
+        what = "log of requests" if log else "reasoning loop"
+        raise UsageError(f"trace is of a vehicle, and workload {args.workload} a {what}; leave one out")
+    if args.rate != 1.0:
+        raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
 
 
 def _settings(args: argparse.Namespace) -> MeasuredSettings | None:

@@ -108,4 +108,4 @@ def _board(batch: AcceleratorBatch) -> Iterator[dict[str, Any]]:
     yield _entry("power.active_share", board_power.ACTIVE_SHARE, "of the limit", polca, "2024")
     yield _entry("power.way_pj_per_byte", board_power.WAY_PJ_PER_BYTE, "pJ/byte", polca, "2024")
     row = next(r for r in read_table("dram.csv") if r["type"] == batch.level_kinds[-1])
-    yield _entry(f"power.{row['type']}_pj_per_byte", float(row["pj_per_byte"]), "pJ/byte", row["source"], row["vintage"], row["licence"])
+    yield _entry(f"power.{row['type']}_pj_per_bit", float(row["pj_per_bit"]), "pJ/bit", row["source"], row["vintage"], row["licence"])

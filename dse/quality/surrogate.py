@@ -1,6 +1,6 @@
 """Quality of a model as a number with an error and a statement of what supports it.
 
-Only BERT has a surrogate so far: MNLI-matched accuracy, fitted to published GLUE-test figures of one setting (models
+BERT has a surrogate: MNLI-matched accuracy, fitted to published GLUE-test figures of one setting (models
 pretrained from scratch, then fine-tuned). It is a surrogate, and is called one wherever it is shown: six published
 models, two knobs. What the points do not cover is not predicted silently:
 
@@ -26,6 +26,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from dse.quality.detector import PublishedPrecision, retinanet_precision
 from dse.quality.music import MusicQuality, music_quality
 from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
 from dse.quality.trees import MeasuredRecall
@@ -185,7 +186,8 @@ def bert_mnli() -> BertMnliSurrogate:
 
 
 # Which surrogate speaks for which workload.
-_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality]] = {
+_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality | PublishedPrecision]] = {
+    "av-perception": retinanet_precision,
     "bert-base": bert_mnli,
     "music": lambda: music_quality(several_tracks=True),
     "music-single": lambda: music_quality(several_tracks=False),
@@ -193,6 +195,6 @@ _BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQ
 }
 
 
-def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | None:
+def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | PublishedPrecision | None:
     """What is known of the quality of a workload's models (by its full name): a surrogate, figures measured here, or None."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None

@@ -70,10 +70,10 @@ def _full_name(workload: str) -> str:
     return library.load(workload).name
 
 
-def show_run(run: RunRecord, *, as_json: bool) -> None:
-    """Print the front and where the files are."""
+def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """Print the front and where the files are; ``more`` is what the command itself adds to the JSON, of which a drive is told too."""
     if as_json:
-        print(json.dumps(run_json(run), indent=2, allow_nan=False))
+        print(json.dumps({**run_json(run), **(more or {})}, indent=2, allow_nan=False))
         return
     summary = run.summary
     print(recommendation_text.recommendation_text(run))
@@ -94,6 +94,12 @@ def show_run(run: RunRecord, *, as_json: bool) -> None:
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
+    for row in (more or {}).get("drive", {}).get("designs", ()):
+        print(
+            f"  design {row['design']:>3} driven: {row['joules_per_km']:.4g} J and {row['gco2e_per_km']:.4g} gCO2e a km at "
+            f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
+            f"{row['fixed_for_all_hz']:g} frames/s throughout"
+        )
     print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
 
 

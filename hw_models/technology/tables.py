@@ -314,17 +314,22 @@ def logic_area(node_nm: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True)
 class Dram:
-    """A type of DRAM: energy of a byte [pJ], smallest access [bytes], source."""
+    """A type of DRAM (LPDDR, GDDR, HBM): energy of a bit [pJ], smallest access [bytes], source."""
 
-    pj_per_byte: float
+    pj_per_bit: float
     burst_bytes: int
     source: str
+
+    @property
+    def pj_per_byte(self) -> float:
+        """Energy of a byte [pJ]."""
+        return 8.0 * self.pj_per_bit
 
 
 @cache
 def dram_types() -> dict[str, Dram]:
     """All types of DRAM by name (dram.csv)."""
-    return {r["type"]: Dram(float(r["pj_per_byte"]), int(r["burst_bytes"]), r["source"]) for r in read_table("dram.csv")}
+    return {r["type"]: Dram(float(r["pj_per_bit"]), int(r["burst_bytes"]), r["source"]) for r in read_table("dram.csv")}
 
 
 @cache

@@ -51,6 +51,15 @@ int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t cou
     return std::min(quotient(elements, tile), count);
 }
 
+namespace {
+
+double least_of(const Geometry &g, const Outer &o, int level, int resting, double (&by_next)[3]) {
+    joint_floors(g, o, level, resting, by_next);
+    return *std::min_element(by_next, by_next + 3);
+}
+
+}  // namespace
+
 Floor floor_of(const Geometry &g, int levels, bool joint) {
     Floor out;
     Outer o;
@@ -89,13 +98,14 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
     if (levels == 1) return out;  // nothing is outside, and nobody asks
     out.apart_pj = kInfinity;
     for (int next = 0; next < 3; ++next) {
-        out.rest_pj[next] = levels > 2 ? joint_floor(g, o, 1, next) : 0.0;
+        out.rest_pj[next] = levels > 2 ? least_of(g, o, 1, next, out.second_pj[next]) : 0.0;
         for (int l = 3; l < levels; ++l) out.rest_pj[next] += out.pj[l];
         out.apart_pj = std::min(out.apart_pj, out.first_pj[next] + out.rest_pj[next]);
     }
     const double rest = *std::min_element(out.rest_pj, out.rest_pj + 3);
+    double by_next[3];
     for (int resting = 0; resting < 3; ++resting)
-        out.outside_pj[resting] = joint ? std::max(out.apart_pj, joint_floor(g, o, 0, resting) + rest) : out.apart_pj;
+        out.outside_pj[resting] = joint ? std::max(out.apart_pj, least_of(g, o, 0, resting, by_next) + rest) : out.apart_pj;
     return out;
 }
 
@@ -117,7 +127,7 @@ double least_of_cuts(double per_y, double again, double ex, double y, double r, 
 
 }  // namespace
 
-double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
+void joint_floors(const Geometry &g, const Outer &o, int level, int resting, double (&by_next)[3]) {
     const Memory &m = g.hw->memory;
     const Share &s = *g.share;
     double again = 0.0;  // energy of one more fetch over boundary `level`
@@ -147,6 +157,7 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
     for (int next = 0; next < 3; ++next) {
         const int x = next == resting ? (resting + 1) % 3 : 3 - next - resting, y = 3 - x - resting;
         double e[3] = {fine[0], fine[1], fine[2]}, f[3] = {1.0, 1.0, 1.0};
+        best = kInfinity;
         for (int64_t most = g.most_tiles(level, x, e, core[x], 1); most > 0;) {
             const int64_t cut = ceil_div(core[x], most), piece = ceil_div(core[x], cut);
             f[x] = static_cast<double>(cut);
@@ -178,8 +189,153 @@ double joint_floor(const Geometry &g, const Outer &o, int level, int resting) {
             e[x] = fine[x];
             most = piece - 1;
         }
+        by_next[next] = best;
     }
-    return best;
+}
+
+namespace {
+
+// The loops of `coarsest_piece`: counts of tiles along two dimensions are tried, fewest first, and what is left of the energy says
+// how many the third may have.
+class PieceSearch {
+ public:
+    PieceSearch(const Geometry &g, const Outer &o, int level, int resting, int line, const Triple &unit, int64_t most,
+                const Limit &limit, const double (&floors)[3])
+        : g_(g),
+          floors_(floors),
+          limit_(limit),
+          e1_(o.e[level + 1]),
+          words_(o.words[level + 1]),
+          level_(level),
+          resting_(resting),
+          line_(line),
+          unit_(unit),
+          most_(most),
+          near_pj_(limit.most_pj(0.0)) {
+        again_ = o.e[level][resting] + (resting == 2 ? o.e[level][3] : 0.0);
+        for (int d = 0; d < 3; ++d) {
+            units_[d] = ceil_div(g.share->core[d], unit[d]);
+            e_[d] = fine_[d] = extent(d, 1);
+        }
+        const int64_t held = g_.most_tiles(level_, resting, e_, units_[resting], unit_[resting]);
+        fewest_ = held == 0 ? 0 : ceil_div(units_[resting], held);
+    }
+
+    int64_t run() {
+        for (int next = 0; fewest_ > 0 && next < 3 && best_ < most_; ++next) {
+            if (floors_[next] > near_pj_) continue;
+            const bool far = next != resting_;  // whether pieces along the resting dimension are fetched from further out too
+            per_piece_ = again_ + (far ? e1_[resting_] + (resting_ == 2 ? e1_[3] : 0.0) : 0.0);
+            far_pieces_ = far ? static_cast<double>(fewest_ - 1) : 0.0;
+            f_[0] = f_[1] = f_[2] = 1.0;
+            // Along `next`, but for the resting dimension, tiles stay as they are inside.
+            int a = -1, b = -1;
+            for (int d = 0; d < 3; ++d)
+                if (d != resting_ && d != next) (a < 0 ? a : b) = d;
+            if (a == line_ && b >= 0) std::swap(a, b);
+            walk(a, b);
+        }
+        return best_;
+    }
+
+ private:
+    double extent(int d, int64_t units) const { return g_.extent(level_, d, units * unit_[d]); }
+    double value() const { return e1_[0] * f_[0] + e1_[1] * f_[1] + e1_[2] * (f_[2] - 1.0) + e1_[3] * f_[2]; }
+    double most_pj() const {
+        const double more = words_[resting_] * far_pieces_;
+        const double reads = words_[0] * f_[0] + words_[1] * f_[1] + words_[2] * (f_[2] - 1.0) + more;
+        const double writes = words_[2] * f_[2] + (resting_ == 2 ? more : 0.0);
+        const double far = std::max(reads * limit_.read_cycles, writes * limit_.write_cycles) * (1.0 - 1e-12);  // another order
+        return far <= limit_.cycles ? near_pj_ : limit_.most_pj(far);
+    }
+    bool hopeless() const { return value() + per_piece_ * static_cast<double>(fewest_ - 1) > most_pj(); }
+    // Pieces along the resting dimension that the energy allows.
+    int64_t pieces() const {
+        const double spare = (most_pj() - value()) / per_piece_;  // not a number where both are 0
+        if (!(spare < static_cast<double>(units_[resting_]))) return units_[resting_];
+        return 1 + static_cast<int64_t>(std::max(spare, 0.0) * (1.0 + 1e-9) + 1e-6);  // room for its rounding
+    }
+    // The most tiles along d beside the coarsest pieces along the resting dimension that the energy needs.
+    int64_t room(int d) {
+        if (d != resting_) e_[resting_] = extent(resting_, ceil_div(units_[resting_], pieces()));
+        const int64_t most = g_.most_tiles(level_, d, e_, units_[d], unit_[d]);
+        e_[resting_] = fine_[resting_];
+        return most;
+    }
+
+    // Numbers of tiles along a, then along b (-1: none), those of the line last.
+    void walk(int a, int b) {
+        if (a == line_ || a < 0) return along_line(a == line_);
+        for (int64_t most = room(a); most > 0;) {
+            const int64_t cut = ceil_div(units_[a], most), piece = ceil_div(units_[a], cut);
+            f_[a] = static_cast<double>(cut);
+            if (hopeless()) break;
+            e_[a] = extent(a, piece);
+            if (b == line_ || b < 0)
+                along_line(b == line_);
+            else
+                walk(b, -1);
+            if (best_ == most_) break;
+            most = piece - 1;
+        }
+        e_[a] = fine_[a];
+        f_[a] = 1.0;
+    }
+
+    // `looped`: the line is cut into tiles that cost fetches; else it is the resting dimension, or stays as it is inside.
+    void along_line(bool looped) {
+        if (!looped) {
+            const bool rests = line_ == resting_;
+            const int64_t held = room(line_);
+            if (rests)
+                offer(ceil_div(units_[line_], pieces()), held);
+            else
+                best_ = std::max(best_, std::min(held, most_));
+            return;
+        }
+        for (int64_t most = room(line_); most > 0;) {
+            const int64_t cut = ceil_div(units_[line_], most), least = ceil_div(units_[line_], cut);
+            f_[line_] = static_cast<double>(cut);
+            if (hopeless()) break;
+            offer(least, room(line_));
+            if (best_ == most_) break;
+            most = least - 1;
+        }
+        f_[line_] = 1.0;
+    }
+
+    // Whole numbers of pieces may cover `least` to `held` units.
+    void offer(int64_t least, int64_t held) {
+        if (held < least) return;
+        int64_t piece = most_;
+        if (held < units_[line_])  // else all of the line is there, and the last piece is clipped
+            for (int64_t number = ceil_div(least, most_);; ++number) {
+                piece = std::min(most_, quotient(held, number));
+                if (piece <= best_) return;
+                number = quotient(held, piece);
+                if (piece * number >= least) break;
+            }
+        best_ = std::max(best_, piece);
+    }
+
+    const Geometry &g_;
+    const double (&floors_)[3];
+    const Limit &limit_;
+    const double *e1_, *words_;
+    const int level_, resting_, line_;
+    const Triple &unit_;
+    const int64_t most_;
+    const double near_pj_;
+    Triple units_;
+    double fine_[3], e_[3], f_[3], again_, per_piece_ = 0.0, far_pieces_ = 0.0;
+    int64_t fewest_, best_ = 0;
+};
+
+}  // namespace
+
+int64_t coarsest_piece(const Geometry &g, const Outer &o, int level, int resting, int line, const Triple &unit, int64_t most,
+                       const Limit &limit, const double (&floors)[3]) {
+    return PieceSearch(g, o, level, resting, line, unit, most, limit, floors).run();
 }
 
 Inside::Inside(const Share &s, const Hardware &hw, const Outer &outer, int levels) {

@@ -47,17 +47,44 @@ struct Geometry {
 struct Floor {
     double pj[kMaxLevels], reads[kMaxLevels], writes[kMaxLevels];  // of each boundary by itself
     double first_pj[3];    // boundary 1, by the loop that is innermost outside the innermost memory
-    double rest_pj[3];     // the boundaries further out, by the same loop; see joint_floor
+    double rest_pj[3];     // the boundaries further out, by the same loop; see joint_floors
     double apart_pj;       // all of them
     double outside_pj[3];  // all of them, with what the operand that rests in the array fetches over boundary 0 beyond once
+    double second_pj[3][3];  // boundary 2 and refetches over boundary 1, by the innermost loops outside memories 0 and 1
 };
 // `joint`: with the joint floors, which take longer and pay where many points share them.
 Floor floor_of(const Geometry &geometry, int levels, bool joint);
 
 // Least energy of boundary level + 1 together with what operand `resting`, which the loop outside memory `level - 1` leaves in
 // place (level 0: which rests in the array), fetches over boundary `level` beyond once: large tiles along its loop leave less
-// room for the others.
-double joint_floor(const Geometry &geometry, const Outer &outer, int level, int resting);
+// room for the others. By the loop that is innermost outside memory `level`.
+void joint_floors(const Geometry &geometry, const Outer &outer, int level, int resting, double (&by_next)[3]);
+
+// What a cost may not exceed, for costs of which energy `before_pj` and `cycles` are there already.
+struct Limit {
+    int criterion;
+    double first, second;  // as in Cost
+    double before_pj, cycles;
+    double read_cycles, write_cycles;  // a word, of the memory outside
+
+    bool operator==(const Limit &o) const {
+        return criterion == o.criterion && first == o.first && second == o.second && before_pj == o.before_pj &&
+               cycles == o.cycles && read_cycles == o.read_cycles && write_cycles == o.write_cycles;
+    }
+    // The energy that may come on top when that memory takes `far` cycles.
+    double most_pj(double far) const {
+        const double slower = std::max(cycles, far);
+        if (criterion == kLatency) return slower > first ? -1.0 : slower < first ? kInfinity : second / kMargin - before_pj;
+        return (criterion == kEnergy ? first : first / slower) / kMargin - before_pj;
+    }
+};
+
+// Tiles of memory `level - 1` along one dimension, the other two given: with which of them can the energy of boundary level + 1
+// and what `resting` fetches over boundary `level` beyond once stay within the limit? Memory `level` holds whole tiles of `unit`
+// elements; along `line` any whole number of pieces of `piece` units; `floors` are those of `joint_floors`. Returns the largest
+// `piece` <= `most` that can; 0: none.
+int64_t coarsest_piece(const Geometry &geometry, const Outer &outer, int level, int resting, int line, const Triple &unit,
+                       int64_t most, const Limit &limit, const double (&floors)[3]);
 
 // What happens inside the innermost memory under one split, as linear forms in the fetches over boundary 0: `inner_of` and
 // `evaluate` for many choices at once. Energies are summed in another order, words in the same.

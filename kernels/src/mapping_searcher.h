@@ -18,6 +18,12 @@ struct Lane {
     bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
 };
 
+// What `helpful_piece` has found for a lane.
+struct Helpful {
+    Limit limit{};
+    int64_t most = 0, piece = 0;
+};
+
 template <int L>
 class Search final : public Searcher {
  public:
@@ -69,6 +75,8 @@ class Search final : public Searcher {
     void innermost_line(const Triple &count, const Triple &tile, Triple outer, int next);
     bool any_alive(const Triple &outer, int next, double compute);
     bool finer_helps(const Triple &count, const Triple &tile, const Triple &outer, int next, double compute);
+    double pj_before(int next) const;
+    int64_t helpful_piece(int lane, const Cost &bound, const Triple &unit, int64_t piece, int next, Helpful *known);
 
     Cost level_search(int level, const Triple &count, const Triple &tile, const Cost &least);
     Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);

@@ -151,6 +151,38 @@ bool Search<L>::finer_helps(const Triple &count, const Triple &tile, const Tripl
     return helps;
 }
 
+// Energy of the fetches as `bound_at` has set them over the boundaries 0 and 1, and of what is inside.
+template <int L>
+double Search<L>::pj_before(int next) const {
+    const double *e0 = inner_.e, *e1 = outer_->e[1], *f0 = f_[0], *f1 = f_[1];
+    const double inputs = next == 1 ? 1.0 : input_fetches(*outer_, 1, outer_->all, f_);
+    return inner_.base_pj + (e0[0] * f0[0] + e0[1] * f0[1] + e0[2] * (f0[2] - 1.0) + e0[3] * f0[2]) +
+           (e1[0] * f1[0] + e1[1] * inputs + e1[2] * (f1[2] - 1.0) + e1[3] * f1[2]);
+}
+
+// The coarsest piece along a line of the innermost memory's tiles, at most `piece`, with which the memories outside could still bring
+// a lane to its best cost; `bound` is that of `piece` without them, and grows as pieces get finer. 0: none can. Lanes with the
+// same memories share what is known.
+template <int L>
+int64_t Search<L>::helpful_piece(int lane, const Cost &bound, const Triple &unit, int64_t piece, int next, Helpful *known) {
+    const Hardware &hw = *lane_->hw;
+    double before = pj_before(next);
+    for (int l = 3; l < L; ++l) before += outer_->floor_pj[l];
+    const Limit limit{criterion_,   lane_->best_cost.first, lane_->best_cost.second, before,
+                      bound.cycles, hw.read_cycles[2],      hw.write_cycles[2]};
+    if (limit.most_pj(0.0) < 0.0) return 0;
+    Helpful &own = known[lane];
+    own = {limit, piece, piece};
+    if (lane > 0 && plan_->memory[lanes_[lane - 1].point] == plan_->memory[lane_->point]) {
+        const Helpful &other = known[lane - 1];
+        if (other.most == piece && other.limit == limit) return own.piece = other.piece;
+    }
+    const Geometry g(geometry_, hw);
+    const int line = static_cast<int>(trial_.stationary[0]);
+    const double(&floors)[3] = (*lane_->floor)[split_index_].second_pj[next];
+    return own.piece = coarsest_piece(g, *outer_, 1, next, line, unit, piece, limit, floors);
+}
+
 // Whether tiles `outer` in the innermost memory with `next` the innermost loop outside could still be best in some lane; the
 // bound itself in bound_ where there is one lane.
 template <int L>
@@ -201,11 +233,18 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
     outer[d] = ceil_div(count[d], most);
     // What the caller has asked for one lane need not be asked again; systolic arrays take longer for more pieces.
     bool known = bounds_.count == 1 && core.kind == kDotProduct && outer[d] == given;
+    // What fits the next memory says which pieces are worth a look; one probe, whether all memories outside leave finer ones any.
+    const bool leaps = L > 2 && !pipelined && geometry_.share->map_from > 1;  // what a map takes is dear to find out
+    Helpful helpful[kLanes];
+    int64_t wanted[kLanes];
+    std::fill_n(wanted, bounds_.count, std::numeric_limits<int64_t>::max());
+    Triple unit;
+    for (int i = 0; i < 3; ++i) unit[i] = i == d ? tile[i] : ceil_div(count[i], outer[i]) * tile[i];
     for (;;) {
         const int64_t piece = ceil_div(count[d], outer[d]);
         const double compute = compute_cycles(inner_, core, geometry_.share->core[d], outer[d], piece * tile[d]);
         if (!known && !any_alive(outer, next, pipelined ? inner_.compute : compute)) return;
-        int64_t open[kLanes], more = 0;
+        int64_t open[kLanes], further = 0;  // the coarsest of the pieces that lanes still want
         if (known)
             open[0] = 1;
         else
@@ -217,15 +256,27 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
         compute_ = compute;
         for (int i = 0; i < bounds_.count; ++i) {
             if (!open[i] || done[i]) continue;
+            if (wanted[i] < piece) {
+                further = std::max(further, wanted[i]);
+                continue;
+            }
             lane_ = &lanes_[i];
             outer_ = &lane_->outer[split_index_];
             const Cost bound = bound_at(0, outer, next);
             if (lane_->best_cost.better_than(bound)) {
-                more += pipelined;
+                if (pipelined) further = piece - 1;
                 continue;
             }
+            if (leaps && helpful[i].piece != wanted[i]) {
+                wanted[i] = helpful_piece(i, bound, unit, piece, next, helpful);
+                done[i] = wanted[i] == 0;
+                if (wanted[i] < piece) {
+                    further = std::max(further, wanted[i]);
+                    continue;
+                }
+            }
             if constexpr (L > 2)
-                if (cuts == 1 && !finer_helps(count, tile, outer, next, pipelined ? inner_.compute : compute)) {
+                if ((!leaps || L > 3) && cuts == 1 && !finer_helps(count, tile, outer, next, pipelined ? inner_.compute : compute)) {
                     done[i] = 1;
                     continue;
                 }
@@ -236,10 +287,11 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
                 got = level_search(1, outer, trial_.tile[0], bound);
             note_best(i);
             done[i] = !pipelined && (L == 2 || (got.first == bound.first && got.second == bound.second));
-            more += !done[i];
+            if (!done[i]) further = piece - 1;
+            wanted[i] = piece - 1;
         }
-        if (piece == 1 || more == 0) return;
-        outer[d] = ceil_div(count[d], piece - 1);
+        if (further == 0) return;
+        outer[d] = ceil_div(count[d], further);
         ++cuts;
     }
 }

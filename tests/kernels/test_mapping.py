@@ -196,6 +196,24 @@ def test_optimum_equals_brute_force_for_points_searched_together(seed: int) -> N
     check_against_brute_force(random_case(seed, points=4), CRITERIA[seed % 3])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_optimum_of_long_products_on_three_levels_equals_brute_force(seed: int) -> None:
+    """One long dimension: its tiles in the second memory are whole numbers of many different tiles in the first."""
+    case = random_case(seed, levels=3)
+    rng = np.random.default_rng([2026, seed])
+    hardware = replace(
+        case.hardware,
+        array_kind=2,
+        register_words=0,
+        cores=np.full(1, 1 + seed % 2),
+        array_rows=np.ones(1, int),
+        array_columns=np.full(1, 2),
+    )
+    sizes = [int(v) for v in rng.integers(1, 4, size=3)]
+    sizes[seed % 3] = int(rng.integers(24, 61))
+    check_against_brute_force(replace(case, shape=(1, *sizes), hardware=hardware), CRITERIA[seed // 3 % 3])
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_optimum_of_convolutions_and_groups_equals_brute_force(seed: int) -> None:
     check_against_brute_force(convolution_case(seed, points=1 + 2 * (seed % 2)), CRITERIA[seed % 3])

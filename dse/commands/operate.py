@@ -1,0 +1,180 @@
+"""``dse operate``: a design of a finished search, hour by hour on a grid, by rules or planning, against the exact optimum."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EPILOG = """\
+examples:
+  dse operate RUN --design 3 --site CISO --policy mpc
+  dse operate RUN --design 3 --site france --trace requests.csv --policy rule --json
+  dse operate compare RUN --site CISO,ERCO,BPAT,NYIS --design 1,3
+
+sites: a balancing authority with measured hours of 2022 (AZPS, BPAT, CISO, ERCO, MISO, NYIS, PJM, SOCO), a file of hours
+(timestamp_utc, gco2e_per_kwh; Electricity Maps, WattTime, EIA-930), or a place of `dse carbon grids` (synthetic hours around its mean);
+sites joined by + share the work that may wait
+traces: hours (timestamp_utc, requests) or a request log of `dse simulate`; without one, a synthetic week
+"""
+
+
+def register(commands: Any) -> None:
+    """Add the command and its own commands; a first word that is none of them is a run."""
+    group = commands.add_parser(
+        "operate",
+        help="run a design hour by hour: when, where and at what clock",
+        description="Run a design of a finished search on a grid, hour by hour: chips awake, clock, and what waits for cleaner hours.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    group.default_command = "design"
+    actions = group.add_subparsers(dest="operate_command", metavar="COMMAND")
+    one = actions.add_parser(
+        "design",
+        help="one design, one site, one policy (the command where none is named)",
+        description="Run one design by one policy and print the ladder around it; the word `design` may be left out.",
+        allow_abbrev=False,
+    )
+    one.add_argument("run_folder", metavar="RUN", help="run folder or study file")
+    one.add_argument("--policy", default="mpc", metavar="NAME", help="always-on, best-clock, sleep, now, threshold, timetable, rule, mpc, "
+                     "mpc-true or optimum (default mpc)")  # fmt: skip
+    one.add_argument("--design", type=int, metavar="K", help="a design of the front, by its number (default 1)")
+    _scenario_options(one)
+    one.set_defaults(run=run)
+    several = actions.add_parser(
+        "compare",
+        help="the ladder for several designs and sites",
+        description="The ladder of every design at every site: one line a policy, shares of what foresight saves over running now.",
+        allow_abbrev=False,
+    )
+    several.add_argument("run_folder", metavar="RUN", help="run folder or study file")
+    several.add_argument("--design", default="1", metavar="K,K,...", help="designs of the front (default 1)")
+    _scenario_options(several)
+    several.set_defaults(run=compare)
+    group.set_defaults(run=lambda args: _usage(group))
+
+
+def _usage(group: argparse.ArgumentParser) -> int:
+    group.print_help()
+    return 2
+
+
+def _scenario_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--site", default="CISO", metavar="PLACE", help="see below; several with commas for compare (default CISO)")
+    parser.add_argument("--trace", metavar="FILE", help="load of each site: hours or a request log (default a synthetic week)")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, metavar="PER_S", help="mean requests a second of a site (default: 10 busy chips)"
+    )
+    parser.add_argument("--chips", type=int, default=0, metavar="N", help="chips of a site (default: a quarter more than the load needs)")
+    parser.add_argument("--flexible", action="append", default=[], metavar="HOURS:SHARE",
+                        help="share of the requests that may wait so many hours; repeatable (default 24:0.3)")  # fmt: skip
+    parser.add_argument("--batches", default="", metavar="N,N,...", help="requests served together, where the workload has a batch")
+    parser.add_argument("--latency-limit", type=float, metavar="SECONDS", help="longest time of a batch: slower clocks are left out")
+    parser.add_argument("--sleep-share", type=float, default=0.2, metavar="X", help="sleep over idle power, an assumption (default 0.2)")
+    parser.add_argument("--utilisation-cap", type=float, default=0.8, metavar="X", help="most that an awake chip is busy (default 0.8)")
+    parser.add_argument("--pue", type=float, default=1.0, help="facility power over device power (default 1)")
+    parser.add_argument(
+        "--period", default="test", metavar="NAME", help="weeks that are run: test, validation, train or all (default test)"
+    )
+    parser.add_argument("--weeks", type=int, default=0, metavar="N", help="at most so many weeks of the period (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="of synthetic hours and loads (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one policy and print the ladder."""
+    import json
+
+    from dse.operate.answer import answer, check_policy, table
+
+    policy = check_policy(args.policy)
+    prepared = _prepared(args, args.design, args.site)
+    found = answer(prepared, policy, period=args.period, most=args.weeks or None)
+    if args.json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+        return 0
+    _head(found)
+    print("\n".join(table(found["ladder"])))
+    _foot(found)
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """The ladders of designs and sites."""
+    import json
+
+    from dse.errors import UsageError
+    from dse.operate.answer import answer, table
+
+    try:
+        designs = [int(word) for word in args.design.split(",")]
+    except ValueError:
+        raise UsageError(f"design is {args.design!r}, must be whole numbers with commas between, like 1,3") from None
+    found = []
+    for design in designs:
+        for place in args.site.split(","):
+            prepared = _prepared(args, design, place)
+            one = answer(prepared, "mpc", period=args.period, most=args.weeks or None)
+            one.pop("timeline")
+            found.append({"design": design, **one})
+            if not args.json:
+                _head(one)
+                print("\n".join(table(one["ladder"])))
+                _foot(one)
+    if args.json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+    return 0
+
+
+def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
+    from dse.errors import UsageError
+    from dse.operate.device import of_run
+    from dse.operate.scenario import DEADLINE_H, FLEXIBLE_SHARE, Scenario
+    from dse.operate.weeks import Flexible
+    from dse.storage.run_folder import load
+
+    shares: dict[int, float] = {}
+    for word in args.flexible or [f"{DEADLINE_H}:{FLEXIBLE_SHARE}"]:
+        hours, _, share = word.partition(":")
+        try:
+            shares[int(hours)] = float(share)
+        except ValueError:
+            raise UsageError(f"flexible is {word!r}, must be HOURS:SHARE; nearest is '24:0.3'") from None
+    try:
+        batches = [int(word) for word in args.batches.split(",") if word.strip()]
+    except ValueError:
+        raise UsageError(f"batches is {args.batches!r}, must be whole numbers with commas between, like 1,4") from None
+    device = of_run(load(args.run_folder), design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)
+    return Scenario(
+        device,
+        tuple(place.strip() for place in places.split("+")),
+        chips=args.chips,
+        rate_per_s=args.rate,
+        flexible=Flexible.of(shares),
+        trace_file=args.trace,
+        pue=args.pue,
+        utilisation_cap=args.utilisation_cap,
+        seed=args.seed,
+    ).prepared()
+
+
+def _head(found: dict[str, Any]) -> None:
+    for site in found["sites"]:
+        print(f"{found['device']}: {found['chips']} chips at {site['site']}, {site['grid']} ({site['mean_gco2e_per_kwh']:.4g} g/kWh; "
+              f"{site['grid_source']})")  # fmt: skip
+        print(f"  load: {site['load']}, mean {site['mean_requests_per_s']:.4g} requests/s")
+    print(
+        f"{found['weeks']} weeks of the {found['period']} period; shares are of what foresight saves over running now with sleep and clock"
+    )
+
+
+def _foot(found: dict[str, Any]) -> None:
+    print(f"foresight saves {100 * found['foresight_saving']:.3g} % over running now; {found['policy']}: {found['grams']:.5g} gCO2e")
+    for site, skill in found["forecast_skill"].items():
+        print(f"forecast of {site}: error {100 * skill['mape']:.3g} % of the mean, {100 * skill['over_timetable']:.3g} % less than the "
+              f"timetable's, rank correlation {skill['rank']:.2f}")  # fmt: skip
+    if not found["deadlines_promised"]:
+        print("load or arrivals left their declared envelope: deadlines are not promised")
+    for note in found["device_notes"]:
+        print(f"note: {note}")

@@ -1,0 +1,149 @@
+"""What a policy that learns sees of an hour, and what it may do: numbers without units, so that what was learnt on one device and grid
+runs on another.
+
+Observation (``FEATURES`` of one site; sites follow one another, then what is common):
+
+* of a site: intensity now over the mean of now and the next 24 hours (as forecast); the same ratio of each of the next ``AHEAD_H`` hours;
+  the share of these that are cheaper than now; room left below the cheapest segment's end, and all room, as shares of the capacity;
+* common: sine and cosine of the local hour, weekend, work due within 0, 1, 3, 6 and 12 hours and all that waits, each as a share of the
+  cheapest segment's room in an hour, and the share of what waits that must run now;
+* ``urgent``: the share of what waits that the cheapest plan under the forecast runs now (`dse.operate.policies.Plan`), a site.
+
+Actions: the share ``LEVELS`` of what may be run beyond what must, at one of the sites. At most runs what waits, up to the end of the last
+segment of the curve whose price now is no higher than the mean price of the cheapest segment in the next day: more would be dearer than
+waiting. An action is masked where it does the same as a smaller one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.operate.policies import Plan
+from dse.operate.safety import Filter
+from dse.operate.weeks import TINY, Queue, Weeks
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+AHEAD_H = 24
+DUE_WITHIN_H = (0, 1, 3, 6, 12)
+PER_SITE = 1 + AHEAD_H + 3
+COMMON = 3 + len(DUE_WITHIN_H) + 2
+_HIGHEST = 5.0
+
+
+def size(sites: int) -> int:
+    """Numbers of an observation."""
+    return sites * (PER_SITE + 1) + COMMON
+
+
+def names(sites: int = 1) -> tuple[str, ...]:
+    """What each number of an observation is."""
+    own = [
+        *("intensity_ratio", *(f"ratio_in_{h}_h" for h in range(1, AHEAD_H + 1))),
+        *("share_of_cheaper_hours", "cheap_room", "room"),
+    ]
+    found = [name if sites == 1 else f"site{s}_{name}" for s in range(sites) for name in own]
+    found += ["sin_hour", "cos_hour", "weekend", *(f"due_within_{h}_h" for h in DUE_WITHIN_H), "waiting", "must_run"]
+    return (*found, *("urgent" if sites == 1 else f"site{s}_urgent" for s in range(sites)))
+
+
+class View:
+    """The observation, the bounds and the masks of every hour of some weeks, all episodes at once."""
+
+    def __init__(self, weeks: Weeks) -> None:
+        self.weeks = weeks
+        self.guard = Filter(weeks)
+        self.plan = Plan()
+        self.plan.begin(weeks)
+        ahead = min(AHEAD_H, weeks.forecast.shape[3])
+        now = weeks.intensity[..., None]
+        expected = weeks.forecast[..., :ahead]
+        mean = (now[..., 0] + expected.sum(axis=3)) / (1 + ahead)
+        safe = np.maximum(mean, 1e-9)
+        ratios = np.full((*weeks.intensity.shape, AHEAD_H), 1.0)
+        ratios[..., :ahead] = expected / safe[..., None]
+        self._mean = mean  # (e, s, t)
+        self._ratio = weeks.intensity / safe
+        cheaper = (expected < now).mean(axis=3)
+        self._series = np.concatenate([self._ratio[..., None], ratios, cheaper[..., None]], axis=3)
+        self._cheap = np.array([curve.work[1] for curve in weeks.curves])
+        angle = 2 * np.pi * weeks.hour_of_day / 24.0
+        self._time = np.stack([np.sin(angle), np.cos(angle), weeks.weekend], axis=2)  # (e, t, 3)
+
+    def room(self, queue: Queue) -> FloatArray:
+        """What fits beside the firm load (e, s)."""
+        capacity = self.weeks.capacity
+        return np.asarray(np.maximum(capacity - self.weeks.firm[:, :, queue.hour], 0.0))
+
+    def bounds(self, queue: Queue, room: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(least (e,), most (e, s)) of flexible work in this hour: what the filter demands, and what is worth running."""
+        weeks, t = self.weeks, queue.hour
+        least = np.minimum(np.minimum(self.guard.least(queue), queue.total), room.sum(axis=1))
+        most = np.empty_like(room)
+        for s, curve in enumerate(weeks.curves):
+            worth = curve.slopes[None, :] * self._ratio[:, s, t, None] <= curve.slopes[0]
+            ends = np.where(worth, curve.work[1:], 0.0).max(axis=1)
+            most[:, s] = np.maximum(ends, curve.work[1]) - (curve.capacity - room[:, s])
+        return np.asarray(least), np.asarray(np.minimum(np.clip(most, 0.0, room), queue.total[:, None]))
+
+    def observe(self, queue: Queue) -> FloatArray:
+        """The observation (e, numbers)."""
+        weeks, t = self.weeks, queue.hour
+        room = self.room(queue)
+        waits = queue.total
+        unit = float(self._cheap.sum())
+        due = np.cumsum(queue.due, axis=1)
+        within = due[:, [min(h, weeks.horizon) for h in DUE_WITHIN_H]]
+        least, _ = self.bounds(queue, room)
+        must = np.divide(least, waits, out=np.zeros_like(waits), where=waits > TINY * unit)
+        plan = self.plan.work(queue, room)
+        urgent = np.divide(plan, waits[:, None], out=np.zeros_like(plan), where=waits[:, None] > TINY * unit)
+        parts = []
+        for s in range(weeks.sites):
+            free = np.maximum(self._cheap[s] - (weeks.capacity[s] - room[:, s]), 0.0) / weeks.capacity[s]
+            parts += [self._series[:, s, t], free[:, None], (room[:, s] / weeks.capacity[s])[:, None]]
+        common = [self._time[:, t], within / unit, (waits / unit)[:, None], must[:, None], urgent]
+        return np.asarray(np.clip(np.concatenate([*parts, *common], axis=1), -_HIGHEST, _HIGHEST))
+
+    @property
+    def actions(self) -> int:
+        """How many there are: a level at a site."""
+        return len(LEVELS) * self.weeks.sites
+
+    def masks(self, queue: Queue) -> BoolArray:
+        """Which actions differ from a smaller one (e, actions); waiting at the first site always may be chosen."""
+        room = self.room(queue)
+        _, most = self.bounds(queue, room)
+        some = most > TINY * self.weeks.capacity
+        allowed = np.zeros((self.weeks.episodes, self.weeks.sites, len(LEVELS)), dtype=bool)
+        allowed[:, :, 1:] = some[:, :, None]
+        allowed[:, 0, 0] = True
+        return allowed.reshape(self.weeks.episodes, -1)
+
+    def work(self, queue: Queue, action: npt.ArrayLike) -> FloatArray:
+        """What an action (e,) runs (e, s): at its site, before the filter."""
+        room = self.room(queue)
+        least, most = self.bounds(queue, room)
+        chosen = np.asarray(action, dtype=np.int64)
+        site, level = chosen // len(LEVELS), np.array(LEVELS)[chosen % len(LEVELS)]
+        rows = np.arange(len(chosen))
+        work = np.zeros_like(room)
+        top = most[rows, site]
+        low = np.minimum(least, top)
+        work[rows, site] = low + level * (top - low)
+        return work
+
+    def levels_of(self, queue: Queue, work: FloatArray) -> npt.NDArray[np.int64]:
+        """The action (e,) nearest to what someone runs (e, s): at the site that runs most."""
+        room = self.room(queue)
+        least, most = self.bounds(queue, room)
+        rows = np.arange(len(work))
+        site = np.argmax(work, axis=1)
+        top = most[rows, site]
+        low = np.minimum(least, top)
+        share = np.divide(work[rows, site] - low, top - low, out=np.zeros(len(work)), where=top - low > TINY * float(self._cheap.sum()))
+        level = np.argmin(np.abs(share[:, None] - np.array(LEVELS)), axis=1)
+        return np.where(level == 0, 0, site * len(LEVELS) + level)

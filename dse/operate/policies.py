@@ -1,0 +1,187 @@
+"""Rules and planning: who decides without having learnt.
+
+`Plan` is model-predictive control: every hour it finds the cheapest plan for what waits and what is expected to come, under a forecast of
+the intensity and the expected load, and runs its first hour. Every hour and segment of a site's curve is a slot with a price (intensity x
+slope) and room. Let V_h(x) be the least cost of hours h, h + 1, ... when x requests are left over from before; it is convex and piecewise
+linear, so it is a list of (price, amount) in the order of prices. Backwards in time,
+
+    V_h = the slots of hour h merged into V_{h+1}, of which at most U_h may be left (what has come and is due later than h),
+          without its first a_h, which are what arrives in hour h,
+
+which is the linear program's optimum without a program. Behind the horizon work costs the mean price of the sites' first segments; beyond
+all room an hour has a slot at a price that only a missed deadline pays. With several classes U_h is their sum, which is looser than their
+deadlines; the filter holds these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.operate.weeks import Queue, Weeks
+
+FloatArray = npt.NDArray[np.float64]
+
+_TOO_DEAR = 1e300
+_MEMORY = 0.9
+MARGIN = 0.05
+
+
+@dataclass
+class Now:
+    """Everything runs in the hour in which it arrives, wherever it is cheapest."""
+
+    name: str = "now"
+
+    def begin(self, weeks: Weeks) -> None:
+        """Nothing to prepare."""
+        self._weeks = weeks
+
+    def work(self, queue: Queue, room: FloatArray) -> FloatArray:
+        """All that waits."""
+        return spread(self._weeks, queue.hour, queue.total, room)
+
+
+@dataclass
+class Threshold:
+    """Runs what waits while the intensity is in the lowest ``share`` of the last ``window_h`` hours, up to the cheapest segment's end."""
+
+    share: float = 0.6
+    window_h: int = 48
+    name: str = "threshold"
+
+    def begin(self, weeks: Weeks) -> None:
+        """Nothing to prepare."""
+        self._weeks = weeks
+
+    def work(self, queue: Queue, room: FloatArray) -> FloatArray:
+        """What waits or nothing, a week."""
+        weeks, t = self._weeks, queue.hour
+        hours = np.concatenate([weeks.past, weeks.intensity[:, :, : t + 1]], axis=2)[:, :, -self.window_h :]
+        prices = hours.min(axis=1)
+        low = prices[:, -1] <= np.quantile(prices, self.share, axis=1)
+        cheap = np.maximum(np.array([curve.work[1] for curve in weeks.curves]) - weeks.firm[:, :, t], 0.0)
+        return spread(weeks, t, np.where(low, queue.total, 0.0), np.minimum(room, cheap))
+
+
+def spread(weeks: Weeks, hour: int, total: FloatArray, room: FloatArray) -> FloatArray:
+    """``total`` (e,) over the sites (e, s), the least marginal grams first, within ``room``."""
+    if weeks.sites == 1:
+        return np.minimum(total[:, None], room)
+    chosen, left = np.zeros_like(room), total.copy()
+    price, space = slots_now(weeks, hour, room)
+    for slot, site in _in_order(price, weeks):
+        rows = np.arange(len(left))
+        more = np.minimum(left, space[rows, slot])
+        chosen[rows, site] += more
+        left = left - more
+    return chosen
+
+
+def _in_order(price: FloatArray, weeks: Weeks) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Slots of this hour from the cheapest on, for all episodes: (slot (e,), site (e,))."""
+    of_site = np.repeat(np.arange(weeks.sites), [len(curve.slopes) for curve in weeks.curves])
+    order = np.argsort(price, axis=1, kind="stable")
+    return [(order[:, i], of_site[order[:, i]]) for i in range(order.shape[1])]
+
+
+def slots_now(weeks: Weeks, hour: int, room: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Price [g a request] and room [requests] of the slots of this hour (e, slots), above the firm load."""
+    prices, spaces = [], []
+    for s, curve in enumerate(weeks.curves):
+        firm = curve.capacity - room[:, s]
+        prices.append(weeks.intensity[:, s, hour, None] * weeks.pue[s] * curve.slopes)
+        spaces.append(np.clip(curve.work[1:] - np.maximum(firm[:, None], curve.work[:-1]), 0.0, curve.widths))
+    return np.concatenate(prices, axis=1), np.concatenate(spaces, axis=1)
+
+
+class Plan:
+    """Model-predictive control with the weeks' forecast (see the module).
+
+    ``sees_load``: the load and arrivals of the horizon are known too (a bound on what planning can do); otherwise they are expected, and
+    in the next hours corrected by what they deviate now. ``margin``: share by which expected firm load is raised: room that turns out to
+    be missing costs a dear segment, room that turns out to be left costs a little of the saving.
+    """
+
+    def __init__(self, name: str = "mpc", *, sees_load: bool = False, margin: float = MARGIN) -> None:
+        self.name, self._sees_load, self._margin = name, sees_load, 0.0 if sees_load else margin
+
+    def begin(self, weeks: Weeks) -> None:
+        """Prepare the room of all hours and segments under the expected firm load, and the sums of expected arrivals."""
+        self._weeks = weeks
+        self._slopes = np.concatenate([curve.slopes * pue for curve, pue in zip(weeks.curves, weeks.pue, strict=True)])
+        self._of_site = np.repeat(np.arange(weeks.sites), [len(curve.slopes) for curve in weeks.curves])
+        self._cheapest = np.cumsum([0, *(len(curve.slopes) for curve in weeks.curves[:-1])])
+        self._firm = weeks.firm if self._sees_load else weeks.firm_expected
+        self._arrivals = weeks.arrivals if self._sees_load else weeks.arrival_expected
+        nothing = np.zeros((weeks.episodes, 1, len(weeks.deadlines)))
+        self._come = np.concatenate([nothing, np.cumsum(self._arrivals, axis=1)], axis=1)
+
+    def _left_over(self, queue: Queue, reach: int, factor: FloatArray) -> FloatArray:
+        """Most that may be left after hours t ... t + reach (e, reach + 1): what waits or is expected, and is due later."""
+        weeks, t = self._weeks, queue.hour
+        due = np.cumsum(queue.due, axis=1)
+        h = np.arange(reach + 1)
+        known = queue.total[:, None] - due[:, np.minimum(h, weeks.horizon)]
+        for c, deadline in enumerate(weeks.deadlines):
+            come = self._come[:, t + 1 + h, c] - self._come[:, t + 1 + np.maximum(h - deadline, 0), c]
+            known = known + come * factor[:, : reach + 1]
+        if t + reach == weeks.hours - 1:
+            known[:, -1] = 0.0
+        return np.maximum(known, 0.0)
+
+    def _nowcast(self, t: int, reach: int) -> tuple[FloatArray, FloatArray]:
+        """Load over expectation in hours t ... t + reach, of a site (e, s, reach + 1) and of all: as now, forgotten at a tenth an hour."""
+        weeks = self._weeks
+        if self._sees_load:
+            return np.ones((weeks.episodes, weeks.sites, reach + 1)), np.ones((weeks.episodes, reach + 1))
+        seen, usual = weeks.firm[:, :, t], self._firm[:, :, t]
+        fades = _MEMORY ** np.arange(reach + 1)
+        own = np.divide(seen, usual, out=np.ones_like(seen), where=usual > 0)
+        all_seen, all_usual = seen.sum(axis=1), usual.sum(axis=1)
+        together = np.divide(all_seen, all_usual, out=np.ones_like(all_seen), where=all_usual > 0)
+        return 1.0 + (own - 1.0)[:, :, None] * fades, 1.0 + (together - 1.0)[:, None] * fades
+
+    def later(self, queue: Queue) -> tuple[FloatArray, FloatArray]:
+        """(price, amount) (e, n) of leaving work to later hours, amounts together at most what may be left."""
+        weeks, t = self._weeks, queue.hour
+        reach = min(weeks.forecast.shape[3], weeks.hours - 1 - t)
+        own, factor = self._nowcast(t, reach)
+        left = self._left_over(queue, reach, factor)
+        rooms = []
+        for s, curve in enumerate(weeks.curves):
+            firm = (self._firm[:, s, t : t + 1 + reach] * own[:, s] * (1.0 + self._margin))[:, :, None]
+            rooms.append(np.clip(curve.work[1:] - np.maximum(firm, curve.work[:-1]), 0.0, curve.widths))
+        space = np.concatenate(rooms, axis=2)  # (e, reach + 1, slots)
+        ahead = weeks.forecast[:, :, t, :reach][:, self._of_site] * self._slopes[:, None]  # (e, slots, reach)
+        end = ahead[:, self._cheapest].mean(axis=(1, 2)) if reach else np.zeros(weeks.episodes)
+        price, amount = end[:, None], left[:, -1:]
+        for h in range(reach, 0, -1):
+            price = np.concatenate([price, ahead[:, :, h - 1], np.full((weeks.episodes, 1), _TOO_DEAR)], axis=1)
+            amount = np.concatenate([amount, space[:, h], np.full((weeks.episodes, 1), np.inf)], axis=1)
+            order = np.argsort(price, axis=1)
+            price = np.take_along_axis(price, order, axis=1)
+            upto = np.cumsum(np.take_along_axis(amount, order, axis=1), axis=1)
+            coming = (self._arrivals[:, t + h].sum(axis=1) * factor[:, h])[:, None]
+            kept = np.clip(upto - coming, 0.0, left[:, h - 1, None])
+            amount = np.diff(kept, axis=1, prepend=0.0)
+            some = np.flatnonzero((amount > 0).any(axis=0))
+            part = slice(some[0], some[-1] + 1) if len(some) else slice(0, 1)
+            price, amount = price[:, part], amount[:, part]
+        return price, amount
+
+    def work(self, queue: Queue, room: FloatArray) -> FloatArray:
+        """The first hour of the cheapest plan."""
+        weeks = self._weeks
+        price, amount = self.later(queue)
+        now, space = slots_now(weeks, queue.hour, room)
+        chosen, taken = np.zeros_like(room), np.zeros(weeks.episodes)
+        rows = np.arange(weeks.episodes)
+        for slot, site in _in_order(now, weeks):
+            cheaper = np.where(price < now[rows, slot][:, None], amount, 0.0).sum(axis=1)
+            more = np.clip(queue.total - cheaper - taken, 0.0, space[rows, slot])
+            chosen[rows, site] += more
+            taken = taken + more
+        return chosen

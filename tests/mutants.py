@@ -1,0 +1,352 @@
+"""Mutants of the formulas: a seeded sample of single faults, each run against the tests that call the function it is in.
+
+    make mutants                  # 300 faults over hw_models/costs, carbon and dse/evaluation
+    python tests/mutants.py --sample 50 --seed 1
+
+The faults are those of cosmic-ray's operators. Its runner, and mutmut's, start an interpreter (or a copy of the tree) for every fault:
+neither fits an editable install whose compiled module finds the sources itself, nor two cores. Here the tests are collected once, and
+every fault is a forked process that puts the faulty code into the functions of the imported modules and runs, until the first failure,
+the tests that reach that function, the quickest first. No file is changed.
+
+A position in a function's body is drawn first, then one of the operators that apply to it, so that `a + b` with its many replacements
+weighs no more than `not a`. Left out: shifts and bit operations in place of arithmetic (a TypeError on floats says nothing about tests),
+text of errors, annotations, decorators, and what runs at import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import gc
+import io
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    "hw_models/costs": ("tests/hw_models",),
+    "carbon": ("tests/carbon",),
+    "dse/evaluation": ("tests/dse/evaluation", "tests/dse/fronts", "tests/dse/problem", "tests/dse/test_road.py"),
+}
+# Faces of files and pages, not formulas.
+NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
+ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
+LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 10.0, 20
+KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: the file, the operator and its occurrence, where it is, and the function (first line) around it."""
+
+    path: str
+    operator: str
+    occurrence: int
+    line: int
+    function: int
+
+
+# ---- faults ----
+
+
+def operators() -> dict[str, Any]:
+    """The operators of cosmic-ray that are used, by name."""
+    from cosmic_ray import plugins
+
+    found = {}
+    for name in sorted(plugins.operator_names()):
+        short = name.split("/")[1]
+        if short.startswith("ReplaceBinaryOperator"):
+            if not all(part in ARITHMETIC for part in short.split("_")[1:]):
+                continue
+        elif short.startswith(("ExceptionReplacer", "RemoveDecorator", "Variable")) or "Invert" in short or "_Is" in short:
+            continue
+        found[name] = plugins.get_operator(name)
+    return found
+
+
+def functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def bodies(source: str) -> tuple[dict[int, int], list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """{line of a body: first line of the innermost function}, and the spans (start, end) inside bodies that no fault is put into."""
+    tree = ast.parse(source)
+    lines: dict[int, int] = {}
+    for node in sorted(functions(tree), key=lambda one: one.lineno):
+        for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
+            lines[line] = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    left_out: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Raise, ast.Assert)):
+            left_out.append(node)
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            left_out += [x for x in (node.returns, *(a.annotation for a in arguments), *node.decorator_list) if x]
+        if isinstance(node, ast.AnnAssign):
+            left_out.append(node.annotation)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("bad_value", "unknown_name", "unknown", "CarbonError"):
+            left_out.append(node)
+    return lines, [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in left_out]
+
+
+def mutants_of(path: str, known: dict[str, Any]) -> dict[tuple[int, int], list[Mutant]]:
+    """The faults of a file by position."""
+    import parso
+
+    source = (ROOT / path).read_text(encoding="utf-8")
+    lines, left_out = bodies(source)
+    nodes = list(_walk(parso.parse(source)))
+    found: dict[tuple[int, int], list[Mutant]] = {}
+    for name, operator in known.items():
+        one, occurrence = operator(), -1
+        for node in nodes:
+            for start, _ in one.mutation_positions(node):
+                occurrence += 1
+                if start[0] in lines and not any(first <= start < last for first, last in left_out):
+                    found.setdefault(start, []).append(Mutant(path, name, occurrence, start[0], lines[start[0]]))
+    return found
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    yield node
+    for child in getattr(node, "children", ()):
+        yield from _walk(child)
+
+
+def sample(size: int, seed: int, rooms: dict[str, tuple[str, ...]]) -> list[Mutant]:
+    """So many faults: positions first, then an operator of each; the same for the same seed and sources."""
+    known, chance = operators(), random.Random(seed)
+    positions: list[list[Mutant]] = []
+    for room in rooms:
+        for file in sorted((ROOT / room).rglob("*.py")):
+            if not file.name.endswith(NOT_FORMULAS):
+                found = mutants_of(file.relative_to(ROOT).as_posix(), known)
+                positions += [found[place] for place in sorted(found)]
+    return [chance.choice(choices) for choices in chance.sample(positions, min(size, len(positions)))]
+
+
+# ---- the code of a fault ----
+
+
+def mutated(mutant: Mutant, known: dict[str, Any]) -> tuple[str, str]:
+    """The source as it is and with the fault."""
+    from cosmic_ray.mutating import mutate_code
+
+    source = (ROOT / mutant.path).read_text(encoding="utf-8")
+    changed = mutate_code(source, known[mutant.operator](), mutant.occurrence)
+    if changed is None:
+        raise RuntimeError(f"{mutant} is no fault")
+    return source, changed
+
+
+def codes(source: str, file: str) -> dict[tuple[str, int], CodeType]:
+    """The code objects of functions by qualified name and first line."""
+    found: dict[tuple[str, int], CodeType] = {}
+    waiting = [compile(source, file, "exec")]
+    while waiting:
+        for constant in waiting.pop().co_consts:
+            if isinstance(constant, CodeType):
+                found[constant.co_qualname, constant.co_firstlineno] = constant
+                waiting.append(constant)
+    return found
+
+
+def put_in(mutant: Mutant, known: dict[str, Any]) -> int:
+    """Give the functions of this process the faulty code; how many have another one now."""
+    file = str(ROOT / mutant.path)
+    before, after = (codes(source, file) for source in mutated(mutant, known))
+    others = {place: after[place] for place, code in before.items() if place in after and after[place] != code}
+    changed = 0
+    for item in gc.get_objects():
+        if isinstance(item, FunctionType) and item.__code__.co_filename == file:
+            place = (item.__code__.co_qualname, item.__code__.co_firstlineno)
+            if place in others:
+                item.__code__ = others[place]
+                changed += 1
+    return changed
+
+
+def shown(mutant: Mutant, known: dict[str, Any]) -> str:
+    """The line as it is and with the fault."""
+    before, after = (text.splitlines() for text in mutated(mutant, known))
+    lines = [x for x in difflib.unified_diff(before, after, lineterm="", n=0) if x[0] in "+-" and x[:3] not in ("+++", "---")]
+    return " | ".join(f"{x[0]} {x[1:].strip()}" for x in lines)
+
+
+# ---- tests ----
+
+
+class Runner:
+    """A pytest plugin that takes over where tests would run: they are collected, and forked processes run them."""
+
+    def __init__(self, wanted: list[Mutant], out: Path) -> None:
+        self.wanted, self.out = wanted, out
+        self.failed = False
+
+    def pytest_configure(self) -> None:
+        import hypothesis
+
+        # The same examples every time; a failing one is not shrunk, for nobody reads it.
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None, phases=phases)
+        hypothesis.settings.load_profile("mutants")
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.failed |= bool(report.failed)
+
+    def run_one(self, item: Any, following: Any) -> None:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted("collection failed")
+        known, started = operators(), time.monotonic()
+        reached = self.calls(session.items)
+        # Without a fault the same tests must pass, or what they say of faults is nothing.
+        for mutant in self.wanted[:CONTROLS]:
+            chosen = [items for _, items in reached.get((mutant.path, mutant.function), [])][:50]
+            if self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None, known) != SURVIVED:
+                raise RuntimeError(f"the tests of {mutant} fail without it")
+        say(f"{CONTROLS} runs without a fault pass")
+        found = []
+        for number, mutant in enumerate(self.wanted, start=1):
+            outcome, tests = self.outcome(mutant, known, session.items, reached)
+            found.append({**vars(mutant), "outcome": outcome, "tests": tests, "shown": shown(mutant, known)})
+            if outcome != KILLED:
+                say(f"{number:>4}  {outcome}: {mutant.path}:{mutant.line} {mutant.operator.split('/')[1]}: {found[-1]['shown']}")
+            elif number % 20 == 0:
+                say(f"{number:>4}  {sum(f['outcome'] in (KILLED, SLOW) for f in found)} killed, {time.monotonic() - started:.0f} s")
+            self.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        return True
+
+    def calls(self, items: list[Any]) -> dict[tuple[str, int], list[tuple[float, int]]]:
+        """{(file, first line of a function): [(seconds, number of a test that calls it)]}, the quickest first."""
+        file = self.out.with_suffix(".calls.json")
+        if not file.exists():
+            if (child := os.fork()) == 0:
+                with quiet():
+                    self._record(items, file)
+                os._exit(0)
+            os.waitpid(child, 0)
+        places: dict[str, int] = {item.nodeid: i for i, item in enumerate(items)}
+        found: dict[tuple[str, int], list[tuple[float, int]]] = {}
+        left_out = 0
+        for name, (seconds, passed, called) in json.loads(file.read_text(encoding="utf-8")).items():
+            if not passed or seconds > LONGEST_TEST_S or name not in places:
+                left_out += 1
+                continue
+            for path, line in called:
+                found.setdefault((path, line), []).append((seconds, places[name]))
+        say(f"{len(places)} tests, {left_out} of them left out (longer than {LONGEST_TEST_S:g} s, or failing without a fault)")
+        return {place: sorted(tests) for place, tests in found.items()}
+
+    def _record(self, items: list[Any], file: Path) -> None:
+        seen: set[CodeType] = set()
+        prefix = tuple(f"{ROOT / room}{os.sep}" for room in ROOMS)
+
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            if event == "call":
+                seen.add(frame.f_code)
+
+        table = {}
+        for i, item in enumerate(items):
+            seen.clear()
+            self.failed, began = False, time.process_time()
+            sys.setprofile(note)
+            self.run_one(item, items[i + 1] if i + 1 < len(items) else None)
+            sys.setprofile(None)
+            called = [(os.path.relpath(c.co_filename, ROOT), c.co_firstlineno) for c in seen if c.co_filename.startswith(prefix)]
+            table[item.nodeid] = (time.process_time() - began, not self.failed, called)
+        file.write_text(json.dumps(table), encoding="utf-8")
+
+    def outcome(
+        self, mutant: Mutant, known: dict[str, Any], items: list[Any], reached: dict[tuple[str, int], list[tuple[float, int]]]
+    ) -> tuple[str, int]:
+        """What becomes of a fault, and how many tests were there for it."""
+        chosen, seconds = [], 0.0
+        for cost, number in reached.get((mutant.path, mutant.function), []):
+            if seconds + cost > LONGEST_RUN_S:
+                break
+            chosen.append(items[number])
+            seconds += cost
+        return (self.apart(chosen, seconds, mutant, known) if chosen else UNCALLED), len(chosen)
+
+    def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None, known: dict[str, Any]) -> str:
+        """Run tests until one fails, in a process of their own, with a fault or without."""
+        if (child := os.fork()) == 0:
+            code = 4
+            with contextlib.suppress(BaseException), quiet():
+                # Ended by the system where a fault never ends: processor time, so that a busy machine fails no test.
+                resource.setrlimit(resource.RLIMIT_CPU, (int(3 * seconds) + 10, int(3 * seconds) + 12))
+                code = 0 if mutant is None or put_in(mutant, known) else 3
+                for i, item in enumerate(chosen if code == 0 else ()):
+                    self.run_one(item, chosen[i + 1] if i + 1 < len(chosen) else None)
+                    if self.failed:
+                        code = 1
+                        break
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            return SLOW if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else KILLED
+        code = os.WEXITSTATUS(status)
+        if code > 1:
+            raise RuntimeError(f"{mutant} could not be put in or run (code {code})")
+        return KILLED if code else SURVIVED
+
+
+def say(text: str) -> None:
+    print(text, file=sys.__stderr__, flush=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What tests print goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--room", choices=ROOMS, action="append", help="these rooms alone (default: all)")
+    parser.add_argument("--again", action="store_true", help="take over which test calls what from the last run: no function has moved")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
+    args = parser.parse_args()
+    rooms = {room: tests for room, tests in ROOMS.items() if not args.room or room in args.room}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if not args.again:
+        args.out.with_suffix(".calls.json").unlink(missing_ok=True)
+    wanted = sample(args.sample, args.seed, rooms)
+    tests = [str(ROOT / place) for places in rooms.values() for place in places]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-p", "no:capture"]
+    pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out)])
+    found = json.loads(args.out.read_text(encoding="utf-8"))
+    for room in rooms:
+        mine = [one for one in found if one["path"].startswith(f"{room}/")]
+        print(f"{room}: {sum(one['outcome'] in (KILLED, SLOW) for one in mine)} of {len(mine)} killed")
+    killed = sum(one["outcome"] in (KILLED, SLOW) for one in found)
+    print(f"all: {killed} of {len(found)} killed ({killed / max(1, len(found)):.1%}), seed {args.seed}")
+    return 0 if len(found) == len(wanted) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
