@@ -99,7 +99,8 @@ def search(
     problem = _problem(workload, objective, given)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is not None:
-        _unused("measured holds it", quality=quality, budget=budget, workers=None if workers == 1 else workers)
+        twice = None if measured.quality == "surrogate" or budget == measured.budget else budget
+        _unused("measured holds it", quality=quality, budget=twice, workers=None if workers == 1 else workers)
     elif sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
     if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":

@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             measured=settings,
             strategy=args.strategy,
-            budget=args.budget,
+            budget=args.budget if settings is None or settings.quality == "surrogate" else None,
             sharded=sharded,
             threads=args.threads,
             block_points=args.block_points or DEFAULT_BLOCK_POINTS,
