@@ -28,7 +28,7 @@ from dse.problem.problem import Problem
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards
+from dse.searches import large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
@@ -83,7 +83,7 @@ def search(
         say, progress: ``say(stage, done, total, note)`` is told how it goes; or a bar (default: in notebooks).
         options: of the problem: ``hw`` (name, path, Template, Accelerator or dictionary), ``constraints`` (``"latency_s<=0.02"``),
             ``fixed`` and ``vary`` (knob -> value, values), ``grid`` (name, GridFactor or gCO2e/kWh), ``rate_per_s``, ``lifetime_years``,
-            ``deployment`` and what else :class:`dse.evaluation.words.ProblemOptions` lists.
+            ``deployment``, ``residency`` (what may stay on chip between operations) and what else :class:`dse.evaluation.words.ProblemOptions` lists.
 
     Raises DseError (one sentence) for unknown names, values out of range, arguments that would not be used, contradictory constraints,
     or if no design is feasible; what was computed stays in the study.
@@ -97,6 +97,8 @@ def search(
         # An evaluator measures any model that exists; only a surrogate needs published support.
         given |= {} if isinstance(workload, Problem) else {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given)
+    if measured is None and quality is None and strategy in ("auto", "exhaustive"):
+        problem = towers.reduced(problem, threads=threads or 1)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is not None:
         twice = None if measured.quality == "surrogate" or budget == measured.budget else budget
@@ -112,6 +114,7 @@ def search(
     elif large is not None:
         _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
+        problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
@@ -260,6 +263,7 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
+            "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             **found,

@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         "pareto.csv, report.html and designs/*.toml.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser)
+    options.add_problem_options(parser, residency="none")
     parser.add_argument("--objective", action="append", default=[], metavar="PRESET|min:METRIC|max:METRIC",
                         help="carbon (default), latency, energy, all, hardware; or free objectives, repeatable")  # fmt: skip
     parser.add_argument("--constraint", action="append", default=[], metavar="METRIC<=VALUE",
@@ -107,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
     from dse.errors import UsageError
     from dse.evaluation import space_file
     from dse.operate.driving.drives import Drives
+    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
+    from dse.searches import towers
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -138,14 +140,19 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
+        residency=args.residency or DEFAULT_RESIDENCY,
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
+        if settings is None:
+            problem = towers.reduced(problem, threads=args.threads or 1)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
+    if large is not None:
+        problem = replace(problem, residency="none")
     show.say_problem(problem, settings, large, sharded)
     drives.say()
     with terminal.ProgressReporter() as progress:

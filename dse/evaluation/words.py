@@ -12,7 +12,7 @@ from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.problem import DEFAULT_SPACE, Problem
+from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.spaces.hardware import from_text, load_path_or_name
 from dse.spaces.toml_text import toml_text
@@ -51,6 +51,7 @@ class ProblemOptions(DeploymentOptions, total=False):
     vary: Mapping[str, Sequence[Any]] | None
     allow_unsupported: bool
     criterion: str
+    residency: str
     deployment: Deployment | None
     bind: Mapping[str, int] | None
     strict: bool
@@ -71,6 +72,7 @@ def make_problem(
     vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
+    residency: str = DEFAULT_RESIDENCY,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
@@ -122,6 +124,7 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
+        residency=residency,
     )
 
 

@@ -2,7 +2,7 @@
 
 | format | file | columns or keys |
 |---|---|---|
-| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session, prefix, prefix_tokens |
+| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session, prefix, prefix_tokens, region |
 | azure | .csv | TIMESTAMP (date and time), ContextTokens, GeneratedTokens |
 | burstgpt | .csv | Timestamp [s], Request tokens, Response tokens; optional Session ID |
 | mooncake | .jsonl | timestamp [ms], input_length, output_length, hash_ids (names of blocks of 512 tokens of the prompt) |
@@ -15,6 +15,7 @@ Azure: Patel et al., ISCA 2024 (CC-BY); BurstGPT: arXiv 2401.17644; Mooncake: ar
 from __future__ import annotations
 
 import csv
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,7 @@ class RequestLog:
     Attributes:
         arrival_s: since the first. prompt, output: tokens. session: number of the session, -1 for none.
         blocks: (offsets, names): named blocks of the prompt, ``block_tokens`` each; names are equal where contents are.
-        line: of the file, for errors. source: the file and its format.
+        line: of the file, for errors. source: the file and its format. region: of each request, empty where the log has none.
     """
 
     arrival_s: FloatArray
@@ -62,6 +63,7 @@ class RequestLog:
     block_tokens: int
     line: IntArray
     source: str
+    region: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -88,7 +90,16 @@ class RequestLog:
         """The first ``count`` requests."""
         offsets, names = self.blocks
         cut = {name: getattr(self, name)[:count] for name in ("arrival_s", "prompt", "output", "session", "line")}
-        return replace(self, blocks=(offsets[: count + 1], names[: offsets[min(count, len(self))]]), **cut)
+        kept = names[: offsets[min(count, len(self))]]
+        return replace(self, blocks=(offsets[: count + 1], kept), region=self.region[:count], **cut)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> RequestLog:
+        """The chosen requests, at their own times."""
+        offsets, names = self.blocks
+        counts = np.diff(offsets)
+        cut = {name: getattr(self, name)[chosen] for name in ("arrival_s", "prompt", "output", "session", "line")}
+        kept = np.concatenate([[0], np.cumsum(counts[chosen])]).astype(np.int64), names[np.repeat(chosen, counts)]
+        return replace(self, blocks=kept, region=tuple(itertools.compress(self.region, chosen.tolist())), **cut)
 
     def check_context(self, positions: int, model: str) -> None:
         """DseError with the line of the first request that is longer than the model's context."""
@@ -243,7 +254,12 @@ def _turn(session: str, first: int, prompt: float, output: float) -> list[int]:
 
 def _own(rows: Iterator[Row], where: str) -> RequestLog:
     log = _Reading(where, OWN_COLUMNS)
+    regions: list[str] = []
     for line, row in rows:
+        if "region" in row:
+            regions.append(row["region"].strip())
+            if not regions[-1]:
+                raise DseError(f"{where}, line {line}: region is empty, must be named where the log has the column")
         key, prefix = row.get("session", "").strip(), row.get("prefix", "").strip()
         log.add(line, row, session=key)
         prompt, output = log.prompt[-1], log.output[-1]
@@ -252,7 +268,7 @@ def _own(rows: Iterator[Row], where: str) -> RequestLog:
             raise DseError(f"{where}, line {line}: prefix_tokens is {shared:g}, must be from 0 to the prompt's {prompt:g}")
         own = [_name("prefix", prefix, i) for i in range(int(shared) // OWN_BLOCK)] if prefix else []
         log.blocks.append(own + _turn(key, len(own), prompt, output))
-    return log.finish("own")
+    return replace(log.finish("own"), region=tuple(regions))
 
 
 def _azure(rows: Iterator[Row], where: str) -> RequestLog:
