@@ -83,7 +83,8 @@ def search(
         say, progress: ``say(stage, done, total, note)`` is told how it goes; or a bar (default: in notebooks).
         options: of the problem: ``hw`` (name, path, Template, Accelerator or dictionary), ``constraints`` (``"latency_s<=0.02"``),
             ``fixed`` and ``vary`` (knob -> value, values), ``grid`` (name, GridFactor or gCO2e/kWh), ``rate_per_s``, ``lifetime_years``,
-            ``deployment``, ``residency`` (what may stay on chip between operations) and what else :class:`dse.evaluation.words.ProblemOptions` lists.
+            ``deployment``, ``residency`` (what may stay on chip between operations) and what else
+            :class:`dse.evaluation.words.ProblemOptions` lists.
 
     Raises DseError (one sentence) for unknown names, values out of range, arguments that would not be used, contradictory constraints,
     or if no design is feasible; what was computed stays in the study.
