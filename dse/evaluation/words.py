@@ -76,6 +76,7 @@ def make_problem(
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
+    keep_quality: bool = False,
     **serves: Unpack[DeploymentOptions],
 ) -> Problem:
     """A problem from the words of a command line, or from objects in their place.
@@ -85,6 +86,7 @@ def make_problem(
         hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
         deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
             GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
+        keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
 
     Raises DseError, one sentence, for whatever cannot be.
     """
@@ -104,7 +106,8 @@ def make_problem(
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
-    objectives = _without_quality(objectives, preset, family, space)
+    if not keep_quality:
+        objectives = _without_quality(objectives, preset, family, space)
     return Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,

@@ -88,7 +88,7 @@ def test_other_questions_of_a_study(study: Run) -> None:
         (lambda s: s.best("latency_s", "latency_s<=0"), "no design of the front meets latency_s<=0"),
         (lambda s: dse.search("bert", gird="france"), "did you mean 'grid'?"),
         (lambda s: dse.search("bert", grid="franse"), "france"),
-        (lambda s: dse.search("bert", budget=5), "budget 5 is not used"),
+        (lambda s: dse.search("bert", budget=5), "budget is 5 and all"),
         (lambda s: dse.search("bert", quality=lambda: 3.0), "takes no argument"),
         (lambda s: dse.search("bert", quality=3), "neither a word nor callable"),
         (lambda s: dse.search(s.problem, "carbon"), "objective is not used"),

@@ -143,6 +143,10 @@ def test_cautions_name_the_edge_failures_and_what_was_fitted(factories: ModuleTy
     assert told[2] == "Design 1 stands at the edge of what was searched: layers 12 (most); a wider space may hold a better one."
     # The factory's surrogate names 84.6 for this model.
     assert "farthest off: base (design 1) has 84.6, shown as 84." in " ".join(told)
+    run.context["expected_error"] = ["h100: products within 8 %", "l40s: products within 12 %"]
+    run.designs[0]["knobs"]["device"] = "l40s"
+    assert "Times are modelled, not measured: l40s: products within 12 %." in cautions(run, run.designs[0])
+    assert not any("h100" in line for line in cautions(run, run.designs[0]))
     measured = dataclasses.replace(run, context={**run.context, "quality_evaluator": {"evaluator": "x"}})
     assert not any("surrogate" in line for line in cautions(measured, run.designs[0]))
 
