@@ -26,7 +26,7 @@ from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards, towers
+from dse.searches import beforehand, large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
@@ -99,6 +99,8 @@ def search(
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
+    if measured is None and large is None:
+        beforehand.refuse_infeasible(problem)
     if measured is not None:
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name)
     if sharded is not None:

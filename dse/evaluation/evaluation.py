@@ -103,7 +103,7 @@ class Evaluation:
     """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
 
     ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear
-    part of the preparation.
+    part of the preparation. Without them (``mapped`` false) only metrics that need no mapping are known.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Evaluation:
         space: Space | None = None,
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        mapped: bool = True,
     ) -> None:
         self.problem = problem
         self.deployment: Deployment = problem.deployment
@@ -125,6 +126,8 @@ class Evaluation:
         if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
+        if not mapped:
+            return
         self.unit: UnitCosts = self.points.unit_costs(
             self.shapes,
             criterion=cast(hw_models.costs.unit_costs.Criterion, problem.criterion),
