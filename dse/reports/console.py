@@ -46,6 +46,7 @@ def say_problem(
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
         *([f"            {dominated(problem)}"] if problem.models_dominated else []),
+        f"residency   {problem.residency}" + ("" if problem.residency == "none" else ": what stays on chip between operations is the best"),
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
