@@ -54,6 +54,8 @@ def register(commands: Any) -> None:
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
     measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    measured.add_argument("--trial-memory", type=float, metavar="GIB",
+                        help="most memory of one evaluation (default 90 %% of what is free when it begins)")  # fmt: skip
     measured.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
     measured.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
     measured.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
@@ -78,7 +80,7 @@ def register(commands: Any) -> None:
     elsewhere.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation or a "
                            "lost shard (default 1)")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
     parser.add_argument("--block-points", type=int, metavar="N", help="designs evaluated at a time; changes memory, not results")
     parser.add_argument("--config", metavar="FILE.toml", help="options from a TOML file; the command line wins")
@@ -144,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
+        keep_quality=args.quality not in (None, "surrogate"),
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
@@ -155,11 +158,13 @@ def run(args: argparse.Namespace) -> int:
         problem = replace(problem, residency="none")
     show.say_problem(problem, settings, large, sharded)
     drives.say()
+    if args.seed is not None and settings is None and large is None:
+        print(f"seed        {args.seed}: for the report's uncertainty alone, a sweep draws nothing", file=sys.stderr)
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
             out=args.out,
-            seed=args.seed,
+            seed=args.seed or 0,
             measured=settings,
             strategy=args.strategy,
             budget=args.budget,
@@ -200,7 +205,7 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening"):
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
@@ -213,6 +218,7 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
         executor=args.executor,
         address=args.address,
         timeout_s=args.trial_timeout,
+        memory_gib=args.trial_memory,
         retries=args.retries,
         confirm=args.confirm,
         stop_early=not args.whole_budget,

@@ -36,8 +36,12 @@ def make_problem(
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
+    keep_quality: bool = False,
 ) -> Problem:
-    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`."""
+    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`.
+
+    ``keep_quality``: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
+    """
     # Objects are known by a name from here on, for a problem is plain data.
     workload = library.register(workload) if isinstance(workload, Family) else workload
     hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
@@ -56,7 +60,8 @@ def make_problem(
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
-    objectives = _without_quality(objectives, preset, family, space)
+    if not keep_quality:
+        objectives = _without_quality(objectives, preset, family, space)
     return Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,

@@ -38,6 +38,7 @@ MOONCAKE_BLOCK = 512
 OWN_BLOCK = 16
 MAX_BYTES = 2**31
 MAX_TOKENS = 10**8
+MAX_NAMED_TOKENS = 2**22
 
 OWN_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
 AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -177,10 +178,11 @@ def _number(text: Any, field: str, where: str, line: int, *, whole: bool = False
         if isinstance(text, bool):
             raise ValueError
         value = float(text)
-    except (TypeError, ValueError):
-        raise DseError(f"{where}, line {line}: {field} is {str(text)[:40]!r}, must be a number") from None
+    except (TypeError, ValueError, OverflowError):  # the last: an integer of hundreds of digits in JSON
+        shown = "an integer of many digits" if isinstance(text, int) and not isinstance(text, bool) else repr(str(text)[:40])
+        raise DseError(f"{where}, line {line}: {field} is {shown}, must be a number") from None
     if not np.isfinite(value) or (whole and value != int(value)):
-        raise DseError(f"{where}, line {line}: {field} is {text!r}, must be a {'whole' if whole else 'finite'} number")
+        raise DseError(f"{where}, line {line}: {field} is {str(text)[:40]!r}, must be a {'whole' if whole else 'finite'} number")
     return value
 
 
@@ -247,6 +249,15 @@ def _name(*parts: Any) -> int:
     return (zlib.crc32(data) << 31) ^ zlib.adler32(data[::-1])
 
 
+def _check_named(where: str, line: int, prompt: float, output: float) -> None:
+    """Blocks that are shared are named one by one: a request of them has a context that some model might have."""
+    if not prompt + output <= MAX_NAMED_TOKENS:
+        raise DseError(
+            f"{where}, line {line}: prompt and output have {prompt + output:g} tokens, must be at most {MAX_NAMED_TOKENS} where requests "
+            "share a beginning"
+        )
+
+
 def _turn(session: str, first: int, prompt: float, output: float) -> list[int]:
     """Blocks of a turn of a conversation: its prompt begins with the turns before it, so that block i is the same in all."""
     return [_name("session", session, i) for i in range(first, int(prompt + output) // OWN_BLOCK)] if session else []
@@ -266,6 +277,8 @@ def _own(rows: Iterator[Row], where: str) -> RequestLog:
         shared = _number(row.get("prefix_tokens") or (prompt if prefix else 0), "prefix_tokens", where, line, whole=True)
         if not 0 <= shared <= prompt:
             raise DseError(f"{where}, line {line}: prefix_tokens is {shared:g}, must be from 0 to the prompt's {prompt:g}")
+        if key or prefix:
+            _check_named(where, line, prompt, output)
         own = [_name("prefix", prefix, i) for i in range(int(shared) // OWN_BLOCK)] if prefix else []
         log.blocks.append(own + _turn(key, len(own), prompt, output))
     return replace(log.finish("own"), region=tuple(regions))
@@ -292,6 +305,8 @@ def _burst(rows: Iterator[Row], where: str) -> RequestLog:
     for line, row in rows:
         key = row.get("Session ID", "").strip()
         log.add(line, row, session=key)
+        if key:
+            _check_named(where, line, log.prompt[-1], log.output[-1])
         log.blocks.append(_turn(key, 0, log.prompt[-1], log.output[-1]))
     return log.finish("burstgpt")
 
