@@ -21,12 +21,15 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
     found += _failed(run)
     found += _edge(run, design)
     found += _surrogate(run)
+    found += _devices(run, design)
     rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
     if rank is not None and rank < WEAK_RANK_CORRELATION:
         found.append(
             f"The proxy ranks the designs that were measured on the target poorly (rank correlation {rank:.2f}): models that it "
             "passed over may be better than the front."
         )
+    if others := run.context.get("models_dominated"):
+        found.append(f"Counts are of the models that can be on the front; {plural(others, 'further model')} of the space cannot.")
     left_out = run.context.get("models_left_out")
     if left_out:
         verb = "was" if left_out == 1 else "were"
@@ -56,6 +59,13 @@ def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:
     if not told:
         return []
     return [f"Design {design['design']} stands at the edge of what was searched: {joined(told)}; a wider space may hold a better one."]
+
+
+def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:
+    """How far the kernels of the recommended device were off where somebody has measured them."""
+    named = None if design is None else design["knobs"].get("device")
+    known = [str(line) for line in run.context.get("expected_error") or ()]
+    return [f"Times are modelled, not measured: {line}." for line in known if named is None or line.startswith(f"{named}:")]
 
 
 def _surrogate(run: Any) -> list[str]:

@@ -5,52 +5,72 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
-from dse.evaluation.words import make_problem
-from dse.problem.deployment import Deployment
+from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
+from dse.problem.deployment import VARIABLE, Deployment
+from dse.problem.problem import DESIGN_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 
-BUSY = ("array", "vector", "dram", "link")
-"""What of a chip is busy in turn or at once: the arrays, the vector unit, the DRAM, the links between chips."""
-
 
 def evaluate(
-    workload: str,
-    hw: str = "edge22",
+    workload: Any,
+    hw: Hardware = "edge22",
     *,
-    fixed: Mapping[str, int] | None = None,
+    example: Any = None,
+    fixed: Mapping[str, Any] | None = None,
     deployment: Deployment | None = None,
     criterion: str = "edp",
+    residency: str = DESIGN_RESIDENCY,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
+    **serves: Unpack[DeploymentOptions],
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
+    :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
-    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same.
+    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
+    says what may stay on chip between operations: none, activations, epilogue or weights.
     """
     problem = make_problem(
         workload,
         "hardware",
         hw=hw,
+        example=example,
         hardware_profile=hardware_profile,
         fixed=fixed,
         allow_unsupported=True,
         criterion=criterion,
+        residency=residency,
         deployment=deployment,
         bind=bind,
         strict=strict,
+        **serves,
     )
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     return describe_design(evaluation, allow_unsupported=allow_unsupported)
+
+
+def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of :func:`evaluate` for one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
+    deployed = {name: value for name, value in knobs.items() if name in VARIABLE}
+    own = {name: value for name, value in knobs.items() if name not in VARIABLE}
+    hardware = load_hardware(problem)
+    chosen = {**hardware.defaults, **problem.fixed, **own}
+    one = replace(
+        problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
+        vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
+    )  # fmt: skip
+    return describe_design(Evaluation(one, threads=1), allow_unsupported=True)
 
 
 def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
@@ -76,10 +96,11 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])
-    answer["busy_s"] = {unit: float(block.piece(f"{unit}_s").reshape(-1)[0]) for unit in BUSY}
+    answer["busy_s"] = evaluation.busy_s(0, 0)
     answer["components"] = evaluation.breakdown(0, 0)
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
+    answer["residency"] = evaluation.residency(0, 0)
     return answer
 
 
@@ -98,6 +119,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "deployment": evaluation.deployment.to_dict(),
         "criterion": evaluation.problem.criterion,
+        "residency": evaluation.problem.residency,
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "left_out": evaluation.workload.left_out_sentence(),

@@ -8,13 +8,11 @@ purpose.
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import inspect
 import json
 import math
-import os
 import shlex
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,9 +23,10 @@ import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
-from dse.quality import model_evaluator
+from dse.quality import model_evaluator, programs
 from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
+from dse.quality.travelling import packed, unpacked
 from dse.spaces.parameters import Value
 from workloads import library
 
@@ -46,7 +45,7 @@ def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
         return evaluator
     if not callable(evaluator):
         raise UsageError(f"quality {evaluator!r} is neither a word nor callable; known are {', '.join(FORMS)}")
-    found: Any = evaluator if hasattr(evaluator, "metrics") else FunctionEvaluator(evaluator)
+    found: Any = evaluator if hasattr(evaluator, "metrics") else FunctionEvaluator(evaluator).checked()
     word = f"object:{getattr(found, 'name', type(found).__name__)}"
     _given[word] = found
     return word
@@ -234,21 +233,13 @@ class CommandEvaluator:
         request = json.dumps({"parameters": dict(parameters), "fidelity": fidelity, "seed": seed})
         name = shlex.join(self.command)
         try:
-            process = subprocess.Popen(  # noqa: S603 - the user's own program
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                start_new_session=True,
-            )  # fmt: skip
+            returned, out, err = programs.run(self.command, request, self.time_limit_s)
+        except TimeoutError:
+            raise TimeoutError(f"command {name!r} gave no answer in {self.time_limit_s:g} s") from None
         except OSError as error:
             raise DseError(f"command {name!r} cannot be started: {error.strerror}") from error
-        try:
-            out, err = process.communicate(request, timeout=self.time_limit_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"command {name!r} gave no answer in {self.time_limit_s:g} s") from None
-        finally:
-            if process.poll() is None:
-                _end(process)
-        if process.returncode:
-            raise DseError(f"command {name!r} ended with code {process.returncode}: {err.strip()[-_TAIL:] or 'no message'}")
+        if returned:
+            raise DseError(f"command {name!r} {programs.ending(returned)}: {err.strip()[-_TAIL:] or 'no message'}")
         lines = out.strip().splitlines()
         try:
             answer = json.loads(lines[-1] if lines else "")
@@ -256,14 +247,6 @@ class CommandEvaluator:
             last = lines[-1][-_TAIL:] if lines else ""
             raise DseError(f"command {name!r} answered {last!r}; one line of JSON is needed") from None
         return _measured(answer, self.metrics, f"command {name!r}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    import signal
-
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # its own group, made by start_new_session
-    process.communicate()
 
 
 def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Measured]:
@@ -291,15 +274,44 @@ def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Me
 
 @dataclass(frozen=True)
 class FunctionEvaluator:
-    """A callable of this process, for notebooks, tests and benchmarks; with worker processes it must be importable."""
+    """A callable of this process, called with as many of (parameters, fidelity, seed) as it takes by position.
+
+    It travels to worker processes as code, so that a function of a notebook does.
+    """
 
     call: Any
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        return _measured(self.call(dict(parameters), fidelity, seed), self.metrics, getattr(self.call, "__name__", "the function"))
+        given = (dict(parameters), fidelity, seed)[: self._takes]
+        return _measured(self.call(*given), self.metrics, getattr(self.call, "__name__", "the function"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (packed(self.call), self.metrics)
+
+    def checked(self) -> FunctionEvaluator:
+        """The same; a function that takes no argument is an error now, not in the middle of a search."""
+        if not self._takes:
+            raise UsageError(f"quality {self.name} takes no argument; it is called with the parameters of a model")
+        return self
+
+    @cached_property
+    def _takes(self) -> int:
+        """How many of parameters, fidelity and seed it takes by position."""
+        try:
+            known = inspect.signature(self.call).parameters.values()
+        except (TypeError, ValueError):  # built-in callables may have no signature
+            return 3
+        if any(p.kind is p.VAR_POSITIONAL for p in known):
+            return 3
+        return min(3, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in known))
 
     @cached_property
     def name(self) -> str:
         """Its name."""
         return str(getattr(self.call, "__name__", "function"))
+
+
+def _arrived(call: bytes, metrics: tuple[str, ...]) -> FunctionEvaluator:
+    """A function that has travelled, in the worker."""
+    return FunctionEvaluator(unpacked(call), metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,7 +24,8 @@ LARGE_BUDGET = 2000  # exact evaluations of a large space
 class MeasuredSettings:
     """How quality is measured and searched.
 
-    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``measured:...``, ``command:...``) or an evaluator,
+    ``timeout_s`` and ``memory_gib`` bound one evaluation. ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``,
+    ``measured:...``, ``command:...``) or an evaluator,
     ``strategy`` a name or a strategy; objects are registered in this process and known by their names from then on. ``confirm`` says
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
     ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
@@ -39,6 +41,7 @@ class MeasuredSettings:
     executor: str | None = None
     address: str | None = None
     timeout_s: float | None = None
+    memory_gib: float | None = None
     retries: int = 1
     confirm: int = 0
     stop_early: bool = True
@@ -60,6 +63,12 @@ class MeasuredSettings:
         for name in ("confirm", "retries"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
+        for name in ("timeout_s", "memory_gib"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"trial-{name.partition('_')[0]} is {value}; a positive number is needed")
+        if self.memory_gib is not None and (self.executor not in (None, "processes") or self.quality.startswith("object:")):
+            raise UsageError("trial-memory bounds processes, and these evaluations run in none of their own; leave it or the executor out")
         if self.proxy is not None and not 1 <= self.proxy_top <= self.budget:
             raise UsageError(f"proxy-top is {self.proxy_top}; between 1 and the budget of {self.budget} trials on the proxy is needed")
         if self.study is not None and self.storage is None:
@@ -77,6 +86,7 @@ class MeasuredSettings:
             "executor": self.executor,
             "address": self.address,
             "trial-timeout": self.timeout_s,
+            "trial-memory": self.memory_gib,
         }
         return next((name for name, value in given.items() if value), None)
 
@@ -164,6 +174,26 @@ def _check_storage(url: str) -> None:
         raise UsageError(
             "storage holds a password, which would be written into the study and the report; leave it to PGPASSWORD or ~/.pgpass"
         )
+
+
+def measured_settings(
+    quality: Any = None, strategy: str = AUTO, *, budget: int | None = None, workers: int = 1, large: bool = False
+) -> MeasuredSettings | None:
+    """How quality is measured where an evaluator or a strategy of trials is named; None where every metric is cheap and all is swept.
+
+    Args:
+        quality: an evaluator, its word, or a function of a model's parameters. budget, workers: of its evaluations.
+        large: whether the space is too large to sweep, which the same strategies search by exact evaluations of designs.
+    """
+    if quality is None and (strategy in (AUTO, "exhaustive") or large):
+        return None
+    settings = MeasuredSettings(
+        quality="surrogate" if quality is None else quality,
+        strategy=strategy,
+        budget=DEFAULT_BUDGET if budget is None else budget,
+        workers=workers,
+    )
+    return screened(settings)
 
 
 def screened(settings: MeasuredSettings) -> MeasuredSettings:

@@ -220,7 +220,7 @@ def _whole(row: Mapping[str, str], column: str, missing: int = 0) -> int:
         value = float(text)
     except ValueError:
         raise DseError(f"{column} is {text[:40]!r}, must be a whole number from 1") from None
-    if not (value >= 1 and value == int(value)):
+    if not (1 <= value < 2**53 and value == int(value)):
         raise DseError(f"{column} is {text[:40]!r}, must be a whole number from 1")
     return int(value)
 
