@@ -16,7 +16,7 @@ def register(commands: Any) -> None:
         description="Cost one design: every metric and the breakdown by component with the bound of each.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser, residency="weights of one design, none of a list")
+    options.add_problem_options(parser)
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
     lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
     lists.add_argument(
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse.evaluation.one_design import evaluate
-    from dse.problem.problem import DESIGN_RESIDENCY
+    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
 
     answer = evaluate(
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),
         criterion=args.criterion,
-        residency=args.residency or DESIGN_RESIDENCY,
+        residency=args.residency or DEFAULT_RESIDENCY,
         hardware_profile=args.profile,
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),

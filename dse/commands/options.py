@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 
-def add_problem_options(parser: argparse.ArgumentParser, *, residency: str) -> None:
+def add_problem_options(parser: argparse.ArgumentParser) -> None:
     """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
     parser.add_argument(
         "--workload", metavar="NAME", help="what runs: a name of `dse list`, or a file: model.onnx, config.json, workload.toml"
@@ -27,7 +27,7 @@ def add_problem_options(parser: argparse.ArgumentParser, *, residency: str) -> N
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
-                        f"work in the epilogue of products), weights (and weights over requests); default {residency}")  # fmt: skip
+                        "work in the epilogue of products), weights (and weights over requests); default none")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",

@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         "pareto.csv, report.html and designs/*.toml.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser, residency="none")
+    options.add_problem_options(parser)
     parser.add_argument("--objective", action="append", default=[], metavar="PRESET|min:METRIC|max:METRIC",
                         help="carbon (default), latency, energy, all, hardware; or free objectives, repeatable")  # fmt: skip
     parser.add_argument("--constraint", action="append", default=[], metavar="METRIC<=VALUE",

@@ -12,7 +12,7 @@ from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
 from dse.problem.deployment import VARIABLE, Deployment
-from dse.problem.problem import DESIGN_RESIDENCY, Problem
+from dse.problem.problem import DEFAULT_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 
@@ -25,7 +25,7 @@ def evaluate(
     fixed: Mapping[str, Any] | None = None,
     deployment: Deployment | None = None,
     criterion: str = "edp",
-    residency: str = DESIGN_RESIDENCY,
+    residency: str = DEFAULT_RESIDENCY,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
