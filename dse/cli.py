@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from dse.commands.parser import build_parser
+from dse.errors import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Every package raises its own subclass of ValueError with one sentence; anything else is a defect and must show.
         if not _is_ours(error):
             raise
-        print(f"dse: {error}", file=sys.stderr)
+        print(f"dse: {shown(str(error))}", file=sys.stderr)
         return int(getattr(error, "exit_code", 1))
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"dse: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        print(f"dse: {shown(str(error.filename))} cannot be used: {error.strerror}", file=sys.stderr)
         return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -16,6 +17,16 @@ class UsageError(DseError):
     """A request that is wrong as written: unknown name, bad value, contradictory options."""
 
     exit_code = 2
+
+
+class InfeasibleError(DseError):
+    """A search that ended and found no design that meets its constraints."""
+
+
+def shown(text: str) -> str:
+    """A message as one printable line: a word of hundreds of letters, which only a damaged file has, is cut, and control characters go."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}... ({len(word[0])} letters)", line)[:2000]
 
 
 def nearest(value: str, choices: Iterable[str]) -> str | None:

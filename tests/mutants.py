@@ -21,6 +21,7 @@ import contextlib
 import difflib
 import gc
 import io
+import itertools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +47,7 @@ ROOMS = {
 # Faces of files and pages, not formulas.
 NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
-LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 10.0, 20
+QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 10.0, 60.0, 120.0, 20
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
 
 
@@ -173,7 +175,7 @@ def put_in(mutant: Mutant, known: dict[str, Any]) -> int:
     others = {place: after[place] for place, code in before.items() if place in after and after[place] != code}
     changed = 0
     for item in gc.get_objects():
-        if isinstance(item, FunctionType) and item.__code__.co_filename == file:
+        if type(item) is FunctionType and item.__code__.co_filename == file:
             place = (item.__code__.co_qualname, item.__code__.co_firstlineno)
             if place in others:
                 item.__code__ = others[place]
@@ -278,19 +280,25 @@ class Runner:
         self, mutant: Mutant, known: dict[str, Any], items: list[Any], reached: dict[tuple[str, int], list[tuple[float, int]]]
     ) -> tuple[str, int]:
         """What becomes of a fault, and how many tests were there for it."""
-        chosen, seconds = [], 0.0
-        for cost, number in reached.get((mutant.path, mutant.function), []):
-            if seconds + cost > LONGEST_RUN_S:
-                break
-            chosen.append(items[number])
-            seconds += cost
-        return (self.apart(chosen, seconds, mutant, known) if chosen else UNCALLED), len(chosen)
+        tests = reached.get((mutant.path, mutant.function), [])
+        quick, slow = self._within(tests, QUICK_TEST_S, QUICK_RUN_S), self._within(tests, LONGEST_TEST_S, LONGEST_RUN_S)
+        outcome = UNCALLED
+        for part in (quick, slow[len(quick) :]):
+            if part and outcome in (UNCALLED, SURVIVED):
+                outcome = self.apart([items[number] for _, number in part], sum(cost for cost, _ in part), mutant, known)
+        return outcome, len(slow)
+
+    @staticmethod
+    def _within(tests: list[tuple[float, int]], longest: float, together: float) -> list[tuple[float, int]]:
+        """The first of the tests, none longer and all together no longer than so many seconds."""
+        sums = itertools.accumulate(cost for cost, _ in tests)
+        return [test for test, total in zip(tests, sums, strict=True) if test[0] <= longest and total <= together]
 
     def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None, known: dict[str, Any]) -> str:
         """Run tests until one fails, in a process of their own, with a fault or without."""
         if (child := os.fork()) == 0:
             code = 4
-            with contextlib.suppress(BaseException), quiet():
+            with told(self.out.with_suffix(".error.txt")), quiet():
                 # Ended by the system where a fault never ends: processor time, so that a busy machine fails no test.
                 resource.setrlimit(resource.RLIMIT_CPU, (int(3 * seconds) + 10, int(3 * seconds) + 12))
                 code = 0 if mutant is None or put_in(mutant, known) else 3
@@ -305,12 +313,21 @@ class Runner:
             return SLOW if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else KILLED
         code = os.WEXITSTATUS(status)
         if code > 1:
-            raise RuntimeError(f"{mutant} could not be put in or run (code {code})")
+            raise RuntimeError(f"{mutant} could not be put in or run (code {code}; {self.out.with_suffix('.error.txt')})")
         return KILLED if code else SURVIVED
 
 
 def say(text: str) -> None:
     print(text, file=sys.__stderr__, flush=True)
+
+
+@contextlib.contextmanager
+def told(file: Path) -> Iterator[None]:
+    """An exception is written into a file and goes no further: the process that it ends has no other way out."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001
+        file.write_text(traceback.format_exc(), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def linear(
     copies: IntLike = 0,
     writes_cache: bool = False,
     parallel: Parallel = Parallel.AUTO,
+    reads: str = "",
 ) -> Operation:
     """``m`` vectors of ``k`` times a weight (k, n), with n biases."""
     return Operation(
@@ -75,6 +76,7 @@ def linear(
         held_elements=held,
         writes_cache=writes_cache,
         parallel=parallel,
+        reads=reads,
     )
 
 
@@ -93,6 +95,7 @@ def vector(
     weight_id: str = "",
     held: IntLike = 0,
     parallel: Parallel = Parallel.AUTO,
+    reads: str = "",
 ) -> Operation:
     """A vector operation on ``m`` rows of ``n`` elements."""
     return Operation(
@@ -111,6 +114,7 @@ def vector(
         weight_id=weight_id or (name if _has(parameters) else ""),
         held_elements=held,
         parallel=parallel,
+        reads=reads,
     )
 
 
@@ -125,6 +129,7 @@ def norm(
     held: IntLike = 0,
     component: str = "norm",
     parallel: Parallel = Parallel.AUTO,
+    reads: str = "",
 ) -> Operation:
     """``layernorm`` (scale and shift) or ``rmsnorm`` (scale) over ``n`` elements."""
     parameters = 2 * n if function == "layernorm" else n
@@ -140,12 +145,13 @@ def norm(
         parameters=parameters,
         held=held,
         parallel=parallel,
+        reads=reads,
     )
 
 
-def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, component: str) -> Operation:
-    """The addition of a block's output to the residual stream."""
-    return vector(name, Kind.ELEMENTWISE, "add", m, n, bits=bits, repeat=repeat, component=component, operands=2)
+def residual(name: str, m: IntLike, n: IntLike, *, bits: Bits, repeat: IntLike, component: str, reads: str = "") -> Operation:
+    """The addition of a block's output to the residual stream; ``reads``: the rows of both."""
+    return vector(name, Kind.ELEMENTWISE, "add", m, n, bits=bits, repeat=repeat, component=component, operands=2, reads=reads)
 
 
 def embedding(name: str, m: IntLike, n: IntLike, entries: IntLike, *, bits: Bits, weight_id: str = "", held: IntLike = 0) -> Operation:
@@ -211,14 +217,18 @@ def attention_core(
     fused: bool = False,
     values_in_keys: bool = False,
     sinks: bool = False,
+    queries: str = "",
+    keys: str = "",
+    values: str = "",
 ) -> list[Operation]:
     """Scores, softmax and context of one layer.
 
     Unfused: two products and a softmax over the whole q_len x kv_len rectangle, what eager kernels and exported graphs
     compute; query heads that share a KV head are stacked, so that K and V are read once. Fused: one row that never writes
     the scores and skips what causality and the window hide. ``sinks``: one learnt score per head joins the softmax. On several
-    chips each has some of the heads.
+    chips each has some of the heads. ``queries``, ``keys``, ``values``: the rows that make them (a cache's come from memory).
     """
+    first, *others = (name or "-" for name in (queries, *(("-", "-") if cached else (keys, values))))
     sink: dict[str, Any] = {"parameters": heads, "weight_id": f"{prefix}sinks"} if sinks else {}
     if fused:
         return [
@@ -243,6 +253,7 @@ def attention_core(
                 values_in_keys=values_in_keys,
                 held_elements=held,
                 parallel=Parallel.COLUMN,
+                reads=" ".join((first, *others)),
                 **sink,
             )
         ]
@@ -265,6 +276,7 @@ def attention_core(
             qk_dim,
             batch=batch * kv_heads,
             held_elements=held + value_elements,
+            reads=f"{first} {others[0]}",
             **common,
             **second,
         ),
@@ -275,6 +287,7 @@ def attention_core(
             kv_len,
             function="softmax",
             held_elements=held + value_elements,
+            reads=f"{prefix}scores",
             **common,
             **sink,
         ),
@@ -286,6 +299,7 @@ def attention_core(
             kv_len,
             batch=batch * kv_heads,
             held_elements=held,
+            reads=f"{prefix}softmax {others[1]}",
             **common,
             **second,
         ),
@@ -333,17 +347,22 @@ def self_attention(
     # Several chips: each has some of the heads, from its columns of the first projections to its rows of the last.
     common: dict[str, Any] = {"bits": bits, "repeat": repeat, "component": "attention", "parallel": Parallel.COLUMN}
     cache: dict[str, Any] = {"writes_cache": writes_cache}
+    same = f"={prefix}q_proj"
+    made = {which: f"{prefix}{which}_proj" for which in "qkv"}
     front = [
         linear(f"{prefix}q_proj", tokens, wide, hidden, bias=bias_qkv[0], held=held, **common),
-        linear(f"{prefix}k_proj", tokens, narrow, hidden, bias=bias_qkv[1], held=held + tokens * wide, **cache, **common),
-        linear(f"{prefix}v_proj", tokens, narrow, hidden, bias=bias_qkv[2], held=held + tokens * (wide + narrow), **cache, **common),
+        linear(f"{prefix}k_proj", tokens, narrow, hidden, bias=bias_qkv[1], held=held + tokens * wide, reads=same, **cache, **common),
+        linear(
+            f"{prefix}v_proj", tokens, narrow, hidden, bias=bias_qkv[2], held=held + tokens * (wide + narrow), reads=same, **cache, **common
+        ),
     ]
     if qk_norm:
         others = stream + tokens * (wide + 2 * narrow)
         for which, count in (("q", heads), ("k", kv_heads)):
             name, waiting = f"{prefix}{which}_norm", others - tokens * count * head_dim
             each: dict[str, Any] = {"bits": bits, "repeat": repeat, "held": waiting, "parallel": Parallel.COLUMN}
-            front.append(norm(name, tokens * count, head_dim, function=qk_norm, **each))
+            front.append(norm(name, tokens * count, head_dim, function=qk_norm, reads=made[which], **each))
+            made[which] = name
     if _has(rotary_dim):
         front.append(
             vector(
@@ -353,9 +372,11 @@ def self_attention(
                 tokens,
                 (heads + kv_heads) * rotary_dim,
                 held=stream + tokens * narrow,
+                reads=f"{made['q']} {made['k']}",
                 **common,
             )
         )
+        made |= {"q": f"{prefix}rope", "k": f"{prefix}rope"}
     core: list[Operation] = []
     lengths = list(parts) or [(q_len, 1)]
     for index, (keys, count) in enumerate(lengths):
@@ -376,6 +397,9 @@ def self_attention(
             cached=cached,
             fused=fused,
             sinks=sinks,
+            queries=made["q"],
+            keys=made["k"],
+            values=made["v"],
         )
         if sinks:
             rows = [replace(row, weight_id=f"{prefix}sinks", copies=repeat) if row.weight_id.endswith("sinks") else row for row in rows]
@@ -391,7 +415,9 @@ def self_attention(
                 component="attention",
                 held=stream,
                 parallel=Parallel.COLUMN,
+                reads=rows[0].name,
             )
+            rows[1] = replace(rows[1], reads=cap.name)
             rows.insert(1, cap)
         core += rows
     back = linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **{**common, "parallel": Parallel.ROW})
@@ -441,6 +467,9 @@ def cross_attention(
         held=stream,
         cached=cached,
         fused=fused,
+        queries=f"{prefix}q_proj",
+        keys=f"{prefix}k_proj" if project_source else "",
+        values=f"{prefix}v_proj" if project_source else "",
     )
     rows.append(linear(f"{prefix}o_proj", tokens, hidden, wide, bias=bias_out, held=stream, **{**common, "parallel": Parallel.ROW}))
     return rows
@@ -464,8 +493,8 @@ def cross_source(
         "parallel": Parallel.COLUMN,
     }
     return [
-        linear(f"{prefix}k_proj", source, wide, hidden, bias=bias_qkv[1], held=held, **common),
-        linear(f"{prefix}v_proj", source, wide, hidden, bias=bias_qkv[2], held=held + source * wide, **common),
+        linear(f"{prefix}k_proj", source, wide, hidden, bias=bias_qkv[1], held=held, reads="-", **common),
+        linear(f"{prefix}v_proj", source, wide, hidden, bias=bias_qkv[2], held=held + source * wide, reads=f"={prefix}k_proj", **common),
     ]
 
 
@@ -493,10 +522,12 @@ def feed_forward(
     if gated:
         rows.append(linear(f"{prefix}ffn_gate", tokens, ffn, hidden, bias=bias, held=held, **common))
         held, waiting = held + tokens * ffn, stream + tokens * ffn
-    rows.append(linear(f"{prefix}ffn_up", tokens, ffn, hidden, bias=bias, held=held, **common))
-    rows.append(vector(f"{prefix}ffn_{activation}", Kind.ACTIVATION, activation, tokens, ffn, held=waiting, **common))
+    first, acted = (f"{prefix}ffn_gate" if gated else f"{prefix}ffn_up"), f"{prefix}ffn_{activation}"
+    rows.append(linear(f"{prefix}ffn_up", tokens, ffn, hidden, bias=bias, held=held, reads=f"={first}" if gated else "", **common))
+    rows.append(vector(acted, Kind.ACTIVATION, activation, tokens, ffn, held=waiting, reads=first, **common))
     if gated:
-        rows.append(vector(f"{prefix}ffn_mul", Kind.ELEMENTWISE, "mul", tokens, ffn, operands=2, held=stream, **common))
+        both = f"{acted} {prefix}ffn_up"
+        rows.append(vector(f"{prefix}ffn_mul", Kind.ELEMENTWISE, "mul", tokens, ffn, operands=2, held=stream, reads=both, **common))
     rows.append(linear(f"{prefix}ffn_down", tokens, hidden, ffn, bias=bias, held=stream, **{**common, "parallel": Parallel.ROW}))
     return rows
 

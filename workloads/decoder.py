@@ -186,16 +186,20 @@ def _layer_rows(d: Mapping[str, Any], way: Pass) -> list[Operation]:
             groups = [("local.", near, d["window"]), ("global.", layers - near, 0)]
         for prefix, count, window in groups:
             attention += _attention(d, way, prefix, count, window)
+    # What a block adds its result to: what the norm before it reads, or its first projections where norms come last.
+    entry = "=q_proj" if post else "=attention_norm"
+    before = ("=ffn_gate" if d["gated"] else "=ffn_up") if post else "=ffn_norm"
+    ended, last = ("attention_post_norm", "ffn_post_norm") if d["sandwich_norms"] else ("o_proj", "ffn_down")
     after: list[Operation] = []
     if d["sandwich_norms"]:
         after.append(normed("attention_post_norm", stream))
     if not d["parallel_block"]:
-        after.append(residual("attention_residual", tokens, hidden, component="attention", **common))
+        after.append(residual("attention_residual", tokens, hidden, component="attention", reads=f"{ended} {entry}", **common))
     after.append(normed("ffn_norm" if not post else "attention_norm", waiting))
     end: list[Operation] = []
     if d["sandwich_norms"]:
         end.append(normed("ffn_post_norm", stream))
-    end.append(residual("ffn_residual", tokens, hidden, component="ffn", **common))
+    end.append(residual("ffn_residual", tokens, hidden, component="ffn", reads=f"{last} {before}", **common))
     if d["parallel_block"]:
         end.append(residual("parallel_residual", tokens, hidden, component="ffn", **common))
     if post:

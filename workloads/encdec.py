@@ -192,7 +192,15 @@ def decoder_side_rows(
             cached=cached,
             fused=d["fused_attention"],
         ),
-        residual("decoder.cross_residual", tokens, hidden, bits=bits, repeat=layers, component="attention"),
+        residual(
+            "decoder.cross_residual",
+            tokens,
+            hidden,
+            bits=bits,
+            repeat=layers,
+            component="attention",
+            reads="decoder.cross.o_proj =decoder.cross_norm",
+        ),
     ]
     back = [*cross, *_ffn_block(d, "decoder.", layers, tokens)]
     back.append(norm("decoder.final_norm", tokens, hidden, function=d["norm"], bits=bits, component="head"))
@@ -254,7 +262,8 @@ def _self_block(
                     operands=2,
                 )
             )
-    after = residual(f"{prefix}attention_residual", tokens, hidden, component="attention", **common)
+    both = f"{prefix}o_proj ={prefix}attention_norm"
+    after = residual(f"{prefix}attention_residual", tokens, hidden, component="attention", reads=both, **common)
     return [*times([before], steps), *rows, *times([after], steps)]
 
 
@@ -275,7 +284,15 @@ def _ffn_block(d: Mapping[str, Any], prefix: str, layers: IntLike, tokens: IntLi
             pre_norm=True,
             prefix=prefix,
         ),
-        residual(f"{prefix}ffn_residual", tokens, hidden, bits=bits, repeat=layers, component="ffn"),
+        residual(
+            f"{prefix}ffn_residual",
+            tokens,
+            hidden,
+            bits=bits,
+            repeat=layers,
+            component="ffn",
+            reads=f"{prefix}ffn_down ={prefix}ffn_norm",
+        ),
     ]
 
 

@@ -91,6 +91,8 @@ class Operation:
         filter_taps, filter_overlap, filter_step: of a CONV the positions of its filter (0: unknown; k counts the taps of the
             first channel, then those of the second), the positions of the map that two neighbouring runs of outputs both
             read, and those from one output to the next (:func:`workloads.filters.filter_fields`).
+        reads: names of the rows whose results it reads, one an operand, separated by blanks; ``=name`` is what the row of that
+            name reads first, ``-`` comes from memory (empty: :mod:`workloads.tensors` says what is assumed).
         held_elements: activation elements that must stay in memory while the row runs beside its own operands.
         v_dim, kv_share, causal, window: attention fields (window 0: none).
         values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.
@@ -122,6 +124,7 @@ class Operation:
     output_bits: IntLike = 8
     parameters: IntLike = 0
     weight_id: str = ""
+    reads: str = ""
     copies: IntLike = 0
     operands: IntLike = 1
     input_elements: IntLike = 0

@@ -21,7 +21,7 @@ from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Op
 __all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "Parallel", "concatenate"]
 
 SPARSE_COLUMNS = ("row_probes", "row_hits", "sparse_macs", "unique_lines", "dependent_depth", "table_bytes")
-STRING_COLUMNS = ("name", "component", "function", "weight_id")
+STRING_COLUMNS = ("name", "component", "function", "weight_id", "reads")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
 INT_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "repeat", "input_bits", "weight_bits", "output_bits", "parameters", "copies"),
@@ -66,6 +66,7 @@ class OperationTable:
     component: npt.NDArray[np.str_]
     function: npt.NDArray[np.str_]
     weight_id: npt.NDArray[np.str_]
+    reads: npt.NDArray[np.str_]
     kind: IntArray
     parallel: IntArray
     second_is_weight: npt.NDArray[np.bool_]

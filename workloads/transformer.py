@@ -29,13 +29,14 @@ def encoder_rows(d: Mapping[str, Any]) -> list[Operation]:
     hidden, layers, batch = d["hidden"], d["layers"], d["batch"]
     tokens = batch * d["sequence"]
     rows = [embedding("word_embedding", tokens, hidden, d["vocabulary"], bits=bits)]
-    tables = 2
+    tables, added = 2, "word_embedding position_embedding"
     entries = d["positions"] + d["position_offset"]
     rows.append(embedding("position_embedding", tokens, hidden, entries, bits=bits, held=tokens * hidden))
     if d["token_types"]:
-        tables = 3
+        tables, added = 3, f"{added} type_embedding"
         rows.append(embedding("type_embedding", tokens, hidden, d["token_types"], bits=bits, held=2 * tokens * hidden))
-    rows.append(vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, bits=bits, component="embedding", operands=tables))
+    total: dict[str, Any] = {"bits": bits, "component": "embedding", "operands": tables, "reads": added}
+    rows.append(vector("embedding_add", Kind.ELEMENTWISE, "add", tokens, hidden, **total))
     rows.append(norm("embedding_norm", tokens, hidden, function="layernorm", bits=bits, component="embedding"))
     rows += self_attention(
         hidden=hidden,
@@ -47,12 +48,12 @@ def encoder_rows(d: Mapping[str, Any]) -> list[Operation]:
         repeat=layers,
         fused=d["fused_attention"],
     )
-    rows.append(residual("attention_residual", tokens, hidden, bits=bits, repeat=layers, component="attention"))
+    rows.append(residual("attention_residual", tokens, hidden, bits=bits, repeat=layers, component="attention", reads="o_proj =q_proj"))
     rows.append(norm("attention_norm", tokens, hidden, function="layernorm", bits=bits, repeat=layers))
     rows += feed_forward(hidden=hidden, ffn=d["ffn"], tokens=tokens, activation=d["activation"], bits=bits, repeat=layers)
-    rows.append(residual("ffn_residual", tokens, hidden, bits=bits, repeat=layers, component="ffn"))
+    rows.append(residual("ffn_residual", tokens, hidden, bits=bits, repeat=layers, component="ffn", reads="ffn_down =ffn_up"))
     rows.append(norm("ffn_norm", tokens, hidden, function="layernorm", bits=bits, repeat=layers))
     if d["pooler"]:
-        rows.append(linear("pooler", batch, hidden, hidden, bits=bits, component="head", held=tokens * hidden))
+        rows.append(linear("pooler", batch, hidden, hidden, bits=bits, component="head", held=tokens * hidden, reads="ffn_norm"))
         rows.append(vector("pooler_tanh", Kind.ACTIVATION, "tanh", batch, hidden, bits=bits, component="head"))
     return rows

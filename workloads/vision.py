@@ -161,10 +161,17 @@ def tower_layers(
             fused=fused,
             **common,
         ),
-        residual(f"{prefix}attention_residual", total, hidden, component="attention", **common),
+        residual(
+            f"{prefix}attention_residual",
+            total,
+            hidden,
+            component="attention",
+            reads=f"{prefix}o_proj ={prefix}attention_norm",
+            **common,
+        ),
         norm(f"{prefix}ffn_norm", total, hidden, function=function, held=stream, **common),
         *feed_forward(hidden=hidden, ffn=ffn, tokens=total, activation=activation, pre_norm=True, prefix=prefix, **common),
-        residual(f"{prefix}ffn_residual", total, hidden, component="ffn", **common),
+        residual(f"{prefix}ffn_residual", total, hidden, component="ffn", reads=f"{prefix}ffn_down ={prefix}ffn_norm", **common),
     ]
     return [replace(row, copies=loaded) if row.weight_id else row for row in rows]
 

@@ -204,9 +204,12 @@ class _Run:
                 return traces.eia2022(name.partition(":")[2]).factor()
             return grid_files.read(name).trace.factor()
         places = self.use["grid"]
-        if isinstance(places, Mapping):
-            return grid.mix([(grid.lookup(code), float(share)) for code, share in places.items()])
-        return grid.lookup(grid_files.as_grid(str(places)))
+        try:
+            if isinstance(places, Mapping):
+                return grid.mix([(grid.lookup(code), float(share)) for code, share in places.items()])
+            return grid.lookup(grid_files.as_grid(str(places)))
+        except CarbonError as problem:
+            raise CarbonError(f"grid of use: {problem}") from None
 
     def embodied(self, values: Values, overrides: Mapping[str, Numeric]) -> tuple[dict[str, Numeric], list[str]]:
         """Parts by name and the reasons why a component is infeasible."""

@@ -79,7 +79,7 @@ def embodied(values: Values, name: str, gb: Numeric, *, modules: Numeric = 0.0, 
     Raises:
         CarbonError: unknown type; modules given for a type that is soldered or stacked.
     """
-    key = name.lower()
+    key = str(name).lower()
     if key in HBM:
         if not _zero(modules):
             raise CarbonError(f"memory_modules is given, but {name} is stacked in the package and has no modules")

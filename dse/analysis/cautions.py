@@ -27,6 +27,8 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
             f"The proxy ranks the designs that were measured on the target poorly (rank correlation {rank:.2f}): models that it "
             "passed over may be better than the front."
         )
+    if others := run.context.get("models_dominated"):
+        found.append(f"Counts are of the models that can be on the front; {plural(others, 'further model')} of the space cannot.")
     left_out = run.context.get("models_left_out")
     if left_out:
         verb = "was" if left_out == 1 else "were"

@@ -1,4 +1,4 @@
-"""``dse calibrate``: fit a device's overheads to measurements and show the error on the half that was not fitted."""
+"""``dse calibrate``: fit a device's kernels to measurements and show the error on the half that was not fitted."""
 
 from __future__ import annotations
 
@@ -11,71 +11,137 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "calibrate",
         help="fit a device to your measurements",
-        description="Fit the overheads of a GPU's operators to your own measurements. Rows are sorted by size and dealt to two "
-        "halves; each half is fitted and judged on the other, and the overheads that are kept come from all rows.",
+        description="Fit the kernels of a GPU or a processor to your own measurements, or measure this machine's processor. Rows are "
+        "sorted by size and dealt to two halves; each half is fitted and judged on the other, and what is kept comes from all rows. "
+        "`dse evaluate --calibration FILE` and `dse search --calibration FILE` take the file that is written.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="columns of FILE.csv: op, dtype (fp16 if absent), latency_s, and m, n, k (batch) for gemm, rows, columns for\n"
         "softmax, layernorm, rmsnorm, or elements for gelu, silu, relu, add, mul, silu_mul.\n\n"
-        "example: dse calibrate --measured my_a100.csv --device a100 --out my_a100.toml",
+        "examples:\n"
+        "  dse calibrate --measured my_a100.csv --device a100 --out my_a100.toml\n"
+        "  dse calibrate --this-machine --out my_cpu.toml",
     )
-    parser.add_argument("--measured", required=True, metavar="FILE.csv", help="measured operators, one a row")
-    parser.add_argument("--device", default="a100", metavar="NAME", help="device they were measured on (default a100)")
+    parser.add_argument("--measured", metavar="FILE.csv", help="measured operators, one a row")
+    parser.add_argument("--this-machine", action="store_true", help="measure products and row-wise operators on this processor instead "
+                        "(float32, numpy, half a minute)")  # fmt: skip
+    parser.add_argument("--device", metavar="NAME|FILE.toml", help="device they were measured on (default a100)")
     parser.add_argument("--overheads", default="eager", metavar="SET",
                         help="shipped overheads to compare with: eager (framework calls, default) or kernel")  # fmt: skip
-    parser.add_argument("--out", metavar="FILE.toml", help="write the fitted overheads there")
+    parser.add_argument("--rows", metavar="OUT.csv", help="with --this-machine: write the measured rows there")
+    parser.add_argument("--out", metavar="FILE.toml", help="write what was fitted there")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit, report and, where asked, write."""
+    import os
     import sys
-    from dataclasses import asdict
     from pathlib import Path
 
-    from hw_models.devices import calibration
+    from dse.errors import UsageError
+    from hw_models.devices import calibration, kernel_calibration, this_machine
     from hw_models.devices import library as devices
 
-    device = devices.load(args.device)
-    hardware = device.gpu_hardware()
-    shipped = device.overhead_set(args.overheads)
-    measured, passed_over = calibration.read_measurements(args.measured)
-    calibration.check_one_format(measured, where=args.measured)
-    reports = calibration.calibrate(hardware, measured, shipped.operators)
-    for sentence in passed_over:
-        print(f"dse calibrate: {sentence}", file=sys.stderr)
-
-    if args.out:
-        fitted = devices.OverheadSet(
-            "calibrated",
-            {r.operator: r.overheads for r in reports},
-            {r.operator: f"{r.rows} {r.operator} rows of {Path(args.measured).name}" for r in reports},
-        )
-        Path(args.out).write_text(devices.overheads_toml(fitted), encoding="utf-8")
-    if args.json:
-        import json
-
-        operators = [
-            {
-                "operator": r.operator,
-                "dtype": r.dtype,
-                "rows": r.rows,
-                "overheads": asdict(r.overheads),
-                "mean_error": {
-                    "shipped": r.error_before,
-                    "fitted_on_all_in_sample": r.error_all,
-                    "second_half_fitted_on_first": r.held_out[0],
-                    "first_half_fitted_on_second": r.held_out[1],
-                },
-            }
-            for r in reports
-        ]
-        document = {"device": device.name, "shipped_overheads": args.overheads, "passed_over": passed_over}
-        print(json.dumps({**document, "operators": operators}, indent=2))
+    if args.this_machine == bool(args.measured):
+        raise UsageError("of --measured and --this-machine " + ("both are given" if args.measured else "none is given") + "; give one")
+    if args.rows and not args.this_machine:
+        raise UsageError("rows is given without --this-machine; the rows of --measured are in its file")
+    if args.device and args.this_machine:
+        raise UsageError("device is given with --this-machine, which writes a record of this processor; leave it out")
+    name = "this-machine" if args.this_machine else args.device or "a100"
+    own = args.this_machine or Path(name).suffix == ".toml"
+    device = None if own else devices.load(name)
+    accelerator = device.accelerator if device is not None else this_machine.record() if args.this_machine else _own_device(name)
+    passed_over: list[str] = []
+    if args.this_machine:
+        load = os.getloadavg()[0]
+        if load > accelerator.cores:
+            print(
+                f"dse calibrate: the machine is busy (load {load:.1f} on {accelerator.cores} cores); measure when it is idle",
+                file=sys.stderr,
+            )
+        measured = this_machine.measure()
+        source = "this machine"
+        if args.rows:
+            Path(args.rows).write_text(this_machine.as_csv(measured), encoding="utf-8")
     else:
-        _print_table(device.name, args.overheads, reports)
+        measured, passed_over = calibration.read_measurements(args.measured)
+        calibration.check_one_format(measured, where=args.measured)
+        source = Path(args.measured).name
+    fitted, unused = kernel_calibration.fit(accelerator, measured)
+    for sentence in (*passed_over, *unused):
+        print(f"dse calibrate: {sentence}", file=sys.stderr)
+    # The operator model of a framework's calls is there for devices that it was fitted on.
+    reports: list[Any] = []
+    if device is not None and device.gpu is not None:
+        reports = calibration.calibrate(device.gpu_hardware(), measured, device.overhead_set(args.overheads).operators)
+    if args.out:
+        kept = kernel_calibration.calibration_toml(name, fitted) if device else kernel_calibration.calibrated(accelerator, fitted).to_toml()
+        if reports:
+            notes = {r.operator: f"{r.rows} {r.operator} rows of {source}" for r in reports}
+            kept += "\n" + devices.overheads_toml(devices.OverheadSet("calibrated", {r.operator: r.overheads for r in reports}, notes))
+        Path(args.out).write_text(kept, encoding="utf-8")
+    if args.json:
+        _print_json(name, args, passed_over, fitted, reports)
+    else:
+        _print_kernels(name, fitted)
+        if reports:
+            print()
+            _print_table(name, args.overheads, reports)
     return 0
+
+
+def _own_device(path: str) -> Any:
+    from dse.errors import UsageError
+    from hw_models.accelerator.design import Accelerator
+    from hw_models.spaces import load_file
+
+    found = load_file(path)
+    if not isinstance(found, Accelerator):
+        raise UsageError(f"device {path} describes a space; a calibration is of one design")
+    return found
+
+
+def _print_json(device: str, args: argparse.Namespace, passed_over: list[str], fitted: list[Any], reports: list[Any]) -> None:
+    import json
+    from dataclasses import asdict
+
+    operators = [
+        {
+            "operator": r.operator,
+            "dtype": r.dtype,
+            "rows": r.rows,
+            "overheads": asdict(r.overheads),
+            "mean_error": {
+                "shipped": r.error_before,
+                "fitted_on_all_in_sample": r.error_all,
+                "second_half_fitted_on_first": r.held_out[0],
+                "first_half_fitted_on_second": r.held_out[1],
+            },
+        }
+        for r in reports
+    ]
+    document = {"device": device, "shipped_overheads": args.overheads, "passed_over": passed_over, "kernels": [asdict(f) for f in fitted]}
+    print(json.dumps({**document, "operators": operators}, indent=2, allow_nan=False))
+
+
+def _print_kernels(device: str, fitted: list[Any]) -> None:
+    from dse.reports.tables import table
+
+    print(f"{device}: kernels as dse evaluate and search cost them, median |model / measured - 1|")
+    rows = [
+        {
+            "kernels": f.kernels,
+            "rows": f.rows,
+            "as shipped": f"{100 * f.error_before:.1f} %",
+            "halves, each fitted on the other": f"{100 * f.held_out[0]:.1f}, {100 * f.held_out[1]:.1f} %",
+            "time": f"{f.scale:.4g} x model + {1e6 * f.fixed_s:.3g} us",
+        }
+        for f in fitted
+    ]
+    print(table(rows))
 
 
 def _print_table(device: str, shipped: str, reports: list[Any]) -> None:

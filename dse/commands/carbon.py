@@ -117,11 +117,10 @@ def run_estimate(args: argparse.Namespace) -> int:
     spec = estimate.load(args.spec)
     if args.profile is not None:
         spec["profile"] = args.profile
-    settings = dict(spec.get("uncertainty", {}))
-    settings.update({name: getattr(args, name) for name in ("draws", "seed") if getattr(args, name) is not None})
-    if settings:
-        spec["uncertainty"] = settings
-    answer = estimate.estimate(spec)
+    given = {name: getattr(args, name) for name in ("draws", "seed") if getattr(args, name) is not None}
+    if given and isinstance(held := spec.get("uncertainty", {}), dict):  # what is no table is told by the estimate
+        spec["uncertainty"] = {**held, **given}
+    answer = _of_file(args.spec, spec)
     if args.cloud and args.ghg is None:
         raise CarbonError("cloud is given without --ghg, the only table that asks whose the machines are")
     if args.ghg is not None:
@@ -131,6 +130,17 @@ def run_estimate(args: argparse.Namespace) -> int:
     else:
         print(report.estimate_text(answer))
     return 0
+
+
+def _of_file(path: str, spec: Any) -> Any:
+    """The estimate of a specification; an error names the file."""
+    from carbon.analysis import estimate
+    from carbon.errors import CarbonError
+
+    try:
+        return estimate.estimate(spec)
+    except CarbonError as error:
+        raise CarbonError(f"specification {path!r}: {error}") from error
 
 
 def _write_inventory(path: str, answer: Any, *, cloud: bool) -> None:
@@ -172,7 +182,7 @@ def run_explain(args: argparse.Namespace) -> int:
 
     sources: dict[str, Any] = dict(report.all_factors())
     if args.spec is not None:
-        sources = dict(estimate.estimate(estimate.load(args.spec)).sources)
+        sources = dict(_of_file(args.spec, estimate.load(args.spec)).sources)
     if args.match:
         found = {key: factor for key, factor in sources.items() if args.match.lower() in key.lower()}
         if not found:

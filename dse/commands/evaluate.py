@@ -16,7 +16,7 @@ def register(commands: Any) -> None:
         description="Cost one design: every metric and the breakdown by component with the bound of each.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser)
+    options.add_problem_options(parser, residency="weights of one design, none of a list")
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
     lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
     lists.add_argument(
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print, or cost the rows of a file."""
     from dse.errors import UsageError
 
+    options.take_calibration(args)
     if args.designs and args.gemms:
         raise UsageError("designs and gemms are both given; cost one file at a time")
     if args.designs or args.gemms:
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse.evaluation.one_design import evaluate
+    from dse.problem.problem import DESIGN_RESIDENCY
     from dse.reports import console as show
 
     answer = evaluate(
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),
         criterion=args.criterion,
+        residency=args.residency or DESIGN_RESIDENCY,
         hardware_profile=args.profile,
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),
@@ -72,6 +75,7 @@ def _gemms(args: argparse.Namespace) -> int:
 def _designs(args: argparse.Namespace) -> int:
     from dse.evaluation.design_list import evaluate_designs
     from dse.evaluation.words import make_problem
+    from dse.problem.problem import DEFAULT_RESIDENCY
 
     problem = make_problem(
         options.workload_of(args),
@@ -81,6 +85,7 @@ def _designs(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         allow_unsupported=True,
         criterion=args.criterion,
+        residency=args.residency or DEFAULT_RESIDENCY,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,

@@ -21,8 +21,10 @@ def run(args: argparse.Namespace) -> int:
     import json
     import sys
 
+    from dse.commands import options
     from dse.errors import UsageError
     from dse.serving import fleet
+    from dse.serving.fleet_place import Place, with_grid, with_settings
     from dse.serving.requests import read_requests
 
     if not args.model:
@@ -30,10 +32,13 @@ def run(args: argparse.Namespace) -> int:
     hardware = args.hw.split(",") if args.hw != "edge22" else ["h100", "l40s"]
     objectives = [_objective(text) for text in args.objective or ["max:goodput_per_s", "min:gco2e_per_request"]]
     limits, bounds = _limits(args.constraint)
-    place = fleet.with_grid(fleet.Place(0.0, max(args.pue, 1.0), args.lifetime_years), args.grid)
+    place = with_settings(Place(0.0, max(args.pue, 1.0), args.lifetime_years), options.knobs_of(args))
     knobs = dict(map(_knob, args.vary))
     log = read_requests(args.workload)
-    answer = fleet.search(log, args.model, hardware, place, objectives=objectives, knobs=knobs, bounds=bounds, **limits)
+    given: dict[str, Any] = {"objectives": objectives, "knobs": knobs, "bounds": bounds, **limits}
+    if log.region:
+        return _regions(args, fleet.search_regions(log, args.model, hardware, _places(place, args.grid, log.region), **given))
+    answer = fleet.search(log, args.model, hardware, with_grid(place, args.grid), **given)
     if args.out:
         with open(args.out if args.out.endswith(".csv") else args.out + ".csv", "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, list(answer["front"][0]))
@@ -47,6 +52,52 @@ def run(args: argparse.Namespace) -> int:
         print(_line(row))
     print(f"rule of thumb (fewest chips, largest batch): {_line(answer['rule_of_thumb'])}")
     print(f"least carbon under the same bounds saves {100 * answer['saved']:.3g} %: {_line(answer['least_grams'])}")
+    _show_hours(answer["hours"])
+    return 0
+
+
+def _show_hours(hours: list[dict[str, Any]]) -> None:
+    """That fleet hour by hour, where there is more than one."""
+    for hour in hours if len(hours) > 1 else ():
+        needed = "more than it has" if hour["needed"] is None else f"{hour['needed']:.0f} ({hour['with_spares']:.0f} with spares)"
+        print(
+            f"  hour {hour['hour']:.0f}: {hour['requests']:.0f} requests, replicas needed {needed}, {hour['energy_j'] / 3.6e6:.4g} kWh at "
+            f"{hour['gco2e_per_kwh']:.4g} g/kWh, {hour['operational_gco2e']:.4g} g + {hour['embodied_gco2e']:.4g} g embodied"
+        )
+
+
+def _places(place: Any, words: str, regions: tuple[str, ...]) -> dict[str, Any]:
+    """The place of every region: ``REGION=GRID,...`` where grids are given so, else a region is the name of its own grid."""
+    from dse.errors import UsageError
+    from dse.serving.fleet_place import with_grid
+
+    if "=" not in words:
+        if words != "world":
+            raise UsageError(
+                f"grid is {words!r}, must be REGION=GRID,REGION=GRID,... for a log with regions (or left out: regions are grids)"
+            )
+        return {name: with_grid(place, name) for name in dict.fromkeys(regions)}
+    found = {}
+    for part in words.split(","):
+        name, equals, grid = part.partition("=")
+        if not equals or not name.strip() or not grid.strip():
+            raise UsageError(f"grid is {words!r}, must be REGION=GRID,REGION=GRID,... for a log with regions")
+        found[name.strip()] = with_grid(place, grid.strip())
+    return found
+
+
+def _regions(args: argparse.Namespace, answer: dict[str, Any]) -> int:
+    """Print the fleets of all regions."""
+    import json
+
+    if args.json:
+        print(json.dumps(answer, indent=2, allow_nan=False))
+        return 0
+    for name, found in answer["regions"].items():
+        print(f"{name}, {answer['requests'][name]} requests: least carbon {_line(found['least_grams'])}")
+        print(f"  rule of thumb {_line(found['rule_of_thumb'])}")
+        _show_hours(found["hours"])
+    print(f"all regions: {answer['gco2e_per_request']:.4g} g a request, {100 * answer['saved']:.3g} % less than by the rule of thumb")
     return 0
 
 

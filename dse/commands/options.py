@@ -9,19 +9,25 @@ import sys
 from typing import Any
 
 
-def add_problem_options(parser: argparse.ArgumentParser) -> None:
+def add_problem_options(parser: argparse.ArgumentParser, *, residency: str) -> None:
     """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
     parser.add_argument(
         "--workload", metavar="NAME", help="what runs: a name of `dse list`, or a file: model.onnx, config.json, workload.toml"
     )
     parser.add_argument("--hw", default="edge22", metavar="NAME|FILE.toml", help="hardware template, or a TOML file with an "
                         "accelerator or a space of your own (default edge22)")  # fmt: skip
+    parser.add_argument(
+        "--calibration", metavar="FILE.toml", help="what `dse calibrate` wrote of your own device, in place of --hw's figures"
+    )
     parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
                         "catransformers22 (that tool's constants)")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs",
                         help="fix a knob of the model or the hardware (repeatable)")  # fmt: skip
     parser.add_argument("--criterion", default="edp", metavar="NAME",
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
+    parser.add_argument("--residency", metavar="NAME",
+                        help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
+                        f"work in the epilogue of products), weights (and weights over requests); default {residency}")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",
@@ -40,6 +46,25 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
     deployment.add_argument("--carbon-profile", metavar="NAME", help="embodied carbon model (default act2; for hw datacenter "
                             "and for boards, whose memories act2 does not know: default)")  # fmt: skip
+
+
+def take_calibration(args: argparse.Namespace) -> None:
+    """Put the calibrated device in the place of ``hw``: the file names the device that it was measured on."""
+    from dse.errors import UsageError
+
+    if args.calibration is None:
+        return
+    from pathlib import Path
+
+    from hw_models.accelerator.toml import load_toml
+
+    document = load_toml(Path(args.calibration))
+    if "calibration" not in document:
+        raise UsageError(f"calibration {args.calibration} has no table [calibration]; `dse calibrate --out FILE.toml` writes one")
+    device = document.get("device", document.get("name"))
+    if args.hw not in ("edge22", device, args.calibration):
+        raise UsageError(f"calibration {args.calibration} is of {device}, and hw is {args.hw}; leave --hw out or name {device}")
+    args.hw = args.calibration
 
 
 def workload_of(args: argparse.Namespace) -> str:

@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         "pareto.csv, report.html and designs/*.toml.",
         allow_abbrev=False,
     )
-    options.add_problem_options(parser)
+    options.add_problem_options(parser, residency="none")
     parser.add_argument("--objective", action="append", default=[], metavar="PRESET|min:METRIC|max:METRIC",
                         help="carbon (default), latency, energy, all, hardware; or free objectives, repeatable")  # fmt: skip
     parser.add_argument("--constraint", action="append", default=[], metavar="METRIC<=VALUE",
@@ -54,6 +54,8 @@ def register(commands: Any) -> None:
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
     measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
+    measured.add_argument("--trial-memory", type=float, metavar="GIB",
+                        help="most memory of one evaluation (default 90 %% of what is free when it begins)")  # fmt: skip
     measured.add_argument("--confirm", type=int, default=0, metavar="N", help="measure the final front again N times")
     measured.add_argument("--whole-budget", action="store_true", help="do not stop when the search has stalled")
     measured.add_argument("--from", action="append", default=[], metavar="RUN", dest="warm_start", help="warm start from runs (repeatable)")
@@ -78,7 +80,7 @@ def register(commands: Any) -> None:
     elsewhere.add_argument("--retries", type=int, default=1, metavar="N", help="further attempts of a failed evaluation or a "
                            "lost shard (default 1)")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", help="run folder (default runs/WORKLOAD-OBJECTIVE, numbered if taken)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of strategies that draw (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of strategies that draw (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the processors there are, at most 8)")
     parser.add_argument("--block-points", type=int, metavar="N", help="designs evaluated at a time; changes memory, not results")
     parser.add_argument("--config", metavar="FILE.toml", help="options from a TOML file; the command line wins")
@@ -102,12 +104,15 @@ def run(args: argparse.Namespace) -> int:
         return fleet.run(args)
     if loops.is_loop(args.workload):
         return loops.search(args)
+    options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
     from dse.evaluation import space_file
     from dse.operate.driving.drives import Drives
+    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
+    from dse.searches import towers
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -137,21 +142,29 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
+        residency=args.residency or DEFAULT_RESIDENCY,
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,
+        keep_quality=args.quality not in (None, "surrogate"),
     )
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
+        if settings is None:
+            problem = towers.reduced(problem, threads=args.threads or 1)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
+    if large is not None:
+        problem = replace(problem, residency="none")
     show.say_problem(problem, settings, large, sharded)
     drives.say()
+    if args.seed is not None and settings is None and large is None:
+        print(f"seed        {args.seed}: for the report's uncertainty alone, a sweep draws nothing", file=sys.stderr)
     with terminal.ProgressReporter() as progress:
         result = api.search(
             problem,
             out=args.out,
-            seed=args.seed,
+            seed=args.seed or 0,
             measured=settings,
             strategy=args.strategy,
             budget=args.budget,
@@ -192,7 +205,7 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening"):
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
@@ -205,6 +218,7 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
         executor=args.executor,
         address=args.address,
         timeout_s=args.trial_timeout,
+        memory_gib=args.trial_memory,
         retries=args.retries,
         confirm=args.confirm,
         stop_early=not args.whole_budget,

@@ -20,6 +20,7 @@ from dse.evaluation.evaluation import Evaluation, build_space, load_family, load
 from dse.evaluation.evaluation import Space as JointSpace
 from dse.evaluation.feasibility import UNMAPPABLE
 from dse.evaluation.hardware_points import make_points
+from dse.evaluation.on_chip import on_chip
 from dse.fronts.pareto import Front
 from dse.problem.deployment import VARIABLE
 from dse.problem.metrics import known_before_mapping
@@ -175,6 +176,9 @@ class DesignCosts:
         view = self._view(columns)
         models = self.order[rows[:, 0]]
         view.unit = self._unit_costs(view, models, at)
+        view.on_chip = on_chip(
+            self.problem, view.workload, view.points.batches, self.threads or 1, None
+        )  # nothing in large spaces, where operations stand alone
         with np.errstate(invalid="ignore"):  # what nobody asked for is infinite, and a ratio of two such is not a number
             return self._metrics(view, models, at)
 

@@ -79,10 +79,15 @@ def _check_models(table: Table, family: Family, models: dict[str, npt.NDArray[An
     except WorkloadError:
         for row, model in enumerate(model_of.tolist()):
             try:
-                family.values(**{name: column[model].item() for name, column in models.items()})
+                family.values(**{name: _plain(column[model]) for name, column in models.items()})
             except WorkloadError as error:
                 raise UsageError(f"{table.path}, line {row + 2}: {error}") from error
         raise
+
+
+def _plain(value: Any) -> Any:
+    """A Python number: a column of integers that no 64 bits hold has them already."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _distinct(table: Table, names: list[str], own: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], IntArray]:

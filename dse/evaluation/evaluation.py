@@ -5,14 +5,17 @@ product with the unit costs. What depends on the hardware alone (area, embodied 
 parameters) is computed once and broadcast.
 
 The operations of a request run one after the other (no overlap between operations; within one, data movement overlaps
-computation), and every operation reads its operands from DRAM and writes its result there.
+computation). What stays on chip between them is the problem's `residency`; with none, every operation reads its operands from
+DRAM and writes its result there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,17 +26,18 @@ from dse_kernels.sums import weighted_sums
 import carbon.operational.service
 import hw_models.costs.evaluate
 from dse.errors import UsageError
-from dse.evaluation import space_file
+from dse.evaluation import on_chip, space_file
 from dse.evaluation.hardware_points import make_points
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
-from hw_models.costs.unit_costs import UnitCosts, peak_dynamic_w
+from hw_models.costs.unit_costs import ADDITIVE, UnitCosts, peak_dynamic_w
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
+from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -125,11 +129,19 @@ class Evaluation:
         if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
-        self.unit: UnitCosts = self.points.unit_costs(
+        self._threads, self._progress = threads, progress
+        self.on_chip = on_chip.on_chip(problem, self.workload, self.points.batches, threads or os.cpu_count() or 1, progress)
+        if self.on_chip is None or not self.on_chip.able.all():
+            self.unit  # noqa: B018  (prepared now, while progress is shown)
+
+    @cached_property
+    def unit(self) -> UnitCosts:
+        """Unit costs of the shapes (shapes, designs), every operation by itself."""
+        return self.points.unit_costs(
             self.shapes,
-            criterion=cast(hw_models.costs.unit_costs.Criterion, problem.criterion),
-            threads=threads,
-            progress=progress,
+            criterion=cast(hw_models.costs.unit_costs.Criterion, self.problem.criterion),
+            threads=self._threads,
+            progress=self._progress,
         )
 
     def _prepare_models(self) -> None:
@@ -150,6 +162,7 @@ class Evaluation:
         self.shared_bytes = self._per_model(workload.weight_bytes() + workload.kv_cache_bytes())
         self.activation_bytes = self._per_model(workload.activation_bytes())
         self.quality = _predict(self.family, self.space.models)
+        self._told: dict[tuple[int, int], dict[str, Any]] = {}
 
     def _per_model(self, value: Any) -> FloatArray:
         return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.space.model_count,))
@@ -161,6 +174,8 @@ class Evaluation:
     def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
         """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most."""
         hardware = int(self.points.design[hardware])
+        if self.on_chip is not None and self.on_chip.able[hardware]:
+            return on_chip.breakdown(self.residency(model, hardware), self.row_macs[model], self.weight[model])
         latency = self.weight[model] * self.unit.latency_s[self.index[model], hardware]
         energy = self.weight[model] * self.unit.energy_j[self.index[model], hardware]
         dram_bytes = self.weight[model] * self.unit.dram_bytes[self.index[model], hardware]
@@ -197,6 +212,34 @@ class Evaluation:
                 }
             )
         return entries
+
+    def residency(self, model: int, hardware: int) -> dict[str, Any]:
+        """Where the tensors of one model live on one hardware point, what that saves, and why each byte passes the DRAM."""
+        design = int(self.points.design[hardware])
+        if (model, design) not in self._told:
+            found = on_chip.told(self.problem, self.workload_of(model), self.points.batches, design)
+            if "steps" in found:
+                found["saved"] = on_chip.saved(found, self.alone(model, design))
+            self._told[model, design] = found
+        return self._told[model, design]
+
+    def busy_s(self, model: int, hardware: int) -> dict[str, float]:
+        """Busy times of the units of one design: array, vector, dram, link."""
+        design = int(self.points.design[hardware])
+        if self.on_chip is not None and self.on_chip.able[design]:
+            steps = self.residency(model, hardware)["steps"]
+            return {unit: sum(step[f"{unit}_s"] for step in steps) for unit in ("array", "vector", "dram")} | {"link": 0.0}
+        return {unit: self.alone(model, design)[f"{unit}_s"] for unit in ("array", "vector", "dram", "link")}
+
+    def alone(self, model: int, design: int) -> dict[str, float]:
+        """Sums of one model on one design with every operation by itself: all additive quantities of `UnitCosts`."""
+        weight, index = self.weight[model], self.index[model]
+        return {name: float(weight @ getattr(self.unit, name)[index, design]) for name in ADDITIVE}
+
+    def workload_of(self, model: int) -> Workload:
+        """The workload with one of its models."""
+        knobs = {name: int(values[model]) for name, values in self.space.models.items()}
+        return self.family.build(**knobs, **self.space.settings)
 
     @property
     def metric_names(self) -> list[str]:
@@ -240,10 +283,13 @@ class Block:
         """What metrics are computed from (`dse.problem.metrics`), with a shape that broadcasts to (models, points)."""
         return _PIECES[name](self)
 
-    def _sum(self, unit: FloatArray) -> FloatArray:
+    def _sum(self, name: str) -> FloatArray:
         e = self._evaluation
-        designs = weighted_sums(e.index[self._models], e.weight[self._models], unit)
-        return designs if e.points.one_deployment else designs[:, e.points.design]
+        kept = getattr(e.on_chip, name)[self._models] if e.on_chip is not None and name in on_chip.SUMS else None
+        if kept is None or not e.on_chip.able.all():  # type: ignore[union-attr]
+            alone = weighted_sums(e.index[self._models], e.weight[self._models], getattr(e.unit, name))
+            kept = alone if kept is None else np.where(e.on_chip.able, kept, alone)  # type: ignore[union-attr]
+        return kept if e.points.one_deployment else kept[:, e.points.design]
 
     def _operation(self) -> carbon.operational.service.Operation:
         if "operation" not in self._known:
@@ -267,7 +313,12 @@ class Block:
 
     def _peak_dynamic_w(self) -> FloatArray:
         e = self._evaluation
-        return peak_dynamic_w(e.index[self._models], e.weight[self._models] > 0, e.unit)[:, e.points.design]
+        if e.on_chip is not None and e.on_chip.able.all():
+            return e.on_chip.peak_w[self._models][:, e.points.design]
+        alone = peak_dynamic_w(e.index[self._models], e.weight[self._models] > 0, e.unit)
+        if e.on_chip is not None:
+            alone = np.where(e.on_chip.able, e.on_chip.peak_w[self._models], alone)
+        return alone[:, e.points.design]
 
     def _usd_per_w(self) -> FloatArray:
         """Price of the electricity of a watt over the lifetime."""
@@ -285,12 +336,12 @@ class Block:
 _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "quality_mean": lambda b: b._quality("mean"),
     "quality_standard_error": lambda b: b._quality("standard_error"),
-    "latency_s": lambda b: b._sum(b._evaluation.unit.latency_s),
-    "array_s": lambda b: b._sum(b._evaluation.unit.array_s),
-    "vector_s": lambda b: b._sum(b._evaluation.unit.vector_s),
-    "dram_s": lambda b: b._sum(b._evaluation.unit.dram_s),
-    "link_s": lambda b: b._sum(b._evaluation.unit.link_s),
-    "dynamic_j": lambda b: b._sum(b._evaluation.unit.energy_j),
+    "latency_s": lambda b: b._sum("latency_s"),
+    "array_s": lambda b: b._sum("array_s"),
+    "vector_s": lambda b: b._sum("vector_s"),
+    "dram_s": lambda b: b._sum("dram_s"),
+    "link_s": lambda b: b._sum("link_s"),
+    "dynamic_j": lambda b: b._sum("energy_j"),
     "peak_dynamic_w": lambda b: b._peak_dynamic_w(),
     "idle_share": lambda b: np.maximum(1.0 - b.metric("service_utilisation"), 0.0),
     "leakage_w": lambda b: b._evaluation.points.leakage_w[None, :],
@@ -311,7 +362,10 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
 
 def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
     """The joint space of a problem; models without support are left out unless the problem allows them."""
-    grid = space_file.model_grid(problem.space_toml, problem.space, family)
+    if problem.models is not None:
+        grid = {name: np.array(column, dtype=np.int64) for name, column in problem.models.items()}
+    else:
+        grid = space_file.model_grid(problem.space_toml, problem.space, family)
     points = _with_deployments(hardware_space.narrowed(problem.fixed).grid(), problem)
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])

@@ -12,11 +12,9 @@ from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import make_problem
 from dse.problem.deployment import Deployment
+from dse.problem.problem import DESIGN_RESIDENCY
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
-
-BUSY = ("array", "vector", "dram", "link")
-"""What of a chip is busy in turn or at once: the arrays, the vector unit, the DRAM, the links between chips."""
 
 
 def evaluate(
@@ -26,6 +24,7 @@ def evaluate(
     fixed: Mapping[str, int] | None = None,
     deployment: Deployment | None = None,
     criterion: str = "edp",
+    residency: str = DESIGN_RESIDENCY,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
@@ -34,7 +33,8 @@ def evaluate(
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
-    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same.
+    is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
+    says what may stay on chip between operations: none, activations, epilogue or weights.
     """
     problem = make_problem(
         workload,
@@ -44,6 +44,7 @@ def evaluate(
         fixed=fixed,
         allow_unsupported=True,
         criterion=criterion,
+        residency=residency,
         deployment=deployment,
         bind=bind,
         strict=strict,
@@ -76,10 +77,11 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
         if support != quality.SUPPORT[quality.EXTRAPOLATED] or allow_unsupported:
             answer["quality"] = float(evaluation.quality.mean[0])
             answer["quality_se"] = float(evaluation.quality.standard_error[0])
-    answer["busy_s"] = {unit: float(block.piece(f"{unit}_s").reshape(-1)[0]) for unit in BUSY}
+    answer["busy_s"] = evaluation.busy_s(0, 0)
     answer["components"] = evaluation.breakdown(0, 0)
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
+    answer["residency"] = evaluation.residency(0, 0)
     return answer
 
 
@@ -98,6 +100,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "deployment": evaluation.deployment.to_dict(),
         "criterion": evaluation.problem.criterion,
+        "residency": evaluation.problem.residency,
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "left_out": evaluation.workload.left_out_sentence(),

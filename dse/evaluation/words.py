@@ -10,7 +10,7 @@ from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
-from dse.problem.problem import DEFAULT_SPACE, Problem
+from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.spaces.hardware import load_path_or_name
 from hw_models import spaces as templates
@@ -32,11 +32,16 @@ def make_problem(
     vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
+    residency: str = DEFAULT_RESIDENCY,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
+    keep_quality: bool = False,
 ) -> Problem:
-    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`."""
+    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`.
+
+    ``keep_quality``: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
+    """
     # Objects are known by a name from here on, for a problem is plain data.
     workload = library.register(workload) if isinstance(workload, Family) else workload
     hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
@@ -55,7 +60,8 @@ def make_problem(
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
-    objectives = _without_quality(objectives, preset, family, space)
+    if not keep_quality:
+        objectives = _without_quality(objectives, preset, family, space)
     return Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,
@@ -75,6 +81,7 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
+        residency=residency,
     )
 
 

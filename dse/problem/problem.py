@@ -20,6 +20,12 @@ IntArray = npt.NDArray[np.int64]
 
 DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
+RESIDENCY = ("none", "activations", "epilogue", "weights")
+"""What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
+DEFAULT_RESIDENCY = "none"
+"""Of searches."""
+DESIGN_RESIDENCY = "weights"
+"""Of single designs."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,16 @@ class Problem:
     fixed_model: bool = False
     allow_unsupported: bool = False
     criterion: str = "edp"
+    residency: str = DEFAULT_RESIDENCY
     preset: str | None = None
+    models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
+    models_dominated: int = 0  # the others
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
             raise unknown_name("criterion", self.criterion, CRITERIA)
+        if self.residency not in RESIDENCY:
+            raise unknown_name("residency", self.residency, RESIDENCY)
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 
@@ -79,6 +90,8 @@ class Problem:
             "deployment": self.deployment.to_dict(),
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
+            "residency": self.residency,
+            **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
         }
 
     @classmethod
@@ -99,10 +112,13 @@ class Problem:
             fixed_model=values["fixed_model"],
             objectives=tuple(parse_objective(text) for text in values["objectives"]),
             preset=values["preset"],
+            models={k: tuple(v) for k, v in values["models"].items()} if values.get("models") else None,
+            models_dominated=values.get("models_dominated", 0),
             constraints=tuple(parse_constraint(text) for text in values["constraints"]),
             deployment=Deployment.from_dict(values["deployment"]),
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],
+            residency=values.get("residency", "none"),
         )
 
 

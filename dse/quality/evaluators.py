@@ -8,13 +8,10 @@ purpose.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
-import os
 import shlex
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +22,7 @@ import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
-from dse.quality import model_evaluator
+from dse.quality import model_evaluator, programs
 from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
@@ -234,21 +231,13 @@ class CommandEvaluator:
         request = json.dumps({"parameters": dict(parameters), "fidelity": fidelity, "seed": seed})
         name = shlex.join(self.command)
         try:
-            process = subprocess.Popen(  # noqa: S603 - the user's own program
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                start_new_session=True,
-            )  # fmt: skip
+            returned, out, err = programs.run(self.command, request, self.time_limit_s)
+        except TimeoutError:
+            raise TimeoutError(f"command {name!r} gave no answer in {self.time_limit_s:g} s") from None
         except OSError as error:
             raise DseError(f"command {name!r} cannot be started: {error.strerror}") from error
-        try:
-            out, err = process.communicate(request, timeout=self.time_limit_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"command {name!r} gave no answer in {self.time_limit_s:g} s") from None
-        finally:
-            if process.poll() is None:
-                _end(process)
-        if process.returncode:
-            raise DseError(f"command {name!r} ended with code {process.returncode}: {err.strip()[-_TAIL:] or 'no message'}")
+        if returned:
+            raise DseError(f"command {name!r} {programs.ending(returned)}: {err.strip()[-_TAIL:] or 'no message'}")
         lines = out.strip().splitlines()
         try:
             answer = json.loads(lines[-1] if lines else "")
@@ -256,14 +245,6 @@ class CommandEvaluator:
             last = lines[-1][-_TAIL:] if lines else ""
             raise DseError(f"command {name!r} answered {last!r}; one line of JSON is needed") from None
         return _measured(answer, self.metrics, f"command {name!r}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    import signal
-
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # its own group, made by start_new_session
-    process.communicate()
 
 
 def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Measured]:

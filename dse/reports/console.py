@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
 
 
+def dominated(problem: Problem) -> str:
+    """How many models are searched of how many, where the space has been decomposed."""
+    kept = len(next(iter((problem.models or {}).values()), ()))
+    whole = kept + problem.models_dominated
+    return f"{kept:,} of {whole:,} models can be on the front; the others are dominated part by part (docs/large-spaces.md)"
+
+
 def say_problem(
     problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
@@ -38,6 +45,8 @@ def say_problem(
         if measured
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
         f"{problem.criterion}",
+        *([f"            {dominated(problem)}"] if problem.models_dominated else []),
+        f"residency   {problem.residency}" + ("" if problem.residency == "none" else ": what stays on chip between operations is the best"),
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):

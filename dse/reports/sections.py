@@ -47,7 +47,7 @@ def infeasible(run: Any) -> Markup:
         return section("infeasible", "Why designs fell out", tag("p", text.no_reasons(run)))
     rows = [
         (
-            tag("span", text.reason_text(reason), title=reason),
+            tag("span", text.reason_text(reason, run.context), title=reason),
             f"{count:,}",
             share(count, points),
             tag(
@@ -75,7 +75,9 @@ def infeasible(run: Any) -> Markup:
 def setting(run: Any) -> Markup:
     """Objectives, constraints and the deployment that they are judged in."""
     objectives = [tag("li", "Maximise " if o.direction == "max" else "Minimise ", tag("code", o.metric)) for o in run.problem.objectives]
-    constraints = [tag("li", text.constraint_text(c), " ", tag("code", str(c))) for c in run.problem.constraints] or [tag("li", "none")]
+    constraints = [tag("li", text.constraint_text(c, run.context), " ", tag("code", str(c))) for c in run.problem.constraints] or [
+        tag("li", "none")
+    ]
     rows = [tag("div", tag("dt", label), tag("dd", value, title=name)) for name, label, value in text.deployment_rows(run)]
     return section(
         "setting",

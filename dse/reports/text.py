@@ -161,17 +161,17 @@ def search_sentences(run: Any) -> list[str]:
     return sentences
 
 
-def constraint_text(constraint: Constraint) -> str:
-    """A constraint in words and display units."""
-    unit = display_unit(constraint.metric, [constraint.bound])
+def constraint_text(constraint: Constraint, context: Mapping[str, Any] | None = None) -> str:
+    """A constraint in words and display units; ``context`` is the run's, for quality on a scale of its own."""
+    unit = display_unit(constraint.metric, [constraint.bound], context)
     relation = {"<=": "≤", ">=": "≥"}[constraint.relation]
     return f"{unit.label} {relation} {unit.text(constraint.bound)}"
 
 
-def reason_text(reason: str) -> str:
+def reason_text(reason: str, context: Mapping[str, Any] | None = None) -> str:
     """A reason of infeasibility in words: a constraint is named with its units, other reasons stand as they are."""
     try:
-        return constraint_text(parse_constraint(reason))
+        return constraint_text(parse_constraint(reason), context)
     except ValueError:
         return reason
 

@@ -68,12 +68,21 @@ def quality_label(context: Mapping[str, Any]) -> str:
     return label if "surrogate" in label.lower() or "measured" in label.lower() else f"{label}, surrogate"
 
 
+def _own_scale(context: Mapping[str, Any]) -> bool:
+    """Whether quality is on the scale of a user's evaluator, which may be a share of one, points or a loss, and not per cent."""
+    evaluator = context.get("quality_evaluator")
+    word = str(evaluator.get("evaluator")) if isinstance(evaluator, Mapping) else "surrogate"
+    return word.partition(":")[0] not in ("surrogate", "measured")
+
+
 def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:
     """The display unit of the metric ``name`` for these ``values`` (in the metric's own unit; None and NaN are passed over)."""
     unit = METRICS[name].unit if name in METRICS else ""
     label = METRICS[name].label if name in METRICS else name
     if context is not None and name == "quality":
         label = quality_label(context)
+    if context is not None and name in ("quality", "quality_se") and _own_scale(context):
+        return DisplayUnit(label, 1.0, "")
     if name in METRICS and METRICS[name].share:
         return DisplayUnit(label, 100.0, "%")
     if unit not in _SCALES:

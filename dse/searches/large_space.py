@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import DseError, UsageError
+from dse.errors import InfeasibleError, UsageError
 from dse.evaluation import space_file
 from dse.evaluation.design_costs import MAKEABLE, DesignCosts, sizes
 from dse.evaluation.evaluation import Evaluation
@@ -29,6 +29,7 @@ from dse.fronts.pareto import Front
 from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import Measured
+from dse.searches.nearest import nearest_trial
 from dse.searches.plan import LARGE_BUDGET, LargeSettings, MeasuredSettings
 from dse.spaces.parameters import Space
 from dse.spaces.sizes import Sizes
@@ -158,7 +159,7 @@ def search(
 ) -> LargeResult:
     """Search, or continue what the store holds; every trial is an exact evaluation of a design.
 
-    Raises DseError if no evaluated design is feasible.
+    Raises InfeasibleError if no evaluated design is feasible.
     """
     view = large_view(problem, threads=threads)
     strategy, why = strategy_of(view, settings.strategy)
@@ -168,9 +169,9 @@ def search(
     reasons = _reasons(view, trials)
     if not len(found):
         told = "; ".join(f"{name} fails at {count / len(trials):.1%} of them" for name, count in reasons.items() if count)
-        raise DseError(
-            f"none of the {len(trials):,} evaluated designs is feasible: {told}; the study keeps them, search with a larger budget or "
-            "loosen a constraint"
+        near = nearest_trial(problem.constraints, trials)
+        raise InfeasibleError(
+            f"none of the {len(trials):,} evaluated designs is feasible: {told}{near}; search with a larger budget or loosen a constraint"
         )
     evaluation, front = view.costs.evaluation_of(found)
     feasible = sum(trial.done and view.task.feasible(trial) for trial in trials)

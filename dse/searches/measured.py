@@ -20,6 +20,7 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
 from dse.quality import evaluators
 from dse.quality.measured import Evaluator
@@ -46,12 +47,21 @@ if TYPE_CHECKING:
     from dse.storage.trials import TrialStore
 
 Say = Callable[[str, int, int, str], None]
+# Evaluators that run nobody else's code in the process that calls them: theirs may crash it.
+_OF_OUR_OWN = ("surrogate", "table", "measured", "command")
 
 
-def check(settings: MeasuredSettings, workload: str) -> None:
-    """Tell a wrong strategy or evaluator before anything is written."""
+def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
+    """Tell a wrong strategy or evaluator, or objectives that nothing measured bears on, before anything is written."""
     check_strategy(settings.strategy)
-    _checked(evaluators.parse(settings.quality, workload=workload))
+    evaluator = evaluators.parse(settings.quality, workload=workload)
+    _checked(evaluator)
+    if objectives and not any(objective.metric in evaluator.metrics for objective in objectives):
+        told = ", ".join(evaluator.metrics)
+        raise UsageError(
+            f"objectives {', '.join(map(str, objectives))} hold nothing that {settings.quality} tells; add max:{told} or leave the "
+            f"{'strategy' if settings.quality == 'surrogate' else 'evaluator'} out"
+        )
     if settings.proxy is not None:
         try:
             _checked(evaluators.parse(settings.proxy, workload=workload))
@@ -87,7 +97,7 @@ def run(
 
     with (
         _trials(study, evaluation.problem, settings, seed) as store,
-        execution.workers(_executor(settings), settings.workers, settings.address) as pool,
+        execution.workers(_executor(settings), settings.workers, settings.address, memory_bytes=_memory_bytes(settings)) as pool,
     ):
         found = search(
             evaluation,
@@ -116,9 +126,16 @@ def run(
 
 
 def _executor(settings: MeasuredSettings) -> str | None:
-    """Where evaluations run. Only a process of its own can be ended when its time is up."""
-    alone = settings.workers == 1 and settings.address is None and not settings.quality.startswith("object:")
-    return settings.executor or ("processes" if settings.timeout_s is not None and alone else None)
+    """Where evaluations run. Only a process of its own can be ended when its time is up, or may end without the search ending."""
+    words = [word for word in (settings.quality, settings.proxy) if word is not None]
+    alone = settings.workers == 1 and settings.address is None and not any(word.startswith("object:") for word in words)
+    foreign = any(word.partition(":")[0] not in _OF_OUR_OWN for word in words)
+    bounded = settings.timeout_s is not None or settings.memory_gib is not None
+    return settings.executor or ("processes" if alone and (bounded or foreign) else None)
+
+
+def _memory_bytes(settings: MeasuredSettings) -> int | None:
+    return None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -230,7 +247,7 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
 
 
 def _trials_of(folder: Path) -> list[Any]:
-    with Study.open(folder if folder.is_file() else folder / FILE_NAME) as study:
+    with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
         settings = MeasuredSettings.from_dict(known["measured"] or MeasuredSettings().to_dict())
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import DseError
+from dse.errors import InfeasibleError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
+from dse.searches.nearest import nearest_design, nearest_trial
 from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
 from dse.storage.trials import Trial, TrialStore
 from dse.strategies.confirm import Confirmation, confirm
@@ -23,7 +24,7 @@ from dse.strategies.registry import AUTO, check_budget, choose, find
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task
 from dse.strategies.transfer import Prior
-from dse.strategies.views import flat_task, nested_front, nested_task
+from dse.strategies.views import flat_task, model_columns, nested_front, nested_task
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def search(
 
     Trials are kept in ``store``; called again with the same store and seed it continues. ``confirmations``: how often the
     designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
-    ``proxy_top`` designs are then measured by ``evaluator``. Raises DseError if no evaluated model has a feasible design.
+    ``proxy_top`` designs are then measured by ``evaluator``. Raises InfeasibleError if no evaluated model has a feasible design.
     """
     check_budget(budget)
     why = "asked for"
@@ -87,6 +88,8 @@ def search(
     options: dict[str, Any] = {"prior": prior} if prior is not None and record.warm_start else {}
     make_task = nested_task if record.trial == "model" else flat_task
     task = make_task(evaluation, evaluator if proxy is None else ByFidelity(proxy, evaluator), reference=reference)
+    if task.inner is not None and not len(task.rows):
+        raise InfeasibleError(_no_hardware(evaluation, evaluator))
     chosen = record.factory(**options)
     on_proxy: ProxyResult | None = None
     if proxy is not None:
@@ -103,19 +106,29 @@ def search(
         levels = {number: m.mean for number, m in confirmation.quality.items()}
     front = nested_front(task, trials, levels=levels) if task.inner is not None else _flat_front(evaluation, task, trials)
     if not len(front):
-        raise DseError(_no_front(store.trials(), trials, on_proxy))
+        raise InfeasibleError(_no_front(task, store.trials(), trials, on_proxy))
     return SearchResult(front, _quality(evaluation, task, trials, confirmation), store.trials(), strategy, why, reason,
                         confirmation, on_proxy, sum(trial.done and task.feasible(trial) for trial in trials))  # fmt: skip
 
 
-def _no_front(every: list[Trial], own: list[Trial], proxy: ProxyResult | None) -> str:
+def _no_hardware(evaluation: Evaluation, evaluator: Evaluator) -> str:
+    """Why no model can be evaluated at all, in a sentence: nothing is spent on models that no hardware serves."""
+    if hasattr(evaluator, "has"):
+        return "none of the models that the table has rows for has a feasible hardware point; loosen a constraint or add rows"
+    bounds = [c for c in evaluation.problem.constraints if c.metric not in evaluator.metrics]
+    return f"no model has a feasible hardware point{nearest_design(evaluation, bounds)}; loosen a constraint"
+
+
+def _no_front(task: Task, every: list[Trial], own: list[Trial], proxy: ProxyResult | None) -> str:
     """Why there is no front, in a sentence."""
     if not any(trial.done for trial in own):
         last = next((trial.error for trial in reversed(every) if trial.error), "")
         whose = "evaluations on the target" if proxy and proxy.proxy and any(t.done for t in proxy.proxy) else "evaluations"
-        return f"none of the {whose} succeeded" + (f"; the last failure said: {last}" if last else "; the study keeps the trials")
+        return f"none of the {whose} succeeded" + (f"; the last failure said: {last}" if last else "")
     more = "--proxy-top" if proxy else "the budget"
-    return f"none of the {len(own)} evaluated designs is feasible; the study keeps them, raise {more}"
+    return (
+        f"none of the {len(own)} evaluated designs is feasible{nearest_trial(task.constraints, own)}; raise {more} or loosen a constraint"
+    )
 
 
 def _on_front(task: Task, trials: list[Trial]) -> list[int]:
@@ -127,11 +140,12 @@ def _on_front(task: Task, trials: list[Trial]) -> list[int]:
 
 def _quality(evaluation: Evaluation, task: Task, trials: list[Trial], confirmation: Confirmation | None) -> dict[int, Measured]:
     metric = task.measured_objectives[0].metric
-    position = {tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in evaluation.space.models.values()), strict=True))}
+    columns = model_columns(evaluation)
+    position = {tuple(key): i for i, key in enumerate(zip(*(v.tolist() for v in columns.values()), strict=True))}
     found = {}
     for trial in trials:
         if trial.done:
-            model = position[tuple(trial.parameters[name] for name in evaluation.space.models)]
+            model = position[tuple(trial.parameters[name] for name in columns)]
             again = confirmation.quality.get(trial.number) if confirmation else None
             found[model] = again or trial.metrics[metric]
     return found
@@ -143,7 +157,7 @@ def _flat_front(evaluation: Evaluation, task: Task, trials: list[Trial]) -> Fron
     hardware: list[int] = []
     for owner in owners.tolist():
         parameters = trials[owner].parameters
-        for columns, found in ((evaluation.space.models, models), (evaluation.space.hardware, hardware)):
+        for columns, found in ((model_columns(evaluation), models), (evaluation.space.hardware, hardware)):
             mask = np.ones(len(next(iter(columns.values()))), dtype=bool)
             for name, column in columns.items():
                 mask &= column == parameters[name]

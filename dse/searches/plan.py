@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,7 +24,8 @@ LARGE_BUDGET = 2000  # exact evaluations of a large space
 class MeasuredSettings:
     """How quality is measured and searched.
 
-    ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``, ``measured:...``, ``command:...``) or an evaluator,
+    ``timeout_s`` and ``memory_gib`` bound one evaluation. ``quality`` is an evaluator's word (``surrogate``, ``table:FILE.csv``,
+    ``measured:...``, ``command:...``) or an evaluator,
     ``strategy`` a name or a strategy; objects are registered in this process and known by their names from then on. ``confirm`` says
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
     ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
@@ -39,6 +41,7 @@ class MeasuredSettings:
     executor: str | None = None
     address: str | None = None
     timeout_s: float | None = None
+    memory_gib: float | None = None
     retries: int = 1
     confirm: int = 0
     stop_early: bool = True
@@ -60,6 +63,12 @@ class MeasuredSettings:
         for name in ("confirm", "retries"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
+        for name in ("timeout_s", "memory_gib"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"trial-{name.partition('_')[0]} is {value}; a positive number is needed")
+        if self.memory_gib is not None and (self.executor not in (None, "processes") or self.quality.startswith("object:")):
+            raise UsageError("trial-memory bounds processes, and these evaluations run in none of their own; leave it or the executor out")
         if self.proxy is not None and not 1 <= self.proxy_top <= self.budget:
             raise UsageError(f"proxy-top is {self.proxy_top}; between 1 and the budget of {self.budget} trials on the proxy is needed")
         if self.study is not None and self.storage is None:
@@ -77,6 +86,7 @@ class MeasuredSettings:
             "executor": self.executor,
             "address": self.address,
             "trial-timeout": self.timeout_s,
+            "trial-memory": self.memory_gib,
         }
         return next((name for name, value in given.items() if value), None)
 

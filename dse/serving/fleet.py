@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from dse_kernels.pareto import pareto_mask
 
-from carbon.factors import grid as grids
 from dse.errors import DseError, UsageError, unknown_name
+from dse.serving.fleet_place import HOUR_S, Place
 from dse.serving.model import served_model
 from dse.serving.requests import RequestLog
 from dse.serving.sheet import sheet
@@ -37,25 +37,12 @@ KNOBS: dict[str, tuple[int, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where and how a fleet stands: carbon intensity, PUE, lifetime, and spare replicas (idle) as a share of the working ones."""
-
-    gco2e_per_kwh: float
-    pue: float = 1.2
-    lifetime_years: float = 5.0
-    headroom: float = 0.1
-
-
 def figures(served: Served, place: Place, ttft_s: float, tpot_s: float) -> dict[str, float]:
-    """Metrics of one fleet. Spare replicas draw idle power and carry their embodied carbon."""
-    setup = served.setup
-    spare = math.ceil(setup.replicas * place.headroom) * setup.parallel.chips
-    chip = sheet(setup.hw)
-    joules = float(served.energy_j.sum()) + spare * chip.idle_w * served.makespan_s
-    chips = setup.chips + spare
-    embodied = 1e3 * chip.embodied_kgco2e * chips * served.makespan_s / (place.lifetime_years * SECONDS_PER_YEAR)
-    grams = joules / JOULES_PER_KWH * place.pue * place.gco2e_per_kwh + embodied
+    """Metrics of one fleet. Spare replicas draw idle power and carry their embodied carbon; energy is charged at its hour's grid."""
+    chips = served.setup.chips + _spare_chips(served.setup, place)
+    hours = by_hour(served, place)
+    joules = math.fsum(hour["energy_j"] for hour in hours)
+    grams = math.fsum(hour["operational_gco2e"] + hour["embodied_gco2e"] for hour in hours)
     count = len(served.output)
     good = served.goodput_per_s(ttft_s, tpot_s)
     tpot = served.tpot_s[np.isfinite(served.tpot_s)]
@@ -69,6 +56,63 @@ def figures(served: Served, place: Place, ttft_s: float, tpot_s: float) -> dict[
         "chips": float(chips),
         "utilisation": served.utilisation,
     }
+
+
+def _spare_chips(setup: Setup, place: Place) -> int:
+    return place.spares(setup.replicas, setup.parallel.chips) * setup.parallel.chips
+
+
+def by_hour(served: Served, place: Place) -> list[dict[str, float]]:
+    """Hours of the log: requests that arrive, energy of all chips, grid, operational carbon, and the hour's share of embodied carbon.
+
+    A request's busy energy is spread evenly from its arrival to its last token, idle energy evenly over the time the fleet stands; embodied
+    carbon of all chips (spares too) for that time is dealt to hours by energy.
+    """
+    o, chip = served.outcome, sheet(served.setup.hw)
+    begin, end = float(o.arrival_s.min()), float(o.arrival_s.min()) + served.makespan_s
+    count = max(math.ceil(end / HOUR_S), 1)
+    spare = _spare_chips(served.setup, place)
+    idle = served.energy_idle_j + spare * chip.idle_w * served.makespan_s
+    busy = served.energy_j - served.energy_idle_j / len(served.output)
+    edges = np.arange(count + 1) * HOUR_S
+    last = np.maximum(o.last_s, o.arrival_s + 1e-9)
+    done = np.clip((edges[:, None] - o.arrival_s) / (last - o.arrival_s), 0.0, 1.0) @ busy
+    stood = np.clip((edges - begin) / (end - begin), 0.0, 1.0)
+    joules = np.diff(done) + np.diff(stood) * idle
+    intensity = place.intensity(count)
+    embodied = 1e3 * chip.embodied_kgco2e * (served.setup.chips + spare) * served.makespan_s / (place.lifetime_years * SECONDS_PER_YEAR)
+    arrivals = np.bincount(np.minimum(o.arrival_s // HOUR_S, count - 1).astype(np.int64), minlength=count)
+    return [
+        {
+            "hour": float(place.start_hour + h),
+            "requests": float(arrivals[h]),
+            "energy_j": float(joules[h]),
+            "gco2e_per_kwh": float(intensity[h]),
+            "operational_gco2e": float(joules[h] / JOULES_PER_KWH * place.pue * intensity[h]),
+            "embodied_gco2e": float(embodied * joules[h] / joules.sum()),
+        }
+        for h in range(count)
+    ]
+
+
+def needed_by_hour(
+    log: RequestLog, setup: Setup, place: Place, *, ttft_s: float, tpot_s: float, share: float, most: int
+) -> list[dict[str, float | None]]:
+    """Replicas that each hour's requests alone need for ``share`` of them to be good, and with spares; None beyond ``most`` replicas."""
+    told: list[dict[str, float | None]] = []
+    hour = (log.arrival_s // HOUR_S).astype(np.int64)
+    for h in range(int(hour.max()) + 1):
+        own = log.where(hour == h)
+        needed: int | None = 0 if len(own) == 0 else None
+        for replicas in range(1, most + 1) if len(own) else ():
+            served = run(replace(setup, replicas=replicas), own.requests(BLOCK_TOKENS))
+            if served.goodput_per_s(ttft_s, tpot_s) * served.makespan_s / len(own) >= share:
+                needed = replicas
+                break
+        spares = place.spares(needed, setup.parallel.chips) if needed else 0
+        with_spares = None if needed is None else float(needed + spares)
+        told.append({"hour": float(place.start_hour + h), "needed": None if needed is None else float(needed), "with_spares": with_spares})
+    return told
 
 
 def setups(model: str, hardware: Sequence[str], knobs: Mapping[str, Sequence[int]]) -> Iterator[Setup]:
@@ -136,7 +180,9 @@ def search(
     front = [row for row, on in zip(kept, pareto_mask(values).tolist(), strict=True) if on]
     thumb = min(kept, key=lambda row: (row["chips"], -row["max_sequences"]))
     least = min(kept, key=lambda row: row["gco2e_per_request"])
+    share = next((value for name, sign, value in bounds if name == "goodput_share" and sign == ">="), 1.0)
     return {
+        "hours": _hours(log, model, least, place, ttft_s=ttft_s, tpot_s=tpot_s, share=share),
         "front": sorted(front, key=lambda row: tuple(-row[name] if up else row[name] for name, up in objectives)),
         "rule_of_thumb": thumb,
         "least_grams": least,
@@ -147,6 +193,29 @@ def search(
     }
 
 
-def with_grid(place: Place, grid: str) -> Place:
-    """The place with the carbon intensity of a grid's name."""
-    return replace(place, gco2e_per_kwh=float(grids.lookup(grid).gco2e_per_kwh))
+def _hours(
+    log: RequestLog, model: str, row: Mapping[str, Any], place: Place, *, ttft_s: float, tpot_s: float, share: float
+) -> list[dict[str, Any]]:
+    """The fleet of least grams hour by hour, and the replicas that each hour alone would need."""
+    (setup,) = setups(model, [row["hw"]], {name: (row[name],) for name in KNOBS})
+    hours = by_hour(run(setup, log.requests(BLOCK_TOKENS)), place)
+    needed = needed_by_hour(log, setup, place, ttft_s=ttft_s, tpot_s=tpot_s, share=share, most=setup.replicas)
+    nothing = {"needed": 0.0, "with_spares": 0.0}  # the last requests may end after the hour of the last arrival
+    return [{**hour, **(needed[h] if h < len(needed) else nothing), "hour": hour["hour"]} for h, hour in enumerate(hours)]
+
+
+def search_regions(log: RequestLog, model: str, hardware: Sequence[str], places: Mapping[str, Place], **options: Any) -> dict[str, Any]:
+    """A fleet for each region of a log, each at its own place: {region: answer of `search`}, and grams of a request over all of them."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(log.region):
+        if name not in places:
+            raise unknown_name("region of the log", name, places)
+        found[name] = search(log.where(np.array(log.region) == name), model, hardware, places[name], **options)
+    count = {name: log.region.count(name) for name in found}
+    grams = {key: sum(count[name] * found[name][key]["gco2e_per_request"] for name in found) for key in ("least_grams", "rule_of_thumb")}
+    return {
+        "regions": found,
+        "requests": count,
+        "gco2e_per_request": grams["least_grams"] / len(log),
+        "saved": 1 - grams["least_grams"] / grams["rule_of_thumb"],
+    }

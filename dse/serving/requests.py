@@ -2,7 +2,7 @@
 
 | format | file | columns or keys |
 |---|---|---|
-| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session, prefix, prefix_tokens |
+| own | .csv | arrival_s, prompt_tokens, output_tokens; optional session, prefix, prefix_tokens, region |
 | azure | .csv | TIMESTAMP (date and time), ContextTokens, GeneratedTokens |
 | burstgpt | .csv | Timestamp [s], Request tokens, Response tokens; optional Session ID |
 | mooncake | .jsonl | timestamp [ms], input_length, output_length, hash_ids (names of blocks of 512 tokens of the prompt) |
@@ -15,6 +15,7 @@ Azure: Patel et al., ISCA 2024 (CC-BY); BurstGPT: arXiv 2401.17644; Mooncake: ar
 from __future__ import annotations
 
 import csv
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ MOONCAKE_BLOCK = 512
 OWN_BLOCK = 16
 MAX_BYTES = 2**31
 MAX_TOKENS = 10**8
+MAX_NAMED_TOKENS = 2**22
 
 OWN_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
 AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -51,7 +53,7 @@ class RequestLog:
     Attributes:
         arrival_s: since the first. prompt, output: tokens. session: number of the session, -1 for none.
         blocks: (offsets, names): named blocks of the prompt, ``block_tokens`` each; names are equal where contents are.
-        line: of the file, for errors. source: the file and its format.
+        line: of the file, for errors. source: the file and its format. region: of each request, empty where the log has none.
     """
 
     arrival_s: FloatArray
@@ -62,6 +64,7 @@ class RequestLog:
     block_tokens: int
     line: IntArray
     source: str
+    region: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -88,7 +91,16 @@ class RequestLog:
         """The first ``count`` requests."""
         offsets, names = self.blocks
         cut = {name: getattr(self, name)[:count] for name in ("arrival_s", "prompt", "output", "session", "line")}
-        return replace(self, blocks=(offsets[: count + 1], names[: offsets[min(count, len(self))]]), **cut)
+        kept = names[: offsets[min(count, len(self))]]
+        return replace(self, blocks=(offsets[: count + 1], kept), region=self.region[:count], **cut)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> RequestLog:
+        """The chosen requests, at their own times."""
+        offsets, names = self.blocks
+        counts = np.diff(offsets)
+        cut = {name: getattr(self, name)[chosen] for name in ("arrival_s", "prompt", "output", "session", "line")}
+        kept = np.concatenate([[0], np.cumsum(counts[chosen])]).astype(np.int64), names[np.repeat(chosen, counts)]
+        return replace(self, blocks=kept, region=tuple(itertools.compress(self.region, chosen.tolist())), **cut)
 
     def check_context(self, positions: int, model: str) -> None:
         """DseError with the line of the first request that is longer than the model's context."""
@@ -166,10 +178,11 @@ def _number(text: Any, field: str, where: str, line: int, *, whole: bool = False
         if isinstance(text, bool):
             raise ValueError
         value = float(text)
-    except (TypeError, ValueError):
-        raise DseError(f"{where}, line {line}: {field} is {str(text)[:40]!r}, must be a number") from None
+    except (TypeError, ValueError, OverflowError):  # the last: an integer of hundreds of digits in JSON
+        shown = "an integer of many digits" if isinstance(text, int) and not isinstance(text, bool) else repr(str(text)[:40])
+        raise DseError(f"{where}, line {line}: {field} is {shown}, must be a number") from None
     if not np.isfinite(value) or (whole and value != int(value)):
-        raise DseError(f"{where}, line {line}: {field} is {text!r}, must be a {'whole' if whole else 'finite'} number")
+        raise DseError(f"{where}, line {line}: {field} is {str(text)[:40]!r}, must be a {'whole' if whole else 'finite'} number")
     return value
 
 
@@ -236,6 +249,15 @@ def _name(*parts: Any) -> int:
     return (zlib.crc32(data) << 31) ^ zlib.adler32(data[::-1])
 
 
+def _check_named(where: str, line: int, prompt: float, output: float) -> None:
+    """Blocks that are shared are named one by one: a request of them has a context that some model might have."""
+    if not prompt + output <= MAX_NAMED_TOKENS:
+        raise DseError(
+            f"{where}, line {line}: prompt and output have {prompt + output:g} tokens, must be at most {MAX_NAMED_TOKENS} where requests "
+            "share a beginning"
+        )
+
+
 def _turn(session: str, first: int, prompt: float, output: float) -> list[int]:
     """Blocks of a turn of a conversation: its prompt begins with the turns before it, so that block i is the same in all."""
     return [_name("session", session, i) for i in range(first, int(prompt + output) // OWN_BLOCK)] if session else []
@@ -243,16 +265,23 @@ def _turn(session: str, first: int, prompt: float, output: float) -> list[int]:
 
 def _own(rows: Iterator[Row], where: str) -> RequestLog:
     log = _Reading(where, OWN_COLUMNS)
+    regions: list[str] = []
     for line, row in rows:
+        if "region" in row:
+            regions.append(row["region"].strip())
+            if not regions[-1]:
+                raise DseError(f"{where}, line {line}: region is empty, must be named where the log has the column")
         key, prefix = row.get("session", "").strip(), row.get("prefix", "").strip()
         log.add(line, row, session=key)
         prompt, output = log.prompt[-1], log.output[-1]
         shared = _number(row.get("prefix_tokens") or (prompt if prefix else 0), "prefix_tokens", where, line, whole=True)
         if not 0 <= shared <= prompt:
             raise DseError(f"{where}, line {line}: prefix_tokens is {shared:g}, must be from 0 to the prompt's {prompt:g}")
+        if key or prefix:
+            _check_named(where, line, prompt, output)
         own = [_name("prefix", prefix, i) for i in range(int(shared) // OWN_BLOCK)] if prefix else []
         log.blocks.append(own + _turn(key, len(own), prompt, output))
-    return log.finish("own")
+    return replace(log.finish("own"), region=tuple(regions))
 
 
 def _azure(rows: Iterator[Row], where: str) -> RequestLog:
@@ -276,6 +305,8 @@ def _burst(rows: Iterator[Row], where: str) -> RequestLog:
     for line, row in rows:
         key = row.get("Session ID", "").strip()
         log.add(line, row, session=key)
+        if key:
+            _check_named(where, line, log.prompt[-1], log.output[-1])
         log.blocks.append(_turn(key, 0, log.prompt[-1], log.output[-1]))
     return log.finish("burstgpt")
 

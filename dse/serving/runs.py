@@ -163,6 +163,8 @@ def run_of(row: Mapping[str, str]) -> Run:
         workers, decoders = _whole(row, "prefill_num_workers", 1), _whole(row, "decode_num_workers", 1)
         setup = Setup(**common, parallel=prefill, replicas=workers, decode_parallel=decode, decode_replicas=decoders)
         slots = _whole(row, "decode_batch_size", 1) * decoders * decode.dp
+        if not workers_labelled(row):
+            notes.append("workers of the pools are not labelled: one of each assumed")
     else:
         layout = _layout(row, "", notes)
         setup = Setup(**common, parallel=layout)
@@ -172,6 +174,11 @@ def run_of(row: Mapping[str, str]) -> Run:
     if unlabelled_speculation(row):
         notes.append("looks like unlabelled speculative decoding")
     return Run(setup, max(concurrency, 1), prompt, output, FIXED_SOURCE in source, "; ".join(notes))
+
+
+def workers_labelled(row: Mapping[str, str]) -> bool:
+    """Whether a run with pools apart says how many workers each has; without that its load a worker is not known."""
+    return all(row.get(name, "").strip().lower() not in ("", "nan") for name in ("prefill_num_workers", "decode_num_workers"))
 
 
 def unlabelled_speculation(row: Mapping[str, str]) -> bool:
@@ -213,7 +220,7 @@ def _whole(row: Mapping[str, str], column: str, missing: int = 0) -> int:
         value = float(text)
     except ValueError:
         raise DseError(f"{column} is {text[:40]!r}, must be a whole number from 1") from None
-    if not (value >= 1 and value == int(value)):
+    if not (1 <= value < 2**53 and value == int(value)):
         raise DseError(f"{column} is {text[:40]!r}, must be a whole number from 1")
     return int(value)
 

@@ -109,8 +109,8 @@ class Setup:
         dense = 16 if self.weight_bits == 4 and model.mixture else self.weight_bits
         return Precision(dense, self.weight_bits, self.kv_bits or (8 if self.weight_bits < 16 else 16))
 
-    def steps(self, parallel: Parallelism) -> StepModel:
-        """The step model of a rank."""
+    def steps(self, parallel: Parallelism, busy_ranks: int = 0) -> StepModel:
+        """The step model of a rank; ``busy_ranks``: attention-data-parallel ranks that have work at a time (0: all)."""
         traits = engine(self.engine)
         return StepModel(
             served_model(self.model),
@@ -121,6 +121,7 @@ class Setup:
             traits.layer_s,
             traits.step_s,
             traits.sequence_s,
+            busy_ranks,
         )
 
 
@@ -211,8 +212,9 @@ def cluster_of(setup: Setup, requests: Requests, concurrency: int) -> Cluster:
     workers = setup.replicas * setup.parallel.dp
     shared = -(-concurrency // workers)
 
-    def side(parallel: Parallelism, load: int, held: int) -> tuple[Policy, StepTable]:
-        steps = setup.steps(parallel)
+    def side(parallel: Parallelism, load: int, held: int, replicas: int) -> tuple[Policy, StepTable]:
+        # A closed loop with fewer requests than ranks leaves ranks without work.
+        steps = setup.steps(parallel, -(-concurrency // replicas))
         tokens = steps.cache_tokens(MEMORY_SHARE, RESERVED_BYTES)
         blocks = tokens // BLOCK_TOKENS
         if blocks * BLOCK_TOKENS < held:
@@ -239,16 +241,22 @@ def cluster_of(setup: Setup, requests: Requests, concurrency: int) -> Cluster:
         return policy, _drafting(table, speculation, steps.model) if speculation else table
 
     if not setup.decode_parallel:
-        policy, table = side(setup.parallel, shared, longest)
+        policy, table = side(setup.parallel, shared, longest, setup.replicas)
         return Cluster(policy, table, workers)
     decoders = setup.decode_replicas * setup.decode_parallel.dp
-    policy, table = side(setup.parallel, shared, prompt)
-    decode_policy, decode_table = side(setup.decode_parallel, -(-concurrency // decoders), longest)
-    steps = setup.steps(setup.parallel)
+    policy, table = side(setup.parallel, shared, prompt, setup.replicas)
+    decode_policy, decode_table = side(setup.decode_parallel, -(-concurrency // decoders), longest, setup.decode_replicas)
+    steps = setup.steps(setup.parallel, -(-concurrency // setup.replicas))
+    table = _waiting(table, 1 + steps.overheads.rank_wait * (1 - 1 / steps.ranks_at_work))
     # The cache of a prompt goes over the links of the chips that hold it, all at once.
     rate = steps.sheet.link_bytes_per_s * steps.overheads.link_efficiency
     per_token = steps.cache_bytes_per_token() / rate if rate > 0 else 0.0
     return Cluster(policy, table, workers, decoders, decode_policy, decode_table, TRANSFER_S, per_token)
+
+
+def _waiting(table: StepTable, factor: float) -> StepTable:
+    """Steps of ranks that wait for one another; their energy is that of their work."""
+    return replace(table, linear_s=table.linear_s * factor, prefill_s=table.prefill_s * factor)
 
 
 TRANSFER_S = 2e-3  # hand-over of a request between pools beside its bytes: an estimate

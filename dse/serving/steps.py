@@ -81,6 +81,8 @@ class Overheads:
         product_s: time of a product beside its work. quantise_s: more of it where operands are quantised to 4 bits.
         mixture_s: time of a mixture beside its products (routing, permutation, combination).
         latent_s: time of a layer of latent attention beside the products (small projections' norms, rotations, concatenations).
+        rank_wait: in a pool that computes prompts alone, how much longer a step of attention-data-parallel ranks takes because they
+            meet at every mixture with prompts of their own: 1 + rank_wait (1 - 1 / ranks at work).
     """
 
     dram_efficiency: float
@@ -99,11 +101,15 @@ class Overheads:
     quantise_s: float
     mixture_s: float
     latent_s: float
+    rank_wait: float
 
 
 @dataclass(frozen=True)
 class StepModel:
-    """Times [s] of the parts of a step; arguments are arrays that broadcast."""
+    """Times [s] of the parts of a step; arguments are arrays that broadcast.
+
+    ``busy_ranks``: attention-data-parallel ranks that have work at a time (0: all); the mixture's tokens are theirs.
+    """
 
     model: ServedModel
     sheet: Sheet
@@ -113,6 +119,12 @@ class StepModel:
     layer_s: float = 0.0
     step_s: float = 0.0
     sequence_s: float = 0.0
+    busy_ranks: int = 0
+
+    @property
+    def ranks_at_work(self) -> int:
+        """Ranks whose tokens meet in a mixture."""
+        return min(self.busy_ranks or self.parallel.dp, self.parallel.dp)
 
     # ---- memory ----
 
@@ -191,7 +203,7 @@ class StepModel:
         o, p, x = self.overheads, self.parallel, self.model.mixture
         assert x is not None
         bits = self.precision.expert_bits
-        everyone = t * p.dp
+        everyone = t * self.ranks_at_work
         used = active_experts(everyone, x.experts, x.top_k, o.expert_skew)
         # The busiest rank has more of the experts in use than the mean: balls in bins (Raab and Steger 1998), at most all of its own.
         mean = used / p.ep
@@ -281,9 +293,9 @@ class StepModel:
         x = self.model.mixture
         if x:
             each = 3 * x.hidden * x.ffn * x.layers / (p.ep * p.moe_tp * p.pp)
-            used = active_experts(t * p.dp, x.experts, x.top_k, self.overheads.expert_skew)
+            used = active_experts(t * self.ranks_at_work, x.experts, x.top_k, self.overheads.expert_skew)
             moved = moved + used * each * bits.expert_bits / 8
-            flops = flops + 2 * each * t * p.dp * x.top_k * self._flop_energy_bits(bits.expert_bits)
+            flops = flops + 2 * each * t * self.ranks_at_work * x.top_k * self._flop_energy_bits(bits.expert_bits)
         return self._joules(seconds, np.asarray(moved, dtype=np.float64), np.asarray(flops, dtype=np.float64))
 
     def decode_joules(self, sequences: FloatArray, keys: FloatArray, seconds: FloatArray) -> FloatArray:

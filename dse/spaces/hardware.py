@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from dse.errors import UsageError, unknown_name
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
 from hw_models import spaces as templates
-from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
+from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library as devices
 from hw_models.devices.sets import counted, device_space
 from hw_models.spaces import files as accelerator_files
@@ -155,13 +157,40 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML errors are ValueErrors, and so is an integer of 5,000 digits
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
+    if "device" in document:
+        return _calibrated_device(document, where=name, profile=profile)
     return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
+
+
+def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str | None) -> HardwareSpace:
+    """A device of the library with what `dse calibrate` found of the user's own one; tables of its operators are passed over."""
+    name = document["device"]
+    if not isinstance(name, str) or name not in devices.names():
+        raise unknown_name(f"{where}: device", str(name), devices.names())
+    table = document.get("calibration")
+    if not isinstance(table, Mapping):
+        raise UsageError(
+            f"{where}: calibration is missing: give a table with {', '.join(CALIBRATION)}, or name the device itself with --hw"
+        )
+    accelerator = devices.load(name, profile=profile or "default").accelerator
+    if accelerator.execution == Execution.MAPPED:
+        raise UsageError(f"{where}: device {name} is costed by a search of mappings; only devices that kernels run on take a calibration")
+    for key in table:
+        if key not in CALIBRATION:
+            raise unknown_name(f"{where}: field of [calibration]", key, CALIBRATION)
+    values: dict[str, Any] = {key: NUMBERS[key].check(f"calibration.{key}", value, where) for key, value in table.items()}
+    return HardwareSpace(replace(accelerator, **values), shipped=(name,))
+
+
+CALIBRATION = tuple(field for field, rule in NUMBERS.items() if rule.table is not None and rule.table[0] == "calibration")
 
 
 def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
     """A template or device by name, or the user's file where ``hw`` is one."""
     path = Path(hw)
     if path.suffix == ".toml" or path.is_file():
-        source = templates.load_file(path, profile=profile)
-        return HardwareSpace(source)
+        document = load_toml(path)
+        if "device" in document:
+            return _calibrated_device(document, where=hw, profile=profile)
+        return HardwareSpace(accelerator_files.read_document(document, where=hw, profile=profile))
     return load(hw, profile=profile)

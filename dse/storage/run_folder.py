@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,28 @@ def write_text(path: Path, text: str) -> Path:
     except OSError as error:
         raise DseError(f"{path} cannot be written: {error.strerror}") from error
     return path
+
+
+def take_back(study: Study, *, keep: bool, made: bool) -> Path | None:
+    """Free the folder of a search that cannot be finished; with ``keep`` its study stays under another name, which is returned.
+
+    ``made``: the folder was made for it and goes too where nothing else is in it.
+    """
+    study.close()
+    folder, kept = study.path.parent, None
+    if keep:
+        number = 1
+        while (free := folder / f"unfinished-{number}.db").exists():
+            number += 1
+        with suppress(OSError):
+            kept = study.path.rename(free)
+    for name in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            study.path.with_name(study.path.name + name).unlink()
+    if made and not keep:
+        with suppress(OSError):
+            folder.rmdir()
+    return kept
 
 
 def load(path: str | Path) -> RunRecord:

@@ -8,10 +8,11 @@ processes may work on one study (a block recorded twice holds the same result tw
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from dse.errors import DseError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "study.db"
+# Keys of the sums (SHA-256) of what was written, beside it: readers rely on every value that a study holds.
+_DESCRIPTION_SUM, _RESULT_SUM = "description_sha256", "result_sha256"
 _RENAMED = {"learnt": "measured"}  # keys of a description as studies of before 0.2.0 have them
 
 _metadata = sa.MetaData()
@@ -74,23 +77,27 @@ class BlockResult:
 class Study:
     """An open study; use :meth:`create` or :meth:`open`."""
 
-    def __init__(self, engine: sa.Engine, path: Path) -> None:
+    def __init__(self, engine: sa.Engine, path: Path, *, read_only: bool = False) -> None:
         self._engine = engine
         self.path = path
+        self.read_only = read_only
+        self._file = identity(path)
 
     @classmethod
     def create(cls, path: Path, description: dict[str, Any]) -> Study:
         """Make a new study file that holds ``description``; an existing one is never overwritten."""
         if path.exists():
             raise DseError(f"study {path} exists already; finish it with `dse resume` or choose another --out")
+        _clear(path)
         # Written whole under another name first: a kill or a full disk leaves no half study that nothing accepts.
         unborn = path.with_name(f".{path.name}.{os.getpid()}")
         draft = cls(_engine(unborn), path)
         try:
             with draft._guard("created"), draft._engine.begin() as connection:
                 _metadata.create_all(connection)
-                rows = {"schema_version": SCHEMA_VERSION, **description}
-                connection.execute(sa.insert(_meta), [{"key": k, "value": json.dumps(v)} for k, v in rows.items()])
+                rows = {key: json.dumps(value) for key, value in {"schema_version": SCHEMA_VERSION, **description}.items()}
+                rows[_DESCRIPTION_SUM] = json.dumps(_sum(rows))
+                connection.execute(sa.insert(_meta), [{"key": key, "value": value} for key, value in rows.items()])
             draft.close()
             _publish(unborn, path)
         except FileExistsError:
@@ -106,20 +113,41 @@ class Study:
         """Open an existing study, checking that it is one and that this version can read it; ``read_only`` changes nothing of the file."""
         if not path.is_file():
             raise DseError(f"study {path} does not exist; a run folder holds a file named {FILE_NAME}")
-        study = cls(_reader(path) if read_only else _engine(path), path)
-        with study._guard("read"):
-            if not sa.inspect(study._engine).has_table("meta"):
-                raise DseError(f"study {path} is not a study: it has no table named meta")
-            version = study.description().get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise DseError(f"study {path} has schema version {version!r}; this version reads {SCHEMA_VERSION}")
-        return study
+        study = cls(_reader(path), path, read_only=True)  # what is looked at first may be somebody else's file
+        try:
+            with study._guard("read"):
+                if not sa.inspect(study._engine).has_table("meta"):
+                    raise DseError(f"study {path} is not a study: it has no table named meta")
+                version = study._schema_version()
+            if version != SCHEMA_VERSION:
+                raise DseError(f"study {path} has schema version {version!r}; this version reads {SCHEMA_VERSION}")
+            study.description()
+        except DseError:
+            study.close()
+            raise
+        if read_only:
+            return study
+        study.close()
+        _clear(path)
+        return cls(_engine(path), path)
+
+    def _schema_version(self) -> Any:
+        with self._engine.connect() as connection:
+            value = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema_version")).scalar_one_or_none()
+            return None if value is None else json.loads(value)
 
     def description(self) -> dict[str, Any]:
         """What the study was created with."""
         with self._guard("read"), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_meta.c.key, _meta.c.value))
-            return {_RENAMED.get(key, key): json.loads(value) for key, value in rows}
+            rows = {key: value for key, value in connection.execute(sa.select(_meta.c.key, _meta.c.value))}  # noqa: C416 - rows are no pairs
+            sums = {name: rows.pop(name, None) for name in (_DESCRIPTION_SUM, _RESULT_SUM)}
+            self._check_sum(sums[_DESCRIPTION_SUM], rows)
+            return {_RENAMED.get(key, key): json.loads(value) for key, value in rows.items()}
+
+    def _check_sum(self, known: str | None, rows: Mapping[str, Any]) -> None:
+        """DseError where texts are not those that were written; a study of an earlier version has no sum of them."""
+        if known is not None and known != json.dumps(_sum(rows)):
+            raise DseError(f"study {self.path} is damaged: what it holds is not what was written; search again")
 
     def record(self, block: BlockResult) -> None:
         """Commit a finished block; one that another process recorded first stays as it is."""
@@ -167,15 +195,24 @@ class Study:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Commit the front of a finished search, in the form in which it is reported."""
+        value = json.dumps(result)
         with self._guard("written"), self._engine.begin() as connection:
             connection.execute(sa.delete(_result))
-            connection.execute(sa.insert(_result), {"id": 0, "value": json.dumps(result)})
+            connection.execute(sa.insert(_result), {"id": 0, "value": value})
+            connection.execute(sa.delete(_meta).where(_meta.c.key == _RESULT_SUM))
+            connection.execute(sa.insert(_meta), {"key": _RESULT_SUM, "value": json.dumps(_sum({"result": value}))})
+        check_there(self.path, self._file)
 
     def result(self) -> dict[str, Any] | None:
         """What :meth:`finish` committed, or None if the search has not finished."""
         with self._guard("read"), self._engine.connect() as connection:
             value = connection.execute(sa.select(_result.c.value)).scalar_one_or_none()
-            return None if value is None else json.loads(value)
+            if value is None:
+                return None
+            known = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == _RESULT_SUM)).scalar_one_or_none()
+            self._check_sum(known, {"result": value})
+            found: dict[str, Any] = json.loads(value)
+            return found
 
     def close(self) -> None:
         """Release the file."""
@@ -191,6 +228,8 @@ class Study:
     def _guard(self, action: str) -> Iterator[None]:
         """Turn what the database reports into one sentence that names the file."""
         try:
+            if action == "written":
+                check_there(self.path, self._file)
             yield
         except DseError:
             raise
@@ -200,6 +239,43 @@ class Study:
                 raise
             cause = getattr(error, "orig", None) or error
             raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+
+
+def _sum(rows: Mapping[str, Any]) -> str:
+    return hashlib.sha256("\n".join(f"{key}={rows[key]}" for key in sorted(rows)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _clear(path: Path) -> None:
+    """Remove what processes that were killed at the birth of this study have left behind."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        owner = left.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            left.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another of the same name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_there(path: Path, known: tuple[int, int] | None) -> None:
+    """A file that was removed or replaced while it was open takes what is written to it along: DseError."""
+    if known is not None and identity(path) != known:
+        raise DseError(f"study {path} was removed or replaced while it was being written; what was found since is lost, search again")
 
 
 def _publish(unborn: Path, path: Path) -> None:
@@ -215,9 +291,9 @@ def _publish(unborn: Path, path: Path) -> None:
 
 
 def _reader(path: Path) -> sa.Engine:
-    """An engine that never writes, not even the journal mode; a folder that cannot be written needs no helper files either."""
+    """An engine that never writes, not even the journal mode; without a log nobody has the file open, and none is made beside it."""
     wal = path.with_name(path.name + "-wal")
-    frozen = "&immutable=1" if not os.access(path.parent, os.W_OK) and not wal.exists() else ""
+    frozen = "" if wal.exists() else "&immutable=1"
     return sa.create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro{frozen}&uri=true", connect_args={"timeout": 60.0})
 
 

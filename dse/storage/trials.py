@@ -16,6 +16,7 @@ import json
 import math
 import os
 import socket
+import sqlite3
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ import sqlalchemy as sa
 from dse.errors import DseError
 from dse.quality.measured import Measured, design_key
 from dse.spaces.parameters import Value
-from dse.storage.study import Study, _engine
+from dse.storage.study import Study, _engine, _reader, check_there, identity
 
 SCHEMA_VERSION = 1
 RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED = "running", "complete", "failed", "timed_out", "cancelled"
@@ -160,13 +161,22 @@ class Claimed(Exception):  # noqa: N818 - a signal between two functions, not an
 class TrialStore:
     """The trials of one study in a database."""
 
-    def __init__(self, engine: sa.Engine, *, study: str = "main", owner: str | None = None) -> None:
+    def __init__(
+        self, engine: sa.Engine, *, study: str = "main", owner: str | None = None, file: Path | None = None, read_only: bool = False
+    ) -> None:
         self._engine = engine
         self.study = study
         self.owner = owner or this_owner()
+        self._path = file
+        self._file = None if file is None else identity(file)
         self._read: list[Trial] = []  # as last read, by number
         self._open: set[int] = set()  # numbers of those that may still change: a completed trial never does
+        self._has_trials = True
         with self._guard("opened"):
+            if read_only:
+                self._has_trials = sa.inspect(engine).has_table("trials")
+                return
+            _check_columns(engine)
             try:
                 _metadata.create_all(engine)
             except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
@@ -181,7 +191,7 @@ class TrialStore:
     @classmethod
     def of_study(cls, study: Study) -> TrialStore:
         """The trials inside a study's own file."""
-        return cls(study._engine)
+        return cls(study._engine, file=study.path, read_only=study.read_only)
 
     @classmethod
     def open(cls, target: str | Path, *, study: str = "main", owner: str | None = None) -> TrialStore:
@@ -190,7 +200,12 @@ class TrialStore:
         # A SQLite file by its URL is set up as one by its path: two drivers on it wait for each other's short transactions.
         file = text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
         if "://" not in file and file:
-            return cls(_engine(Path(file)), study=study, owner=owner)
+            path = Path(file)
+            if path.is_file() and path.stat().st_size:  # looked at before it is set up: it may be somebody else's
+                _look_at(path)
+            store = cls(_engine(path), study=study, owner=owner, file=path)
+            store._file = identity(path)  # it may be new
+            return store
         try:
             engine = sa.create_engine(text, pool_pre_ping=True)
         except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
@@ -227,6 +242,8 @@ class TrialStore:
     # -- trials ----------------------------------------------------------------------------------------------------
     def trials(self) -> list[Trial]:
         """All trials in the order of their numbers; what is complete is read once, so that the cost of a trial does not grow with them."""
+        if not self._has_trials:
+            return []
         last = self._read[-1].number if self._read else -1
         mine = _trials.c.study == self.study
         newer = sa.select(_trials).where(mine & (_trials.c.number > last)).order_by(_trials.c.number)
@@ -355,13 +372,38 @@ class TrialStore:
     @contextmanager
     def _guard(self, action: str) -> Iterator[None]:
         try:
+            if action == "written" and self._path is not None:
+                check_there(self._path, self._file)
             yield
         except sa.exc.IntegrityError:
             raise
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
             cause = getattr(error, "orig", None) or error
             where = self._engine.url.render_as_string(hide_password=True)
             raise DseError(f"trials in {where} cannot be {action}: {str(cause).strip().rstrip('.')}") from error
+
+
+def trials_of(study: Study) -> list[Trial]:
+    """The trials inside a study's own file, which is not changed; none where it has no table of them."""
+    return TrialStore(study._engine, read_only=True).trials()
+
+
+def _look_at(path: Path) -> None:
+    engine = _reader(path)
+    try:
+        _check_columns(engine)
+    except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+        raise DseError(f"trials in {path} cannot be opened: {str(getattr(error, 'orig', None) or error).rstrip('.')}") from error
+    finally:
+        engine.dispose()
+
+
+def _check_columns(engine: sa.Engine) -> None:
+    """A database of another tool may have a table called trials: nothing is added to it."""
+    there = sa.inspect(engine)
+    if there.has_table("trials") and (missing := {c.name for c in _trials.columns} - {c["name"] for c in there.get_columns("trials")}):
+        where = engine.url.render_as_string(hide_password=True)
+        raise DseError(f"database {where} has a table named trials of another tool, without {min(missing)}; give one of its own")
 
 
 def _number(trial: Trial) -> int:

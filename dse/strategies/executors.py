@@ -6,7 +6,6 @@ pool is made anew; Dask moves the work to another worker first) and the trial is
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dse.errors import DseError, UsageError, unknown_name
+from dse.quality import containment
 
 EXECUTORS = ("inline", "processes", "dask")
 
@@ -26,23 +26,23 @@ _GRACE_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def _own_group() -> None:
-    """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed."""
+def _own_group(memory_bytes: int | None) -> None:
+    """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed.
+
+    An evaluation that wants more memory than there is gets an error, or loses its worker before anything else of the user's is lost.
+    """
     os.setsid()
+    os.environ[containment.WORKER_MARK] = f"{os.getppid()}-{os.getpid()}"
+    containment.bound(memory_bytes=memory_bytes)
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _end_group(pid: int | None, number: int) -> None:
-    if pid is None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:  # not yet at the head of a group
-            os.kill(pid, number)
+def _end(pid: int | None, number: int) -> None:
+    if pid is not None:
+        containment.end_group(pid, number)
 
 
 class InlineExecutor(Executor):
@@ -61,13 +61,13 @@ class InlineExecutor(Executor):
 class Workers:
     """An executor that can be made anew when it broke or when a call in it must be ended."""
 
-    def __init__(self, kind: str, count: int = 1, address: str | None = None) -> None:
+    def __init__(self, kind: str, count: int = 1, address: str | None = None, *, memory_bytes: int | None = None) -> None:
         if kind not in EXECUTORS:
             raise unknown_name("executor", kind, EXECUTORS)
         if count < 1:
             raise UsageError(f"workers is {count}; a whole number of at least 1 is needed")
         self.kind, self.count = kind, 1 if kind == "inline" else count
-        self._address = address
+        self._address, self._memory_bytes = address, memory_bytes
         self._client: Any = None
         self.generation = 0  # how often the executor was made anew
         self._executor: Executor | None = None
@@ -82,8 +82,10 @@ class Workers:
         if self.kind == "inline":
             return InlineExecutor()
         if self.kind == "processes":
+            containment.mark()
             # Spawned, not forked: a fork of a process with threads (numpy, torch) can hang.
-            return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_own_group)
+            spawned = multiprocessing.get_context("spawn")
+            return ProcessPoolExecutor(self.count, mp_context=spawned, initializer=_own_group, initargs=(self._memory_bytes,))
         return self._dask()
 
     def _dask(self) -> Executor:
@@ -112,12 +114,13 @@ class Workers:
             # The processes of the pool itself: a call that runs past its time has to end.
             processes = list((getattr(executor, "_processes", None) or {}).values())
             for process in processes:
-                _end_group(process.pid, signal.SIGTERM)
+                _end(process.pid, signal.SIGTERM)
             executor.shutdown(wait=False, cancel_futures=True)
             until = time.monotonic() + _GRACE_SECONDS
             for process in processes:
                 process.join(max(0.0, until - time.monotonic()))
-                _end_group(process.pid, signal.SIGKILL)  # one that ignores SIGTERM, and whatever it started
+                _end(process.pid, signal.SIGKILL)  # one that ignores SIGTERM, and whatever it started
+                containment.end_marked(f"{containment.WORKER_MARK}={os.getpid()}-{process.pid}")  # also what left its group
 
     @property
     def cancels_one(self) -> bool:
@@ -136,9 +139,9 @@ class Workers:
 
 
 @contextmanager
-def workers(kind: str | None = None, count: int = 1, address: str | None = None) -> Iterator[Workers]:
-    """Workers by name; without one, this process for one worker and processes for more."""
-    pool = Workers(kind or ("dask" if address else "inline" if count == 1 else "processes"), count, address)
+def workers(kind: str | None = None, count: int = 1, address: str | None = None, *, memory_bytes: int | None = None) -> Iterator[Workers]:
+    """Workers by name; without one, this process for one worker and processes for more. ``memory_bytes`` bounds each of the processes."""
+    pool = Workers(kind or ("dask" if address else "inline" if count == 1 else "processes"), count, address, memory_bytes=memory_bytes)
     try:
         yield pool
     finally:

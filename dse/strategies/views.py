@@ -26,10 +26,16 @@ IntArray = npt.NDArray[np.int64]
 _BLOCK_POINTS = 1 << 18
 
 
+def model_columns(evaluation: Evaluation) -> Mapping[str, npt.NDArray[Any]]:
+    """The knobs of the models that exist, a column each; a workload without knobs is one model, told apart by its name."""
+    return evaluation.space.models or {"model": np.array([evaluation.family.name])}
+
+
 def model_space(evaluation: Evaluation) -> tuple[Space, IntArray]:
     """The space of the model knobs, and the index rows of the models that exist, in the evaluation's order."""
-    space = spaces.from_columns(evaluation.problem.workload, plain(evaluation.space.models), "model")
-    return space, index_rows(space, evaluation.space.models)
+    columns = model_columns(evaluation)
+    space = spaces.from_columns(evaluation.problem.workload, plain(columns), "model")
+    return space, index_rows(space, columns)
 
 
 def plain(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[Value]]:
@@ -70,7 +76,7 @@ def nested_task(
 
     def measurable(model: int) -> bool:
         """Whether the evaluator can answer for a model: a table for those of its rows alone."""
-        return has is None or has({name: values[model].item() for name, values in evaluation.space.models.items()})
+        return has is None or has({name: values[model].item() for name, values in model_columns(evaluation).items()})
 
     fronts: list[FloatArray] = []
     choices: list[IntArray] = []
@@ -161,7 +167,7 @@ class DesignEvaluator:
         return (*self.inner.metrics, *self.costs)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        models = self.evaluation.space.models
+        models = model_columns(self.evaluation)
         model = self.positions[tuple(parameters[name] for name in models)]
         hardware = self._hardware(parameters)
         block = self.evaluation.block(model, model + 1)
@@ -210,7 +216,7 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
         rank = hardware.rank(index_rows(hardware, columns))
         return {name: values[rank] for name, values in by_rank.items()}
 
-    keys = zip(*(values.tolist() for values in evaluation.space.models.values()), strict=True)
+    keys = zip(*(values.tolist() for values in model_columns(evaluation).values()), strict=True)
     positions = {tuple(key): i for i, key in enumerate(keys)}
     return Task(
         name=f"{problem.workload} x {problem.hardware}, flat",

@@ -99,6 +99,8 @@ class Accelerator:
         l2_partitions: parts of the last-level cache between which data cross.
         l2_bytes_per_s: measured read rate of the whole last-level cache (0: 64 bytes a cycle and core).
         rate_fp16 ... rate_int4: rate of a number format relative to bf16 (0: not in hardware).
+        product_scale, product_fixed_s, vector_scale, vector_fixed_s: what `dse calibrate` found on the user's own device: kernels of
+            products (attention included), and all others, take scale x the model's time + fixed.
     """
 
     name: str
@@ -145,6 +147,10 @@ class Accelerator:
     rate_int8: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "int8")))
     rate_fp4: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp4")))
     rate_int4: float = field(default=0.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "int4")))
+    product_scale: float = field(default=1.0, metadata=number(1e-3, 1e3, "of the model's time", table=("calibration", "product_scale")))
+    product_fixed_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s", table=("calibration", "product_fixed_s")))
+    vector_scale: float = field(default=1.0, metadata=number(1e-3, 1e3, "of the model's time", table=("calibration", "vector_scale")))
+    vector_fixed_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s", table=("calibration", "vector_fixed_s")))
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -321,6 +327,10 @@ class AcceleratorBatch:
     rate_int8: FloatArray
     rate_fp4: FloatArray
     rate_int4: FloatArray
+    product_scale: FloatArray
+    product_fixed_s: FloatArray
+    vector_scale: FloatArray
+    vector_fixed_s: FloatArray
     names: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:

@@ -202,8 +202,8 @@ class Form:
             if rule.table is None and name not in silent and getattr(a, name) is not None
         ]
         for table, inside in self.tables.items():
-            if table == "execution" and all(getattr(a, name) == defaults[name] for name in inside.values()):
-                continue  # a mapped design, costed by the tables: the usual case says nothing of it
+            if table in ("execution", "calibration") and all(getattr(a, name) == defaults[name] for name in inside.values()):
+                continue  # a mapped design, costed by the tables, or one without measurements: the usual case says nothing of it
             lines += ["", f"[{table}]"]
             for name in sorted(inside, key=lambda n: _ORDER.get(inside[n], 0)):
                 value = getattr(a, inside[name])

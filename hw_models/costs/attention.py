@@ -24,6 +24,7 @@ and values stream
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,42 +70,17 @@ def attention_costs(
             "build the workload with fused_attention=False or use the default profile"
         )
     table = shapes.take(rows)
-    array = _products(table, hardware, criterion, threads)
-    visible = table.attention_pairs().astype(np.float64) / (table.m * table.n)
-    share = visible[:, None]
-    pairs = (table.batch * table.attention_pairs()).astype(np.float64)[:, None]
-
-    word = hardware.word_bits[None, :].astype(np.float64)
-    kv_heads = (table.batch // table.kv_share)[:, None]
-    queries = (table.m * table.kv_share)[:, None]
-    head_words = (table.k * table.weight_bits + table.v_dim * table.weight_bits)[:, None] / word
+    parts = attention_parts(table, hardware, criterion, threads)
+    last = hardware.levels - 1
+    word, per_cycle = hardware.word_bits[None, :].astype(np.float64), 1.0 / hardware.frequency_hz[None, :]
     in_words = (table.row_input_elements() * table.input_bits)[:, None] / word
     out_words = (table.row_output_elements() * table.output_bits)[:, None] / word
     second_words = (table.row_second_elements() * table.weight_bits)[:, None] / word
-    block = np.minimum(table.n[:, None], hardware.array_columns[None, :]).astype(np.float64)
-
-    per_cycle = 1.0 / hardware.frequency_hz[None, :]
-    times = [array.compute_cycles * share * per_cycle]
-    energy_pj = array.inner_pj * share
-    inner_copies = hardware.cores[None, :] if hardware.level_per_core[0] else 1
-    inner_cycles = np.maximum(
-        array.inner_reads / hardware.level_read_words_per_cycle[None, :, 0],
-        array.inner_writes / hardware.level_write_words_per_cycle[None, :, 0],
-    )
-    times.append(inner_cycles * share / inner_copies * per_cycle)
-    last = hardware.levels - 1
-    dram_bytes = np.zeros(share.shape)
+    energy_pj = parts.energy_pj
+    times = list(parts.inner_times)
+    dram_bytes = np.zeros(energy_pj.shape)
     for level in range(1, hardware.levels):
-        inside = level - 1
-        held = hardware.level_bytes[None, :, inside] * 8.0 / word / (2.0 if hardware.level_double_buffered[inside] else 1.0)
-        # A level of each core holds the tile of one head at a time; a shared one is divided among the cores, which
-        # work on a head each.
-        capacity = held if hardware.level_per_core[inside] else held / hardware.cores[None, :]
-        refetch = np.ceil(queries / query_tile(queries, head_words, block, capacity))
-        # Keys and values that fit inside whole are read once, whatever the tile of queries.
-        resident = second_words / kv_heads + head_words <= capacity
-        read = in_words + second_words * np.where(resident, 1.0, refetch * np.maximum(share, 1.0 / refetch))
-        write = out_words
+        read, write = in_words + second_words * parts.second_fetches(level), out_words
         if level < last:  # what the next level out sends in is written here first, and the output is read out again
             read, write = read + out_words, write + in_words + second_words
         cycles = np.maximum(
@@ -118,19 +94,83 @@ def attention_costs(
         )
         if level == last:
             dram_bytes = (read + write) * word / 8.0
-    softmax, scale = function("softmax"), function("mul")
-    blocks = np.ceil(table.n[:, None] / block)
-    outputs = (table.batch * table.m * table.v_dim)[:, None].astype(np.float64)
-    work = pairs * softmax.element_cycles + (table.batch * table.m)[:, None] * softmax.row_cycles
-    work = work + outputs * blocks * scale.element_cycles
-    times.append(np.ceil(work / hardware.vector_lanes[None, :]) * per_cycle)
-    energy_pj = energy_pj + work * lane_pj(hardware.mac_pj)[None, :]
+    times.append(parts.vector_s)
+    energy_pj = energy_pj + parts.vector_pj
 
     latency, bound = slowest([np.broadcast_to(t, energy_pj.shape) for t in times])
     costs.latency_s[rows], costs.bound[rows] = latency, bound
     costs.energy_j[rows] = energy_pj * 1e-12
     costs.array_s[rows], costs.vector_s[rows], costs.dram_s[rows] = times[0], times[-1], times[-2]
     costs.dram_bytes[rows] = dram_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionParts:
+    """What fused attention does inside, whatever the outer levels move: arrays that broadcast to (rows, points).
+
+    ``inner_times``: of the arrays and the innermost level. ``energy_pj``: of both. ``vector_s``, ``vector_pj``: of the softmax and the
+    rescaling.
+    """
+
+    hardware: AcceleratorBatch
+    inner_times: tuple[FloatArray, FloatArray]
+    energy_pj: FloatArray
+    vector_s: FloatArray
+    vector_pj: FloatArray
+    queries: IntArray
+    head_words: FloatArray
+    kv_words: FloatArray
+    block: FloatArray
+    share: FloatArray
+
+    def second_fetches(self, level: int, held_bits: FloatArray | float = 0.0) -> FloatArray:
+        """How often keys and values pass the boundary of a level, ``held_bits`` of the level inside being taken."""
+        hardware, inside = self.hardware, level - 1
+        word = hardware.word_bits[None, :].astype(np.float64)
+        held = (hardware.level_bytes[None, :, inside] * 8.0 - held_bits) / word / (2.0 if hardware.level_double_buffered[inside] else 1.0)
+        # A level of each core holds the tile of one head at a time; a shared one is divided among the cores, which
+        # work on a head each.
+        capacity = held if hardware.level_per_core[inside] else held / hardware.cores[None, :]
+        refetch = np.ceil(self.queries / query_tile(self.queries, self.head_words, self.block, capacity))
+        # Keys and values that fit inside whole are read once, whatever the tile of queries.
+        resident = self.kv_words + self.head_words <= capacity
+        return np.asarray(np.where(resident, 1.0, refetch * np.maximum(self.share, 1.0 / refetch)))
+
+
+def attention_parts(table: OperationTable, hardware: AcceleratorBatch, criterion: Criterion, threads: int | None) -> AttentionParts:
+    """The inside of rows of fused attention on designs."""
+    array = _products(table, hardware, criterion, threads)
+    visible = table.attention_pairs().astype(np.float64) / (table.m * table.n)
+    share = visible[:, None]
+    pairs = (table.batch * table.attention_pairs()).astype(np.float64)[:, None]
+    word = hardware.word_bits[None, :].astype(np.float64)
+    kv_heads = (table.batch // table.kv_share)[:, None]
+    head_words = (table.k * table.weight_bits + table.v_dim * table.weight_bits)[:, None] / word
+    second_words = (table.row_second_elements() * table.weight_bits)[:, None] / word
+    block = np.minimum(table.n[:, None], hardware.array_columns[None, :]).astype(np.float64)
+    per_cycle = 1.0 / hardware.frequency_hz[None, :]
+    inner_copies = hardware.cores[None, :] if hardware.level_per_core[0] else 1
+    inner_cycles = np.maximum(
+        array.inner_reads / hardware.level_read_words_per_cycle[None, :, 0],
+        array.inner_writes / hardware.level_write_words_per_cycle[None, :, 0],
+    )
+    softmax, scale = function("softmax"), function("mul")
+    blocks = np.ceil(table.n[:, None] / block)
+    outputs = (table.batch * table.m * table.v_dim)[:, None].astype(np.float64)
+    work = pairs * softmax.element_cycles + (table.batch * table.m)[:, None] * softmax.row_cycles
+    work = work + outputs * blocks * scale.element_cycles
+    return AttentionParts(
+        hardware,
+        (array.compute_cycles * share * per_cycle, inner_cycles * share / inner_copies * per_cycle),
+        array.inner_pj * share,
+        np.ceil(work / hardware.vector_lanes[None, :]) * per_cycle,
+        work * lane_pj(hardware.mac_pj)[None, :],
+        (table.m * table.kv_share)[:, None],
+        head_words,
+        second_words / kv_heads,
+        block,
+        share,
+    )
 
 
 class _Products:

@@ -1,7 +1,7 @@
 """Operations on a processor with many cores: products in blocks dealt to cores, everything else by its traffic.
 
 Three numbers are not in a data sheet: the time to hand work to the cores, the share of the peak rate of blocked products, the
-share of the DRAM's rate of streams. `dse calibrate --this-machine` measures them where it runs; the defaults are typical.
+share of the DRAM's rate of streams. The defaults are typical; `dse calibrate --this-machine` scales the times to those where it runs.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from hw_models.costs import board_power
 from hw_models.costs.cpu import cpu_times
 from hw_models.costs.gpu_kernels import collectives
 from hw_models.costs.gpu_kernels.kernel_choice import choice
-from hw_models.costs.gpu_kernels.operations import KernelTimes, kernel_times
+from hw_models.costs.gpu_kernels.operations import FUSED, KernelTimes, kernel_times
 from hw_models.costs.gpu_kernels.parameters import family
 from hw_models.costs.gpu_kernels.products import sustained_clock
 from hw_models.costs.gpu_kernels.sheet import sheet_of
 from hw_models.costs.unit_costs import UnitCosts
-from workloads.ops import ATTENTION, PRODUCTS, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -30,7 +31,22 @@ def times_of(shapes: OperationTable, hardware: AcceleratorBatch, point: int, *, 
     ``warm``: operands as a benchmark of single kernels leaves them in the caches, not as a model does.
     """
     sheet = sheet_of(hardware, point)
-    return cpu_times(shapes, sheet) if int(hardware.execution[point]) == Execution.CPU else kernel_times(shapes, sheet, warm=warm)
+    found = cpu_times(shapes, sheet) if int(hardware.execution[point]) == Execution.CPU else kernel_times(shapes, sheet, warm=warm)
+    return _calibrated(found, shapes, hardware, point)
+
+
+def _calibrated(found: KernelTimes, shapes: OperationTable, hardware: AcceleratorBatch, point: int) -> KernelTimes:
+    """Times as the user's own measurements have them: scaled, and a fixed time for each kernel that is launched."""
+    columns = ("product_scale", "vector_scale", "product_fixed_s", "vector_fixed_s")
+    product, vector, product_s, vector_s = (float(getattr(hardware, name)[point]) for name in columns)
+    if (product, vector, product_s, vector_s) == (1.0, 1.0, 0.0, 0.0):
+        return found
+    tensor = np.isin(shapes.kind, (*PRODUCTS, *ATTENTION))
+    scale = np.where(tensor, product, vector)
+    # What runs inside the kernel before it is not launched; collectives are the links' and not the chip's.
+    launched = (found.latency_s > 0) & ~(np.isin(shapes.kind, FUSED) & (shapes.function != "mul")) & (shapes.kind != Kind.COLLECTIVE)
+    fixed = np.where(launched, np.where(tensor, product_s, vector_s), 0.0)
+    return replace(found, latency_s=found.latency_s * scale + fixed, compute_s=found.compute_s * scale, dram_s=found.dram_s * scale)
 
 
 def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: IntArray, costs: UnitCosts, *, warm: bool = False) -> None:

@@ -254,8 +254,9 @@ def overhead_set_from(name: str, table: Mapping[str, Any], *, where: str) -> Ove
 
 
 def read_overheads(path: str | Path, *, name: str = "calibrated") -> OverheadSet:
-    """The set that `dse calibrate --out FILE.toml` wrote."""
-    return overhead_set_from(name, load_toml(Path(path)), where=str(path))
+    """The set that `dse calibrate --out FILE.toml` wrote, without what it says of the device's kernels."""
+    tables = {key: table for key, table in load_toml(Path(path)).items() if key not in ("device", "calibration")}
+    return overhead_set_from(name, tables, where=str(path))
 
 
 def overheads_toml(overheads: OverheadSet) -> str:

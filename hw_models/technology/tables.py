@@ -314,11 +314,16 @@ def logic_area(node_nm: npt.ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True)
 class Dram:
-    """A type of DRAM (LPDDR, GDDR, HBM): energy of a bit [pJ], smallest access [bytes], source."""
+    """A type of DRAM (LPDDR, GDDR, HBM): energy of a bit [pJ], smallest access [bytes], source, and what one part moves [bytes/s].
+
+    ``part`` says what a part is (a package, a module, a stack) and at what rate of its standard.
+    """
 
     pj_per_bit: float
     burst_bytes: int
     source: str
+    part_bytes_per_s: float
+    part: str
 
     @property
     def pj_per_byte(self) -> float:
@@ -329,7 +334,11 @@ class Dram:
 @cache
 def dram_types() -> dict[str, Dram]:
     """All types of DRAM by name (dram.csv)."""
-    return {r["type"]: Dram(float(r["pj_per_bit"]), int(r["burst_bytes"]), r["source"]) for r in read_table("dram.csv")}
+    return {r["type"]: _dram(r) for r in read_table("dram.csv")}
+
+
+def _dram(row: dict[str, str]) -> Dram:
+    return Dram(float(row["pj_per_bit"]), int(row["burst_bytes"]), row["source"], float(row["part_bytes_per_s"]), row["part"])
 
 
 @cache

@@ -121,7 +121,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     try:
         if path.exists() and not zipfile.is_zipfile(path):
             raise ModelError(f"{path}: cannot be read as npz (not a zip archive; truncated?)")
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # a broken archive is closed too
             missing = [name for name in names if name not in file.files]
             if missing:
                 raise ModelError(f"{path}: {missing[0]} is missing")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dse.cli import main
 from dse.commands import calibrate, validate
 from dse.errors import DseError
+from hw_models.accelerator.design import Accelerator
 from hw_models.devices import library as devices
 from hw_models.errors import HardwareError
 
@@ -47,10 +49,66 @@ def test_calibrate_as_json_and_to_a_file(tmp_path: Path, capsys: pytest.CaptureF
 def test_calibrate_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match="does not exist"):
         run(calibrate, "--measured", str(tmp_path / "no.csv"))
-    with pytest.raises(HardwareError, match="devices with one are a100, h100"):
+    with pytest.raises(HardwareError, match="no kernels to calibrate"):
         run(calibrate, "--measured", str(LLMCOMPASS), "--device", "eyeriss")
     with pytest.raises(HardwareError, match="did you mean 'h100'"):
         run(calibrate, "--measured", str(LLMCOMPASS), "--device", "h10")
+
+
+def test_a_calibration_is_what_evaluate_and_search_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.toml"
+    assert main(["calibrate", "--measured", str(LLMCOMPASS), "--device", "h200", "--out", str(target)]) == 0
+    capsys.readouterr()
+
+    def latency(*words: str) -> float:
+        assert main(["evaluate", "--workload", "bert-tiny", "--json", *words]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["embodied_kgco2e"] == shipped["embodied_kgco2e"] if shipped else True  # the board stays the board
+        shipped.update(answer)
+        return float(answer["latency_s"])
+
+    shipped: dict[str, float] = {}
+    plain = latency("--hw", "h200")
+    calibrated = latency("--calibration", str(target))
+    assert calibrated > plain
+    assert latency("--hw", "h200", "--calibration", str(target)) == latency("--hw", str(target)) == calibrated
+    assert main(["evaluate", "--workload", "bert-tiny", "--hw", "l4", "--calibration", str(target)]) == 2
+    assert "is of h200, and hw is l4" in capsys.readouterr().err
+    run_folder = tmp_path / "run"
+    words = ["search", "--workload", "bert-tiny", "--objective", "min:latency_s", "--calibration", str(target), "--out", str(run_folder)]
+    assert main([*words, "--json"]) == 0
+    (design,) = json.loads(capsys.readouterr().out)["front"]
+    assert design["latency_s"] == calibrated
+
+
+def test_a_devices_own_file_is_calibrated_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, target = tmp_path / "own.toml", tmp_path / "fitted.toml"
+    assert main(["init", "accelerator", str(own), "--from", "l4"]) == 0
+    assert main(["calibrate", "--measured", str(LLMCOMPASS), "--device", str(own), "--out", str(target), "--json"]) == 0
+    kernels = {k["kernels"]: k for k in json.loads(capsys.readouterr().out)["kernels"]}
+    fitted = Accelerator.from_toml(target)
+    assert (fitted.product_scale, fitted.product_fixed_s) == (kernels["product"]["scale"], kernels["product"]["fixed_s"])
+    assert main(["evaluate", "--workload", "bert-tiny", "--calibration", str(target)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('device = "h10"\n[calibration]\n', "did you mean 'h100'"),
+        ('device = "h100"\n', "calibration"),
+        ('device = "eyeriss"\n[calibration]\nproduct_scale = 1.0\n', "search of mappings"),
+        ('device = "h100"\n[calibration]\nproduct_scal = 1.0\n', "product_scale"),
+        ('device = "h100"\n[calibration]\nproduct_scale = -1.0\n', "calibration.product_scale"),
+        ('device = "h100"\n[calibration]\nproduct_scale = "x"\n', "calibration.product_scale"),
+        ("device = [\n", "not valid TOML"),
+    ],
+)
+def test_calibrations_that_cannot_be_are_one_sentence(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    assert main(["evaluate", "--workload", "bert-tiny", "--hw", str(path)]) in (1, 2)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_validate_prints_a_table_json_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,15 +95,20 @@ def test_bad_input_is_one_sentence_and_the_right_code(words: list[str], code: in
     assert "Traceback" not in captured.err
 
 
-def test_no_feasible_point_says_why_and_keeps_the_study(tmp_path: Path) -> None:
+def test_no_feasible_point_says_why_and_how_near_and_frees_the_folder(tmp_path: Path) -> None:
     out = tmp_path / "run"
     fixed = ["--set", "cores=1", "--set", "depth=2", "--set", "glb_mib=2", "--set", "l2_words_per_cycle=32"]
     done = run("search", *BERT, "--out", str(out), *fixed, "--constraint", "latency_s<=1e-6")
     assert done.returncode == 1
     assert "no design of" in done.stderr
     assert "latency_s<=1e-06 fails at 100.0%" in done.stderr
-    assert (out / "study.db").exists()
+    assert "the nearest, layers=" in done.stderr
+    assert "latency_s " in done.stderr.partition("the nearest")[2]
+    assert not out.exists()
     assert "Traceback" not in done.stderr
+    out.mkdir()  # a folder of the user stays
+    assert run("search", *BERT, "--out", str(out), *fixed, "--constraint", "latency_s<=1e-6").returncode == 1
+    assert list(out.iterdir()) == []
 
 
 def test_read_only_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dse.api import make_problem
+from dse.api import evaluate, make_problem
+from dse.errors import UsageError
 from dse.evaluation.evaluation import Block, Evaluation
 from dse.evaluation.feasibility import UNMAKEABLE, UNMAPPABLE, feasible
 from dse.fronts.pareto import Front
@@ -156,3 +157,29 @@ def test_every_metric_is_computed(evaluation: Evaluation) -> None:
             assert np.broadcast_shapes(value.shape, block.shape) == block.shape
         assert metric.label
         assert set(metric.depends) <= {metrics.MODEL, metrics.HARDWARE, metrics.DEPLOYMENT, metrics.MAPPING}
+
+
+def test_the_electricity_of_a_watt_is_its_kilowatt_hours(evaluation: Evaluation) -> None:
+    """A watt for three years of 365.25 days behind a PUE of 1.5, at 0.2 USD a kilowatt hour."""
+    deployment = replace(evaluation.deployment, pue=1.5, electricity_usd_per_kwh=0.2, lifetime_years=3.0)
+    priced = Evaluation(make_problem("bert", "hardware", fixed=DESIGN, deployment=deployment), threads=1)
+    assert float(np.ravel(priced.block(0, 1).piece("usd_per_w"))[0]) == pytest.approx(3 * 365.25 * 24 / 1000 * 1.5 * 0.2, rel=1e-12)
+
+
+def test_a_design_says_why_it_has_no_quality() -> None:
+    """A model inside the published hull has a quality and no reason against it; one outside has the reason, and a value where asked for."""
+    inside = evaluate("bert", fixed=DESIGN)
+    assert inside["quality"] is not None and inside["quality_reason"] is None
+    outside = {**DESIGN, "layers": 2, "hidden": 704, "heads": 11, "ffn": 2816}
+    refused, allowed = (evaluate("bert", fixed=outside, allow_unsupported=allow) for allow in (False, True))
+    assert refused["quality"] is None and refused["quality_reason"]
+    assert allowed["quality"] is not None and allowed["quality_reason"] == refused["quality_reason"]
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [({"lifetime_years": (3.0, 0.0)}, "positive number"), ({"grid": ("france", "poland", "france")}, "lists a value twice")],
+)
+def test_values_of_a_deployment_are_looked_at_one_by_one(vary: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        make_problem("bert", "carbon", vary=vary)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dse.fronts.pareto import Front, dominated_by, reached, rounded
+from dse.fronts.pareto import Front, dominated_by, hypervolume, reached, rounded
 
 
 @given(
@@ -43,3 +43,14 @@ def test_domination_by_hand(count: int, others: int, dimensions: int, seed: int)
     covered = [any(all(other <= row) for other in b) for row in a]
     assert reached(b, a).tolist() == covered
     assert not reached(b[:0], a).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 12), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_the_hypervolume_counts_unit_cells(count: int, dimensions: int, seed: int) -> None:
+    """On whole coordinates the volume is the number of unit cells whose lower corner some point reaches."""
+    side = 4
+    points = np.random.default_rng(seed).integers(0, side + 1, (count, dimensions)).astype(float)
+    corners = np.stack(np.meshgrid(*[np.arange(side)] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
+    cells = sum(any(all(p <= corner) for p in points) for corner in corners)
+    assert hypervolume(points, np.full(dimensions, float(side))) == cells

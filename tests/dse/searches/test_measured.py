@@ -62,13 +62,13 @@ def test_resume_measures_nothing_again(tmp_path: Path, counted: Path) -> None:
     assert (run.path / "pareto.csv").read_bytes() == before
 
 
-def test_a_failing_evaluator_is_one_sentence_and_its_trials_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_evaluator_is_one_sentence_and_frees_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_quality.py").write_text("def measure(parameters, fidelity, seed):\n    raise RuntimeError('no GPU')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = MeasuredSettings(quality="python:broken_quality:measure", strategy="random", budget=3, retries=0)
-    with pytest.raises(DseError):
+    with pytest.raises(DseError, match="no GPU"):
         api.search(_problem(), out=tmp_path / "run", measured=settings)
-    assert (tmp_path / "run" / "study.db").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -115,3 +115,14 @@ def test_kinds_that_are_not_vector_work_are_refused() -> None:
     table = OperationTable.from_rows([Operation("g", Kind.GEMM, 4, 4, 4)])
     with pytest.raises(HardwareError, match="'g' of kind GEMM"):
         vector.check_kinds(table)
+
+
+def test_further_operands_are_further_steps() -> None:
+    """A sum of three tensors is two additions an element; the state that an optimizer reads is part of its one step."""
+    names = {"two": (Kind.ELEMENTWISE, "add", 2), "three": (Kind.ELEMENTWISE, "add", 3)}
+    table = OperationTable.from_rows(
+        [Operation(name, kind, m=4, n=8, function=f, operands=count) for name, (kind, f, count) in names.items()]
+    )
+    assert vector.cycles_of(table)[0].tolist() == [vector.function("add").element_cycles * times for times in (1, 2)]
+    steps = [Operation("step", Kind.OPTIMIZER_STEP, m=1, n=8, function="adamw", operands=count) for count in (2, 4)]
+    assert vector.cycles_of(OperationTable.from_rows(steps))[0].tolist() == [vector.function("adamw").element_cycles] * 2

@@ -1,0 +1,111 @@
+"""What stays on chip between operations, for the models and hardware points of a problem (`hw_models.costs.residency`).
+
+The costs of models are then no longer sums of unit costs that know nothing of each other: a step's cost depends on what is resident
+around it, which is chosen for each model and design. The sums are made once, and metrics read them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.problem.problem import Problem
+from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.costs.residency.models import model_totals, report
+from hw_models.costs.residency.solve import eligible
+from workloads.records import Workload
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+SUMS = ("latency_s", "energy_j")
+
+
+@dataclass(frozen=True, eq=False)
+class OnChip:
+    """Sums of models on designs (models, designs), not a number on designs that keep nothing; ``pinned``: weights stay too."""
+
+    latency_s: FloatArray
+    energy_j: FloatArray
+    peak_w: FloatArray
+    pinned: BoolArray
+    able: BoolArray
+
+
+def on_chip(
+    problem: Problem,
+    workload: Workload,
+    batches: Sequence[AcceleratorBatch],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> OnChip | None:
+    """The sums of a problem's models on its designs, or None where it or all of them keep nothing on chip."""
+    able = np.concatenate([eligible(batch)[0] for batch in batches])
+    if problem.residency == "none" or not able.any():
+        return None
+    parts = [
+        model_totals(
+            workload,
+            batch,
+            level=cast(Any, problem.residency),
+            criterion=cast(Any, problem.criterion),
+            threads=threads,
+            progress=progress,
+        )
+        for batch in batches
+    ]
+    latency, energy, peak = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("latency_s", "energy_j", "peak_w"))
+    pinned = np.concatenate([p.pinned for p in parts], axis=1)
+    return OnChip(latency, energy, peak, pinned, able)
+
+
+def told(problem: Problem, workload: Workload, batches: Sequence[AcceleratorBatch], design: int) -> dict[str, Any]:
+    """Where the tensors of a workload of one model live on one design; see `hw_models.costs.residency.models.report`."""
+    batch, at = _place(batches, design)
+    if problem.residency == "none":
+        return {"level": "none", "reason": "it is not asked for"}
+    return report(workload, batch, model=0, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion))
+
+
+def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:
+    """What a report's design takes less than with every operation by itself."""
+    return {name: alone[name] - sum(step[name] for step in found["steps"]) for name in ("latency_s", "energy_j", "dram_bytes")}
+
+
+def breakdown(found: dict[str, Any], macs: FloatArray, runs: FloatArray) -> list[dict[str, Any]]:
+    """The breakdown by component of a report: what `Evaluation.breakdown` gives where nothing is kept."""
+    entries: dict[str, dict[str, Any]] = {}
+    for step in found["steps"]:
+        entry = entries.setdefault(
+            step["component"],
+            {"component": step["component"], **dict.fromkeys(("latency_s", "energy_j", "macs", "dram_bytes"), 0.0)}
+            | {"bound": "", "latency_by_bound_s": {}, "operations": []},
+        )
+        share = step["runs"] / runs[step["row"]] if runs[step["row"]] else 0.0
+        operation = {
+            "name": "+".join([step["name"], *step["epilogue"]]),
+            "repeat": step["runs"],
+            **{name: step[name] for name in ("latency_s", "energy_j", "dram_bytes", "bound")},
+            "macs": float(macs[step["row"]]) * share,
+        }
+        for name in ("latency_s", "energy_j", "macs", "dram_bytes"):
+            entry[name] += operation[name]
+        by_bound = entry["latency_by_bound_s"]
+        by_bound[step["bound"]] = by_bound.get(step["bound"], 0.0) + step["latency_s"]
+        entry["operations"].append(operation)
+    for entry in entries.values():
+        entry["bound"] = max(entry["latency_by_bound_s"], key=lambda name: entry["latency_by_bound_s"][name])
+    return list(entries.values())
+
+
+def _place(batches: Sequence[AcceleratorBatch], design: int) -> tuple[AcceleratorBatch, int]:
+    """The batch of a design and its number there."""
+    offset = 0
+    for batch in batches:
+        if design < offset + len(batch):
+            return batch, design - offset
+        offset += len(batch)
+    raise IndexError(design)

@@ -1,0 +1,118 @@
+"""The choices of a chain: states of what is resident, and the edges between them.
+
+A tensor is in memory alone, on chip alone, or on both (then it may be given up for nothing, after a step that uses or makes it). A
+step reads an operand that is on chip there, streams one that is not, or loads it whole and keeps it; its result goes to memory,
+stays on chip, or both. Whatever is on chip while a step runs, its result included, is room that its tiles do not have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from hw_models.costs.residency.steps import CARRIED, Chain
+
+ONLY, BOTH = 1, 2
+"""A resident tensor: on chip alone, or also in memory."""
+State = tuple[tuple[int, int], ...]
+"""The resident tensors in order, each with ONLY or BOTH."""
+MEMORY_ALONE: State = ()
+MOST_STATES = 256
+"""States of a step beyond which the choices are cut (`Edges.exact`)."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step runs: which operands are on chip, whether its result stays there and goes to memory, bits that are held, and bits
+    that are loaded whole beside what the step streams.
+    """
+
+    step: int
+    resident: tuple[bool, ...]
+    keeps: bool
+    stores: bool
+    held_bits: int
+    loaded_bits: int
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The layered graph of a chain from given entry states.
+
+    ``layers[i]``: the edges of step i as (state before, state after, variant), states numbered within their layer; ``states[i]``
+    those before step i, ``states[-1]`` those at the end. ``exact``: no choice was cut.
+    """
+
+    variants: tuple[Variant, ...]
+    layers: tuple[tuple[tuple[int, int, int], ...], ...]
+    states: tuple[tuple[State, ...], ...]
+    exact: bool
+
+
+def edges_of(chain: Chain, *, most_bits: int) -> Edges:
+    """Every choice of a chain whose resident tensors fit ``most_bits`` (of the largest design; smaller ones are told later)."""
+    entries: list[State] = [MEMORY_ALONE]
+    if chain.segment.carried_bits and chain.segment.carried_bits <= most_bits and (chain.segment.enters or chain.segment.loops):
+        entries += [((CARRIED, ONLY),), ((CARRIED, BOTH),)]
+    variants: dict[Variant, int] = {}
+    layers: list[tuple[tuple[int, int, int], ...]] = []
+    states: list[tuple[State, ...]] = [tuple(entries)]
+    exact = True
+    for i in range(len(chain.steps)):
+        cut = len(states[-1]) > MOST_STATES
+        exact &= not cut
+        after: dict[State, int] = {}
+        edges: dict[tuple[int, int, int], None] = {}
+        for at, state in enumerate(states[-1]):
+            for variant, ends in _moves(chain, i, dict(state), most_bits, simple=cut):
+                number = variants.setdefault(variant, len(variants))
+                for end in ends:
+                    edges[at, after.setdefault(end, len(after)), number] = None
+        layers.append(tuple(edges))
+        states.append(tuple(after))
+    return Edges(tuple(variants), tuple(layers), tuple(states), exact)
+
+
+def _moves(chain: Chain, i: int, state: dict[int, int], most_bits: int, *, simple: bool) -> list[tuple[Variant, list[State]]]:
+    """The ways to run step i from a state: the variant, and the states that it may end in. ``simple``: nothing is loaded whole
+    and nothing is both kept and stored.
+    """
+    step = chain.steps[i]
+    absent = sorted({o.tensor for o in step.operands if o.tensor is not None and o.tensor not in state})
+    found = []
+    # Kept and stored where it need not be, a result is given up between two uses: it must have two, or pass on.
+    often = chain.leaving == step.tensor or sum(step.tensor in {o.tensor for o in s.operands} for s in chain.steps) > 1
+    outputs = [(False, True), (True, True)] if step.stored else [(False, True), (True, False), *([(True, True)] if often else [])]
+    if simple:
+        outputs = [(False, True), (True, step.stored)]
+    if chain.last_use[step.tensor] == i:  # nothing reads it: no use in keeping it
+        outputs = [(False, True)]
+    for loads in product((False, True), repeat=0 if simple else len(absent)):
+        loaded = [t for t, load in zip(absent, loads, strict=False) if load]
+        during = {**state, **dict.fromkeys(loaded, BOTH)}
+        resident = tuple(o.tensor is not None and o.tensor in during for o in step.operands)
+        for keeps, stores in outputs:
+            here = dict(during)
+            if keeps:
+                here[step.tensor] = BOTH if stores else ONLY
+            held = sum(chain.bits[t] for t in here)
+            if held > most_bits:
+                continue
+            variant = Variant(i, resident, keeps, stores, held, sum(chain.bits[t] for t in loaded))
+            found.append((variant, _ends(chain, i, here)))
+    return found
+
+
+def _ends(chain: Chain, i: int, here: dict[int, int]) -> list[State]:
+    """What may still be there after step i: the dead are gone, and what this step has used or made and is also in memory may be
+    given up. (Later it would only have taken room for nothing.)
+    """
+    alive = {t: how for t, how in here.items() if chain.last_use[t] > i}
+    step = chain.steps[i]
+    touched = {step.tensor, *(o.tensor for o in step.operands)}
+    free = [t for t, how in alive.items() if how == BOTH and t in touched]
+    ends = []
+    for dropped in product((False, True), repeat=len(free)):
+        gone = {t for t, drop in zip(free, dropped, strict=True) if drop}
+        ends.append(tuple(sorted((t, how) for t, how in alive.items() if t not in gone)))
+    return ends

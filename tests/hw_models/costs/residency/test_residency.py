@@ -1,0 +1,296 @@
+"""What stays on chip between operations: against a brute force of its own, against the costs without it, and its properties."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hw_models.costs.evaluate import evaluate
+from hw_models.costs.residency.models import model_totals, report
+from hw_models.costs.residency.solve import LEVELS, Phase, Solver
+from hw_models.costs.residency.states import edges_of
+from hw_models.costs.residency.steps import CARRIED, Chain, Operand, Step, chain_of
+from hw_models.costs.residency.units import Condition, Machine, step_costs
+from hw_models.spaces import template
+from workloads import library
+from workloads.records import Workload
+from workloads.tensors import Segment, segments
+
+FloatArray = npt.NDArray[np.float64]
+EDGE = template.load("edge22")
+
+
+def designs(count: int, seed: int = 0) -> Any:
+    grid = EDGE.grid()
+    chosen = np.sort(np.random.default_rng(seed).choice(EDGE.size, count, replace=False))
+    return EDGE.batch(**{name: column[chosen] for name, column in grid.items()})
+
+
+# ---- the choices, with random costs ----
+
+
+def random_chain(seed: int) -> tuple[Chain, int]:
+    """A chain of 2 to 4 steps with random operands, sizes and results that must be stored, and a capacity in bits."""
+    rng = np.random.default_rng([7, seed])
+    count = int(rng.choice([2, 2, 2, 3, 3, 3, 3, 4])) if seed % 10 else 4
+    carried = bool(rng.random() < (0.5 if count < 4 else 0.15))
+    bits = {i: int(rng.integers(1, 6)) for i in range(count)}
+    if carried:
+        bits[CARRIED] = bits[count - 1] = int(rng.integers(1, 6))
+    steps = []
+    for i in range(count):
+        known = [*([CARRIED] if carried else []), *range(i)]
+        wanted = int(rng.integers(1 if carried and i == 0 else 0, 3)) if known else 0  # what comes in is read
+        operands = [Operand(t, bits[t]) for t in rng.permutation(known)[:wanted].tolist()]
+        if rng.random() < 0.3:
+            operands.append(Operand(None, 3))
+        steps.append(Step(i, (), tuple(operands), len(operands), i, bits[i], bool(rng.random() < 0.2)))
+    last = dict.fromkeys(bits, -1)
+    for i, step in enumerate(steps):
+        last[step.tensor] = i
+        for operand in step.operands:
+            if operand.tensor is not None:
+                last[operand.tensor] = i
+    leaving = count - 1 if carried else None
+    if leaving is not None:
+        last[leaving] = count
+    unread = {i: last[i] == i and i != leaving for i in range(count)}
+    steps = [replace(step, stored=step.stored or unread[i]) for i, step in enumerate(steps)]
+    segment = Segment(2 if carried else 1, [], bits.get(CARRIED, 0), enters=carried)
+    return Chain(segment, tuple(steps), bits, last, leaving), int(rng.integers(2, 14))
+
+
+def cost_of(seed: int, i: int, resident: tuple[bool, ...], keeps: bool, stores: bool, held: int, loaded: int) -> float:
+    """The cost of a way to run step i: whole numbers at random, more for more words and never less for less room."""
+    rng = np.random.default_rng([11, seed, i])
+    streamed = rng.integers(1, 200, size=8)
+    store, load, room = rng.integers(1, 300), rng.integers(1, 100), np.cumsum(rng.integers(0, 60, size=100))
+    cost = sum(int(streamed[k]) for k, there in enumerate(resident) if not there)
+    cost += int(store) * stores + int(load) * loaded + (int(room[held]) if sum(resident) % 2 else int(room[held]) // 2)
+    return float(cost)
+
+
+def by_force(chain: Chain, capacity: int, seed: int) -> dict[tuple[str, str], float]:
+    """Least cost from each place of the entering tensor to each place of the leaving one, by trying every plan.
+
+    A plan says of every tensor, for the time before each step from its making on, whether it is on chip; and of every result whether
+    it is written to memory. It holds if a tensor that is on chip nowhere is in memory, if what comes onto the chip is loaded by a step
+    that reads it, and if everything that is on chip while a step runs fits.
+    """
+    steps, n = chain.steps, len(chain.steps)
+    begins = ["memory"] + (["chip", "both"] if CARRIED in chain.bits else [])
+    tensors = sorted(chain.bits)
+    best: dict[tuple[str, str], float] = {}
+    spans = {}
+    for t in tensors:
+        first = 0 if t == CARRIED else t
+        spans[t] = range(first, n)  # steps during which it may be on chip; at its own step if it is kept
+    reads = {t: {i for i, s in enumerate(steps) if t in {o.tensor for o in s.operands}} for t in tensors}
+
+    def sensible(t: int, plan: tuple[bool, ...]) -> bool:  # comes on chip when made, when it comes in, or where it is read; not dead
+        times = list(spans[t])
+        comes = [i for k, i in enumerate(times) if plan[k] and (k == 0 or not plan[k - 1])]
+        return all(i == times[0] or i in reads[t] for i in comes) and not any(
+            plan[k] and i > chain.last_use[t] for k, i in enumerate(times)
+        )
+
+    patterns = {t: [p for p in itertools.product((False, True), repeat=len(spans[t])) if sensible(t, p)] for t in tensors}
+    for begin in begins:
+        for chosen in itertools.product(*(patterns[t] for t in tensors)):
+            on = {t: dict(zip(spans[t], c, strict=True)) for t, c in zip(tensors, chosen, strict=True)}
+            for written in itertools.product(*((True,) if s.stored else (False, True) for s in steps)):
+                got = _cost(chain, on, dict(enumerate(written)), begin, capacity, seed)
+                for end, total in got:
+                    best[begin, end] = min(best.get((begin, end), np.inf), total)
+    return best
+
+
+def _cost(
+    chain: Chain, on: dict[int, dict[int, bool]], written: dict[int, bool], begin: str, capacity: int, seed: int
+) -> list[tuple[str, float]]:
+    steps = chain.steps
+    total = 0.0
+    for i, step in enumerate(steps):
+        reads = {o.tensor for o in step.operands if o.tensor is not None}
+        loaded = 0
+        for t in chain.bits:
+            if not on[t].get(i, False):
+                continue
+            if chain.last_use[t] < i or (chain.last_use[t] == i and t not in reads):
+                return []  # dead, or kept though nothing reads it
+            if t == i:
+                continue
+            before = on[t].get(i - 1, False) if i - 1 in on[t] else (t == CARRIED and i == 0 and begin in ("chip", "both"))
+            if not before:
+                if t not in reads:
+                    return []
+                in_memory = written[t] if t >= 0 else begin != "chip"
+                if not in_memory:
+                    return []
+                loaded += chain.bits[t]
+        for t in reads:
+            if not on[t].get(i, False):
+                in_memory = written[t] if t >= 0 else begin != "chip"
+                if not in_memory:
+                    return []
+        keeps = on[i].get(i, False)
+        if not keeps and not written[i]:
+            return []
+        held = sum(chain.bits[t] for t in chain.bits if on[t].get(i, False))
+        if held > capacity:
+            return []
+        resident = tuple(o.tensor is not None and on[o.tensor].get(i, False) for o in step.operands)
+        total += cost_of(seed, i, resident, keeps, written[i], held, loaded)
+    if chain.leaving is None:
+        return [("memory", total)]
+    t = chain.leaving
+    if on[t].get(len(steps) - 1, False):
+        return [("both", total), ("memory", total)] if written[t] else [("chip", total)]
+    return [("memory", total)]
+
+
+def by_paths(chain: Chain, capacity: int, seed: int) -> dict[tuple[str, str], float]:
+    from dse_kernels.residency import paths, paths_reference
+
+    edges = edges_of(chain, most_bits=capacity)
+    costs = np.array([[cost_of(seed, v.step, v.resident, v.keeps, v.stores, v.held_bits, v.loaded_bits) for v in edges.variants]])
+    ends = [0 if not s else s[0][1] for s in edges.states[-1]]
+    states = [len(s) for s in edges.states]
+    best, way = paths(edges.layers, states, ends, 3, costs, np.zeros_like(costs))
+    assert np.array_equal(best, paths_reference(edges.layers, states, ends, 3, costs, np.zeros_like(costs)))
+    places = ("memory", "chip", "both")
+    begins = ["memory" if not s else places[s[0][1]] for s in edges.states[0]]
+    found = {}
+    for a, begin in enumerate(begins):
+        for b, end in enumerate(places):
+            if np.isfinite(best[0, a, b, 0]):
+                found[begin, end] = float(best[0, a, b, 0])
+                assert sum(costs[0, way[0, a, b]]) == best[0, a, b, 0]
+    for end in places:  # what is also in memory may be given up before it comes in
+        least = min(found.get((begin, end), np.inf) for begin in ("both", "memory"))
+        if "both" in begins and np.isfinite(least):
+            found["both", end] = least
+    return found
+
+
+def compare(seeds: range) -> int:
+    checked = 0
+    for seed in seeds:
+        chain, capacity = random_chain(seed)
+        wanted, found = by_force(chain, capacity, seed), by_paths(chain, capacity, seed)
+        begins = {begin for begin, _ in found}
+        assert found == {key: value for key, value in wanted.items() if key[0] in begins}, seed
+        checked += len(found)
+    return checked
+
+
+def test_paths_equal_brute_force_on_random_graphs_and_capacities() -> None:
+    """The brute force knows plans of tensors, nothing of states and edges. Costs never fall with what is held, as those of mappings:
+    the rules leave out what only then could pay.
+    """
+    assert compare(range(120)) > 120
+
+
+@pytest.mark.slow
+def test_paths_equal_brute_force_on_many_random_graphs_and_capacities() -> None:
+    assert compare(range(120, 1320)) > 1200
+
+
+# ---- costs of real steps ----
+
+
+def solver(workload: Workload, hardware: Any, level: Any, criterion: Any = "edp") -> Solver:
+    phases = [Phase(p.table, p.table.distinct().index, float(p.runs)) for p in workload.phases]
+    return Solver(phases, Machine(hardware, criterion, 1), level)
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "gpt2"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_with_nothing_resident_every_step_costs_what_it_costs_alone(name: str, fused: bool) -> None:
+    settings = {"phase": "prefill", "sequence": 64} if name == "gpt2" else {}
+    workload = library.load(name).build(fused_attention=fused, **settings)
+    hardware = designs(12, seed=2)
+    alone = evaluate(hardware, workload)
+    assert alone.rows is not None
+    machine = Machine(hardware, "edp", 1)
+    table = workload.phases[0].table
+    for segment in segments(table):
+        chain = chain_of(table, segment, epilogues=False)
+        for step in chain.steps:
+            condition = Condition((False,) * len(step.operands), False, True, 0, 0)
+            found = step_costs(table, step, [condition], machine)
+            runs = alone.rows.runs[step.row]
+            # 1e-12: the same terms summed in another order
+            assert np.allclose(found.latency_s[0] * runs, alone.rows.latency_s[step.row], rtol=1e-12), step
+            assert np.allclose(found.energy_j[0] * runs, alone.rows.energy_j[step.row], rtol=1e-12), step
+            moved = found.words[0].sum(axis=-1) * hardware.word_bits / 8 * runs
+            assert np.allclose(moved, alone.rows.dram_bytes[step.row], rtol=1e-12), step
+
+
+@pytest.mark.parametrize("criterion", ["edp", "energy", "latency"])
+def test_lazy_search_equals_a_search_of_every_variant(criterion: Any) -> None:
+    """With every variant searched there is no bound left that could be wrong."""
+    workload = library.load("bert-tiny").build(sequence=64, hidden=64, heads=1, ffn=128)
+    hardware = replace(designs(6, seed=5), level_bytes=np.tile([[65536, 40000, 2**30]], (6, 1)))
+    lazy = solver(workload, hardware, "epilogue", criterion)
+    found = lazy._best([0], pinned=False)
+    full = solver(workload, hardware, "epilogue", criterion)
+    for part in full._parts([0], pinned=False)[0]:
+        points = np.arange(6)
+        part.costs.search(np.isnan(part.costs.latency_s), points)
+    again = full._best([0], pinned=False)  # finds its variants known
+    assert np.array_equal(found[1], again[1])
+    assert np.allclose(found[0].energy_j, again[0].energy_j, rtol=1e-12)
+    assert np.allclose(found[0].latency_s, again[0].latency_s, rtol=1e-12)
+
+
+def test_never_worse_than_less_residency_and_monotone_in_capacity() -> None:
+    """By the criterion: of a whole model here the energy, which adds, so that nothing is left to how values are made."""
+    workload = library.load("bert-tiny").build()
+    hardware = designs(4, seed=9)
+    last = hardware.level_bytes.copy()
+    before: FloatArray | None = None
+    for size in (2**16, 2**18, 2**21):
+        last[:, -2] = size
+        here = replace(hardware, level_bytes=last.copy())  # energies of a word stay: capacity alone changes
+        none = evaluate(here, workload, criterion="energy").dynamic_j
+        costs = [none] + [model_totals(workload, here, level=level, criterion="energy").energy_j[0] for level in LEVELS[1:]]
+        for less, more in itertools.pairwise(costs):
+            assert (more <= less * (1 + 1e-12)).all()
+        if before is not None:
+            assert (costs[-1] <= before * (1 + 1e-12)).all()
+        before = costs[-1]
+
+
+def test_a_batch_of_models_and_designs_equals_each_alone() -> None:
+    family = library.load("bert")
+    workload = family.build(
+        layers=np.array([2, 3, 2]), hidden=np.array([128, 128, 192]), heads=np.array([2, 2, 3]), ffn=np.array([256, 256, 512])
+    )
+    hardware = designs(5, seed=4)
+    whole = model_totals(workload, hardware, level="weights")
+    for model, sizes in enumerate([(2, 128, 2, 256), (3, 128, 2, 256), (2, 192, 3, 512)]):
+        one = family.build(**dict(zip(("layers", "hidden", "heads", "ffn"), sizes, strict=True)))
+        for point in range(5):
+            alone = model_totals(one, hardware.take(np.array([point])), level="weights")
+            assert alone.energy_j[0, 0] == whole.energy_j[model, point]
+            assert alone.latency_s[0, 0] == whole.latency_s[model, point]
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "vit-b16"])
+def test_every_byte_of_the_dram_has_a_cause_and_the_steps_are_the_totals(name: str) -> None:
+    workload = library.load(name).build()
+    hardware = designs(4, seed=1)
+    totals = model_totals(workload, hardware, level="weights")
+    for point in range(4):
+        told = report(workload, hardware, model=0, point=point, level="weights")
+        assert sum(told["dram_bytes_by_cause"].values()) == pytest.approx(told["dram_bytes"], rel=1e-12)
+        assert sum(s["dram_bytes"] for s in told["steps"]) == pytest.approx(told["dram_bytes"], rel=1e-12)
+        assert sum(s["energy_j"] for s in told["steps"]) == pytest.approx(totals.energy_j[0, point], rel=1e-12)
+        assert sum(s["latency_s"] for s in told["steps"]) == pytest.approx(totals.latency_s[0, point], rel=1e-12)
+        assert told["weights_on_chip"] == totals.pinned[0, point]
