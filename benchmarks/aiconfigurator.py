@@ -20,6 +20,10 @@ import numpy as np
 import serving
 
 from dse.serving import runs
+from dse.serving.model import served_model
+
+# Names under which it keeps configurations of its own.
+KNOWN_AS = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B"}
 
 
 def estimate(program: str, row: dict[str, str]) -> tuple[float, float] | str:
@@ -27,7 +31,7 @@ def estimate(program: str, row: dict[str, str]) -> tuple[float, float] | str:
     case = runs.run_of(row)
     p = case.setup.parallel
     words = {
-        "model-path": row["model_path"],
+        "model-path": KNOWN_AS.get(row["model_path"], row["model_path"]),
         "system": row["system"],
         "backend": row["backend"],
         "isl": case.prompt,
@@ -37,11 +41,12 @@ def estimate(program: str, row: dict[str, str]) -> tuple[float, float] | str:
         "pp-size": p.pp,
         "attention-dp-size": p.dp,
     }
-    if p.ep * p.moe_tp > 1:
+    if served_model(case.setup.model).mixture:
         words |= {"moe-tp-size": p.moe_tp, "moe-ep-size": p.ep}
-    for column, option in (("gemm_quant_mode", "gemm-quant-mode"), ("moe_quant_mode", "moe-quant-mode")):
-        if row.get(column, "").strip() not in ("", "nan"):
-            words[option] = row[column].strip()
+    # Models whose own configuration does not say it: products in 8 bits, or in 4 of NVIDIA's format.
+    quantised = {"fp8": "fp8", "fp4": "nvfp4"}.get(row["precision"])
+    if quantised and "Llama" in row["model_path"]:
+        words["gemm-quant-mode"] = quantised
     command = [program, "cli", "estimate", "--no-color", *(part for name, value in words.items() for part in (f"--{name}", str(value)))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -5,7 +5,8 @@
 Protocol: a transformer of 27,000 parameters writes chains of six operations modulo 11. A base model imitates right chains; warm starts
 then imitate chains with errors (uneven: .65 or .45 on a hard third of the steps, .05 or .02 elsewhere; even: .27 or .15 everywhere), two
 of each kind. Every method makes 1,536 values a step and 30,720 in all. Group sizes (three for each) and Adam's rate (three, and up to two
-more while the best is on the edge) are tuned for each method by final accuracy on a seed that is not used again. Then paired seeds
+more while the best is on the edge) are tuned for each method on the first kind of start by final accuracy on a seed that is not used
+again, and kept for the others. Then paired seeds
 0 .. 7: the same warm start, the same evaluation prompts; differences have Student intervals. Accuracy after as many rollouts as GRPO
 makes stands beside accuracy after as many tokens. Everything is written with all seeds, and a run that was stopped goes on from its file.
 """
@@ -92,13 +93,20 @@ def tuned(starts: list[Policy], methods: list[Method]) -> tuple[Method, float, l
     return methods[best[0]], best[1], told
 
 
-def compare(starts: list[Policy], seeds: int, known: dict[str, Any], keep: Callable[[Any], None]) -> None:
-    """All methods on one kind of start, each kept when it is done."""
+def compare(
+    starts: list[Policy], seeds: int, known: dict[str, Any], keep: Callable[[Any], None], chosen: dict[str, Any] | None = None
+) -> None:
+    """All methods on one kind of start, each kept when it is done; ``chosen``: groups and rates that were tuned elsewhere."""
     known.setdefault("before", [accuracy(policy, TASK) for policy in starts])
     done = known.setdefault("methods", {})
     for name, methods in GROUPS.items():
         if name not in done:
-            method, rate, tried = tuned(starts, methods)
+            if chosen is None:
+                method, rate, tried = tuned(starts, methods)
+            else:
+                own = chosen[name]
+                localiser = methods[0].localiser
+                method, rate, tried = Method(own["base"], own["suffixes"], localiser), own["rate"], []
             runs = [run(starts, method, rate, seed) for seed in range(seeds)]
             done[name] = {"base": method.base, "suffixes": method.suffixes, "rate": rate, "tuning": tried, "runs": runs}
             show(name, done[name])
@@ -197,10 +205,10 @@ def main() -> None:
                 }
                 show(f"hit {hit}", doses[str(hit)])
                 keeper("dose")(doses)
-    if "map" in wanted:
-        for start in others:
+    if "map" in wanted and first in answer:
+        for start in sorted(others, key=lambda name: "low" not in name):
             print(start, flush=True)
-            compare(started(base, start), args.seeds, answer.get(start, {}), keeper(start))
+            compare(started(base, start), args.seeds, answer.get(start, {}), keeper(start), answer[first]["methods"])
 
 
 if __name__ == "__main__":

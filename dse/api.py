@@ -26,7 +26,7 @@ from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards, towers
+from dse.searches import beforehand, large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
@@ -112,6 +112,8 @@ def search(
         raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
     if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
         raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
+    if measured is None and large is None:
+        beforehand.refuse_infeasible(problem)
     if measured is not None:
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:

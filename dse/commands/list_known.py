@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workloads.family import Family
 
-TOPICS = ("workloads", "templates", "regions", "strategies", "presets", "metrics", "profiles")
+TOPICS = ("workloads", "loops", "templates", "regions", "strategies", "presets", "metrics", "profiles")
 
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "list",
-        help="show the known workloads, templates, regions, strategies, presets and metrics",
+        help="show the known workloads, loops, templates, regions, strategies, presets and metrics",
         description="Show the names that the other commands take.",
         allow_abbrev=False,
     )
@@ -62,6 +62,10 @@ def _known(topic: str) -> dict[str, str]:
         from workloads import library
 
         return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
+    if topic == "loops":
+        from workloads.reasoning.plans import LOOPS
+
+        return {name: f"{loop.title}; knobs {', '.join(loop.knobs)}, chips (a model is named with --model)" for name, loop in LOOPS.items()}
     if topic == "templates":
         from hw_models import spaces as templates
         from hw_models.devices import library as devices

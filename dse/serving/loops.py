@@ -23,6 +23,7 @@ from dse.problem.objectives import PRESETS, Constraint, Objective
 from dse.serving.loop_costs import StageCosts
 from dse.serving.loop_quality import Quality, QualitySource, source_of
 from dse.spaces.hardware import HardwareSpace, load_path_or_name
+from hw_models.devices.sets import device_space
 from workloads import library
 from workloads.family import Family
 from workloads.reasoning.phases import longest_context
@@ -218,9 +219,9 @@ def points_of(problem: LoopProblem) -> Points:
 
 
 def _counted(hardware: HardwareSpace, chips: tuple[int, ...]) -> HardwareSpace:
-    if hardware.template is None:
-        return hardware.with_knobs({"chips": chips or (1, 2, 4, 8)})
-    return hardware.with_knobs({"chips": chips}) if chips else hardware
+    # One device is a set of one: a device without links has no counts but 1.
+    several = hardware if hardware.template is not None else HardwareSpace(device_space(hardware.shipped), shipped=hardware.shipped)
+    return several.with_knobs({"chips": chips}) if chips else several
 
 
 @dataclass(frozen=True)

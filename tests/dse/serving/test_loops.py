@@ -9,6 +9,7 @@ import pytest
 
 from dse.cli import main
 from dse.errors import DseError, UsageError
+from dse.problem.deployment import Deployment
 from dse.serving.loop_costs import StageCosts, binomial, knots
 from dse.serving.loop_quality import source_of
 from dse.serving.loop_runs import chosen, run_loops
@@ -234,6 +235,15 @@ def test_prefix_cache_saves_on_the_engine_too() -> None:
         found[kv] = run(Setup("llama3-8b", "h100", prefix_cache=kv == "prefix"), requests_of(recorder.calls))
     assert found["prefix"].outcome.prefill_tokens * 3 < found["none"].outcome.prefill_tokens
     assert found["prefix"].energy_j.sum() < found["none"].energy_j.sum()
+
+
+@pytest.mark.parametrize("hw", ["jetson-orin", "server-cpu", "tpu-v5e"])
+def test_any_device_serves(hw: str) -> None:
+    fixed = {"problems": 2, "agents": 3, "rounds": 2, "prompt": 60, "answer": 40}
+    deployment = Deployment(rate_per_s=1e-4, carbon_profile="default")
+    answer = search_loops("maca", "llama3.2-1b", hw, fixed=fixed, deployment=deployment)
+    assert answer["front"] and {row["device"] for row in answer["front"]} == {hw}
+    assert answer["prefix_cache"]["prefix"]["prefill_tokens_ratio"]["median"] > 1
 
 
 def test_no_chips_is_an_error() -> None:
