@@ -6,10 +6,14 @@ The public functions live in :mod:`dse.api` and are offered here lazily, so that
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dse.moved import FORWARDING
 from dse.version import __version__
+
+if TYPE_CHECKING:
+    from dse.api import evaluate, load, resume, search
+    from dse.serving.loops import search_loops
 
 if FORWARDING not in sys.meta_path:
     sys.meta_path.append(FORWARDING)

@@ -7,31 +7,33 @@ study.plot()            # a Plotly figure
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, InfeasibleError, UsageError
+from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
 from dse.evaluation import robustness
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
-from dse.evaluation.words import make_problem
+from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
 from dse.moved import warn_renamed
 from dse.problem.problem import Problem
+from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import large_space, measured_models, shards, towers
+from dse.searches import beforehand, large_space, measured_models, shards, towers
 from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
@@ -43,7 +45,6 @@ from dse.strategies.proxy import is_proxy
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
-from workloads.family import Family
 
 __all__ = ["describe_design", "evaluate", "load", "make_problem", "refine", "resume", "search"]
 
@@ -52,66 +53,82 @@ Say = Callable[[str, int, int, str], None]
 
 
 def search(
-    workload: str | Family | Problem,
-    objective: str | Iterable[str] = "carbon",
+    workload: Any,
+    objective: str | Iterable[str] | None = None,
     *,
-    out: str | Path | None = None,
-    seed: int = 0,
-    measured: MeasuredSettings | None = None,
+    quality: str | Callable[..., Any] | None = None,
     strategy: str | Any = "auto",
     budget: int | None = None,
+    workers: int = 1,
+    measured: MeasuredSettings | None = None,
     sharded: ShardSettings | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
     threads: int | None = None,
     block_points: int = DEFAULT_BLOCK_POINTS,
     command: str | None = None,
     say: Say | None = None,
-    **problem_options: Any,
+    progress: bool | None = None,
+    **options: Unpack[ProblemOptions],
 ) -> Run:
-    """Find the exact Pareto front of a workload's models and a hardware space, and write a run folder.
+    """Find the exact Pareto front of a workload's models and a hardware space, write a run folder, and recommend a design.
 
-    ``objective`` is a preset (carbon, latency, energy, all, hardware) or free forms like ``"min:latency_s"``. Options of
-    the problem: ``hw`` (template name or TOML file), ``space``, ``constraints`` (``"latency_s<=0.02"``), ``no_constraint``,
-    ``default_constraints``, ``fixed`` (knob -> value), ``allow_unsupported``, ``criterion`` (edp, latency or energy: by what
-    each operation's mapping is chosen), ``residency`` (what may stay on chip between operations: none, activations, epilogue or weights;
-    none where a space is too large to sweep), ``deployment``, ``hardware_profile``. The folder ``out`` (default
-    ``runs/WORKLOAD-OBJECTIVE``, numbered if taken) gets study.db, pareto.csv, report.html and designs/.
+    Args:
+        workload: a name, a path, a :class:`workloads.family.Family`, a ``torch.nn.Module`` (with ``example=`` its inputs), or a Problem.
+        objective: a preset (carbon, latency, energy, all, hardware; default carbon) or free forms: ``["max:quality", "min:latency_s"]``.
+        quality: measures a model: a word (``table:FILE.csv``, ``measured:minilm``, ``command:...``), an evaluator, or a function of the
+            model's parameters that returns a number or (number, standard error). By default the workload's surrogate, where it has one.
+        strategy: a name of ``dse list strategies`` or a strategy object.
+        budget: evaluations of the measured quality (default 50), or of designs where the space is too large to sweep (default 2,000).
+        workers: evaluations, or shards of a sweep, at a time, in processes of their own; a function of a notebook travels to them.
+        measured, sharded: all settings of either, in place of quality, budget and workers (:mod:`dse.searches.plan`).
+        out: the run folder (default ``runs/WORKLOAD-OBJECTIVE``, numbered if taken): study.db, pareto.csv, report.html, designs/.
+        say, progress: ``say(stage, done, total, note)`` is told how it goes; or a bar (default: in notebooks).
+        options: of the problem: ``hw`` (name, path, Template, Accelerator or dictionary), ``constraints`` (``"latency_s<=0.02"``),
+            ``fixed`` and ``vary`` (knob -> value, values), ``grid`` (name, GridFactor or gCO2e/kWh), ``rate_per_s``, ``lifetime_years``,
+            ``deployment``, ``residency`` (what may stay on chip between operations) and what else
+            :class:`dse.evaluation.words.ProblemOptions` lists.
 
-    With ``measured`` (see :class:`dse.searches.plan.MeasuredSettings`) quality is measured by an evaluator, trial by trial, and searched by
-    a strategy; the hardware of every model stays exact.
-
-    A space too large to sweep is searched by ``strategy`` (auto, amoo, nsga2, random or sobol) with ``budget`` exact evaluations
-    (default 2,000), a design each; see :mod:`dse.searches.large_space`. The front is then of the evaluated designs.
-
-    With ``sharded`` (:class:`dse.searches.plan.ShardSettings`) the sweep runs on worker processes or a Dask cluster; the front is the same.
-
-    Raises DseError (one sentence) for unknown names, values out of range, contradictory constraints, or if no design
-    is feasible. A search that ends without a result frees its folder.
+    Raises DseError (one sentence) for unknown names, values out of range, arguments that would not be used, contradictory constraints,
+    or if no design is feasible. A search that ends without a result frees its folder.
     """
-    if "learnt" in problem_options:
+    given: dict[str, Any] = dict(options)
+    if "learnt" in given:
         warn_renamed("learnt", "measured")
-        measured = problem_options.pop("learnt")
+        measured = given.pop("learnt")
     strategy = name_of(strategy)
+    if measured is not None:
+        _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
-    told = measured is not None and measured.quality != "surrogate"
-    problem = workload if isinstance(workload, Problem) else make_problem(workload, objective, keep_quality=told, **problem_options)
-    if measured is None:
+    dear = (measured.quality if measured is not None else quality) not in (None, "surrogate")
+    if quality is not None and dear and not isinstance(workload, Problem):
+        # An evaluator measures any model that exists; only a surrogate needs published support.
+        given = {"allow_unsupported": True, **given}
+    problem = _problem(workload, objective, given, keep_quality=dear)
+    if measured is None and quality is None:
         problem = towers.reduced(problem, threads=threads or 1)
     sizes = sizes_of(problem, threads=threads or 1)
+    if measured is None and sharded is None:
+        measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
+    if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
+        sharded = ShardSettings("processes", workers)
     large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
     if sharded is not None:
+        _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)
     elif large is not None:
+        _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
         problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
-    elif measured is None and strategy not in (AUTO, "exhaustive"):
-        measured = MeasuredSettings(strategy=strategy, budget=DEFAULT_BUDGET if budget is None else budget)
     if measured is None and large is None and budget is not None:
         raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
     if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
         raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
+    if measured is None and large is None:
+        beforehand.refuse_infeasible(problem)
     if measured is not None:
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
@@ -134,13 +151,33 @@ def search(
             "started": _now(),
         },
     }
-    with Study.create(folder / FILE_NAME, description) as study:
+    with told(say, progress) as listener, Study.create(folder / FILE_NAME, description) as study:
         try:
-            return _finish(study, problem, folder, threads=threads, say=say)
+            return _finish(study, problem, folder, threads=threads, say=listener)
         except ValueError as error:
             if isinstance(error, (UsageError, InfeasibleError)) or not _recorded(study):
                 _take_back(study, error, made=made)
             raise
+
+
+def _problem(workload: Any, objective: str | Iterable[str] | None, options: dict[str, Any], *, keep_quality: bool) -> Problem:
+    """The problem that the arguments of :func:`search` describe."""
+    if isinstance(workload, Problem):
+        for name in ("objective", *options) if objective is not None else options:
+            raise UsageError(f"{name} is not used: the workload is a Problem, which holds it")
+        return workload
+    known = inspect.signature(search).parameters
+    for name in options:
+        if name not in ProblemOptions.__annotations__:
+            raise unknown_name("argument", name, [*(n for n in known if n != "options"), *ProblemOptions.__annotations__])
+    return make_problem(workload, "carbon" if objective is None else objective, keep_quality=keep_quality, **options)
+
+
+def _unused(why: str, **arguments: Any) -> None:
+    """An argument that would change nothing is an error, not a silence."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise UsageError(f"{name} {value!r} is not used: {why}; leave it out")
 
 
 def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
@@ -196,6 +233,8 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         settings = MeasuredSettings.from_dict(description["measured"])
         front, summary, found = run_measured(study, evaluation, settings, seed=seed, say=say)
+        # Quality is known of the measured models alone; what moves the costs is known of the whole space.
+        found["importance"] = analysis.importance(evaluation, [o for o in problem.objectives if o.metric != "quality"])
     else:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)

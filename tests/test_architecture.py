@@ -50,7 +50,7 @@ HEAVY = {
 }
 # Modules that are torch (or gymnasium, or Triton) through and through, and are themselves imported where they are used.
 OF_TORCH = {
-    "operate/environment.py",
+    *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/vectorised")),
     "attention_torch.py",
     "attention_triton.py",
     *(f"music/{name}.py" for name in ("model", "training", "decoding", "files")),
@@ -104,7 +104,9 @@ def test_nothing_unsafe_reads_user_files() -> None:
     for package in SOURCES:
         for path in _modules(package):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                assert not _top_names(node) & banned, f"{path.relative_to(ROOT)} imports a pickle-like module"
+                # A user's own function goes to the workers of its own process as code; the module says so and reads no file.
+                allowed = {"cloudpickle"} if path.relative_to(ROOT).as_posix() == "dse/quality/travelling.py" else set()
+                assert not _top_names(node) & (banned - allowed), f"{path.relative_to(ROOT)} imports a pickle-like module"
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                     assert node.func.id not in ("eval", "exec"), f"{path.relative_to(ROOT)} calls {node.func.id}"
                 if isinstance(node, ast.keyword) and node.arg == "shell":
@@ -200,6 +202,8 @@ def test_deferred_imports_are_few_and_counted() -> None:
     for name in _files():
         blocks = [node for node in ast.walk(_tree(name)) if isinstance(node, ast.If) and _is_type_checking(node)]
         guarded = {id(n) for block in blocks for n in ast.walk(block)}
+        if name.count(".") == 0:
+            continue  # the face of a package offers its functions lazily, and by such imports their types
         typing_only += sum(id(node) in guarded for _, node in _own_imports(name))
     inside = len(_deferred())
     assert inside <= MOST_DEFERRED, f"{inside} imports of our own modules are deferred outside the entries: more than {MOST_DEFERRED}"

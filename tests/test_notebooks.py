@@ -75,6 +75,17 @@ CLAIMS: dict[str, list[str]] = {
         "front['total_kgco2e'].median() < 1.05 * front['total_kgco2e'].min() and front['latency_s'].min() < 0.2 * front['latency_s'].max()",
         "joules[4] < 0.6 * joules[8]",
     ],
+    "06-operating-a-design": [
+        # "more than half is gone before any carbon data are looked at"
+        "all(made.row('now').grams < 0.5 * made.row('always-on').grams for made in found.values())",
+        # "planning with an honest forecast saves nine tenths ... on New York's flat one there is little to save"
+        "found['CISO'].row('mpc').share > 0.85 and saving['NYIS'] < 0.5 * saving['CISO']",
+        "all(row.missed == 0 for made in (*found.values(), learnt) for row in made.rows)",
+        "learnt.row('tree').share > 0.9 * learnt.row('mpc').share and tree.depth <= 4",
+        # "the least carbon lies between"
+        "smaller['chips'] <= smaller['chips_least_carbon'] <= smaller['chips_least_carbon_run_now'] == smaller['chips_run_now']",
+        "smaller['chips_saved_share'] > 0.2 and smaller['grams_saved_share'] > 0",
+    ],
     "05-your-own-onnx": [
         # products of the block: 4 of width x width, scores and context, the feed-forward and the head
         "workload.macs() == 98 * (4 * 128**2 + 2 * 98 * 128 + 8 * 128**2 + 128 * 12)",

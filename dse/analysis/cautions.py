@@ -21,6 +21,7 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
     found += _failed(run)
     found += _edge(run, design)
     found += _surrogate(run)
+    found += _devices(run, design)
     rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
     if rank is not None and rank < WEAK_RANK_CORRELATION:
         found.append(
@@ -58,6 +59,13 @@ def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:
     if not told:
         return []
     return [f"Design {design['design']} stands at the edge of what was searched: {joined(told)}; a wider space may hold a better one."]
+
+
+def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:
+    """How far the kernels of the recommended device were off where somebody has measured them."""
+    named = None if design is None else design["knobs"].get("device")
+    known = [str(line) for line in run.context.get("expected_error") or ()]
+    return [f"Times are modelled, not measured: {line}." for line in known if named is None or line.startswith(f"{named}:")]
 
 
 def _surrogate(run: Any) -> list[str]:

@@ -30,6 +30,9 @@ def alike(quality: FloatArray, error: FloatArray, allowed: BoolArray) -> BoolArr
 def choose(costs: Any, allowed: BoolArray) -> npt.NDArray[np.int64]:
     """The allowed design nearest to the best of every cost, each cost scaled to its range over the allowed ones; the first of equals.
 
+    Positive costs are scaled by their logarithms: twice the carbon weighs like twice the latency, and one dear design does not make all
+    others look cheap.
+
     Args:
         costs: (..., designs, costs), all minimised; with one cost the choice is the cheapest.
         allowed: (designs,) or (..., designs); at least one.
@@ -41,6 +44,8 @@ def choose(costs: Any, allowed: BoolArray) -> npt.NDArray[np.int64]:
     mask = np.broadcast_to(allowed, values.shape[:-1])[..., None]
     low = np.min(np.where(mask, values, np.inf), axis=-2, keepdims=True)
     high = np.max(np.where(mask, values, -np.inf), axis=-2, keepdims=True)
+    ratio = low > 0
+    at, low, high = (np.where(ratio, np.log(np.where(ratio & (part > 0), part, 1.0)), part) for part in (values, low, high))
     span = np.where(high > low, high - low, 1.0)
-    distance = np.sum(np.square((values - low) / span), axis=-1)
+    distance = np.sum(np.square((at - low) / span), axis=-1)
     return np.asarray(np.argmin(np.where(mask[..., 0], distance, np.inf), axis=-1))

@@ -139,7 +139,10 @@ def _changes(case: _Case, own: int) -> tuple[list[Change], list[str]]:
                 mine.append(Change(factor, relation, value, unit, design["design"], phrase, examples))
         found += mine
         if not mine:
-            unchanged.append(f"{factor} from {number_text(low)} to {number_text(high)} {unit}")
+            named = case.name(**{knob: (values := np.geomspace(low, high, _STEPS))})
+            low, high = (float(f"{end:.3g}") for end in (values[named >= 0].min(), values[named >= 0].max()))
+            unable = ", beyond which no design can serve" if (named < 0).any() else ""
+            unchanged.append(f"{factor} from {number_text(low)} to {number_text(high)} {unit}{unable}")
     return found, unchanged
 
 

@@ -38,8 +38,10 @@ def register(commands: Any) -> None:
     )
     one.add_argument("run_folder", metavar="RUN", help="run folder or study file")
     one.add_argument("--policy", default="mpc", metavar="NAME", help="always-on, best-clock, sleep, now, threshold, timetable, rule, mpc, "
-                     "mpc-true or optimum (default mpc)")  # fmt: skip
+                     "mpc-true, optimum; learnt: imitation, dqn, ppo, bandit, or a file of `learn` or `tree` (default mpc)")  # fmt: skip
     one.add_argument("--design", type=int, metavar="K", help="a design of the front, by its number (default 1)")
+    one.add_argument("--resize", action="store_true", help="also: how few chips keep the same deadlines, and what a search should be told")
+    one.add_argument("--report", metavar="FILE.html", help="also write a page with a week's timeline")
     _scenario_options(one)
     one.set_defaults(run=run)
     several = actions.add_parser(
@@ -52,6 +54,37 @@ def register(commands: Any) -> None:
     several.add_argument("--design", default="1", metavar="K,K,...", help="designs of the front (default 1)")
     _scenario_options(several)
     several.set_defaults(run=compare)
+    learns = actions.add_parser(
+        "learn",
+        help="learn a policy on the training weeks of a site",
+        description="Learn a policy on the training weeks of one site and write it as a safetensors file; needs the extra `operate`.",
+        allow_abbrev=False,
+    )
+    learns.add_argument("run_folder", metavar="RUN", help="run folder or study file")
+    learns.add_argument("--design", type=int, metavar="K", help="a design of the front, by its number (default 1)")
+    learns.add_argument("--by", default="imitation", metavar="NAME", help="imitation, dqn, ppo or bandit (default imitation)")
+    learns.add_argument("--exploration", default="epsilon", metavar="NAME", help="dqn: epsilon, boltzmann, thompson or squarecb; bandit: "
+                        "linucb, lints, epsilon, boltzmann or squarecb (default epsilon)")  # fmt: skip
+    learns.add_argument("--history", type=int, default=1, metavar="HOURS", help="dqn and ppo: observations seen at once (default 1)")
+    learns.add_argument("--safety", default="filter", metavar="NAME", help="dqn and ppo: filter, or lagrangian (a price on misses)")
+    learns.add_argument("--replay", default="plain", metavar="NAME", help="dqn: plain, or hindsight (hours run again with other actions)")
+    learns.add_argument("--steps", type=int, default=40_000, metavar="N", help="dqn and ppo: hours of experience (default 40000)")
+    learns.add_argument("--out", required=True, metavar="FILE.safetensors", help="where the policy goes")
+    _scenario_options(learns)
+    learns.set_defaults(run=learn)
+    trees = actions.add_parser(
+        "tree",
+        help="a learnt policy as a tree that can be read",
+        description="Distil a policy into a tree of at most four questions, as text, JSON or C, and say what it loses on judged weeks.",
+        allow_abbrev=False,
+    )
+    trees.add_argument("run_folder", metavar="RUN", help="run folder or study file")
+    trees.add_argument("--design", type=int, metavar="K", help="a design of the front, by its number (default 1)")
+    trees.add_argument("--policy", default="imitation", metavar="NAME", help="the teacher: a learnt policy or a rule (default imitation)")
+    trees.add_argument("--depth", type=int, default=4, metavar="N", help="most questions, up to 4 (default 4)")
+    trees.add_argument("--out", metavar="FILE", help="write FILE.json (which --policy takes), FILE.c or FILE.txt")
+    _scenario_options(trees)
+    trees.set_defaults(run=tree)
     group.set_defaults(run=lambda args: _usage(group))
 
 
@@ -86,18 +119,38 @@ def run(args: argparse.Namespace) -> int:
     """Run one policy and print the ladder."""
     import json
 
-    from dse.operate.answer import answer, check_policy, table
+    from dse.operate.answer import answer, policy_of, table
 
-    policy = check_policy(args.policy)
+    policy, learnt = policy_of(args.policy)
     prepared = _prepared(args, args.design, args.site)
-    found = answer(prepared, policy, period=args.period, most=args.weeks or None)
+    found = answer(prepared, policy, period=args.period, most=args.weeks or None, learnt=learnt)
+    if args.resize:
+        from dse.operate.resize import resize
+
+        found["resize"] = resize(prepared.scenario, period=args.period, most=args.weeks or None)
+    if args.report:
+        from dse.reports.operate import write_report
+
+        found["report"] = str(write_report(found, args.report))
     if args.json:
         print(json.dumps(found, indent=2, allow_nan=False))
         return 0
     _head(found)
     print("\n".join(table(found["ladder"])))
     _foot(found)
+    if "resize" in found:
+        _resized(found["resize"])
+    if "report" in found:
+        print(f"report: {found['report']}")
     return 0
+
+
+def _resized(found: dict[str, Any]) -> None:
+    print(f"chips for the declared load: {found['chips_run_now']} run now, {found['chips']} where work may wait "
+          f"({100 * found['chips_saved_share']:.3g} % fewer)")  # fmt: skip
+    print(f"least carbon, making included: {found['chips_least_carbon_run_now']} run now, {found['chips_least_carbon']} where work may "
+          f"wait ({100 * found['grams_saved_share']:.3g} % less)")  # fmt: skip
+    print(f"a device then serves {found['requests_per_s_per_device']:.6g} requests/s: {found['search']}")
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -105,6 +158,7 @@ def compare(args: argparse.Namespace) -> int:
     import json
 
     from dse.errors import UsageError
+    from dse.operate.agents.library import SHIPPED, find
     from dse.operate.answer import answer, table
 
     try:
@@ -115,7 +169,8 @@ def compare(args: argparse.Namespace) -> int:
     for design in designs:
         for place in args.site.split(","):
             prepared = _prepared(args, design, place)
-            one = answer(prepared, "mpc", period=args.period, most=args.weeks or None)
+            learnt = [find(name) for name in SHIPPED] if len(prepared.scenario.places) == 1 else []
+            one = answer(prepared, "mpc", period=args.period, most=args.weeks or None, learnt=learnt)
             one.pop("timeline")
             found.append({"design": design, **one})
             if not args.json:
@@ -124,6 +179,92 @@ def compare(args: argparse.Namespace) -> int:
                 _foot(one)
     if args.json:
         print(json.dumps(found, indent=2, allow_nan=False))
+    return 0
+
+
+def learn(args: argparse.Namespace) -> int:
+    """Learn a policy and write it."""
+    import json
+
+    from dse.errors import UsageError, unknown_name
+    from dse.operate.agents.network import Learnt
+    from dse.operate.ladder import build
+
+    if args.by not in ("imitation", "dqn", "ppo", "bandit"):
+        raise unknown_name("by", args.by, ("imitation", "dqn", "ppo", "bandit"))
+    if not args.out.endswith(".safetensors"):
+        raise UsageError(f"out is {args.out!r}, must end in .safetensors")
+    if args.steps < 1000:
+        raise UsageError(f"steps is {args.steps}, must be at least 1000")
+    prepared = _prepared(args, args.design, args.site)
+    weeks = prepared.weeks("train")
+    if args.by == "bandit":
+        from dse.operate.agents import bandits
+
+        kind = "squarecb" if args.exploration == "epsilon" else args.exploration
+        network = bandits.learn(weeks, prepared.weeks("train", "truth"), chooser=bandits.Chooser(kind), seed=args.seed)
+    else:
+        from dse.operate.agents import learners
+
+        if args.by == "imitation":
+            network = learners.imitation(weeks, seed=args.seed)
+        else:
+            parts = learners.Parts(args.exploration, args.history, args.safety, args.replay, steps=args.steps, seed=args.seed)
+            network = getattr(learners, args.by)(weeks, parts, prepared.weeks("validation"))
+    network.save(args.out)
+    ladder = build(
+        prepared, period=args.period, most=args.weeks or None, steps=["mpc"], learnt=[(Learnt(network, args.by), "learnt", "ridge")]
+    )
+    rows = {name: ladder.row(name) for name in (args.by, "mpc")}
+    told = {"out": args.out, "share_of_foresight": rows[args.by].share, "share_of_mpc": rows["mpc"].share, "missed": rows[args.by].missed}
+    if args.json:
+        print(json.dumps(told, allow_nan=False))
+    else:
+        shown = ["-" if share is None else f"{share:.3f}" for share in (told["share_of_foresight"], told["share_of_mpc"])]
+        print(f"{args.out}: {args.by} reaches {shown[0]} of foresight's saving on {ladder.weeks} {args.period} weeks, planning {shown[1]}")
+    return 0
+
+
+def tree(args: argparse.Namespace) -> int:
+    """Distil and print."""
+    import json
+    from pathlib import Path
+
+    from dse.errors import UsageError
+    from dse.operate import distil
+    from dse.operate.answer import policy_of
+    from dse.operate.ladder import RULES, build
+    from dse.storage.run_folder import write_text
+
+    name, learnt = policy_of(args.policy)
+    writers = {".json": distil.json_text, ".c": distil.c_text, ".txt": distil.text}
+    if args.out and Path(args.out).suffix not in writers:
+        raise UsageError(f"out is {args.out!r}, must end in .json, .c or .txt")
+    if not learnt and (RULES[name].make is None or RULES[name].mode != "sleep+clock"):
+        raise UsageError(f"policy {name!r} cannot be distilled: it does not decide hour by hour; mpc or a learnt one can")
+    prepared = _prepared(args, args.design, args.site)
+    teacher = learnt[0][0] if learnt else RULES[name].make(name=name)  # type: ignore[misc]
+    root = distil.fit(prepared.weeks("train", learnt[0][2] if learnt else RULES[name].forecast), teacher, depth=args.depth)
+    rows = [*learnt, (distil.TreePolicy(root), f"tree of depth {root.depth} that was distilled from {name}", "ridge")]
+    found = build(prepared, period=args.period, most=args.weeks or None, steps=[] if learnt else [name], learnt=rows)
+    before, after = found.row(name).share, found.row("tree").share
+    lost = None if not before or after is None else 1.0 - after / before
+    if args.out:
+        write_text(Path(args.out), writers[Path(args.out).suffix](root))
+    if args.json:
+        told = {
+            "teacher": name,
+            "depth": root.depth,
+            "share_of_teacher": before,
+            "share_of_tree": after,
+            "lost": lost,
+            "tree": root.to_dict(),
+        }
+        print(json.dumps(told, indent=2, allow_nan=False))
+        return 0
+    print(distil.text(root), end="")
+    if lost is not None and before is not None and after is not None:
+        print(f"on {found.weeks} {args.period} weeks: {name} {before:.3f} of foresight's saving, tree {after:.3f}: {100 * lost:.3g} % lost")
     return 0
 
 

@@ -107,7 +107,7 @@ class Evaluation:
     """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
 
     ``space`` replaces the problem's own (a list of designs, say); ``progress(done, total)`` is told of the unit costs, the dear
-    part of the preparation.
+    part of the preparation. Without them (``mapped`` false) only metrics that need no mapping are known.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Evaluation:
         space: Space | None = None,
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        mapped: bool = True,
     ) -> None:
         self.problem = problem
         self.deployment: Deployment = problem.deployment
@@ -130,6 +131,9 @@ class Evaluation:
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
         self._threads, self._progress = threads, progress
+        self.on_chip: on_chip.OnChip | None = None
+        if not mapped:
+            return
         self.on_chip = on_chip.on_chip(problem, self.workload, self.points.batches, threads or os.cpu_count() or 1, progress)
         if self.on_chip is None or not self.on_chip.able.all():
             self.unit  # noqa: B018  (prepared now, while progress is shown)

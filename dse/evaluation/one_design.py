@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
-from dse.evaluation.words import make_problem
-from dse.problem.deployment import Deployment
-from dse.problem.problem import DESIGN_RESIDENCY
+from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
+from dse.problem.deployment import VARIABLE, Deployment
+from dse.problem.problem import DESIGN_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 
 
 def evaluate(
-    workload: str,
-    hw: str = "edge22",
+    workload: Any,
+    hw: Hardware = "edge22",
     *,
-    fixed: Mapping[str, int] | None = None,
+    example: Any = None,
+    fixed: Mapping[str, Any] | None = None,
     deployment: Deployment | None = None,
     criterion: str = "edp",
     residency: str = DESIGN_RESIDENCY,
@@ -29,9 +30,12 @@ def evaluate(
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
+    **serves: Unpack[DeploymentOptions],
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
+    :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
     says what may stay on chip between operations: none, activations, epilogue or weights.
@@ -40,6 +44,7 @@ def evaluate(
         workload,
         "hardware",
         hw=hw,
+        example=example,
         hardware_profile=hardware_profile,
         fixed=fixed,
         allow_unsupported=True,
@@ -48,10 +53,24 @@ def evaluate(
         deployment=deployment,
         bind=bind,
         strict=strict,
+        **serves,
     )
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     return describe_design(evaluation, allow_unsupported=allow_unsupported)
+
+
+def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of :func:`evaluate` for one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
+    deployed = {name: value for name, value in knobs.items() if name in VARIABLE}
+    own = {name: value for name, value in knobs.items() if name not in VARIABLE}
+    hardware = load_hardware(problem)
+    chosen = {**hardware.defaults, **problem.fixed, **own}
+    one = replace(
+        problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
+        vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
+    )  # fmt: skip
+    return describe_design(Evaluation(one, threads=1), allow_unsupported=True)
 
 
 def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:

@@ -4,31 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
+from carbon.factors import grid as grids
+from carbon.factors.grid import GridFactor
 from dse.errors import DseError, UsageError, unknown_name
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
-from dse.spaces.hardware import load_path_or_name
+from dse.spaces.hardware import from_text, load_path_or_name
+from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
+from hw_models.accelerator.design import Accelerator
 from workloads import library
 from workloads.family import Family
 
+Hardware = str | Path | templates.Template | Accelerator | Mapping[str, Any]
+
+
+class DeploymentOptions(TypedDict, total=False):
+    """Where and how a device serves, each of them a field of :class:`dse.problem.deployment.Deployment`."""
+
+    rate_per_s: float
+    lifetime_years: float
+    grid: str | GridFactor | float
+    fab_grid: str | GridFactor | float
+    pue: float
+    carbon_profile: str
+    electricity_usd_per_kwh: float
+    package: str
+
+
+class ProblemOptions(DeploymentOptions, total=False):
+    """What decides a problem beside its workload and objectives; see :func:`make_problem`."""
+
+    hw: Hardware
+    example: Any
+    hardware_profile: str | None
+    space: str
+    constraints: Iterable[str | Constraint]
+    no_constraint: Iterable[str]
+    default_constraints: bool
+    fixed: Mapping[str, Any] | None
+    vary: Mapping[str, Sequence[Any]] | None
+    allow_unsupported: bool
+    criterion: str
+    residency: str
+    deployment: Deployment | None
+    bind: Mapping[str, int] | None
+    strict: bool
+
 
 def make_problem(
-    workload: str | Family,
+    workload: Any,
     objective: str | Iterable[str] = "carbon",
     *,
-    hw: str | templates.Template = "edge22",
+    hw: Hardware = "edge22",
+    example: Any = None,
     hardware_profile: str | None = None,
     space: str = DEFAULT_SPACE,
     constraints: Iterable[str | Constraint] = (),
     no_constraint: Iterable[str] = (),
     default_constraints: bool = True,
-    fixed: Mapping[str, int] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
@@ -37,22 +77,28 @@ def make_problem(
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
     keep_quality: bool = False,
+    **serves: Unpack[DeploymentOptions],
 ) -> Problem:
-    """A problem from the words of a command line, or from objects in their place (a Family, a Template); see :func:`search`.
+    """A problem from the words of a command line, or from objects in their place.
 
-    ``keep_quality``: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
+    Args:
+        workload: a name, a path, a :class:`workloads.family.Family`, or a ``torch.nn.Module`` (with ``example``, its inputs).
+        hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
+        deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
+            GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
+        keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
+
+    Raises DseError, one sentence, for whatever cannot be.
     """
-    # Objects are known by a name from here on, for a problem is plain data.
-    workload = library.register(workload) if isinstance(workload, Family) else workload
-    hw = templates.register(hw) if isinstance(hw, templates.Template) else hw
+    workload = _workload_word(workload, example, strict)
+    hw, text = _hardware_word(hw)
     given = [objective] if isinstance(objective, str) else list(objective)
     objectives, preset = parse_objectives(given)
     parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
-    hardware_toml = None
-    path = Path(hw)
-    if path.suffix == ".toml" or path.is_file():
-        hardware_toml = _read_text("hw", path)
-    hardware = load_path_or_name(hw, profile=hardware_profile)
+    hardware_toml = text
+    if text is None and (Path(hw).suffix == ".toml" or Path(hw).is_file()):
+        hardware_toml = _read_text("hw", Path(hw))
+    hardware = load_path_or_name(hw, profile=hardware_profile) if text is None else from_text(text, name=hw, profile=hardware_profile)
     defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
@@ -67,13 +113,13 @@ def make_problem(
         workload_sha256=file_hash,
         bind=dict(bind or {}),
         strict=strict,
-        hardware=hw if hardware_toml is None else path.name,
+        hardware=hw if hardware_toml is None else Path(hw).name,
         hardware_toml=hardware_toml,
         hardware_profile=hardware_profile,
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=deployment or Deployment(carbon_profile=hardware.default_carbon_profile),
+        deployment=_deployment(deployment, serves, hardware.default_carbon_profile),
         space=space,
         fixed=dict(fixed or {}),
         vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
@@ -83,6 +129,59 @@ def make_problem(
         criterion=criterion,
         residency=residency,
     )
+
+
+def _workload_word(workload: Any, example: Any, strict: bool) -> str:
+    """The word of a workload; an object is known by its name from here on, for a problem is plain data."""
+    if type(workload).__module__ != "builtins" and hasattr(workload, "named_parameters"):  # a torch module, without importing torch
+        # Start-up: importers of torch modules are for those who bring one.
+        from workloads.importers.module_family import family_from_module
+
+        return library.register(family_from_module(workload, example, strict=strict))
+    if example is not None:
+        raise UsageError("example is of a torch module's inputs, and this workload is none; leave it out")
+    if isinstance(workload, Family):
+        return library.register(workload)
+    if isinstance(workload, (str, Path)):
+        return str(workload)
+    raise UsageError(f"workload is {_kind(workload)}; a name, a path, a Family or a torch module is needed")
+
+
+def _hardware_word(hw: Any) -> tuple[str, str | None]:
+    """The word of hardware, and its text where it was given as an object that a file can hold."""
+    if isinstance(hw, templates.Template):
+        return templates.register(hw), None
+    if isinstance(hw, Accelerator):
+        return hw.name, hw.to_toml()
+    if isinstance(hw, Mapping):
+        return str(hw.get("name") or hw.get("template") or "hw"), toml_text(hw)
+    if isinstance(hw, (str, Path)):
+        return str(hw), None
+    raise UsageError(f"hw is {_kind(hw)}; a name, a path, a Template, an Accelerator or a dictionary is needed")
+
+
+def _kind(value: Any) -> str:
+    return f"{value!r} of type {type(value).__name__}" if isinstance(value, (int, float, bool)) else f"of type {type(value).__name__}"
+
+
+def _deployment(given: Deployment | None, fields: Mapping[str, Any], carbon_profile: str) -> Deployment:
+    """The deployment as it was given, or one with these fields."""
+    if given is not None and fields:
+        raise UsageError(f"{next(iter(fields))} and deployment are both given; put it into the deployment")
+    for name in fields:
+        if name not in DeploymentOptions.__annotations__:
+            raise unknown_name("argument", name, [*ProblemOptions.__annotations__, *DeploymentOptions.__annotations__])
+    words: dict[str, Any] = {
+        name: repr(float(value)) if name in ("grid", "fab_grid") and _is_number(value) else value for name, value in fields.items()
+    }
+    words.setdefault("carbon_profile", carbon_profile)
+    found = given or Deployment(**words)
+    grids.lookup(found.grid)  # an unknown place is told now, before anything is computed or written
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:

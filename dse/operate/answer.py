@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from dse.errors import unknown_name
+from dse.operate.agents.library import SHIPPED, find
 from dse.operate.ladder import RULES, Ladder, build, week_of
 from dse.operate.scenario import Prepared, describe
 from dse.operate.simulation import Decides
 
 
 def known_policies() -> tuple[str, ...]:
-    """Every word that ``--policy`` takes."""
-    return tuple(RULES)
+    """Every word that ``--policy`` takes, besides files."""
+    return (*RULES, *SHIPPED)
 
 
-def check_policy(name: str) -> str:
-    """The name, or UsageError with the nearest known one."""
-    if name not in known_policies():
-        raise unknown_name("policy", name, known_policies())
-    return name
+def policy_of(word: str) -> tuple[str, list[tuple[Decides, str, str]]]:
+    """(name in the ladder, what has to be added to it) of a policy's word; UsageError with the nearest known one."""
+    if word in RULES:
+        return word, []
+    if word not in SHIPPED and not word.endswith((".safetensors", ".json")):
+        raise unknown_name("policy", word, known_policies())
+    found = find(word)
+    return found[0].name, [found]
 
 
 def answer(

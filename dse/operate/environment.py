@@ -4,10 +4,14 @@ Observations and actions are those of :mod:`dse.operate.features`; ``info["actio
 are valid. With ``control="chips"`` an action is a number of chips awake and a clock step in place of a share of the queue: flexible work
 fills what these can run beside the firm load, and what cannot carry the firm load and the work that must run is masked.
 
-The reward of an hour is the saving against running the flexible work at the mean price of the week's first day, in units of what an hour
-of the cheapest segment emits at that price: r = sum_s (m y_s - grams_s(firm + y) + grams_s(firm)) / (m w), m the mean price, w the
-cheapest segment. Its sum over a week differs from minus the week's grams by a constant and a factor, for all work runs once. A miss costs
-``MISS`` times its price. With ``safe=False`` the deadline filter is left out.
+The reward of an hour compares with waiting: with P_t the mean price of the cheapest segment over now and the next day as forecast, B the
+queue and y what runs,
+
+    r_t = [P_t y - (grams of firm load and y - grams of firm load) - (P_{t+1} - P_t) (B - y)] / (P w),
+
+w the mean hour's flexible work and P the mean price of the first day. The sum over a week of all but the grams is sum_t P_t (what arrives
+in t), which no action changes: returns differ as minus the grams do. A miss costs ``MISS`` times P a request.
+With ``safe=False`` the deadline filter is left out.
 """
 
 from __future__ import annotations
@@ -43,10 +47,11 @@ class Batch:
         self.weeks, self.safe, self.control = weeks, safe, control
         self.view = View(weeks)
         self.queue = Queue(weeks)
-        first_day = weeks.intensity[:, :, :24].mean(axis=2) * np.array(weeks.pue)  # (e, s)
-        slopes = np.array([curve.slopes[0] for curve in weeks.curves])
-        self._price = (first_day * slopes).min(axis=1)
-        self._scale = np.maximum(self._price, 1e-12) * float(sum(curve.work[1] for curve in weeks.curves))
+        slopes = np.array([curve.slopes[0] for curve in weeks.curves]) * np.array(weeks.pue)
+        self._prices = (self.view.mean_ahead * slopes[:, None]).min(axis=1)  # (e, t)
+        self._price = (weeks.intensity[:, :, :24].mean(axis=2) * slopes).min(axis=1)
+        usual = weeks.arrival_expected.sum(axis=2).mean(axis=1)
+        self._scale = np.maximum(self._price, 1e-12) * np.where(usual > 0, usual, float(weeks.capacity.sum()))
         curve = weeks.curves[0]
         clocks = sorted({float(c) for c in curve.clock if c > 0})
         self._steps = [(share, clock) for clock in clocks for share in CHIP_LEVELS]
@@ -106,8 +111,10 @@ class Batch:
             extra += factor * (both - alone)
             grams += factor * both
         total = work.sum(axis=1)
+        left = self.queue.total - total
         late = self.queue.run(total)
-        reward = (self._price * (total - MISS * late) - extra) / self._scale
+        now, later = self._prices[:, t], self._prices[:, min(t + 1, weeks.hours - 1)]
+        reward = (now * total - extra - (later - now) * left - MISS * self._price * late) / self._scale
         return reward, {"grams": grams, "work": total, "late": late}
 
 

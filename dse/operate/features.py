@@ -7,7 +7,8 @@ Observation (``FEATURES`` of one site; sites follow one another, then what is co
   the share of these that are cheaper than now; room left below the cheapest segment's end, and all room, as shares of the capacity;
 * common: sine and cosine of the local hour, weekend, work due within 0, 1, 3, 6 and 12 hours and all that waits, each as a share of the
   cheapest segment's room in an hour, and the share of what waits that must run now;
-* ``urgent``: the share of what waits that the cheapest plan under the forecast runs now (`dse.operate.policies.Plan`), a site.
+* ``urgent``: of the work that may run beyond what must, the share that the cheapest plan under the forecast runs now
+  (`dse.operate.policies.Plan`), a site.
 
 Actions: the share ``LEVELS`` of what may be run beyond what must, at one of the sites. At most runs what waits, up to the end of the last
 segment of the curve whose price now is no higher than the mean price of the cheapest segment in the next day: more would be dearer than
@@ -65,7 +66,7 @@ class View:
         safe = np.maximum(mean, 1e-9)
         ratios = np.full((*weeks.intensity.shape, AHEAD_H), 1.0)
         ratios[..., :ahead] = expected / safe[..., None]
-        self._mean = mean  # (e, s, t)
+        self.mean_ahead = mean  # of now and the next day (e, s, t)
         self._ratio = weeks.intensity / safe
         cheaper = (expected < now).mean(axis=3)
         self._series = np.concatenate([self._ratio[..., None], ratios, cheaper[..., None]], axis=3)
@@ -97,10 +98,12 @@ class View:
         unit = float(self._cheap.sum())
         due = np.cumsum(queue.due, axis=1)
         within = due[:, [min(h, weeks.horizon) for h in DUE_WITHIN_H]]
-        least, _ = self.bounds(queue, room)
+        least, most = self.bounds(queue, room)
         must = np.divide(least, waits, out=np.zeros_like(waits), where=waits > TINY * unit)
-        plan = self.plan.work(queue, room)
-        urgent = np.divide(plan, waits[:, None], out=np.zeros_like(plan), where=waits[:, None] > TINY * unit)
+        low = np.minimum(least[:, None], most)
+        beyond = most - low
+        plan = np.clip(self.plan.work(queue, room) - low, 0.0, beyond)
+        urgent = np.divide(plan, beyond, out=np.zeros_like(plan), where=beyond > TINY * unit)
         parts = []
         for s in range(weeks.sites):
             free = np.maximum(self._cheap[s] - (weeks.capacity[s] - room[:, s]), 0.0) / weeks.capacity[s]

@@ -185,3 +185,18 @@ class Plan:
             chosen[rows, site] += more
             taken = taken + more
         return chosen
+
+    def costs(self, queue: Queue, room: FloatArray, works: FloatArray) -> FloatArray:
+        """Grams (e, k) of running ``works`` (e, k) at the first site now and the rest by the cheapest plan, under the forecast."""
+        weeks = self._weeks
+        price, amount = self.later(queue)
+        before = np.cumsum(amount, axis=1) - amount
+        now, space = slots_now(weeks, queue.hour, room)
+        own = slice(0, len(weeks.curves[0].slopes))
+        begins = np.cumsum(space[:, own], axis=1) - space[:, own]
+        left = np.maximum(queue.total[:, None] - works, 0.0)
+        # what no later hour has room for is priced at twice this hour's dearest segment, so that costs stay finite
+        dear = 2.0 * now[:, own].max(axis=1)[:, None]
+        waits = np.minimum(price, dear)[:, None] * np.clip(left[:, :, None] - before[:, None], 0.0, amount[:, None])
+        runs = now[:, None, own] * np.clip(works[:, :, None] - begins[:, None], 0.0, space[:, None, own])
+        return np.asarray(runs.sum(axis=2) + waits.sum(axis=2))

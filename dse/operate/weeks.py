@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,18 @@ class Weeks:
         """Some of the episodes."""
         at = np.atleast_1d(np.asarray(episodes))
         return replace(self, **{f.name: getattr(self, f.name)[at] for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)})
+
+
+def concatenate(parts: Sequence[Weeks]) -> Weeks:
+    """Episodes of several places as one, to learn from all of them; they must have the same chips and deadlines."""
+    first = parts[0]
+    for part in parts[1:]:
+        alike = all(np.array_equal(a.work, b.work) and np.array_equal(a.kwh, b.kwh) for a, b in zip(first.curves, part.curves, strict=True))
+        if not alike or part.deadlines != first.deadlines or part.pue != first.pue:
+            raise UsageError("weeks that are learnt from together must have the same chips, deadlines and facility overhead")
+    arrays: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Weeks)}
+    joined: dict[str, Any] = {name: np.concatenate(found) for name, found in arrays.items() if isinstance(found[0], np.ndarray)}
+    return replace(first, **joined)
 
 
 def make_weeks(

@@ -9,6 +9,7 @@ purpose.
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 import shlex
@@ -25,6 +26,7 @@ from dse.extensions import from_module, installed
 from dse.quality import model_evaluator, programs
 from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
+from dse.quality.travelling import packed, unpacked
 from dse.spaces.parameters import Value
 from workloads import library
 
@@ -43,7 +45,7 @@ def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
         return evaluator
     if not callable(evaluator):
         raise UsageError(f"quality {evaluator!r} is neither a word nor callable; known are {', '.join(FORMS)}")
-    found: Any = evaluator if hasattr(evaluator, "metrics") else FunctionEvaluator(evaluator)
+    found: Any = evaluator if hasattr(evaluator, "metrics") else FunctionEvaluator(evaluator).checked()
     word = f"object:{getattr(found, 'name', type(found).__name__)}"
     _given[word] = found
     return word
@@ -272,15 +274,44 @@ def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Me
 
 @dataclass(frozen=True)
 class FunctionEvaluator:
-    """A callable of this process, for notebooks, tests and benchmarks; with worker processes it must be importable."""
+    """A callable of this process, called with as many of (parameters, fidelity, seed) as it takes by position.
+
+    It travels to worker processes as code, so that a function of a notebook does.
+    """
 
     call: Any
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        return _measured(self.call(dict(parameters), fidelity, seed), self.metrics, getattr(self.call, "__name__", "the function"))
+        given = (dict(parameters), fidelity, seed)[: self._takes]
+        return _measured(self.call(*given), self.metrics, getattr(self.call, "__name__", "the function"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (packed(self.call), self.metrics)
+
+    def checked(self) -> FunctionEvaluator:
+        """The same; a function that takes no argument is an error now, not in the middle of a search."""
+        if not self._takes:
+            raise UsageError(f"quality {self.name} takes no argument; it is called with the parameters of a model")
+        return self
+
+    @cached_property
+    def _takes(self) -> int:
+        """How many of parameters, fidelity and seed it takes by position."""
+        try:
+            known = inspect.signature(self.call).parameters.values()
+        except (TypeError, ValueError):  # built-in callables may have no signature
+            return 3
+        if any(p.kind is p.VAR_POSITIONAL for p in known):
+            return 3
+        return min(3, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in known))
 
     @cached_property
     def name(self) -> str:
         """Its name."""
         return str(getattr(self.call, "__name__", "function"))
+
+
+def _arrived(call: bytes, metrics: tuple[str, ...]) -> FunctionEvaluator:
+    """A function that has travelled, in the worker."""
+    return FunctionEvaluator(unpacked(call), metrics)

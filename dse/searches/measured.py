@@ -246,6 +246,22 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
     evaluation.quality = Quality(mean, error, np.full(count, MEASURED, dtype=np.int64))
 
 
+def trials_of_study(folder: Path) -> list[dict[str, Any]]:
+    """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
+    with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
+        known = study.description()
+        if known["measured"] is None and known.get("large") is None:
+            return []
+        settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
+        with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
+            return [_row(trial) for trial in store.trials()]
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    figures = {name: value for metric, m in trial.metrics.items() for name, value in ((metric, m.mean), (f"{metric}_se", m.se))}
+    return {"trial": trial.number, "state": trial.state, **trial.parameters, **figures, "fidelity": trial.fidelity, "error": trial.error}
+
+
 def _trials_of(folder: Path) -> list[Any]:
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()

@@ -176,6 +176,26 @@ def _check_storage(url: str) -> None:
         )
 
 
+def measured_settings(
+    quality: Any = None, strategy: str = AUTO, *, budget: int | None = None, workers: int = 1, large: bool = False
+) -> MeasuredSettings | None:
+    """How quality is measured where an evaluator or a strategy of trials is named; None where every metric is cheap and all is swept.
+
+    Args:
+        quality: an evaluator, its word, or a function of a model's parameters. budget, workers: of its evaluations.
+        large: whether the space is too large to sweep, which the same strategies search by exact evaluations of designs.
+    """
+    if quality is None and (strategy in (AUTO, "exhaustive") or large):
+        return None
+    settings = MeasuredSettings(
+        quality="surrogate" if quality is None else quality,
+        strategy=strategy,
+        budget=DEFAULT_BUDGET if budget is None else budget,
+        workers=workers,
+    )
+    return screened(settings)
+
+
 def screened(settings: MeasuredSettings) -> MeasuredSettings:
     """A search by a real model that first looks at every design without healing, and heals and measures a quarter of the budget.
 

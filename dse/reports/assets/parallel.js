@@ -20,7 +20,7 @@ function startParallel() {
   const knobs = VARYING_KNOBS.map(knobAxis);
   const metrics = distinct([...OBJECTIVES, "latency_s", "area_mm2"]).filter((name) => SHOWN[name] && distinct(SHOWN[name].values).length > 1).map(metricAxis);
   parallel.axes = [...knobs, ...metrics];
-  parallel.color = OBJECTIVES.find((name) => SHOWN[name] && distinct(SHOWN[name].values).length > 1) || null;
+  parallel.color = OBJECTIVES.find((name) => SHOWN[name] && distinct(SHOWN[name].values).length > 1) || OBJECTIVES.find((name) => SHOWN[name]) || METRICS[0];
   parallelControls();
   buildParallel();
   listen("pins", paintLines);

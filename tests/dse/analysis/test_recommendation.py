@@ -47,7 +47,7 @@ def test_alone_within_its_error_the_best_is_recommended(factories: ModuleType) -
 
 
 def test_without_a_known_error_the_design_nearest_to_every_best(factories: ModuleType) -> None:
-    # Scaled to their ranges: (0, 1), (0.2, 0.3), (1, 0); squared distances 1, 0.13, 1.
+    # Quality scaled to its range 0, 0.2, 1; carbon by its logarithm 1, ln 1.3 / ln 2 = 0.38, 0; squared distances 1, 0.18, 1.
     found = recommend(_front(factories, [(90.0, 2.0), (88.0, 1.3), (80.0, 1.0)], error=0.0))
     assert (found.design, found.rule) == (2, "nearest to the best of every objective")
     assert "quality 88 of at most 90" in found.reason and "total carbon 1.3 times the least" in found.reason
@@ -60,7 +60,7 @@ def test_several_costs_are_weighed_among_those_alike_in_quality(factories: Modul
     for design, (quality, kilograms, seconds) in zip(run.designs, rows, strict=True):
         design["metrics"] |= {"quality": quality, "quality_se": 1.0, "total_kgco2e": kilograms, "latency_s": seconds}
         design["quality_support"] = "interpolated"
-    # Among the first three, scaled: (1, 0), (1/3, 1/4), (0, 1). The fourth is far cheaper and 14 points worse.
+    # Among the first three, scaled by logarithms: (1, 0), (1/2, ln 2 / ln 5), (0, 1). The fourth is far cheaper and 14 points worse.
     found = recommend(run)
     assert found.design == 2
     assert found.reason.endswith("50 % less total carbon, 2 times the latency")
@@ -70,7 +70,13 @@ def test_no_quality_is_the_nearest_to_every_best_and_one_objective_the_best(fact
     run = factories.make_run(3, objectives=(parse_objective("min:total_kgco2e"), parse_objective("min:latency_s")))
     for design, (kilograms, seconds) in zip(run.designs, [(1.0, 9.0), (2.0, 3.0), (6.0, 1.0)], strict=True):
         design["metrics"] |= {"total_kgco2e": kilograms, "latency_s": seconds}
-    assert recommend(run).design == 2  # scaled (0, 1), (0.2, 0.25), (1, 0)
+    assert recommend(run).design == 2  # scaled by logarithms (0, 1), (0.39, 0.5), (1, 0)
+    # One dear design makes no other look cheap: carbon 1, 1.4, 2.5, 9.4 against latency 4.4, 1.7, 1.3, 1. By logarithms
+    # (0, 1), (0.15, 0.36), (0.41, 0.18), (1, 0): squares 1, 0.15, 0.20, 1. Scaled by differences the third would win, 0.040 to 0.045.
+    dear = factories.make_run(4, objectives=run.problem.objectives)
+    for design, (kilograms, seconds) in zip(dear.designs, [(1.0, 4.4), (1.4, 1.7), (2.5, 1.3), (9.4, 1.0)], strict=True):
+        design["metrics"] |= {"total_kgco2e": kilograms, "latency_s": seconds}
+    assert recommend(dear).design == 2
     alone = factories.make_run(2, objectives=(parse_objective("max:tops"),))
     best = max(alone.designs, key=lambda d: d["metrics"]["tops"])
     found = recommend(alone)
@@ -137,6 +143,10 @@ def test_cautions_name_the_edge_failures_and_what_was_fitted(factories: ModuleTy
     assert told[2] == "Design 1 stands at the edge of what was searched: layers 12 (most); a wider space may hold a better one."
     # The factory's surrogate names 84.6 for this model.
     assert "farthest off: base (design 1) has 84.6, shown as 84." in " ".join(told)
+    run.context["expected_error"] = ["h100: products within 8 %", "l40s: products within 12 %"]
+    run.designs[0]["knobs"]["device"] = "l40s"
+    assert "Times are modelled, not measured: l40s: products within 12 %." in cautions(run, run.designs[0])
+    assert not any("h100" in line for line in cautions(run, run.designs[0]))
     measured = dataclasses.replace(run, context={**run.context, "quality_evaluator": {"evaluator": "x"}})
     assert not any("surrogate" in line for line in cautions(measured, run.designs[0]))
 

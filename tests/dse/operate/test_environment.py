@@ -55,7 +55,7 @@ def test_rewards_add_up_to_grams(weeks) -> None:
         returns.append(total)
         grams.append(simulation.simulate(weeks, policy).grams)
     curve = weeks.curves[0]
-    unit = weeks.intensity[:, 0, :24].mean(axis=1) * curve.slopes[0] * curve.work[1]
+    unit = weeks.intensity[:, 0, :24].mean(axis=1) * curve.slopes[0] * weeks.arrival_expected.sum(axis=2).mean(axis=1)
     assert returns[1] - returns[0] == pytest.approx((grams[0] - grams[1]) / unit, rel=1e-9)
 
 

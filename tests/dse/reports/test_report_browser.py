@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dse.problem.objectives import parse_objective
 from dse.reports.html import MAX_BYTES, report_html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
@@ -188,6 +189,16 @@ def test_pair_of_objectives_can_be_chosen(factories: ModuleType, open_report: An
     titles = " ".join(page.locator("#front-plot .g-xtitle, #front-plot .g-ytitle").all_text_contents())
     assert "Energy per request" in titles
     assert "Latency" in titles
+    opened.quiet()
+
+
+def test_equal_designs_of_one_objective_are_drawn(factories: ModuleType, open_report: Any) -> None:
+    run = factories.make_run(3, objectives=(parse_objective("min:total_kgco2e"),))
+    for design in run.designs:
+        design["metrics"]["total_kgco2e"] = 1.0
+    opened = open_report(report_html(run))
+    opened.finish()
+    assert opened.page.locator("#table tbody tr").count() == 3
     opened.quiet()
 
 

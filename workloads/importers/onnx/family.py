@@ -25,7 +25,7 @@ KNOBS = {
         Knob("fused_attention", "attention operators as one operation", choices=(True, False), setting=True),
     )
 }
-_DEFAULTS: dict[str, Any] = {"weight_bits": 8, "activation_bits": 8, "fused_attention": False}
+DEFAULTS: dict[str, Any] = {"weight_bits": 8, "activation_bits": 8, "fused_attention": False}
 
 
 def family_from_onnx(path: Path, bind: Mapping[str, int], *, strict: bool = False) -> Family:
@@ -37,16 +37,16 @@ def family_from_onnx(path: Path, bind: Mapping[str, int], *, strict: bool = Fals
         return import_onnx(path, axes, strict=strict, **dict(key))
 
     def phases(values: Mapping[str, Any]) -> Workload:
-        return imported(*sorted((name, values[name]) for name in _DEFAULTS))
+        return imported(*sorted((name, values[name]) for name in DEFAULTS))
 
     return Family(
         name=path.stem,
-        builder=Builder(name="imported", knobs=KNOBS, defaults=_DEFAULTS, check=_no_check, phases=phases),
+        builder=Builder(name="imported", knobs=KNOBS, defaults=DEFAULTS, check=no_check, phases=phases),
         dimensions={},
-        defaults=_DEFAULTS,
+        defaults=DEFAULTS,
         sources={"dimensions": str(path)},
     )
 
 
-def _no_check(values: dict[str, Any], given: frozenset[str], model: str) -> None:
-    """A graph has no combinations of its own."""
+def no_check(values: dict[str, Any], given: frozenset[str], model: str) -> None:
+    """Nothing to check: a graph has no combinations of its own."""
