@@ -139,7 +139,18 @@ def sample(size: int, seed: int, rooms: dict[str, tuple[str, ...]]) -> list[Muta
             if not file.name.endswith(NOT_FORMULAS):
                 found = mutants_of(file.relative_to(ROOT).as_posix(), known)
                 positions += [found[place] for place in sorted(found)]
-    return [chance.choice(choices) for choices in chance.sample(positions, min(size, len(positions)))]
+    drawn = chance.sample(positions, min(size, len(positions)))
+    chosen = (next((one for one in chance.sample(choices, len(choices)) if _compiles(one, known)), None) for choices in drawn)
+    return [one for one in chosen if one is not None]
+
+
+def _compiles(mutant: Mutant, known: dict[str, Any]) -> bool:
+    """Whether a fault is Python at all: `if not x := f()` is none."""
+    try:
+        compile(mutated(mutant, known)[1], mutant.path, "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 # ---- the code of a fault ----
@@ -354,7 +365,7 @@ def main() -> int:
         args.out.with_suffix(".calls.json").unlink(missing_ok=True)
     wanted = sample(args.sample, args.seed, rooms)
     tests = [str(ROOT / place) for places in rooms.values() for place in places]
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-p", "no:capture"]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-s"]
     pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out)])
     found = json.loads(args.out.read_text(encoding="utf-8"))
     for room in rooms:
