@@ -176,12 +176,13 @@ class Study:
             return set(connection.execute(sa.select(_blocks.c.number)).scalars())
 
     def blocks(self) -> Iterator[BlockResult]:
-        """All recorded blocks in the order of their numbers."""
+        """All recorded blocks in the order of their numbers; one that cannot be what was recorded is a DseError."""
+        description = self.description()
         with self._guard("read"), self._engine.connect() as connection:
             for row in connection.execute(sa.select(_blocks).order_by(_blocks.c.number)):
                 models = np.frombuffer(row.front_models, dtype="<i8").astype(np.int64)
                 values = np.frombuffer(row.front_values, dtype="<f8").astype(np.float64)
-                yield BlockResult(
+                block = BlockResult(
                     row.number,
                     row.first_model,
                     row.last_model,
@@ -192,6 +193,9 @@ class Study:
                     np.frombuffer(row.front_hardware, dtype="<i8").astype(np.int64),
                     values.reshape(len(models), -1) if len(models) else values.reshape(0, 0),
                 )
+                if not _possible(block, description):
+                    raise DseError(f"study {self.path} is damaged: block {block.number!r} is none of this search; search again")
+                yield block
 
     def finish(self, result: dict[str, Any]) -> None:
         """Commit the front of a finished search, in the form in which it is reported."""
@@ -239,6 +243,24 @@ class Study:
                 raise
             cause = getattr(error, "orig", None) or error
             raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+
+
+def _possible(block: BlockResult, description: Mapping[str, Any]) -> bool:
+    """Whether the parts of a block agree with each other and with the search that it is of."""
+    numbers = (block.number, block.first_model, block.last_model, block.points, block.feasible)
+    counts = block.reasons.values() if isinstance(block.reasons, dict) else (None,)
+    if not all(isinstance(number, int) and number >= 0 for number in (*numbers, *counts)):
+        return False
+    if not len(block.front_models) == len(block.front_hardware) == len(block.front_values):
+        return False
+    bounds, problem = description.get("bounds"), description.get("problem")
+    if not len(block.front_models) or not bounds or not isinstance(problem, dict):
+        return True
+    models = block.last_model - block.first_model
+    points = bounds[-1][1] if description.get("shards") else block.points // models if models > 0 else 0
+    inside = (block.front_models >= block.first_model) & (block.front_models < block.last_model)
+    inside &= (block.front_hardware >= 0) & (block.front_hardware < points)
+    return block.front_values.shape[1] == len(problem["objectives"]) and bool(inside.all() and np.isfinite(block.front_values).all())
 
 
 def _sum(rows: Mapping[str, Any]) -> str:

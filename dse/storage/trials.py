@@ -414,9 +414,28 @@ def _trial(row: Any) -> Trial:
     return _trial_of(row._mapping)
 
 
+# What is computed with of what a strategy notes: a note without both is none.
+_NUMBERS_OF_INFO = ("gain", "hypervolume", "of")
+
+
+def _check(trial: Trial) -> Trial:
+    """ValueError where a row holds what no search writes."""
+    noted = [trial.info[name] for name in _NUMBERS_OF_INFO if name in trial.info]
+    measured = [part for value in trial.metrics.values() for part in (value.mean, value.se)]
+    for number in (*noted, *measured, trial.fidelity, trial.seed, trial.attempts, trial.started):
+        # OverflowError: no float holds it
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise ValueError(f"{str(number)[:40]!r} is no number of a trial")
+    if trial.state not in STATES or ("gain" in trial.info) != ("hypervolume" in trial.info):
+        raise ValueError(f"its state is {str(trial.state)[:40]!r} and its notes {', '.join(map(str, trial.info))[:80]}")
+    if not all(isinstance(value, (str, int, float)) for value in trial.parameters.values()):
+        raise ValueError("its parameters are no plain values")
+    return trial
+
+
 def _trial_of(row: Mapping[str, Any]) -> Trial:
     try:
-        return Trial(
+        trial = Trial(
             number=row["number"],
             parameters=dict(json.loads(row["parameters"])),
             seed=row["seed"],
@@ -430,5 +449,12 @@ def _trial_of(row: Mapping[str, Any]) -> Trial:
             started=row["started"],
             finished=row.get("finished"),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # a damaged file holds text that is no JSON, or not ours
+        return _check(trial)
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:  # a damaged file holds text that is no JSON, or not ours
         raise DseError(f"trial {row['number']} of the study is damaged: {error}; search again") from error
