@@ -39,7 +39,7 @@ def tasks() -> ModuleType:
     """The tasks that the tests use."""
     name = "dse_strategy_tasks"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "dse" / "strategies" / "tasks.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "dse" / "tasks.py")
         assert spec and spec.loader
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])

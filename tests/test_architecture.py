@@ -50,6 +50,7 @@ HEAVY = {
 }
 # Modules that are torch (or gymnasium, or Triton) through and through, and are themselves imported where they are used.
 OF_TORCH = {
+    "operate/federated/dqn.py",
     *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/vectorised")),
     "attention_torch.py",
     "attention_triton.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -267,6 +269,11 @@ def provenance(run: Any) -> Markup:
         ("Python", str(known.get("python", "–"))),
         ("Started", str(known.get("started", "–"))),
     ]
+    factors = run.context.get("sources") or []
+    if factors:
+        digest = hashlib.sha256(json.dumps(factors, sort_keys=True, default=str).encode()).hexdigest()
+        facts.append(("Data", f"{plural(len(factors), 'factor')}, SHA-256 {digest[:16]}"))
+    facts.append(("Evaluated", plural(run.summary.points, "design")))
     shown = {"command", "version", "versions", "seed", "python", "started"}
     facts += [(str(name), str(value)) for name, value in (known.get("versions") or {}).items()]
     facts += [(str(name), _cell(value)) for name, value in known.items() if name not in shown]

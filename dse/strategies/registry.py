@@ -164,6 +164,13 @@ _SHIPPED = (
         large=True,
         large_options={"population": 100},
     ),
+    StrategyRecord(
+        "bandit",
+        "a learning agent: linear bandit with Thompson sampling, designs as arms",
+        "model",
+        _made_by("bandit", "BanditSearch"),
+        large=True,
+    ),
     StrategyRecord("random", "random models with exact hardware: the baseline", "model", _made_by("sampling", "RandomSearch"), large=True),
     StrategyRecord("sobol", "quasi-random models with exact hardware", "model", _made_by("sampling", "SobolSearch"), large=True),
 )

@@ -104,6 +104,10 @@ def test_harvesting_of_many_units_in_logarithms():
     found = yields._enough_units(np.array([per_unit]), units, spare)[0]
     # cumulative terms of 1e-10 and more: six digits are what lgamma differences leave
     assert found == pytest.approx(binom.cdf(spare, units, -math.expm1(-per_unit)), rel=1e-6)
+    near = yields._enough_units(np.array([per_unit]), units, 1300)[
+        0
+    ]  # near the mean, where the last term of the sum is a part in fifty of it
+    assert near == pytest.approx(binom.cdf(1300, units, -math.expm1(-per_unit)), rel=1e-6)
     small = yields._enough_units(np.array([0.1]), 144, 12)[0]
     assert small == pytest.approx(binom.cdf(12, 144, -math.expm1(-0.1)), rel=1e-12)
 

@@ -137,6 +137,21 @@ def test_the_packed_script_is_kept_and_a_damaged_one_is_not_used(tmp_path: Path,
     packed_plotly.cache_clear()
 
 
+def test_says_by_which_data_it_was_made(factories: ModuleType) -> None:
+    """The same factors have the same hash, and a changed value another one."""
+    run = factories.make_run(3)
+
+    def data(run: Any) -> str:
+        found = re.search(r"Data (3 factors, SHA-256 [0-9a-f]{16})", Page(report_html(run)).text)
+        assert found is not None
+        return found[1]
+
+    first = data(run)
+    assert data(factories.make_run(5)) == first
+    changed = [{**run.context["sources"][0], "value": 1.3}, *run.context["sources"][1:]]
+    assert data(dataclasses.replace(run, context={**run.context, "sources": changed})) != first
+
+
 def test_same_run_same_bytes(factories: ModuleType) -> None:
     assert report_html(factories.make_run(12)) == report_html(factories.make_run(12))
 
@@ -264,7 +279,7 @@ def test_hostile_names_stay_text(factories: ModuleType) -> None:
     found = {name for name, _ in shown.elements}
     assert not found & {"img", "svg", "b", "iframe"}
     assert not [key for _, attributes in shown.elements for key in attributes if key.startswith("on")]
-    # One script of data, the page's own, Plotly, and the line that starts the charts.
+    # The data, Plotly's script packed, and the page's own.
     assert len(shown.scripts) == 3
     assert names in shown.data["knobs"]
     assert names in shown.data["columns"]["parts"]

@@ -26,6 +26,9 @@ CASES = [
     ("ax", "flat"),
     ("nsga2", "nested"),
     ("nsga2", "flat"),
+    ("bandit", "nested"),
+    ("bandit", "nested2"),
+    ("bandit", "flat"),
     ("amoo", "known"),
 ]
 

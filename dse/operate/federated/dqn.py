@@ -1,0 +1,145 @@
+"""Deep Q-learning at many sites with a shared trunk and a head each (PFedDQN-Rep), on the environment of `dse operate`.
+
+Every site steps its own weeks, fills its own replay and draws its own batches. What leaves a site are gradients of the trunk (way
+``personal``), of everything (``one for all``), or weights after ``LOCAL_STEPS`` steps of its own (``fedavg``); ``alone`` sends nothing.
+Observations, actions and rewards stay. Two time scales: the trunk learns at ``TRUNK_RATE``, heads at ``HEAD_RATE``. Invalid actions are
+masked when acting and in the target; double Q-learning (van Hasselt et al., AAAI 2016). All sites are stepped by one program, their
+networks as one batched product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import DseError, unknown_name
+from dse.operate.environment import Batch
+from dse.operate.weeks import Queue, Weeks
+
+FloatArray = npt.NDArray[np.float64]
+
+WAYS = ("personal", "one for all", "fedavg", "alone")
+LOCAL_STEPS = 10
+HIDDEN = 64
+TRUNK_RATE, HEAD_RATE = 5e-4, 2e-3
+DISCOUNT = 0.99
+BATCH = 64
+TARGET_EVERY = 100
+_MASKED = -1e9
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Weights as learnt: trunk layers (groups, in, out) with biases, heads (groups, in, actions) with biases; groups is 1 where shared."""
+
+    trunk: tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+    head: tuple[FloatArray, FloatArray]
+
+    def values(self, site: int, observation: FloatArray) -> FloatArray:
+        """Q (e, actions) of a site."""
+
+        def own(weights: FloatArray) -> FloatArray:
+            return np.asarray(weights[0 if len(weights) == 1 else site])
+
+        a, b, c, d = map(own, self.trunk)
+        inner = np.maximum(np.maximum(observation @ a + b, 0.0) @ c + d, 0.0)
+        return np.asarray(inner @ own(self.head[0]) + own(self.head[1]))
+
+
+class SitePolicy:
+    """The greedy policy of one site, as `dse.operate.simulation.simulate` runs it."""
+
+    def __init__(self, networks: Networks, site: int) -> None:
+        self.name = "federated dqn"
+        self._networks, self._site = networks, site
+
+    def begin(self, weeks: Weeks) -> None:
+        """Told before the first hour."""
+        self._batch = Batch(weeks)
+
+    def work(self, queue: Queue, room: FloatArray) -> FloatArray:
+        """Requests to run this hour (e, s)."""
+        view = self._batch.view
+        q = np.where(view.masks(queue), self._networks.values(self._site, view.observe(queue)), _MASKED)
+        return np.asarray(view.work(queue, q.argmax(axis=1)))
+
+
+def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, seed: int = 0) -> Networks:
+    """Learn from the weeks of each site (equal numbers of weeks and hours), run ``passes`` times with less and less exploration."""
+    import torch  # a second to import
+
+    if way not in WAYS:
+        raise unknown_name("way", way, WAYS)
+    if len({(w.episodes, w.hours, w.sites) for w in sites}) != 1:
+        raise DseError("sites must have the same number of weeks, hours and places each, at least one site")
+    count, episodes, hours = len(sites), sites[0].episodes, sites[0].hours
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    start = Batch(sites[0])
+    numbers, actions = start.observe().shape[1], start.actions
+    own_trunk, own_head = way in ("fedavg", "alone"), way != "one for all"
+
+    def made(groups: int, inputs: int, outputs: int) -> list[torch.Tensor]:
+        weights = torch.randn(1, inputs, outputs) * (2.0 / inputs) ** 0.5
+        return [weights.repeat(groups, 1, 1).requires_grad_(), torch.zeros(groups, 1, outputs, requires_grad=True)]
+
+    groups = count if own_trunk else 1
+    trunk = [*made(groups, numbers, HIDDEN), *made(groups, HIDDEN, HIDDEN)]
+    head = made(count if own_head else 1, HIDDEN, actions)
+    optimiser = torch.optim.Adam([{"params": trunk, "lr": TRUNK_RATE}, {"params": head, "lr": HEAD_RATE}])
+
+    def q_of(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        for i in (0, 2):
+            x = torch.relu(x @ weights[i] + weights[i + 1])
+        return x @ weights[4] + weights[5]
+
+    target = [w.detach().clone() for w in (*trunk, *head)]
+    size = passes * hours * episodes
+    seen = torch.zeros(count, size, numbers)
+    then, mask = torch.zeros(count, size, numbers), torch.zeros(count, size, actions, dtype=torch.bool)
+    done, reward, action = torch.zeros(count, size), torch.zeros(count, size), torch.zeros(count, size, dtype=torch.long)
+    filled, step = 0, 0
+    at_site = torch.arange(count)[:, None]
+    for turn in range(passes):
+        epsilon = max(0.05, 1.0 - 1.5 * turn / passes)
+        batches = [Batch(weeks) for weeks in sites]
+        now = np.stack([b.observe() for b in batches])
+        allowed = np.stack([b.masks() for b in batches])
+        for _ in range(hours):
+            with torch.no_grad():
+                q = q_of([*trunk, *head], torch.as_tensor(now, dtype=torch.float32)).numpy()
+            best = np.where(allowed, q, _MASKED).argmax(axis=2)
+            drawn = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=2)
+            chosen = np.where(rng.random(best.shape) < epsilon, drawn, best)
+            rewards = np.stack([b.run(b.wanted(chosen[i]))[0] for i, b in enumerate(batches)])
+            after, allowed = np.stack([b.observe() for b in batches]), np.stack([b.masks() for b in batches])
+            over = batches[0].queue.done
+            place = slice(filled, filled + episodes)
+            for stored, values in ((seen, now), (then, after), (reward, rewards), (action, chosen), (mask, allowed)):
+                stored[:, place] = torch.as_tensor(values, dtype=stored.dtype)
+            done[:, place] = float(over)
+            filled, now = filled + episodes, after
+            draw = torch.as_tensor(rng.integers(filled, size=(count, BATCH)))
+            x, y = seen[at_site, draw], then[at_site, draw]
+            with torch.no_grad():
+                online = q_of([*trunk, *head], y).masked_fill(~mask[at_site, draw], _MASKED).argmax(dim=2, keepdim=True)
+                future = q_of(target, y).gather(2, online)[..., 0]
+                wanted = reward[at_site, draw] + DISCOUNT * (1.0 - done[at_site, draw]) * future
+            found = q_of([*trunk, *head], x).gather(2, action[at_site, draw][..., None])[..., 0]
+            # The sum over sites: a head's gradient is its own, a shared trunk's the sum of what sites send (Adam scales it).
+            loss = torch.nn.functional.smooth_l1_loss(found, wanted, reduction="sum") / BATCH
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            step += 1
+            if way == "fedavg" and step % LOCAL_STEPS == 0:
+                with torch.no_grad():
+                    for w in (*trunk, *head):
+                        w.copy_(w.mean(dim=0, keepdim=True).expand_as(w))
+            if step % TARGET_EVERY == 0:
+                target = [w.detach().clone() for w in (*trunk, *head)]
+    t, h = ([w.detach().double().numpy() for w in part] for part in (trunk, head))
+    return Networks((t[0], t[1], t[2], t[3]), (h[0], h[1]))
