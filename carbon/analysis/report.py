@@ -193,7 +193,7 @@ def checks_text(checks: Sequence[Check], products: Sequence[Product]) -> str:
     lines = [table(["what", "rows", "measured", "goal", "holds"], rows), ""]
     lines.append(
         table(
-            ["published product (kgCO2e)", "published", "estimate", "p5", "p95", "inside", "remark"],
+            ["published product (kgCO2e)", "published", "estimate", "p5", "p95", "inside", "remark; what the published figure includes"],
             [
                 [
                     one.name,
@@ -202,7 +202,7 @@ def checks_text(checks: Sequence[Check], products: Sequence[Product]) -> str:
                     number(one.p5),
                     number(one.p95),
                     "yes" if one.inside else "no",
-                    "calibration" if one.calibration else one.status,
+                    f"{'calibration' if one.calibration else one.status}; {one.boundary}",
                 ]
                 for one in products
             ],

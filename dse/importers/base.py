@@ -235,4 +235,10 @@ def finish(
         )
     except HardwareError as failure:
         raise DseError(f"{path}: {failure}") from failure
+    dram = accelerator.levels[-1]
+    rate = dram.read_words_per_cycle * word_bits / 8 * accelerator.frequency_hz
+    notes.add(
+        f"the DRAM's bandwidth is {dram.read_words_per_cycle:g} words a cycle, as {tool} files have it: {rate / 1e9:.4g} GB/s at this "
+        "clock, and more at a faster one"
+    )
     return Imported(accelerator, tuple(notes.lines))

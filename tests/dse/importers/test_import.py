@@ -172,6 +172,9 @@ def test_scalesim_configuration(tmp_path: Path) -> None:
     assert (dram.read_words_per_cycle, dram.bytes, a.frequency_hz) == (10.0, 4 * 2**30, 7e8)
     assert not any("frequency" in note for note in imported.notes)
     assert any("lpddr4" in note for note in imported.notes)
+    dram = imported.accelerator.levels[-1]
+    gb_per_s = dram.read_words_per_cycle * imported.accelerator.word_bits / 8 * imported.accelerator.frequency_hz / 1e9
+    assert any("words a cycle" in note and f"{gb_per_s:.4g} GB/s" in note for note in imported.notes)
     unequal = read(file(tmp_path, "b.cfg", CONFIG.replace("OfmapSramSzkB:   64", "OfmapSramSzkB: 32")), "scalesim")
     assert unequal.accelerator.levels[0].bytes == 160 * 1024
     assert unequal.accelerator.levels[0].shared
