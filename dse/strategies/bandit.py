@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dse.errors import unknown_name
 from dse.storage.trials import Proposal, Trial
 from dse.strategies.drawing import draw, left_over, neighbours_of, sample
-from dse.strategies.protocol import Wait, proposal_of, rng_of, taken_rows
+from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,6 +51,8 @@ class BanditSearch:
         taken = taken_rows(task, history)
         rng = rng_of(seed, number)
         done = [trial for trial in history if trial.state != "running"]
+        if number >= self.initial and len(done) < len(history):
+            return WAIT  # it learns from every trial before: what it proposes must not depend on how many run at once
         chance = rng.random()
         points, owners, _ = task.points(done)
         random = number < self.initial or not len(points) or (self.exploration == "epsilon" and chance < _EPSILON)

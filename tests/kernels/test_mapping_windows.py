@@ -267,11 +267,12 @@ def test_the_kernel_checks_its_own_arguments() -> None:
     rows, operands = prepare([(1, 4, 4, 4)], [True], 8)
     integers, reals, levels = one_core(2).packed()
     results, words, mappings = np.empty((1, 1, 3)), np.empty((1, 1, 2, 2)), np.empty((0, 1, 19), dtype=np.int64)
+    nothing = (np.empty((0, 1, 1)), np.empty((0, 1), dtype=np.uint8))  # no words by operand asked for, every pair wanted
 
     def call(**change: np.ndarray) -> None:
         arrays = {"shapes": rows, "operands": operands, "integers": integers, "reals": reals, "levels": levels} | change
         given = [np.ascontiguousarray(a) for a in arrays.values()]
-        _kernels.mapping_search(*given, change.get("criterion", 2), 1, results, words, mappings)
+        _kernels.mapping_search(*given, change.get("criterion", 2), 1, results, words, mappings, *nothing)
 
     call()
     overflow = rows.copy()

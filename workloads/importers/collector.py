@@ -352,7 +352,8 @@ class Collector:
         if softcap and not self.fused_attention:
             cap = self.vector(f"{name}.softcap", Kind.ACTIVATION, "tanh", batch * heads * q_len, kv_len)
             rows.insert(1, replace(cap, repeat=repeat))
-        return rows
+        # Rows of a graph do not name what they read: equal rows of several layers become one, under a name of its own.
+        return [replace(row, reads="") for row in rows]
 
     def experts(self, name: str, rows: int, experts: int, top_k: int, n: int, k: int, first: Value, second: Value) -> list[Operation]:
         """Products of ``rows`` = tokens x top_k vectors with ``experts`` weights at their expected load."""
