@@ -136,7 +136,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _wordnet() -> Finding:
-    from workloads.xmc.data import WORDNET_REMEDY, find_wordnet
+    from workloads.xmc.wordnet_files import WORDNET_REMEDY, find_wordnet
 
     place = find_wordnet()
     if place is None:

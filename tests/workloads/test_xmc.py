@@ -11,7 +11,7 @@ from dse_kernels import xmc
 from dse_kernels.xmc_reference import predict_reference
 from scipy import sparse
 
-from workloads.xmc import clusters, data, folder, generator, quality, text, training
+from workloads.xmc import clusters, data, folder, generator, quality, text, training, wordnet_files
 from workloads.xmc.errors import XmcError
 
 SYNSETS = {
@@ -53,7 +53,7 @@ def test_missing_or_broken_wordnet_is_named(wordnet_folder: Path, monkeypatch: p
     with pytest.raises(XmcError, match=r"data\.verb: line 1 is not a synset"):
         data.read("wordnet-lemmas")
     monkeypatch.setenv("DSE_WORDNET", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(data, "WORDNET_PLACES", ())
+    monkeypatch.setattr(wordnet_files, "WORDNET_PLACES", ())
     with pytest.raises(XmcError, match="apt install wordnet-base"):
         data.read("wordnet-lemmas")
 

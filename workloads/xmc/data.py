@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ from dse_kernels.xmc_pecos import read_csc
 from scipy import sparse
 
 from workloads.xmc.errors import XmcError
+from workloads.xmc.wordnet_files import WORDNET_PARTS, WORDNET_REMEDY, find_wordnet
 
-WORDNET_PLACES = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/opt/homebrew/share/wordnet/dict")
-WORDNET_REMEDY = "install WordNet's files (Debian: apt install wordnet-base) or name their folder in DSE_WORDNET"
 NAMED = ("wordnet-hypernyms", "wordnet-lemmas")
-_PARTS = (("noun", "n"), ("verb", "v"), ("adj", "a"), ("adv", "r"))
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,6 @@ def read(source: str, part: str = "train") -> Documents:
     raise XmcError(f"{path}: a .txt (Extreme Classification repository), a .tsv (labels, tab, text) or a folder with npz is needed")
 
 
-def find_wordnet() -> Path | None:
-    """The folder with WordNet's data files, or None."""
-    for place in filter(None, (os.environ.get("DSE_WORDNET"), *WORDNET_PLACES)):
-        if all((Path(place) / f"data.{name}").is_file() for name, _ in _PARTS):
-            return Path(place)
-    return None
-
-
 def wordnet(labels: str) -> Documents:
     """WordNet's glosses as documents; labelled by all their hypernyms (``hypernyms``) or by their words, as the files
     write them, syntactic markers included (``lemmas``)."""
@@ -89,7 +78,7 @@ def wordnet(labels: str) -> Documents:
         raise XmcError(f"WordNet is not here; {WORDNET_REMEDY}")
     digest = hashlib.sha256(labels.encode())
     synsets: dict[str, tuple[list[str], list[str], str]] = {}
-    for name, letter in _PARTS:
+    for name, letter in WORDNET_PARTS:
         text = (folder / f"data.{name}").read_text(encoding="utf-8", errors="replace")
         digest.update(text.encode())
         for number, line in enumerate(text.splitlines(), 1):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dse.errors import DseError
-from workloads.xmc.data import WORDNET_REMEDY, find_wordnet
+from workloads.xmc.wordnet_files import WORDNET_REMEDY, find_wordnet
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog, nnls
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -66,6 +65,8 @@ def _maximin(rows: FloatArray) -> tuple[FloatArray, float]:
     """max over the simplex of the least component of ``rows`` (q, m) w; the weights and the value."""
     count = rows.shape[1]
     scale = max(float(np.abs(rows).max()), 1e-300)
+    from scipy.optimize import linprog  # 0.3 s, for searches by descent alone
+
     result = linprog(
         np.append(np.zeros(count), -1.0),
         A_ub=np.column_stack([-rows / scale, np.ones(len(rows))]),
@@ -100,5 +101,7 @@ def pamoo_weights(gradients: FloatArray, gaps: FloatArray, *, ridge: float = _RI
     if largest <= 0.0:
         return np.zeros(len(gaps))
     factor = np.linalg.cholesky(gram + ridge * largest * np.eye(len(gaps)))
+    from scipy.optimize import nnls  # as above
+
     weights, _ = nnls(factor.T, np.linalg.solve(factor, gaps))
     return np.asarray(weights)
