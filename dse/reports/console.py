@@ -50,7 +50,8 @@ def say_problem(
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
-        lines.append("            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
+        at = next(i for i, line in enumerate(lines) if line.startswith("constraints"))
+        lines.insert(at + 1, "            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = measured is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
