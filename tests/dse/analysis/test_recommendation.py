@@ -165,8 +165,9 @@ def test_whole_percents_add_up() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.1, 100)), min_size=1, max_size=12), st.floats(0.01, 10.0))
-def test_the_choice_is_allowed_cheapest_and_deaf_to_units(rows: list[tuple[float, float]], error: float) -> None:
+# Costs differ visibly or not at all: what differs in the last bit is equal everywhere in this package.
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 1000)), min_size=1, max_size=12), st.floats(0.01, 10.0))
+def test_the_choice_is_allowed_cheapest_and_deaf_to_units(rows: list[tuple[float, int]], error: float) -> None:
     quality, cost = np.array(rows).T
     allowed = alike(quality, np.full(len(rows), error), np.ones(len(rows), dtype=bool))
     assert allowed is not None and allowed[np.argmax(quality)]
