@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     from carbon.factors import grid
     from carbon.factors.grid_files import as_grid
     from carbon.operational.computing import Meter, emissions
-    from dse.errors import UsageError, unknown_name
+    from dse.errors import UsageError
+    from dse.reports.tables import check_format
 
-    if args.format not in FORMATS:
-        raise unknown_name("format", args.format, FORMATS)
+    check_format(args.format, FORMATS)
     if bool(args.ran) == (args.hours is not None):
         raise UsageError("of a command (after --) and --hours " + ("both are given" if args.ran else "none is given") + "; give one")
     if args.ran and (args.hw or args.watts is not None):

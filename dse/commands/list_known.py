@@ -30,10 +30,9 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from dse.errors import unknown_name
-    from dse.reports.tables import FORMATS, table
+    from dse.reports.tables import check_format, table
 
-    if args.format not in FORMATS:
-        raise unknown_name("format", args.format, FORMATS)
+    check_format(args.format)
     if args.topic is not None and args.topic not in TOPICS:
         raise unknown_name("topic", args.topic, TOPICS)
     chosen = [args.topic] if args.topic else list(TOPICS)

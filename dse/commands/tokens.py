@@ -48,12 +48,10 @@ def run(args: argparse.Namespace) -> int:
     """Cost every pair and print."""
     from dataclasses import asdict
 
-    from dse.errors import unknown_name
-    from dse.reports.tables import FORMATS, table
+    from dse.reports.tables import check_format, table
     from dse.serving.tokens import Load, Site, token_cost
 
-    if args.format not in FORMATS:
-        raise unknown_name("format", args.format, FORMATS)
+    check_format(args.format)
     load = Load(args.concurrency, args.prompt, args.output, args.busy_share)
     site = Site(args.pue, args.lifetime_years, args.electricity_usd)
     costs = [

@@ -14,13 +14,18 @@ FORMATS = ("text", "csv", "json", "markdown")
 Rows = Sequence[Mapping[str, Any]]
 
 
+def check_format(form: str, known: Sequence[str] = FORMATS) -> None:
+    """Raise UsageError unless ``form`` is one of ``known``: before the work whose result it is for."""
+    if form not in known:
+        raise unknown_name("format", form, known)
+
+
 def table(rows: Rows, form: str = "text") -> str:
     """The rows, which share their keys, in one of :data:`FORMATS`, without a line end; numbers of text and markdown have four digits.
 
     Raises UsageError for another format.
     """
-    if form not in FORMATS:
-        raise unknown_name("format", form, FORMATS)
+    check_format(form)
     if form == "json":
         return json.dumps([dict(row) for row in rows], indent=2, allow_nan=False)
     header = list(rows[0]) if rows else []

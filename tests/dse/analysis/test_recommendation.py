@@ -164,8 +164,8 @@ def test_whole_percents_add_up() -> None:
     assert whole_percents([0.005, 0.005, 0.99]) == [1, 0, 99]
 
 
-@settings(deadline=None)
 # Costs differ visibly or not at all: what differs in the last bit is equal everywhere in this package.
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 1000)), min_size=1, max_size=12), st.floats(0.01, 10.0))
 def test_the_choice_is_allowed_cheapest_and_deaf_to_units(rows: list[tuple[float, int]], error: float) -> None:
     quality, cost = np.array(rows).T
