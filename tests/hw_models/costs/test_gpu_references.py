@@ -22,12 +22,28 @@ from hw_models.costs.gpu_kernels.sheet import GpuSheet
 EXACT = 1e-11
 CASES = 40
 RANGES = {
-    "launch_s": (1e-6, 9e-6), "tensor_efficiency": (0.5, 0.95), "port_efficiency": (0.4, 1.0), "fixed_cycles": (500, 4000), "next_cycles": (10, 900),
-    "dram_efficiency": (0.6, 0.95), "overlap": (1.2, 6.0), "split_cycles": (500, 4000), "out_bytes_per_cycle": (8, 64), "extra_s": (1e-6, 5e-6),
-    "rate_factor": (0.5, 0.95), "row_cycles": (100, 900), "item_cycles": (300, 3000), "group_cycles": (50, 500), "port_bytes_per_cycle": (20, 64),
-    "block_cycles": (50, 400), "combine_s": (1e-6, 4e-6), "exponential_cycles": (2, 16), "cache_cycles": (20, 200), "activation_factor": (0.5, 2),
+    "launch_s": (1e-6, 9e-6),
+    "tensor_efficiency": (0.5, 0.95),
+    "port_efficiency": (0.4, 1.0),
+    "fixed_cycles": (500, 4000),
+    "next_cycles": (10, 900),
+    "dram_efficiency": (0.6, 0.95),
+    "overlap": (1.2, 6.0),
+    "split_cycles": (500, 4000),
+    "out_bytes_per_cycle": (8, 64),
+    "extra_s": (1e-6, 5e-6),
+    "rate_factor": (0.5, 0.95),
+    "row_cycles": (100, 900),
+    "item_cycles": (300, 3000),
+    "group_cycles": (50, 500),
+    "port_bytes_per_cycle": (20, 64),
+    "block_cycles": (50, 400),
+    "combine_s": (1e-6, 4e-6),
+    "exponential_cycles": (2, 16),
+    "cache_cycles": (20, 200),
+    "activation_factor": (0.5, 2),
     "cache_factor": (1.5, 5.0),
-}  # fmt: skip
+}
 
 
 def drawn(record: type[Any], rng: random.Random) -> Any:
@@ -106,7 +122,11 @@ def product(
                 best = min(best, t)
     t = best + k.launch_s * 1.6e9 / f
     if low:
-        t += low.extra_s + (3 * m * depth / s.dram_bytes_per_s if low.row_cycles else 0.0) + up(m, 2 * s.multiprocessors) * low.row_cycles / f
+        t += (
+            low.extra_s
+            + (3 * m * depth / s.dram_bytes_per_s if low.row_cycles else 0.0)
+            + up(m, 2 * s.multiprocessors) * low.row_cycles / f
+        )
     return t
 
 
@@ -245,8 +265,13 @@ def test_mixtures(seed: int) -> None:
         assert float(found[0]) == pytest.approx(total, rel=EXACT)
 
 
+SHARES = [(1, 8, 2, 1), (64, 60, 6, 4), (1000, 8, 2, 8), (37, 7, 7, 2), (500, 128, 8, 1)]
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.9, 1.0, 1.2])
-@pytest.mark.parametrize(("tokens", "experts", "chosen", "ranks"), [(1, 8, 2, 1), (64, 60, 6, 4), (1000, 8, 2, 8), (37, 7, 7, 2), (500, 128, 8, 1)])
+@pytest.mark.parametrize(
+    ("tokens", "experts", "chosen", "ranks"), [(1, 8, 2, 1), (64, 60, 6, 4), (1000, 8, 2, 8), (37, 7, 7, 2), (500, 128, 8, 1)]
+)
 def test_tokens_of_experts(tokens: int, experts: int, chosen: int, ranks: int, exponent: float) -> None:
     """All ranks together get tokens x chosen, no expert more than there are tokens; the rank is the one with most."""
     every = mixtures.expert_tokens(tokens, experts, chosen, 1, exponent)
