@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dse.evaluation.evaluation import load_hardware
@@ -38,7 +39,7 @@ def say_problem(
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
-        *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
+        *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
@@ -65,6 +66,13 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _values(chosen: Sequence[Any]) -> str:
+    """Values of a knob, of many the ends and their number."""
+    if len(chosen) <= 12:
+        return ", ".join(map(str, chosen))
+    return f"{chosen[0]}, {chosen[1]}, ... {chosen[-1]} ({len(chosen):,} values)"
 
 
 def _exact_hardware(strategy: str) -> str:
