@@ -104,7 +104,7 @@ def low_precision(chosen: Choice, number_format: str, weight_bits: int, *, alone
     ``alone`` their products do it themselves. FP8 is quantised as the engine does it, a token at a time.
     """
     if number_format in ("fp8", "int8", "fp4", "int4"):
-        name = "int8" if number_format in ("int8", "int4") else f"fp8-{chosen.engine}"
+        name = "int8" if number_format in ("int8", "int4") else str(chosen.low_precision("fp8"))
     elif weight_bits < FORMATS[number_format]:
         name = "int8-weights" if weight_bits > 4 else "int4-weights"
     else:
