@@ -19,7 +19,7 @@ from typing import Any, Unpack
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
-from dse.evaluation import robustness
+from dse.evaluation import device_order
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
 from dse.evaluation.words import ProblemOptions, make_problem
@@ -344,7 +344,7 @@ def _written(
             "shapes": len(evaluation.shapes),
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             **found,
-            "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
+            "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})

@@ -109,6 +109,8 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
         f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
         f"{run.problem.criterion}"
     )
+    for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
+        print(sentence)
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
@@ -144,6 +146,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
+        "device_order": (run.context.get("uncertainty") or {}).get("device_order"),
         "left_out": run.context.get("left_out") or "",
         "provenance": run.provenance,
     }
@@ -170,6 +173,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:
         print(f"  infeasible: {reason}")
+    for sentence in (answer.get("device_order") or {}).get("sentences", ()):
+        print(f"  {sentence}")
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
         print(f"  {'busy':<20} {shares} of the latency")

@@ -277,7 +277,7 @@ class Deployed:
         Raises DseError where a study holds what this space has not.
         """
         for held, count in ((front.models, self.designs.space.model_count), (front.hardware, self.hardware_count)):
-            if len(held) and not (0 <= held.min() and held.max() < count):
+            if len(held) and not (held.min() >= 0 and held.max() < count):
                 raise DseError("the study holds designs that its space has not: it was changed since it was written")
         used, place = np.unique(front.hardware, return_inverse=True)
         space = replace(self.designs.space, hardware=self._columns_at(used))
