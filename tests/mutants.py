@@ -52,7 +52,7 @@ ROOMS = {
 # Faces of files and pages, not formulas.
 NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
-QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 10.0, 60.0, 120.0, 20
+QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 20
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
 
 

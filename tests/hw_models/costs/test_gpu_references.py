@@ -43,11 +43,12 @@ RANGES = {
     "cache_cycles": (20, 200),
     "activation_factor": (0.5, 2),
     "cache_factor": (1.5, 5.0),
+    "single_factor": (0.3, 1.0),
 }
 
 
 def drawn(record: type[Any], rng: random.Random) -> Any:
-    flag = {"splits_single_heads", "triton"}
+    flag = {"splits_single_heads", "triton", "tiles_by_rows"}
     return record(**{f.name: rng.random() < 0.5 if f.name in flag else rng.uniform(*RANGES[f.name]) for f in fields(record)})
 
 
@@ -99,6 +100,9 @@ def product(
             for parts in (1, 2, 3, 4, 6, 8, 12, 16):
                 part = 64 * up(depth / parts, 64)
                 if (tm, tn) == (256, 256) or (parts > 1 and part < 128):
+                    continue
+                by_rows = (64, 64) if m <= 64 else (64, 128) if m <= 128 else (128, 128)
+                if low and low.tiles_by_rows and ((tm, tn) != by_rows or parts > 1):
                     continue
                 height, width = min(tm, 8 * up(m, 8)), min(tn, 8 * up(n, 8))
                 sides = sorted([height * a_bytes, width * w_bytes])
@@ -168,7 +172,8 @@ def test_decode_attention(seed: int) -> None:
             if parts > 1 and group == 1 and not k.splits_single_heads:
                 continue
             block = max(64 * stored * size / port_bytes(s, k.port_bytes_per_cycle), k.block_cycles * up(group, 16) * d / 128)
-            item = k.item_cycles + k.group_cycles * group * d / 1024 + up(blocks, parts) * block
+            fixed = (k.item_cycles + k.group_cycles * group * d / 1024) * (k.single_factor if group == 1 else 1.0)
+            item = fixed + up(blocks, parts) * block
             busy = up(b * hk * parts, s.multiprocessors) * item / s.frequency_hz
             t = (busy**k.overlap + dram**k.overlap) ** (1 / k.overlap)
             if parts > 1:
