@@ -7,7 +7,8 @@ nothing of a run left out is known: the shipped numbers were fitted to all of th
 Gauss-Newton on logarithms with weights that make squares of absolute errors, on ``--rows`` of the runs that are seen, evenly over engine,
 model, GPU and concurrency; the three numbers between client and engine then as in serving.py, on all runs that are seen. DeepSeek-V3 and
 -R1 are one architecture and are left out together. An engine without a run that is seen (sglang without DeepSeek) takes the geometric
-means of the others. ``all`` leaves nothing out: how far the search itself gets from the neutral start. About half a CPU minute a group; a run that was stopped goes on from its file.
+means of the others. ``all`` leaves nothing out: how far the search itself gets from the neutral start. About half a CPU
+minute a group; a run that was stopped goes on from its file.
 """
 
 from __future__ import annotations
