@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dse.analysis.alignment import RunAlignment
 from dse.evaluation.evaluation import Evaluation
-from dse.reports.html import report_html
+from dse.reports.pages import page_of_run
 from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_toml, write_text
 from dse.storage.study import FILE_NAME, Study
 
@@ -24,7 +24,7 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
         for design in run.designs[:MAX_DESIGN_FILES]:
             name = f"design-{design['design']:04d}.toml"
             written.append(write_text(folder / name, design_toml(run, design, evaluation)))
-    written.append(write_text(run.path / "report.html", report_html(run)))
+    written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
 
 
