@@ -42,7 +42,7 @@ from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
 from dse.storage.trials import trials_of
-from dse.strategies.proxy import is_proxy
+from dse.strategies.proxy import is_whole
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
@@ -279,10 +279,7 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
         if measured.strategy != AUTO:
             raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
         measured = replace(measured, strategy=strategy)
-    if budget is not None and budget not in (
-        measured.budget,
-        measured.budget + measured.proxy_top,
-    ):  # the second: what screening shares out
+    if budget is not None and budget not in (measured.budget, sum(measured.sizes)):  # the second: what screening shares out
         if measured.budget != DEFAULT_BUDGET:
             raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
         measured = replace(measured, budget=budget)
@@ -311,7 +308,7 @@ def _recorded(study: Study) -> bool:
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
-    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    keep = study.description()["measured"] is not None and any(trial.done and is_whole(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)
