@@ -28,10 +28,8 @@ from dse.problem.problem import Problem
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import beforehand, large_space, measured_models, shards, towers
+from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
-from dse.searches.measured import check as check_measured
-from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
 from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
@@ -40,8 +38,6 @@ from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import trials_of
-from dse.strategies.proxy import is_proxy
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
@@ -112,7 +108,7 @@ def search(
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
     if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
         sharded = ShardSettings("processes", workers)
-    large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
+    large = None if sharded is not None else plan.large_settings(sizes, measured, strategy, budget)
     if sharded is not None:
         _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)
@@ -120,6 +116,8 @@ def search(
         _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
         problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
+        from dse.searches import large_space
+
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
@@ -130,8 +128,12 @@ def search(
     if measured is None and large is None:
         beforehand.refuse_infeasible(problem)
     if measured is not None:
+        from dse.searches.measured import check as check_measured
+
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
+        from dse.searches import shards
+
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
         bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
@@ -222,14 +224,20 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     seed = description["provenance"]["seed"]
     bounds = [(first, last) for first, last in description["bounds"]]
     if description.get("large") is not None:
+        from dse.searches import large_space
+
         large = LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
     elif description.get("shards") is not None:
+        from dse.searches import shards
+
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
         whole, summary = _swept_front(study, problem, None)
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
     elif description["measured"] is not None:
+        from dse.searches.measured import run as run_measured
+
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         settings = MeasuredSettings.from_dict(description["measured"])
         front, summary, found = run_measured(study, evaluation, settings, seed=seed, say=say)
@@ -267,6 +275,8 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
 def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
     if measured is not None or strategy not in ("auto", "exhaustive"):
         raise UsageError(f"shards are of a sweep, and strategy {measured.strategy if measured else strategy} is none; use exhaustive")
+    from dse.searches import shards
+
     shards.check(sizes, workers)
 
 
@@ -281,11 +291,16 @@ def _swept_front(study: Study, problem: Problem, evaluation: Evaluation | None) 
 
 def _recorded(study: Study) -> bool:
     """Whether anything was found yet."""
+    from dse.storage.trials import trials_of
+
     return bool(study.finished()) or any(trial.done for trial in trials_of(study))
 
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
+    from dse.storage.trials import trials_of
+    from dse.strategies.proxy import is_proxy
+
     keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
@@ -326,7 +341,10 @@ def _written(
     run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
-    measured_models.keep_models(run)
+    if description["measured"] is not None:
+        from dse.searches import measured_models
+
+        measured_models.keep_models(run)
     return Run.of(run)
 
 
@@ -378,7 +396,7 @@ def large_settings(
     problem: Problem, measured: MeasuredSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(sizes_of(problem), measured, strategy, budget)
+    return plan.large_settings(sizes_of(problem), measured, strategy, budget)
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:

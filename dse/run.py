@@ -16,7 +16,6 @@ from dse.evaluation.one_design import evaluate_in
 from dse.problem.metrics import metric
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports import notebook
-from dse.searches.measured import trials_of_study
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 
@@ -84,6 +83,8 @@ class Run(RunRecord):
         Raises DseError for a sweep, which evaluates every design of its space and keeps none but the front.
         """
         import pandas as pd
+
+        from dse.searches.measured import trials_of_study
 
         rows = trials_of_study(self.path)
         if not rows:

@@ -32,7 +32,8 @@ from dse.searches.plan import MeasuredSettings
 from dse.searches.sweep import sweep_block
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import FAILED, TIMED_OUT, Trial, TrialStore
+from dse.storage.trial import FAILED, TIMED_OUT, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
 from dse.strategies.proxy import is_first, is_proxy
 from dse.strategies.registry import check as check_strategy

@@ -17,7 +17,8 @@ from dse.errors import UsageError
 from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
-from dse.storage.trials import Proposal, Trial, TrialStore
+from dse.storage.trial import Proposal, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies.amoo.search import crowding
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
