@@ -82,10 +82,10 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
     most = max(1, _BLOCK_POINTS // max(1, evaluation.space.hardware_count))
-    for first, last in _runs(np.unique(front.models), most):
-        block = evaluation.block(first, last)
+    for start, end in _runs(np.unique(front.models), most):
+        block = evaluation.block(start, end)
         columns = {name: np.broadcast_to(block.metric(name), block.shape) for name in names}
-        values |= {model: {name: column[model - first] for name, column in columns.items()} for model in range(first, last)}
+        values |= {model: {name: column[model - start] for name, column in columns.items()} for model in range(start, end)}
     detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
     designs = []
     order, first = _with_ties_ordered(front, values)

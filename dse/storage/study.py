@@ -170,7 +170,7 @@ class Study:
     def description(self) -> dict[str, Any]:
         """What the study was created with."""
         with self._guard("read"):
-            rows = dict(self._rows("SELECT key, value FROM meta"))
+            rows: dict[str, Any] = dict(self._rows("SELECT key, value FROM meta"))
             sums = {name: rows.pop(name, None) for name in (_DESCRIPTION_SUM, _RESULT_SUM)}
             self._check_sum(sums[_DESCRIPTION_SUM], rows)
             return {_RENAMED.get(key, key): json.loads(value) for key, value in rows.items()}
@@ -199,11 +199,15 @@ class Study:
         description = self.description()
         with self._guard("read"):
             rows = self._rows("SELECT * FROM blocks ORDER BY number")
-            for *counts, reasons, front_models, front_hardware, front_values in rows:
+            for number, first, last, points, feasible, reasons, front_models, front_hardware, front_values in rows:
                 models = np.frombuffer(front_models, dtype="<i8").astype(np.int64)
                 values = np.frombuffer(front_values, dtype="<f8").astype(np.float64)
                 block = BlockResult(
-                    *counts,
+                    number,
+                    first,
+                    last,
+                    points,
+                    feasible,
                     json.loads(reasons),
                     models,
                     np.frombuffer(front_hardware, dtype="<i8").astype(np.int64),
