@@ -12,13 +12,14 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
-from dse.evaluation import robustness
+from dse.evaluation import device_order
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
 from dse.evaluation.words import ProblemOptions, make_problem
@@ -32,7 +33,7 @@ from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
 from dse.searches.nearest import nearest_design
 from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
-from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
+from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
@@ -125,8 +126,11 @@ def search(
         raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
     if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
         raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
+    apart = sizes.apart and measured is None and large is None and sharded is None
+    if apart and block_points != DEFAULT_BLOCK_POINTS:
+        raise UsageError(f"block-points is {block_points} and this sweep of many deployments cuts its own blocks; leave it out")
     if measured is None and large is None:
-        beforehand.refuse_infeasible(problem)
+        beforehand.refuse_infeasible(problem, apart=sizes.apart)
     if measured is not None:
         from dse.searches.measured import check as check_measured
 
@@ -136,13 +140,14 @@ def search(
 
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
-        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
+        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None and not apart else []
     folder, made = _new_folder(out, problem)
     description = {
         "measured": measured.to_dict() if measured else None,
         "large": large.to_dict() if large else None,
         "problem": problem.to_dict(),
         "shards": sharded.to_dict() if sharded else None,
+        "apart": apart,  # designs and deployments: the bounds follow from the problem
         "bounds": bounds,  # of models, or of hardware points where the sweep is sharded
         "provenance": {
             "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
@@ -211,7 +216,7 @@ def refine(path: str | Path, **options: Any) -> Run:
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:
     description = study.description()
     _check_same_version(description["provenance"], folder)
-    workers = threads or min(8, os.cpu_count() or 1)
+    workers, objectives = threads or min(8, os.cpu_count() or 1), len(problem.objectives)
 
     def mapped(done: int, total: int) -> None:
         if say:
@@ -232,9 +237,23 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         from dse.searches import shards
 
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
-        whole, summary = _swept_front(study, problem, None)
+        whole, summary = _swept_front(study, problem, lambda: shards.sample(problem, bounds, threads=workers))
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
+    elif description.get("apart"):
+        from dse.searches import deployments
+
+        deployed = deployments.Deployed(problem, threads=workers, progress=mapped)
+        run_sweep(study, deployed.bounds(), deployed.block, deployed.points_of, objectives=objectives, threads=workers, on_progress=swept)
+        whole, summary = _swept_front(study, problem, deployed.sample)
+        evaluation, front = deployed.evaluation_of(whole)
+        found = {
+            "convergence": analysis.convergence(study.blocks(), whole),
+            "importance": analysis.importance(deployed.sample(), problem.objectives),
+            "hardware_points": deployed.hardware_count,
+            "shapes": len(deployed.designs.shapes),
+            "knob_ranges": _knob_ranges(deployed.columns),
+        }
     elif description["measured"] is not None:
         from dse.searches.measured import run as run_measured
 
@@ -245,8 +264,16 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         found["importance"] = analysis.importance(evaluation, [o for o in problem.objectives if o.metric != "quality"])
     else:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
-        run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
-        front, summary = _swept_front(study, problem, evaluation)
+        run_sweep(
+            study,
+            bounds,
+            partial(sweep_block, evaluation, problem.objectives, problem.constraints),
+            lambda first, last: (last - first) * evaluation.space.hardware_count,
+            objectives=objectives,
+            threads=workers,
+            on_progress=swept,
+        )
+        front, summary = _swept_front(study, problem, lambda: evaluation)
         found = {
             "convergence": analysis.convergence(study.blocks(), front),
             "importance": analysis.importance(evaluation, problem.objectives),
@@ -280,11 +307,11 @@ def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: st
     shards.check(sizes, workers)
 
 
-def _swept_front(study: Study, problem: Problem, evaluation: Evaluation | None) -> tuple[Front, SweepSummary]:
-    """The front of all blocks; ``evaluation`` tells, where no design is feasible, how near the nearest comes."""
+def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evaluation]) -> tuple[Front, SweepSummary]:
+    """The front of all blocks; ``evaluation`` makes what tells, where no design is feasible, how near the nearest comes."""
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
-        near = "" if evaluation is None else nearest_design(evaluation, problem.constraints)
+        near = nearest_design(evaluation(), problem.constraints)
         raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
     return front, summary
 
@@ -332,9 +359,9 @@ def _written(
             "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
+            "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             **found,
-            "knob_ranges": _knob_ranges(evaluation),
-            "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
+            "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})
@@ -348,9 +375,8 @@ def _written(
     return Run.of(run)
 
 
-def _knob_ranges(evaluation: Evaluation) -> dict[str, list[float]]:
+def _knob_ranges(columns: Mapping[str, Any]) -> dict[str, list[float]]:
     """Least and largest value that was searched, of each knob that is a number and varies."""
-    columns = {**evaluation.space.models, **evaluation.space.hardware}
     numbers = {name: column for name, column in columns.items() if column.dtype.kind in "iuf" and len(column)}
     ends = {name: [column.min().item(), column.max().item()] for name, column in numbers.items()}
     return {name: [low, high] for name, (low, high) in ends.items() if low != high}

@@ -12,7 +12,9 @@ from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError
 from dse.evaluation import robustness
+from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
+from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import metric
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports import notebook
@@ -98,6 +100,10 @@ class Run(RunRecord):
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order."""
         return robustness.analyse(self.problem, self.designs, draws=draws, seed=seed)
+
+    def device_order(self, *, draws: int = DRAWS, seed: int = 0) -> DeviceOrder | None:
+        """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
+        return device_order(self.problem, self.designs[0]["knobs"] if self.designs else None, count=draws, seed=seed)
 
     def evaluate(self, design: int | Mapping[str, Any]) -> dict[str, Any]:
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.

@@ -42,7 +42,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--vehicle", metavar="FILE.toml", help="the vehicle of --trace (default the example, shuttle)")
     measured = parser.add_argument_group("measured quality (a trial at a time; hardware and carbon stay exact)")
     measured.add_argument("--quality", metavar="EVALUATOR",
-                        help="surrogate, table:FILE.csv, measured:minilm, measured:FOLDER, python:module:function or "
+                        help="surrogate, table:FILE.csv, trained:TASK, measured:minilm, measured:FOLDER, python:module:function or "
                         "command:PROGRAM ARGS; of a loop scripted (default), table:FILE.csv or trace:FILE.jsonl")  # fmt: skip
     measured.add_argument("--strategy", default="auto", metavar="NAME",
                         help="auto (default), a name of `dse list strategies`, or python:module:NAME, one of your own")  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from dse.errors import DseError
+from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
@@ -38,7 +39,8 @@ def evaluate(
     :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
-    says what may stay on chip between operations: none, activations, epilogue or weights.
+    says what may stay on chip between operations: none, activations, epilogue or weights. Several devices (``hw="h100,l40s"``): the
+    first is costed, and ``device_order`` says how sure their order by carbon is.
     """
     problem = make_problem(
         workload,
@@ -57,7 +59,9 @@ def evaluate(
     )
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
-    return describe_design(evaluation, allow_unsupported=allow_unsupported)
+    answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
+    order = device_order(problem)
+    return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
 
 def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dse.quality import evaluators
 from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
+from dse.quality.trained.quality import TrainedEvaluator
 from dse.searches import measured_models
 from dse.searches.measured_search import search
 from dse.searches.plan import MeasuredSettings
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str, int, int, str], None]
 # Evaluators that run nobody else's code in the process that calls them: theirs may crash it.
-_OF_OUR_OWN = ("surrogate", "table", "measured", "command")
+_OF_OUR_OWN = ("surrogate", "table", "trained", "measured", "command")
 
 
 def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
@@ -71,7 +72,7 @@ def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Object
 
 
 def _checked(evaluator: Evaluator, models: Mapping[str, Any] | None = None) -> None:
-    if isinstance(evaluator, MeasuredEvaluator):
+    if isinstance(evaluator, (MeasuredEvaluator, TrainedEvaluator)):
         evaluator.check(models)
 
 
@@ -119,7 +120,7 @@ def run(
             on_trial=on_trial,
         )
         shared = {"study": store.study} if settings.storage else {}
-    _take_measured(evaluation, found.quality)
+    _take_measured(evaluation, found.quality, target)
     context = _context(evaluation, settings, found, notes, shared)
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
@@ -238,13 +239,16 @@ def _fingerprint(problem: Problem, settings: MeasuredSettings, seed: int) -> str
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
+def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any], target: Evaluator) -> None:
     """Measured figures in place of a surrogate's; a model that was not measured has none."""
     count = evaluation.space.model_count
     mean, error = np.full(count, np.nan), np.full(count, np.nan)
     for model, figure in quality.items():
         mean[model], error[model] = figure.mean, figure.se
-    evaluation.quality = Quality(mean, error, np.full(count, MEASURED, dtype=np.int64))
+    support = np.full(count, MEASURED, dtype=np.int64)
+    if isinstance(target, TrainedEvaluator):  # what its table does not hold, its surrogate said
+        support = target.support(evaluation.space.models)
+    evaluation.quality = Quality(mean, error, support)
 
 
 def trials_of_study(folder: Path) -> list[dict[str, Any]]:

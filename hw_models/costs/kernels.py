@@ -58,9 +58,8 @@ def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: Int
     for point in points.tolist():
         found = times_of(shapes, hardware, point, warm=warm)
         one = hardware.take([point])
-        sustained = board_power.SUSTAINED * _clock(hardware, point)
         macs = (found.macs / found.rate)[:, None]
-        energy = board_power.dynamic_j(one, found.latency_s[:, None], macs, found.dram_bytes[:, None], sustained)
+        energy = board_power.dynamic_j(one, found.latency_s[:, None], macs, found.dram_bytes[:, None], _clock(hardware, point))
         columns: dict[str, Any] = {
             "latency_s": found.latency_s,
             "energy_j": energy[:, 0],
@@ -72,6 +71,11 @@ def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: Int
         }
         for name, column in columns.items():
             getattr(costs, name)[:, point] = column
+
+
+def board_of(hardware: AcceleratorBatch, point: int) -> board_power.BoardEnergy:
+    """The rule of energy of one chip of a design, arrays of one number."""
+    return board_power.board_energy(hardware.take([point]), _clock(hardware, point))
 
 
 def _clock(hardware: AcceleratorBatch, point: int) -> float:

@@ -131,6 +131,9 @@ def _chunk(
     joined = kernel.split_cycles / clock + 8.0 * split * batch * m * n / (2.0 * sheet.dram_bytes_per_s)
     total = (busy**p + dram**p) ** (1 / p) + np.where(split > 1, joined, 0.0)
     total = np.where((split == 1) | (depth >= MIN_SPLIT_K), total, np.inf)
+    if low and low.tiles_by_rows:
+        named = (tile_m == np.where(m <= 128, 64, 128)) & (tile_n == np.where(m <= 64, 64, 128))
+        total = np.where(named & (split == 1), total, np.inf)
     best = np.argmin(total, axis=1)
     at = (np.arange(len(best)), best)
     latency = total[at] + kernel.launch_s * LAUNCH_HZ / clock
