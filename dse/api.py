@@ -149,14 +149,7 @@ def search(
         "shards": sharded.to_dict() if sharded else None,
         "apart": apart,  # designs and deployments: the bounds follow from the problem
         "bounds": bounds,  # of models, or of hardware points where the sweep is sharded
-        "provenance": {
-            "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
-            "seed": seed,
-            "version": __version__,
-            "versions": _versions(),
-            "python": platform.python_version(),
-            "started": _now(),
-        },
+        "provenance": _provenance(command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})", seed),
     }
     with told(say, progress) as listener, Study.create(folder / FILE_NAME, description) as study:
         try:
@@ -187,6 +180,32 @@ def _unused(why: str, **arguments: Any) -> None:
             raise UsageError(f"{name} {value!r} is not used: {why}; leave it out")
 
 
+def search_served(
+    problem: Problem, *, out: str | Path | None = None, seed: int = 0, command: str | None = None, say: Say | None = None
+) -> Run:
+    """Search a problem of `dse.served` (a reasoning loop, fleets for a log) and write its run folder.
+
+    Raises DseError if no configuration is feasible; the folder is freed then.
+    """
+    from dse import served
+
+    folder, made = _new_folder(out, problem)
+    description = {
+        "measured": None,
+        "large": None,
+        "problem": problem.to_dict(),
+        "shards": None,
+        "bounds": [],
+        "provenance": _provenance(command or f"dse.api.search_served({problem.workload!r})", seed),
+    }
+    with Study.create(folder / FILE_NAME, description) as study:
+        try:
+            return served.finish(study, problem, say)
+        except ValueError:
+            take_back(study, keep=False, made=made)
+            raise
+
+
 def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
@@ -197,6 +216,11 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
+        if problem.kind:
+            from dse import served
+
+            _check_same_version(description["provenance"], file.parent)
+            return served.finish(study, problem, say)
         try:
             return _finish(study, problem, file.parent, threads=threads, say=say)
         except InfeasibleError as error:  # what else is wrong may be mended
@@ -425,6 +449,16 @@ def large_settings(
     return plan.large_settings(sizes_of(problem), measured, strategy, budget)
 
 
+def free_folder(name: str) -> Path:
+    """runs/NAME, or NAME with the first number from 2 on that is free."""
+    base = Path("runs") / name
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
 def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
     """The folder of a search, and whether it is new."""
     if out is not None:
@@ -432,11 +466,7 @@ def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
         if (folder / FILE_NAME).exists():
             raise DseError(f"out {folder} holds a study already; `dse resume {folder}` finishes it, or choose another")
     else:
-        base = Path("runs") / f"{Path(problem.workload).stem}-{problem.preset or 'custom'}"
-        folder, number = base, 1
-        while folder.exists():
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
+        folder = free_folder(f"{Path(problem.workload).stem}-{problem.preset or 'custom'}")
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -449,6 +479,18 @@ def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
 
 def _objective_text(problem: Problem) -> str | list[str]:
     return problem.preset or [str(objective) for objective in problem.objectives]
+
+
+def _provenance(command: str, seed: int) -> dict[str, Any]:
+    """What made a study."""
+    return {
+        "command": command,
+        "seed": seed,
+        "version": __version__,
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "started": _now(),
+    }
 
 
 def _versions() -> dict[str, str]:

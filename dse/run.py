@@ -15,7 +15,7 @@ from dse.evaluation import robustness
 from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
 from dse.evaluation.robustness import DRAWS
-from dse.problem.metrics import metric
+from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports import notebook
 from dse.storage import run_folder
@@ -67,7 +67,8 @@ class Run(RunRecord):
             number = self.recommend().design
             return next(row for row in rows if row["design"] == number)
         direction, _, name = objective.rpartition(":")
-        name = metric("best", name).name
+        if not (self.problem.kind and name in self.designs[0]["metrics"]):
+            name = metric("best", name).name
         sign = self._sign(name, direction)
         if not all(name in row for row in rows):
             raise DseError(f"the designs of this search have no {name}")
@@ -77,7 +78,8 @@ class Run(RunRecord):
         if direction not in ("", "min", "max"):
             raise UsageError(f"best has direction {direction!r}; allowed are min and max")
         asked = {objective.metric: objective.direction for objective in self.problem.objectives}
-        return -1.0 if (direction or asked.get(name) or metric("best", name).better) == "max" else 1.0
+        usual = METRICS[name].better if name in METRICS else None
+        return -1.0 if (direction or asked.get(name) or usual) == "max" else 1.0
 
     def trials(self) -> pd.DataFrame:
         """The evaluations of a measured or a large search, one a row: number, state, parameters, metrics, standard errors, seconds.

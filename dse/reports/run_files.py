@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.evaluation.evaluation import Evaluation
-from dse.reports.html import report_html
+from dse.reports.pages import page_of_run
 from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_tomls, write_text
 from dse.storage.study import FILE_NAME, Study
 
@@ -25,7 +25,7 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
         designs = run.designs[:MAX_DESIGN_FILES]
         for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
             written.append(write_text(folder / f"design-{design['design']:04d}.toml", text))
-    written.append(write_text(run.path / "report.html", report_html(run)))
+    written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
 
 

@@ -255,6 +255,8 @@ def trials_of_study(folder: Path) -> list[dict[str, Any]]:
     """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
+        if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
+            return [{k: v for k, v in _row(trial).items() if not k.endswith("_se")} for trial in TrialStore.of_study(study).trials()]
         if known["measured"] is None and known.get("large") is None:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
