@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workloads.convnet import CONVNET
 from workloads.cutting import cut_grid, trained_grid
 from workloads.decoder import decoder_phases
 from workloads.detector import DETECTOR
@@ -488,7 +489,9 @@ XMC = Builder(
 
 MUSIC = music_builder(DECODER)
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR)}
+BUILDERS: dict[str, Builder] = {
+    item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR, CONVNET)
+}
 
 
 def builder(name: str) -> Builder:

@@ -33,7 +33,8 @@ from dse.searches.plan import MeasuredSettings
 from dse.searches.sweep import sweep_block
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import FAILED, TIMED_OUT, Trial, TrialStore
+from dse.storage.trial import FAILED, TIMED_OUT, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
 from dse.strategies.proxy import is_first, is_whole
 from dse.strategies.registry import check as check_strategy
@@ -260,6 +261,8 @@ def trials_of_study(folder: Path) -> list[dict[str, Any]]:
     """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
+        if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
+            return [{k: v for k, v in _row(trial).items() if not k.endswith("_se")} for trial in TrialStore.of_study(study).trials()]
         if known["measured"] is None and known.get("large") is None:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()

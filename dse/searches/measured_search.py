@@ -15,7 +15,8 @@ from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured
 from dse.searches.nearest import nearest_design, nearest_trial
 from dse.searches.plan import DEFAULT_BUDGET, DEFAULT_PROXY_TOP
-from dse.storage.trials import Trial, TrialStore
+from dse.storage.trial import Trial
+from dse.storage.trials import TrialStore
 from dse.strategies.confirm import Confirmation, confirm
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers

@@ -10,9 +10,10 @@ from typing import Any
 from dse.errors import UsageError
 from dse.moved import warn_renamed
 from dse.quality import evaluators
+from dse.spaces.sizes import Sizes
 from dse.strategies.executors import EXECUTORS, Workers
-from dse.strategies.proxy import rung_sizes
 from dse.strategies.registry import AUTO, find, large_names, name_of
+from dse.strategies.rungs import rung_sizes
 
 DEFAULT_BUDGET = 50
 MEASURED_SHARE = 0.25  # of a screened budget: those that are healed and measured
@@ -240,3 +241,18 @@ def __getattr__(name: str) -> Any:
         warn_renamed("LearntSettings", "MeasuredSettings")
         return MeasuredSettings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def large_settings(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, budget: int | None) -> LargeSettings | None:
+    """Settings of a search by exact evaluations, where the space is too large for a sweep or amoo is asked for; None elsewhere."""
+    if measured is not None:
+        if measured.quality != "surrogate" or measured.proxy is not None:
+            return None
+        strategy = measured.strategy if strategy == AUTO else strategy
+    if strategy == "amoo" or (not sizes.sweepable and (strategy == AUTO or find(strategy).large)):
+        if measured is not None and (name := measured.of_trials) is not None:
+            raise UsageError(
+                f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
+            )
+        return LargeSettings(strategy, LARGE_BUDGET if budget is None else budget)
+    return None

@@ -23,11 +23,13 @@ from dse.errors import UsageError
 from dse.fronts.pareto import Front
 from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces.parameters import Value
-from dse.storage.trials import Proposal, Trial, TrialStore
+from dse.storage.trial import Proposal, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies.amoo.search import crowding
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.protocol import Strategy, Wait
+from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task
 
@@ -114,11 +116,6 @@ class _Listed:
             return None
         origin = "target" if self.fidelity == 1.0 else "rung"
         return Proposal(self.chosen[place].parameters, self.fidelity, {"origin": origin, "of": self.chosen[place].number})
-
-
-def rung_sizes(first: int, last: int, between: int) -> list[int]:
-    """How many designs each rung measures: from ``first`` to ``last`` by equal factors, ``between`` rungs between the two."""
-    return [round(first * (last / first) ** (i / (between + 1))) for i in range(between + 2)]
 
 
 def choose_top(task: Task, trials: Sequence[Trial], top: int) -> list[Trial]:

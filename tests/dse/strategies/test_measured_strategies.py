@@ -18,7 +18,8 @@ from dse.strategies.confirm import confirm
 from dse.strategies.driver import run
 from dse.strategies.nested import NestedSearch
 from dse.strategies.protocol import simulate
-from dse.strategies.proxy import proxy_search, rung_sizes
+from dse.strategies.proxy import proxy_search
+from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
 
