@@ -105,10 +105,8 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
-    print(
-        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
-        f"{run.problem.criterion}"
-    )
+    exact = "exact on the grid" if run.problem.kind else f"exact for mappings chosen by {run.problem.criterion}"
+    print(f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), {exact}")
     for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
         print(sentence)
     for reason, count in summary.reasons.items():
@@ -120,7 +118,7 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
             f"{row['fixed_for_all_hz']:g} frames/s throughout"
         )
-    print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
 
 
 def _counted(run: RunRecord) -> str:
