@@ -162,7 +162,7 @@ def test_products_on_a_gpu_are_shares_of_its_peak(tmp_path: Path) -> None:
     source.write_text("m,n,k,weight_bits,activation_bits\n4096,4096,4096,16,16\n4096,4096,4096,8,8\n")
     assert cli.main(["evaluate", "--hw", "h100", "--gemms", str(source), "--out", str(target)]) == 0
     sheet = gpus.gpu_sheet("h100")
-    for row, rate in zip(list(csv.DictReader(target.open())), (1.0, sheet.rate("fp8")), strict=True):
+    for row, rate in zip(list(csv.DictReader(target.read_text(encoding="utf-8").splitlines())), (1.0, sheet.rate("fp8")), strict=True):
         latency = float(row["latency_s"])
         assert float(row["utilisation"]) == pytest.approx(4096**3 / (sheet.peak_macs_per_s * rate * latency), rel=1e-3)  # 'tops' is rounded
         assert 0.3 < float(row["utilisation"]) < 1.0
