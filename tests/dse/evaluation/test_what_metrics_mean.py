@@ -143,7 +143,7 @@ def test_macs_of_a_breakdown_count_the_runs_of_a_phase(tmp_path: Path) -> None:
 
 def test_a_study_waits_until_the_disk_has_what_it_was_told(tmp_path: Path) -> None:
     """synchronous = FULL (2): a commit survives a power cut."""
-    with Study.create(tmp_path / "study.db", {"problem": {}}) as study, study._engine.connect() as connection:
+    with Study.create(tmp_path / "study.db", {"problem": {}}) as study, study.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
