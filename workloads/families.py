@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from workloads.cutting import cut_grid
+from workloads.convnet import CONVNET
+from workloads.cutting import cut_grid, trained_grid
 from workloads.decoder import decoder_phases
 from workloads.detector import DETECTOR
 from workloads.encdec import encdec_phases
@@ -247,7 +248,7 @@ DECODER = Builder(
     defaults={**_DECODER_DEFAULTS, "width_follows_heads": False, "multi_head": False},
     check=_check_decoder,
     phases=decoder_phases,
-    grids={"pruned": cut_grid},
+    grids={"default": trained_grid, "pruned": cut_grid},
 )
 
 
@@ -368,7 +369,7 @@ VIT = Builder(
     defaults={"head_dim": 0, "channels": 3, "classes": 1000, "activation": "gelu", "phase": "forward", **_COMMON_DEFAULTS},
     check=_check_vit,
     phases=vit_phases,
-    grids={"pruned": cut_grid},
+    grids={"default": trained_grid, "pruned": cut_grid},
 )
 
 _VISION_KNOBS = (
@@ -488,7 +489,9 @@ XMC = Builder(
 
 MUSIC = music_builder(DECODER)
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR)}
+BUILDERS: dict[str, Builder] = {
+    item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR, CONVNET)
+}
 
 
 def builder(name: str) -> Builder:

@@ -78,8 +78,17 @@ class Space:
         return chosen
 
 
+def _check_kind(problem: Problem) -> None:
+    if problem.kind:
+        raise UsageError(
+            f"workload {problem.workload} was searched as a {problem.kind}, whose designs are configurations and no accelerators; "
+            "`dse resume`, `report` and `compare` are for it"
+        )
+
+
 def load_family(problem: Problem) -> Family:
     """The workload of a problem; a file that is no longer what the study was begun with is an error."""
+    _check_kind(problem)
     if problem.workload_sha256 is not None and file_sha256(problem.workload) != problem.workload_sha256:
         raise UsageError(f"workload {problem.workload} has changed since the study was begun; search again")
     return library.load(problem.workload, bind=problem.bind or None, strict=problem.strict)
@@ -93,6 +102,7 @@ def file_sha256(name: str) -> str | None:
 
 def load_hardware(problem: Problem) -> hardware.HardwareSpace:
     """The hardware of a problem: a built-in template or device, or the user's own file as the study keeps it."""
+    _check_kind(problem)
     if problem.hardware_toml is not None:
         space = hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dse.evaluation.evaluation import load_hardware
@@ -38,7 +39,7 @@ def say_problem(
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
-        *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
+        *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
@@ -65,6 +66,13 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _values(chosen: Sequence[Any]) -> str:
+    """Values of a knob, of many the ends and their number."""
+    if len(chosen) <= 12:
+        return ", ".join(map(str, chosen))
+    return f"{chosen[0]}, {chosen[1]}, ... {chosen[-1]} ({len(chosen):,} values)"
 
 
 def _exact_hardware(strategy: str) -> str:
@@ -97,10 +105,8 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
-    print(
-        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
-        f"{run.problem.criterion}"
-    )
+    exact = "exact on the grid" if run.problem.kind else f"exact for mappings chosen by {run.problem.criterion}"
+    print(f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), {exact}")
     for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
         print(sentence)
     for reason, count in summary.reasons.items():
@@ -112,7 +118,7 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
             f"{row['fixed_for_all_hz']:g} frames/s throughout"
         )
-    print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
 
 
 def _counted(run: RunRecord) -> str:

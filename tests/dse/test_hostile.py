@@ -26,7 +26,7 @@ def _harness() -> ModuleType:
 
 
 fuzz = _harness()
-NEEDS = {"midi": "symusic", "safetensors": "safetensors", "zigzag": "yaml", "timeloop": "yaml"}
+NEEDS = {"midi": "symusic", "safetensors": "safetensors", "zigzag": "yaml", "timeloop": "yaml", "onnx": "onnx"}
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
