@@ -187,7 +187,7 @@ def search_served(
     Raises DseError if no configuration is feasible; the folder is freed then.
     """
     folder, made = _new_folder(out, problem)
-    description = {
+    description: dict[str, Any] = {
         "measured": None,
         "large": None,
         "problem": problem.to_dict(),
