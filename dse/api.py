@@ -108,7 +108,7 @@ def search(
         given = {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given, keep_quality=dear)
     if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads or 1)
+        problem = towers.reduced(problem, threads=threads)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is None and sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
         if settings is None:
-            problem = towers.reduced(problem, threads=args.threads or 1)
+            problem = towers.reduced(problem, threads=args.threads)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
