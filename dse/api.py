@@ -35,7 +35,7 @@ from dse.searches.effort import sizes_of
 from dse.searches.measured import check as check_measured
 from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
@@ -99,6 +99,11 @@ def search(
         warn_renamed("learnt", "measured")
         measured = given.pop("learnt")
     strategy = name_of(strategy)
+    check_count("workers", workers)
+    if threads is not None:
+        check_count("threads", threads)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
     if measured is not None:
         _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
@@ -207,6 +212,8 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
+    if threads is not None:
+        check_count("threads", threads)
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])
