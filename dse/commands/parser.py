@@ -15,6 +15,7 @@ COMMANDS = (
     *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate", "tokens"),
     *("explain", "compare", "validate", "calibrate", "refine", "operate", "drive", "xmc", "music", "init", "doctor", "completion"),
 )
+_WORDS = {"list": "list_known", "import-hw": "import_hw"}  # whose module is not called like the command
 
 EPILOG = """\
 examples:
@@ -97,8 +98,8 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(command: str | None = None) -> Parser:
+    """The parser of all commands, or of one whose name is the first word of a command line: the others are then not imported."""
     parser = Parser(
         prog="dse",
         description="Find the model and the accelerator that together give the most quality for the least carbon, latency, energy or area.",
@@ -108,6 +109,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dse {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    module = _WORDS.get(command or "", command)
+    for name in (module,) if module in COMMANDS and command not in _WORDS.values() else COMMANDS:
         importlib.import_module(f"dse.commands.{name}").register(commands)
     return parser

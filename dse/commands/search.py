@@ -52,6 +52,9 @@ def register(commands: Any) -> None:
     measured.add_argument("--proxy", metavar="EVALUATOR",
                         help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
+    measured.add_argument("--fidelities", metavar="F,F,...",
+                          help="successive halving: the budget is shared out between these fidelities (rising, below 1: fewer items, "
+                          "fewer steps) and whole evaluations; each rung takes the best half of the one before")  # fmt: skip
     measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
     measured.add_argument("--trial-memory", type=float, metavar="GIB",
@@ -206,7 +209,8 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening",
+                     "fidelities"):  # fmt: skip
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
@@ -226,10 +230,20 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
         warm_start=tuple(args.warm_start),
         proxy=args.proxy,
         proxy_top=DEFAULT_PROXY_TOP if args.proxy_top is None else args.proxy_top,
+        fidelities=_fidelities(args.fidelities),
         storage=_absolute(args.storage),
         study=args.study,
     )
-    return settings if args.no_screening else screened(settings)
+    return screened(settings, look=not args.no_screening)
+
+
+def _fidelities(text: str | None) -> tuple[float, ...]:
+    from dse.errors import UsageError
+
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"fidelities are {text!r}; numbers with commas between are needed, such as 0.1,0.3") from None
 
 
 def _with_measured_options(args: argparse.Namespace) -> str:
