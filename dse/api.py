@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from dse import served
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
@@ -30,20 +29,16 @@ from dse.problem.problem import Problem
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import beforehand, deployments, large_space, measured_models, shards, towers
+from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
-from dse.searches.measured import check as check_measured
-from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import trials_of
-from dse.strategies.proxy import is_proxy
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
@@ -99,6 +94,11 @@ def search(
         warn_renamed("learnt", "measured")
         measured = given.pop("learnt")
     strategy = name_of(strategy)
+    check_count("workers", workers)
+    if threads is not None:
+        check_count("threads", threads)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
     if measured is not None:
         _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
@@ -108,13 +108,13 @@ def search(
         given = {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given, keep_quality=dear)
     if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads or 1)
+        problem = towers.reduced(problem, threads=threads)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is None and sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
     if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
         sharded = ShardSettings("processes", workers)
-    large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
+    large = None if sharded is not None else plan.large_settings(sizes, measured, strategy, budget)
     if sharded is not None:
         _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)
@@ -122,6 +122,8 @@ def search(
         _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
         problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
+        from dse.searches import large_space
+
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
@@ -135,8 +137,12 @@ def search(
     if measured is None and large is None:
         beforehand.refuse_infeasible(problem, apart=sizes.apart)
     if measured is not None:
+        from dse.searches.measured import check as check_measured
+
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
+        from dse.searches import shards
+
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
         bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None and not apart else []
@@ -186,6 +192,8 @@ def search_served(
 
     Raises DseError if no configuration is feasible; the folder is freed then.
     """
+    from dse import served
+
     folder, made = _new_folder(out, problem)
     description: dict[str, Any] = {
         "measured": None,
@@ -207,6 +215,8 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
+    if threads is not None:
+        check_count("threads", threads)
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])
@@ -214,6 +224,8 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
         if problem.kind:
+            from dse import served
+
             _check_same_version(description["provenance"], file.parent)
             return served.finish(study, problem, say)
         try:
@@ -248,14 +260,20 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     seed = description["provenance"]["seed"]
     bounds = [(first, last) for first, last in description["bounds"]]
     if description.get("large") is not None:
+        from dse.searches import large_space
+
         large = LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
     elif description.get("shards") is not None:
+        from dse.searches import shards
+
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
         whole, summary = _swept_front(study, problem, lambda: shards.sample(problem, bounds, threads=workers))
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
     elif description.get("apart"):
+        from dse.searches import deployments
+
         deployed = deployments.Deployed(problem, threads=workers, progress=mapped)
         run_sweep(study, deployed.bounds(), deployed.block, deployed.points_of, objectives=objectives, threads=workers, on_progress=swept)
         whole, summary = _swept_front(study, problem, deployed.sample)
@@ -268,6 +286,8 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
             "knob_ranges": _knob_ranges(deployed.columns),
         }
     elif description["measured"] is not None:
+        from dse.searches.measured import run as run_measured
+
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         settings = MeasuredSettings.from_dict(description["measured"])
         front, summary, found = run_measured(study, evaluation, settings, seed=seed, say=say)
@@ -300,10 +320,7 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
         if measured.strategy != AUTO:
             raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
         measured = replace(measured, strategy=strategy)
-    if budget is not None and budget not in (
-        measured.budget,
-        measured.budget + measured.proxy_top,
-    ):  # the second: what screening shares out
+    if budget is not None and budget not in (measured.budget, sum(measured.sizes)):  # the second: what screening shares out
         if measured.budget != DEFAULT_BUDGET:
             raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
         measured = replace(measured, budget=budget)
@@ -313,6 +330,8 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
 def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
     if measured is not None or strategy not in ("auto", "exhaustive"):
         raise UsageError(f"shards are of a sweep, and strategy {measured.strategy if measured else strategy} is none; use exhaustive")
+    from dse.searches import shards
+
     shards.check(sizes, workers)
 
 
@@ -327,12 +346,17 @@ def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evalua
 
 def _recorded(study: Study) -> bool:
     """Whether anything was found yet."""
+    from dse.storage.trials import trials_of
+
     return bool(study.finished()) or any(trial.done for trial in trials_of(study))
 
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
-    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    from dse.storage.trials import trials_of
+    from dse.strategies.proxy import is_whole
+
+    keep = study.description()["measured"] is not None and any(trial.done and is_whole(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)
@@ -372,7 +396,10 @@ def _written(
     run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
-    measured_models.keep_models(run)
+    if description["measured"] is not None:
+        from dse.searches import measured_models
+
+        measured_models.keep_models(run)
     return Run.of(run)
 
 
@@ -423,7 +450,7 @@ def large_settings(
     problem: Problem, measured: MeasuredSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(sizes_of(problem), measured, strategy, budget)
+    return plan.large_settings(sizes_of(problem), measured, strategy, budget)
 
 
 def free_folder(name: str) -> Path:

@@ -18,7 +18,6 @@ from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports import notebook
-from dse.searches.measured import trials_of_study
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 
@@ -88,6 +87,8 @@ class Run(RunRecord):
         Raises DseError for a sweep, which evaluates every design of its space and keeps none but the front.
         """
         import pandas as pd
+
+        from dse.searches.measured import trials_of_study
 
         rows = trials_of_study(self.path)
         if not rows:

@@ -29,7 +29,8 @@ from dse.serving.fleet_place import Place, with_grid, with_settings
 from dse.serving.requests import RequestLog, read_requests
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import COMPLETE, FAILED, Claimed, Proposal, Trial, TrialStore
+from dse.storage.trial import COMPLETE, FAILED, Proposal, Trial
+from dse.storage.trials import Claimed, TrialStore
 
 LOOP, FLEET = "loop", "fleet"
 FLEET_KNOBS = ("hw", "tp", "weight_bits", "max_sequences", "replicas")

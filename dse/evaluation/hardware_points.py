@@ -170,13 +170,8 @@ def _designs(hardware: HardwareSpace, own: Mapping[str, Any], count: int) -> tup
     rank[order] = np.arange(len(order))
     distinct = {name: column[first[order]] for name, column in own.items()}
     design = rank[inverse.reshape(-1)]
-    apart = next((name for name in ("dram_type", "device") if name in own), None)
-    if apart is None:
-        return [hardware.batch(distinct)], design
-    # A batch has one type of DRAM and one kind of levels, so each type and each device is a batch of its own.
     batches, place, offset = [], np.empty(len(order), dtype=np.int64), 0
-    for kind in dict.fromkeys(distinct[apart].tolist()):
-        members = np.flatnonzero(distinct[apart] == kind)
+    for members in hardware.alike(distinct, len(order)):
         batches.append(hardware.batch({name: column[members] for name, column in distinct.items()}))
         place[members] = offset + np.arange(len(members))
         offset += len(members)

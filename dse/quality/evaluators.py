@@ -24,7 +24,7 @@ import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
-from dse.quality import model_evaluator, programs
+from dse.quality import programs
 from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
 from dse.quality.trained.quality import TrainedEvaluator
@@ -73,6 +73,9 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
     if kind == "trained" and rest:
         return TrainedEvaluator(rest, (metric,))
     if kind == "measured" and rest:
+        # Start-up: pruning and healing, which few searches need.
+        from dse.quality import model_evaluator
+
         return model_evaluator.MeasuredEvaluator(model_evaluator.parse(rest), (metric,))
     if kind == "python" and rest.count(":") == 1:
         module, _, function = rest.partition(":")

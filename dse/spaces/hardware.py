@@ -120,6 +120,24 @@ class HardwareSpace:
             return self._source
         return self._source.accelerator(**knobs)
 
+    def accelerators(self, columns: Mapping[str, npt.NDArray[Any]], count: int) -> list[Accelerator]:
+        """The designs of ``count`` points."""
+        if isinstance(self._source, Accelerator):
+            return [self._source] * count
+        found: dict[int, Accelerator] = {}
+        for members in self.alike(columns, count):
+            found |= zip(
+                members.tolist(), self._source.accelerators(**{name: column[members] for name, column in columns.items()}), strict=True
+            )
+        return [found[i] for i in range(count)]
+
+    def alike(self, columns: Mapping[str, npt.NDArray[Any]], count: int) -> list[IntArray]:
+        """Points that one batch can hold: it has one type of DRAM and one kind of levels, so each type and each device is apart."""
+        apart = next((name for name in ("dram_type", "device") if name in columns), None)
+        if apart is None:
+            return [np.arange(count)]
+        return [np.flatnonzero(columns[apart] == kind) for kind in dict.fromkeys(columns[apart].tolist())]
+
     @property
     def source_record(self) -> templates.Template | Accelerator:
         """The template or the single design behind the space."""

@@ -454,6 +454,17 @@ class AcceleratorBatch:
 
     def accelerator(self, index: int, *, name: str, source: str = "") -> Accelerator:
         """One design as a record whose `batch()` holds the same numbers."""
+        return self.take([index]).accelerators([name], source=source)[0]
+
+    def accelerators(self, names: Sequence[str], *, source: str = "") -> list[Accelerator]:
+        """All designs as records, one name each; `AcceleratorBatch.of` them holds the same numbers."""
+        records = [self._record(index, name, source) for index, name in enumerate(names)]
+        # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
+        told, charged = AcceleratorBatch.of(records).area_mm2.tolist(), self.area_mm2.tolist()
+        return [r if a == b else replace(r, area_mm2=b / r.chips) for r, a, b in zip(records, told, charged, strict=True)]
+
+    def _record(self, index: int, name: str, source: str) -> Accelerator:
+        """A design with the area that the tables give it."""
 
         def plain(value: np.float64) -> int | float:
             return int(value) if value == int(value) else float(value)
@@ -476,10 +487,7 @@ class AcceleratorBatch:
         enumerated = choices(Accelerator)
         values: dict[str, Any] = {key: getattr(self, key)[index].item() for key in COLUMNS}
         values |= {key: what.kind(values[key]) for key, what in enumerated.items()}
-        record = Accelerator(name=name, levels=levels, profile=self.profile, source=source, **values)
-        # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
-        area = float(self.area_mm2[index])
-        return record if float(record.batch().area_mm2[0]) == area else replace(record, area_mm2=area / record.chips)
+        return Accelerator(name=name, levels=levels, profile=self.profile, source=source, **values)
 
 
 def column_type(name: str) -> type:

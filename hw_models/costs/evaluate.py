@@ -41,6 +41,7 @@ from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
+from hw_models.technology.tables import FLASH
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 if TYPE_CHECKING:
@@ -151,6 +152,11 @@ def _on_one_chip(
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
     sparse = kind == Kind.SPARSE_BEAM
     vector = ~products & ~attention & ~sparse & (kind != Kind.COLLECTIVE)
+    if hardware.level_kinds[-1] in FLASH and not sparse.all():
+        raise HardwareError(
+            f"dram_type {hardware.level_kinds[-1]!r} is flash, which holds what is only read (a tree's catalogue, workload xmc); "
+            "this workload writes to its memory and needs a DRAM, such as 'lpddr4'"
+        )
     if vector.any():
         _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
     if products.any():
