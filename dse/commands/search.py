@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches import towers
+    from dse.searches.plan import MOST_TRIALS, check_count
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -128,10 +129,10 @@ def run(args: argparse.Namespace) -> int:
     if args.quality is not None:
         args.quality = _with_measured_options(args)
     settings = _settings(args)
-    for name in ("threads", "block_points"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"{name.replace('_', '-')} is {value}; a whole number of at least 1 is needed")
+    if args.threads is not None:
+        check_count("threads", args.threads)
+    if args.block_points is not None:
+        check_count("block-points", args.block_points, MOST_TRIALS)
     own = space_file.read(args.space) if space_file.is_file(args.space) else None
     vary = options.vary_of(args)
     if own and (both := [name for name in space_file.varied(own[1]) if name in vary]):
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
         if settings is None:
-            problem = towers.reduced(problem, threads=args.threads or 1)
+            problem = towers.reduced(problem, threads=args.threads)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
