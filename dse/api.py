@@ -32,7 +32,7 @@ from dse.run import Run, load
 from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
@@ -94,6 +94,11 @@ def search(
         warn_renamed("learnt", "measured")
         measured = given.pop("learnt")
     strategy = name_of(strategy)
+    check_count("workers", workers)
+    if threads is not None:
+        check_count("threads", threads)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
     if measured is not None:
         _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
@@ -103,7 +108,7 @@ def search(
         given = {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given, keep_quality=dear)
     if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads or 1)
+        problem = towers.reduced(problem, threads=threads)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is None and sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
@@ -190,7 +195,7 @@ def search_served(
     from dse import served
 
     folder, made = _new_folder(out, problem)
-    description = {
+    description: dict[str, Any] = {
         "measured": None,
         "large": None,
         "problem": problem.to_dict(),
@@ -210,6 +215,8 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
+    if threads is not None:
+        check_count("threads", threads)
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])

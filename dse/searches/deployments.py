@@ -29,7 +29,7 @@ from dse.evaluation.design_costs import hardware_values
 from dse.evaluation.evaluation import Block, Evaluation, Space
 from dse.evaluation.feasibility import feasible
 from dse.evaluation.hardware_points import make_points
-from dse.fronts.pareto import Front, merge
+from dse.fronts.pareto import CLEARLY, Front, merge
 from dse.problem.deployment import VARIABLE
 from dse.problem.metrics import metric
 from dse.problem.objectives import Objective
@@ -50,8 +50,6 @@ _HELD, _KEPT = 1 << 18, 1 << 21
 _ARCHIVE = 128
 # Designs that are collected before they are merged into it.
 _WAITING = 1024
-# Values that differ by more than this share differ in `dse.fronts.pareto.rounded` too, whose steps are at most 1e-8 of a value.
-_CLEARLY = 2e-8
 # A piece of work: enough that its transaction costs nothing, few enough that a killed search loses seconds.
 _WORK = 1 << 26
 # Values of an axis that a sample of the deployments has: its ends and what lies between.
@@ -441,7 +439,7 @@ class Piece:
         for row, objective in zip(values, objectives, strict=True):
             np.multiply(objective.sign, self.metric(objective.metric), out=row.reshape(self.shape))
         step = max(1, len(so_far) // _ARCHIVE)
-        left = unbeaten(values, found.reshape(-1), so_far[::step], margin=_CLEARLY)
+        left = unbeaten(values, found.reshape(-1), so_far[::step], margin=CLEARLY)
         row, column = np.divmod(left, self.shape[1])
         place, columns = column + self._columns.left, self._columns
         model, hardware = np.divmod(place, columns.chunk.block.shape[1])

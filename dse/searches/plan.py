@@ -22,6 +22,18 @@ DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
 LARGE_BUDGET = 2000  # exact evaluations of a large space
 
 
+MOST_AT_ONCE = 1024  # workers or threads: more than any machine here has processors
+MOST_TRIALS = 2**31 - 1
+
+
+def check_count(name: str, value: int, most: int = MOST_AT_ONCE) -> None:
+    """Raise UsageError unless a number of things is from 1 to ``most``."""
+    if value < 1:
+        raise UsageError(f"{name} is {value}; a whole number of at least 1 is needed")
+    if value > most:
+        raise UsageError(f"{name} is {value}; a whole number of at most {most:,} is needed")
+
+
 @dataclass(frozen=True)
 class MeasuredSettings:
     """How quality is measured and searched.
@@ -61,9 +73,8 @@ class MeasuredSettings:
         object.__setattr__(self, "strategy", name_of(self.strategy))
         if self.proxy is not None:
             object.__setattr__(self, "proxy", evaluators.name_of(self.proxy))
-        for name in ("budget", "workers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; a whole number of at least 1 is needed")
+        check_count("budget", self.budget, MOST_TRIALS)
+        check_count("workers", self.workers)
         for name in ("confirm", "retries"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
@@ -161,8 +172,7 @@ class ShardSettings:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             Workers(self.executor)  # it knows the sentence
-        if self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; a whole number of at least 1 is needed")
+        check_count("workers", self.workers)
         if self.retries < 0:
             raise UsageError(f"retries is {self.retries}; 0 or more is needed")
 
