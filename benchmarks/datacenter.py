@@ -80,7 +80,7 @@ def _violation(constraint: Any, values: Any) -> Any:
 def by_amoo(view: Any, seed: int, rule: str | None = "pamoo", generation: int = 128, inner: Any = None) -> Found:
     """The strategy itself, a generation at a time; ``rule`` None leaves out the descent, ``inner`` replaces the search on the twin."""
     from dse.searches.large_space import cost_trials
-    from dse.storage.trials import Trial
+    from dse.storage.trial import Trial
     from dse.strategies.amoo import search as module
     from dse.strategies.amoo.screened import ScreenedAmoo
 

@@ -106,7 +106,8 @@ def products(found: Found) -> None:
 def low_precision(found: Found) -> None:
     """What narrow formats add, each on top of the bf16 parameters of its device."""
     cases = (
-        ("fp8-trtllm", "h100", "trtllm", "fp8"), ("fp8-vllm", "h100", "vllm", "fp8"), ("fp8-block", "h100", "trtllm", "fp8_block"),
+        ("fp8-trtllm", "h100", "trtllm", "fp8"), ("fp8-vllm", "h100", "vllm", "fp8"),
+        ("fp8-vllm-rows", "h100", "vllm", "fp8"), ("fp8-block", "h100", "trtllm", "fp8_block"),
         ("int8", "a100", "trtllm", "int8"), ("int8-weights", "a100", "trtllm", "int8_wo"), ("int4-weights", "a100", "trtllm", "int4_wo"),
     )  # fmt: skip
     for name, device, framework, number_format in cases:
@@ -114,7 +115,7 @@ def low_precision(found: Found) -> None:
         kernel = found["product." + choice(sheet(device)).product][0]
         group = _group(name, device, partial(_narrow, kernel), r)
         alone = number_format.endswith("_wo")
-        start = p.LowPrecision(4e-6, 0.9, 0.0 if alone else 1500.0)
+        start = p.LowPrecision(4e-6, 0.9, 0.0 if alone else 1500.0, name.endswith("-rows"))
         fixed = ("row_cycles",) if alone else ()
         found[f"low_precision.{name}"] = (
             fit({name: start}, [group], fixed=fixed)[name],
@@ -131,9 +132,11 @@ def attention(found: Found) -> None:
     )  # fmt: skip
     for name, device, framework, kv, single in decode:
         r = _rows("decode", device=device, framework=framework, kv_format=kv)
-        start = p.DecodeKernel(6e-6, 2500, 400, 20, 300, 0.88, 3.0, 2.5e-6, single)
+        # FlashAttention has one kernel for groups and single heads, TensorRT-LLM has two.
+        one_kernel = framework == "vllm"
+        start = p.DecodeKernel(6e-6, 2500, 400, 20, 300, 0.88, 3.0, 2.5e-6, 1.0 if one_kernel else 0.6, single)
         note = f"{len(r)} decode rows of {device}, {framework}, {kv} cache"
-        fixed: tuple[str, ...] = ()
+        fixed: tuple[str, ...] = ("single_factor",) if one_kernel else ()
         if name == "trtllm-a100":  # its rows above 20 MB exceed the DRAM's peak rate and were dropped: the L2 serves the others
             other = found["decode.flash2"][0]
             start = replace(start, dram_efficiency=other.dram_efficiency, overlap=other.overlap)

@@ -150,7 +150,7 @@ def _tpe(t: ModuleType, seed: int, budget: int, reference: Any, true: float) -> 
 
 
 def _trial(number: int, values: dict[str, Any], metrics: dict[str, Any]) -> Any:
-    from dse.storage.trials import Trial
+    from dse.storage.trial import Trial
 
     return Trial(number, dict(values), 0).finish(metrics)
 

@@ -19,11 +19,10 @@ import numpy as np
 from dse.quality.pruning import quantise
 from dse.quality.trained import data as tasks
 from dse.quality.trained import surrogate, training
+from workloads.cutting import TRAINED
 
 FOLDER = Path(__file__).resolve().parents[1] / "dse" / "data"
-WIDTHS = (32, 48, 64, 96)
-DIMENSIONS = (8, 16)
-RATIOS = (0.5, 1.0, 2.0, 4.0)
+WIDTHS, DIMENSIONS, RATIOS = TRAINED["hidden"], TRAINED["head_dim"], TRAINED["ratio"]
 BITS = (32, 8, 4, 3)
 COLUMNS = [*training.KNOBS, "weight_bits", "seed", "steps", "cross_entropy", "cross_entropy_se", "accuracy", "at_25", "at_50", "cpu_s"]
 

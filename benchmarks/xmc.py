@@ -1,6 +1,6 @@
 """Trees beside libpecos 1.2.8 in one run: bits, batch and online times, memory and opening, two threads, growth, training.
 
-    python benchmarks/xmc.py [speed] [threads] [growth] [model] [train] [lemmas] [serve] [--labels 10000 100000]
+    python benchmarks/xmc.py [speed] [threads] [growth] [train] [lemmas] [--labels 10000 100000]
                             [--environments DIR] [--json FILE]
 
 PECOS lives in an environment of its own (numpy 1.26, scipy 1.11), made on first use under build/peers, and answers the same model and the
@@ -10,7 +10,6 @@ of the PECOS benchmarks; `train` needs WordNet's files. One thread, beam 10, top
 * speed: bits of labels, order and scores against the format BINARY_SEARCH_CHUNKED; batch of 2,000; single queries through Python;
   resident memory of a fresh process, and the time to open.
 * growth: time a query over sizes, with fitted exponents of the labels and of their logarithm; no PECOS needed.
-* model: a linear model of the counts against single queries of this machine; sizes, beams and thresholds that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -223,51 +222,6 @@ def growth(sizes: list[int], folder: Path) -> dict[str, Any]:
     return {"rows": rows, "fits": fits}
 
 
-COUNTED = ("chunks", "row_probes", "macs", "labels_scored", "unique_lines")
-
-
-def model(folder: Path) -> dict[str, Any]:
-    """Single queries as a sum of counts times a cost each, lines by where they lie; fitted to some trees, tried on others."""
-    cache = 2**20, 32 * 2**20  # what the second cache and the third hold
-    cases = []
-    for labels, features, beam in [
-        (n, f, b) for n in (3000, 10_000, 30_000, 100_000, 300_000) for f in (40, 100) for b in (3, 5, 10, 20, 40)
-    ]:
-        tree, queries, _ = _generated(labels, folder, features)
-        _online(tree, queries[:500], beam)
-        times = np.concatenate([_online(tree, queries[:500], beam) for _ in range(3)])
-        by_level = tree.count(queries[:300], beam, by_level=True)
-        held = np.cumsum([level["bytes"] for level in tree.level_table()])
-        lines = by_level["unique_lines"].mean(axis=0)
-        where = [
-            float(lines[held <= cache[0]].sum()),
-            float(lines[(held > cache[0]) & (held <= cache[1])].sum()),
-            float(lines[held > cache[1]].sum()),
-        ]
-        counted = [float(by_level[name].sum(axis=1).mean()) for name in COUNTED[:-1]]
-        cases.append((labels, features, beam, float(np.median(times)), [1.0, *counted, *where]))
-    left_out = [c[0] in (30_000, 300_000) or c[2] == 5 or (c[1] == 40 and c[0] == 100_000) for c in cases]
-    from scipy.optimize import nnls
-
-    design, measured = np.array([c[4] for c in cases]), np.array([c[3] for c in cases])
-    fit = ~np.array(left_out)
-    found, _ = nnls(design[fit] / measured[fit, None], np.ones(fit.sum()))  # relative errors
-    error = np.abs(design @ found / measured - 1)
-    names = ("call", *COUNTED[:-1], "lines_in_l2", "lines_in_l3", "lines_in_dram")
-    return {
-        "us": dict(zip(names, map(float, found), strict=True)),
-        "fitted": int(fit.sum()),
-        "left_out": int((~fit).sum()),
-        "median_error_fitted": float(np.median(error[fit])),
-        "median_error_left_out": float(np.median(error[~fit])),
-        "largest_error_left_out": float(error[~fit].max()),
-        "cases": [
-            {"labels": c[0], "label_features": c[1], "beam": c[2], "p50_us": c[3], "left_out": bool(o)}
-            for c, o in zip(cases, left_out, strict=True)
-        ],
-    }
-
-
 def train(name: str, python: Path, folder: Path, peer_too: bool = True) -> dict[str, Any]:
     """Training on WordNet, one thread each, on the same features; quality on 5,000 documents that neither saw."""
     documents = data.read(f"wordnet-{name}")
@@ -292,86 +246,14 @@ def train(name: str, python: Path, folder: Path, peer_too: bool = True) -> dict[
     return result
 
 
-def serve(labels: int, folder: Path, requests: int = 20_000, clients: int = 8, bound_ms: float = 50.0) -> dict[str, Any]:
-    """Queries over HTTP on the loopback address, the server replaced under load half-way: answers, and the latencies of the clients."""
-    import http.client
-    import re
-    import signal
-    import threading
-
-    _, queries, _ = _generated(labels, folder)
-    bodies = [json.dumps({"indices": i.tolist(), "values": v.tolist(), "topk": 10}) for i, v in _rows(queries)]
-    command = [sys.executable, "-m", "dse", "xmc", "serve", str(folder / f"{labels}-100.xmc"), "--bound-ms", str(bound_ms), "--port"]
-
-    def start(port: int) -> tuple[subprocess.Popen[str], int]:
-        server = subprocess.Popen([*command, str(port)], stderr=subprocess.PIPE, text=True)
-        assert server.stderr is not None
-        found = re.search(r":(\d+)$", server.stderr.readline().strip())
-        assert found
-        return server, int(found[1])
-
-    first, port = start(8765)
-    spent: list[float] = []
-    lost: list[str] = []
-    renewed = [0]
-    taken = iter(range(requests))
-    lock = threading.Lock()
-
-    def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while True:
-            with lock:
-                number = next(taken, None)
-            if number is None:
-                return
-            begin = time.perf_counter()
-            for attempt in range(20):
-                try:
-                    connection.request("POST", "/predict", bodies[number % len(bodies)])
-                    answer = connection.getresponse()
-                    answer.read()
-                    spent.append(time.perf_counter() - begin)
-                    if answer.status != 200:
-                        lost.append(str(answer.status))
-                    break
-                except (OSError, http.client.HTTPException):  # the connection, not the query: asked again on another one
-                    renewed[0] += 1
-                    connection.close()
-                    time.sleep(0.02 * attempt)
-            else:
-                lost.append("no answer")
-
-    pool = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in pool:
-        thread.start()
-    while len(spent) < requests // 2:
-        time.sleep(0.01)
-    second, _ = start(port)
-    first.send_signal(signal.SIGTERM)
-    for thread in pool:
-        thread.join()
-    first_code = first.wait(30)
-    second.send_signal(signal.SIGTERM)
-    codes = [first_code, second.wait(30)]
-    p50, p99 = (float(np.percentile(spent, q)) * 1e3 for q in (50, 99))
-    record = {
-        "labels": labels,
-        "requests": requests,
-        "answered": len(spent),
-        "lost": len(lost),
-        "connections_renewed": renewed[0],
-    }
-    return {**record, "exit_codes": codes, "bound_ms": bound_ms, "p50_ms": p50, "p99_ms": p99, "load_average": os.getloadavg()[0]}
-
-
 def main() -> int:
     """Run the parts that are named, all but lemmas and the largest sizes if none is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "parts",
         nargs="*",
-        default=["speed", "growth", "model"],
-        choices=("speed", "threads", "growth", "model", "train", "lemmas", "serve"),
+        default=["speed", "growth"],
+        choices=("speed", "threads", "growth", "train", "lemmas"),
     )
     parser.add_argument("--labels", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers")
@@ -392,8 +274,6 @@ def main() -> int:
             calls = {
                 "threads": lambda: threads(max(args.labels), folder),
                 "growth": lambda: growth(args.labels, folder),
-                "model": lambda: model(folder),
-                "serve": lambda: serve(min(args.labels), folder),
                 "train": lambda: train("hypernyms", environment(args.environments), folder),
                 "lemmas": lambda: train("lemmas", environment(args.environments), folder, peer_too=False),
             }

@@ -12,13 +12,14 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
-from dse.evaluation import robustness
+from dse.evaluation import device_order
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate
 from dse.evaluation.words import ProblemOptions, make_problem
@@ -28,20 +29,16 @@ from dse.problem.problem import Problem
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import beforehand, large_space, measured_models, shards, towers
+from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
-from dse.searches.measured import check as check_measured
-from dse.searches.measured import run as run_measured
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
-from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
+from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import trials_of
-from dse.strategies.proxy import is_proxy
 from dse.strategies.registry import AUTO, name_of
 from dse.version import __version__
 from workloads import library
@@ -97,6 +94,11 @@ def search(
         warn_renamed("learnt", "measured")
         measured = given.pop("learnt")
     strategy = name_of(strategy)
+    check_count("workers", workers)
+    if threads is not None:
+        check_count("threads", threads)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
     if measured is not None:
         _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
@@ -106,13 +108,13 @@ def search(
         given = {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given, keep_quality=dear)
     if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads or 1)
+        problem = towers.reduced(problem, threads=threads)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is None and sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
     if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
         sharded = ShardSettings("processes", workers)
-    large = None if sharded is not None else large_space.settings_for(sizes, measured, strategy, budget)
+    large = None if sharded is not None else plan.large_settings(sizes, measured, strategy, budget)
     if sharded is not None:
         _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)
@@ -120,6 +122,8 @@ def search(
         _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
         problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
+        from dse.searches import large_space
+
         large_space.check(problem, large)
     elif not sizes.sweepable:
         raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
@@ -127,29 +131,30 @@ def search(
         raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
     if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
         raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
+    apart = sizes.apart and measured is None and large is None and sharded is None
+    if apart and block_points != DEFAULT_BLOCK_POINTS:
+        raise UsageError(f"block-points is {block_points} and this sweep of many deployments cuts its own blocks; leave it out")
     if measured is None and large is None:
-        beforehand.refuse_infeasible(problem)
+        beforehand.refuse_infeasible(problem, apart=sizes.apart)
     if measured is not None:
+        from dse.searches.measured import check as check_measured
+
         check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     if sharded is not None:
+        from dse.searches import shards
+
         bounds = shards.shard_bounds(problem, sizes, sharded.workers)
     else:
-        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None else []
+        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None and not apart else []
     folder, made = _new_folder(out, problem)
     description = {
         "measured": measured.to_dict() if measured else None,
         "large": large.to_dict() if large else None,
         "problem": problem.to_dict(),
         "shards": sharded.to_dict() if sharded else None,
+        "apart": apart,  # designs and deployments: the bounds follow from the problem
         "bounds": bounds,  # of models, or of hardware points where the sweep is sharded
-        "provenance": {
-            "command": command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})",
-            "seed": seed,
-            "version": __version__,
-            "versions": _versions(),
-            "python": platform.python_version(),
-            "started": _now(),
-        },
+        "provenance": _provenance(command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})", seed),
     }
     with told(say, progress) as listener, Study.create(folder / FILE_NAME, description) as study:
         try:
@@ -180,16 +185,49 @@ def _unused(why: str, **arguments: Any) -> None:
             raise UsageError(f"{name} {value!r} is not used: {why}; leave it out")
 
 
+def search_served(
+    problem: Problem, *, out: str | Path | None = None, seed: int = 0, command: str | None = None, say: Say | None = None
+) -> Run:
+    """Search a problem of `dse.served` (a reasoning loop, fleets for a log) and write its run folder.
+
+    Raises DseError if no configuration is feasible; the folder is freed then.
+    """
+    from dse import served
+
+    folder, made = _new_folder(out, problem)
+    description: dict[str, Any] = {
+        "measured": None,
+        "large": None,
+        "problem": problem.to_dict(),
+        "shards": None,
+        "bounds": [],
+        "provenance": _provenance(command or f"dse.api.search_served({problem.workload!r})", seed),
+    }
+    with Study.create(folder / FILE_NAME, description) as study:
+        try:
+            return served.finish(study, problem, say)
+        except ValueError:
+            take_back(study, keep=False, made=made)
+            raise
+
+
 def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
+    if threads is not None:
+        check_count("threads", threads)
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
+        if problem.kind:
+            from dse import served
+
+            _check_same_version(description["provenance"], file.parent)
+            return served.finish(study, problem, say)
         try:
             return _finish(study, problem, file.parent, threads=threads, say=say)
         except InfeasibleError as error:  # what else is wrong may be mended
@@ -209,7 +247,7 @@ def refine(path: str | Path, **options: Any) -> Run:
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:
     description = study.description()
     _check_same_version(description["provenance"], folder)
-    workers = threads or min(8, os.cpu_count() or 1)
+    workers, objectives = threads or min(8, os.cpu_count() or 1), len(problem.objectives)
 
     def mapped(done: int, total: int) -> None:
         if say:
@@ -222,14 +260,34 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     seed = description["provenance"]["seed"]
     bounds = [(first, last) for first, last in description["bounds"]]
     if description.get("large") is not None:
+        from dse.searches import large_space
+
         large = LargeSettings(**description["large"])
         evaluation, front, summary, found = large_space.run_study(study, problem, large, seed=seed, threads=workers, say=say)
     elif description.get("shards") is not None:
+        from dse.searches import shards
+
         shards.run_study(study, problem, bounds, ShardSettings(**description["shards"]), threads=workers, on_progress=swept)
-        whole, summary = _swept_front(study, problem, None)
+        whole, summary = _swept_front(study, problem, lambda: shards.sample(problem, bounds, threads=workers))
         evaluation, front = shards.evaluation_of(problem, whole, threads=workers)
         found = {"convergence": analysis.convergence(study.blocks(), whole), **shards.counts(problem, bounds)}
+    elif description.get("apart"):
+        from dse.searches import deployments
+
+        deployed = deployments.Deployed(problem, threads=workers, progress=mapped)
+        run_sweep(study, deployed.bounds(), deployed.block, deployed.points_of, objectives=objectives, threads=workers, on_progress=swept)
+        whole, summary = _swept_front(study, problem, deployed.sample)
+        evaluation, front = deployed.evaluation_of(whole)
+        found = {
+            "convergence": analysis.convergence(study.blocks(), whole),
+            "importance": analysis.importance(deployed.sample(), problem.objectives),
+            "hardware_points": deployed.hardware_count,
+            "shapes": len(deployed.designs.shapes),
+            "knob_ranges": _knob_ranges(deployed.columns),
+        }
     elif description["measured"] is not None:
+        from dse.searches.measured import run as run_measured
+
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
         settings = MeasuredSettings.from_dict(description["measured"])
         front, summary, found = run_measured(study, evaluation, settings, seed=seed, say=say)
@@ -237,8 +295,16 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
         found["importance"] = analysis.importance(evaluation, [o for o in problem.objectives if o.metric != "quality"])
     else:
         evaluation = Evaluation(problem, threads=workers, progress=mapped)
-        run_sweep(evaluation, problem.objectives, problem.constraints, study, bounds, threads=workers, on_progress=swept)
-        front, summary = _swept_front(study, problem, evaluation)
+        run_sweep(
+            study,
+            bounds,
+            partial(sweep_block, evaluation, problem.objectives, problem.constraints),
+            lambda first, last: (last - first) * evaluation.space.hardware_count,
+            objectives=objectives,
+            threads=workers,
+            on_progress=swept,
+        )
+        front, summary = _swept_front(study, problem, lambda: evaluation)
         found = {
             "convergence": analysis.convergence(study.blocks(), front),
             "importance": analysis.importance(evaluation, problem.objectives),
@@ -254,10 +320,7 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
         if measured.strategy != AUTO:
             raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
         measured = replace(measured, strategy=strategy)
-    if budget is not None and budget not in (
-        measured.budget,
-        measured.budget + measured.proxy_top,
-    ):  # the second: what screening shares out
+    if budget is not None and budget not in (measured.budget, sum(measured.sizes)):  # the second: what screening shares out
         if measured.budget != DEFAULT_BUDGET:
             raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
         measured = replace(measured, budget=budget)
@@ -267,26 +330,33 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
 def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
     if measured is not None or strategy not in ("auto", "exhaustive"):
         raise UsageError(f"shards are of a sweep, and strategy {measured.strategy if measured else strategy} is none; use exhaustive")
+    from dse.searches import shards
+
     shards.check(sizes, workers)
 
 
-def _swept_front(study: Study, problem: Problem, evaluation: Evaluation | None) -> tuple[Front, SweepSummary]:
-    """The front of all blocks; ``evaluation`` tells, where no design is feasible, how near the nearest comes."""
+def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evaluation]) -> tuple[Front, SweepSummary]:
+    """The front of all blocks; ``evaluation`` makes what tells, where no design is feasible, how near the nearest comes."""
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
-        near = "" if evaluation is None else nearest_design(evaluation, problem.constraints)
+        near = nearest_design(evaluation(), problem.constraints)
         raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
     return front, summary
 
 
 def _recorded(study: Study) -> bool:
     """Whether anything was found yet."""
+    from dse.storage.trials import trials_of
+
     return bool(study.finished()) or any(trial.done for trial in trials_of(study))
 
 
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
-    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    from dse.storage.trials import trials_of
+    from dse.strategies.proxy import is_whole
+
+    keep = study.description()["measured"] is not None and any(trial.done and is_whole(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)
@@ -317,22 +387,24 @@ def _written(
             "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
+            "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             **found,
-            "knob_ranges": _knob_ranges(evaluation),
-            "uncertainty": robustness.report_context(problem, designs, seed=description["provenance"]["seed"]),
+            "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})
     run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
-    measured_models.keep_models(run)
+    if description["measured"] is not None:
+        from dse.searches import measured_models
+
+        measured_models.keep_models(run)
     return Run.of(run)
 
 
-def _knob_ranges(evaluation: Evaluation) -> dict[str, list[float]]:
+def _knob_ranges(columns: Mapping[str, Any]) -> dict[str, list[float]]:
     """Least and largest value that was searched, of each knob that is a number and varies."""
-    columns = {**evaluation.space.models, **evaluation.space.hardware}
     numbers = {name: column for name, column in columns.items() if column.dtype.kind in "iuf" and len(column)}
     ends = {name: [column.min().item(), column.max().item()] for name, column in numbers.items()}
     return {name: [low, high] for name, (low, high) in ends.items() if low != high}
@@ -378,7 +450,17 @@ def large_settings(
     problem: Problem, measured: MeasuredSettings | None = None, strategy: str = "auto", budget: int | None = None
 ) -> LargeSettings | None:
     """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return large_space.settings_for(sizes_of(problem), measured, strategy, budget)
+    return plan.large_settings(sizes_of(problem), measured, strategy, budget)
+
+
+def free_folder(name: str) -> Path:
+    """runs/NAME, or NAME with the first number from 2 on that is free."""
+    base = Path("runs") / name
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
 
 
 def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
@@ -388,11 +470,7 @@ def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
         if (folder / FILE_NAME).exists():
             raise DseError(f"out {folder} holds a study already; `dse resume {folder}` finishes it, or choose another")
     else:
-        base = Path("runs") / f"{Path(problem.workload).stem}-{problem.preset or 'custom'}"
-        folder, number = base, 1
-        while folder.exists():
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
+        folder = free_folder(f"{Path(problem.workload).stem}-{problem.preset or 'custom'}")
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -405,6 +483,18 @@ def _new_folder(out: str | Path | None, problem: Problem) -> tuple[Path, bool]:
 
 def _objective_text(problem: Problem) -> str | list[str]:
     return problem.preset or [str(objective) for objective in problem.objectives]
+
+
+def _provenance(command: str, seed: int) -> dict[str, Any]:
+    """What made a study."""
+    return {
+        "command": command,
+        "seed": seed,
+        "version": __version__,
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "started": _now(),
+    }
 
 
 def _versions() -> dict[str, str]:

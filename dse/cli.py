@@ -14,8 +14,8 @@ from dse.errors import shown
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = build_parser()
     words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(words[0] if words else None)
     args = parser.parse_all(words)
     if args.command is None:
         parser.print_help()

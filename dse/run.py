@@ -12,11 +12,12 @@ from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError
 from dse.evaluation import robustness
+from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
-from dse.problem.metrics import metric
+from dse.evaluation.robustness import DRAWS
+from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.reports import notebook
-from dse.searches.measured import trials_of_study
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 
@@ -66,7 +67,8 @@ class Run(RunRecord):
             number = self.recommend().design
             return next(row for row in rows if row["design"] == number)
         direction, _, name = objective.rpartition(":")
-        name = metric("best", name).name
+        if not (self.problem.kind and name in self.designs[0]["metrics"]):
+            name = metric("best", name).name
         sign = self._sign(name, direction)
         if not all(name in row for row in rows):
             raise DseError(f"the designs of this search have no {name}")
@@ -76,7 +78,8 @@ class Run(RunRecord):
         if direction not in ("", "min", "max"):
             raise UsageError(f"best has direction {direction!r}; allowed are min and max")
         asked = {objective.metric: objective.direction for objective in self.problem.objectives}
-        return -1.0 if (direction or asked.get(name) or metric("best", name).better) == "max" else 1.0
+        usual = METRICS[name].better if name in METRICS else None
+        return -1.0 if (direction or asked.get(name) or usual) == "max" else 1.0
 
     def trials(self) -> pd.DataFrame:
         """The evaluations of a measured or a large search, one a row: number, state, parameters, metrics, standard errors, seconds.
@@ -84,6 +87,8 @@ class Run(RunRecord):
         Raises DseError for a sweep, which evaluates every design of its space and keeps none but the front.
         """
         import pandas as pd
+
+        from dse.searches.measured import trials_of_study
 
         rows = trials_of_study(self.path)
         if not rows:
@@ -97,6 +102,10 @@ class Run(RunRecord):
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order."""
         return robustness.analyse(self.problem, self.designs, draws=draws, seed=seed)
+
+    def device_order(self, *, draws: int = DRAWS, seed: int = 0) -> DeviceOrder | None:
+        """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
+        return device_order(self.problem, self.designs[0]["knobs"] if self.designs else None, count=draws, seed=seed)
 
     def evaluate(self, design: int | Mapping[str, Any]) -> dict[str, Any]:
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.

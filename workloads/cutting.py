@@ -1,4 +1,4 @@
-"""Models that a given one can be cut to: fewer layers, channels, heads (in whole key/value groups), units, bits a weight."""
+"""Models that a given one can be cut to (fewer layers, channels, heads in whole key/value groups, units, bits a weight), or trained as."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def cut_grid(values: Mapping[str, Any]) -> Grid:
     columns |= {"heads": kept * group, "head_dim": np.full(len(rows), int(values["head_dim"]), dtype=np.int64)}
     if "kv_heads" in values:
         columns["kv_heads"] = kept
+    return {name: np.ascontiguousarray(column) for name, column in columns.items()}
+
+
+# Knobs of the tables of models that were trained from scratch (benchmarks/trained_tasks.py draws its grids from the same values).
+TRAINED = {"layers": (1, 2, 3, 4), "hidden": (32, 48, 64, 96), "heads": (1, 2, 4, 8), "head_dim": (8, 16), "ratio": (0.5, 1.0, 2.0, 4.0)}
+TRAINED_BITS = (8, 4, 3)
+
+
+def trained_grid(values: Mapping[str, Any]) -> Grid:
+    """All models of the knobs that small models were trained with, as columns; ``kv_heads`` where the kind of model has them."""
+    rows = [
+        (layers, hidden, heads, groups, head_dim, int(ratio * hidden), bits)
+        for layers, hidden, heads, head_dim, ratio in itertools.product(*TRAINED.values())
+        for groups in ((k for k in TRAINED["heads"] if heads % k == 0) if "kv_heads" in values else (heads,))
+        for bits in TRAINED_BITS
+    ]
+    names = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "weight_bits")
+    columns = dict(zip(names, np.array(rows, dtype=np.int64).T, strict=True))
+    if "kv_heads" not in values:
+        columns.pop("kv_heads")
     return {name: np.ascontiguousarray(column) for name, column in columns.items()}
 
 

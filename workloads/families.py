@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from workloads.cutting import cut_grid
+from workloads.convnet import CONVNET
+from workloads.cutting import cut_grid, trained_grid
 from workloads.decoder import decoder_phases
 from workloads.detector import DETECTOR
 from workloads.encdec import encdec_phases
@@ -247,7 +248,7 @@ DECODER = Builder(
     defaults={**_DECODER_DEFAULTS, "width_follows_heads": False, "multi_head": False},
     check=_check_decoder,
     phases=decoder_phases,
-    grids={"pruned": cut_grid},
+    grids={"default": trained_grid, "pruned": cut_grid},
 )
 
 
@@ -368,22 +369,31 @@ VIT = Builder(
     defaults={"head_dim": 0, "channels": 3, "classes": 1000, "activation": "gelu", "phase": "forward", **_COMMON_DEFAULTS},
     check=_check_vit,
     phases=vit_phases,
-    grids={"pruned": cut_grid},
+    grids={"default": trained_grid, "pruned": cut_grid},
 )
 
 _VISION_KNOBS = (
     Knob("vision_layers", "layers of the image tower", 1, 4096),
     Knob("vision_hidden", "width of the image tower", 1, 2**20),
     Knob("vision_heads", "heads of the image tower", 1, 2**14),
+    Knob("vision_head_dim", "width of one of them (0: vision_hidden / vision_heads)", 0, 2**14),
     Knob("vision_ffn", "width inside its feed-forward networks", 1, 2**22),
     Knob("vision_image", "pixels of a side of the picture that the tower sees", 1, 2**16),
     Knob("vision_patch", "pixels of a side of a patch", 1, 2**12),
 )
 
 
+def _vision_head_dim(values: dict[str, Any], model: str) -> None:
+    """Heads that have no width of their own split the tower's."""
+    hidden, heads, own = np.broadcast_arrays(values["vision_hidden"], values["vision_heads"], values["vision_head_dim"])
+    shared = own == 0
+    if shared.any():
+        require_divisible({"vision_hidden": hidden[shared], "vision_heads": heads[shared]}, "vision_hidden", "vision_heads", model)
+
+
 def _check_two_tower(values: dict[str, Any], given: frozenset[str], model: str) -> None:
     plain_head_dim(values, given, model)
-    require_divisible(values, "vision_hidden", "vision_heads", model)
+    _vision_head_dim(values, model)
     require_at_most(values, "sequence", "positions", model, "the position table holds no more")
 
 
@@ -399,6 +409,7 @@ TWO_TOWER = Builder(
     ),
     defaults={
         "head_dim": 0,
+        "vision_head_dim": 0,
         "vision_channels": 3,
         "vision_tower": "clip",
         "vision_activation": "quick_gelu",
@@ -416,8 +427,12 @@ TWO_TOWER = Builder(
 
 def _check_vlm(values: dict[str, Any], given: frozenset[str], model: str) -> None:
     _check_decoder(values, given, model)
-    require_divisible(values, "vision_hidden", "vision_heads", model)
+    _vision_head_dim(values, model)
     if values["vision_tower"] == "window":
+        if np.any(values["vision_head_dim"]):
+            raise WorkloadError(
+                f"vision_head_dim of {model} is {shorten(values['vision_head_dim'])}, must be 0: its window tower splits its width"
+            )
         require_at_most(values, "vision_full_layers", "vision_layers", model, "there are no more layers")
 
 
@@ -437,6 +452,7 @@ VLM = Builder(
     ),
     defaults={
         **DECODER.defaults,
+        "vision_head_dim": 0,
         "vision_channels": 3,
         "vision_tower": "clip",
         "vision_layers_used": 0,
@@ -488,7 +504,9 @@ XMC = Builder(
 
 MUSIC = music_builder(DECODER)
 
-BUILDERS: dict[str, Builder] = {item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR)}
+BUILDERS: dict[str, Builder] = {
+    item.name: item for item in (ENCODER, DECODER, MAMBA, ENCDEC, VIT, TWO_TOWER, VLM, XMC, MUSIC, DETECTOR, CONVNET)
+}
 
 
 def builder(name: str) -> Builder:

@@ -5,11 +5,13 @@ uniformly among an effective number of experts, E_eff = max(top_k, experts / imb
 that receive a token is E_eff (1 - (1 - top_k / E_eff)^tokens), rounded, and the tokens x top_k assignments spread over
 these as evenly as whole numbers allow. The number of products is exact (tokens x top_k rows in all) for every imbalance;
 the imbalance, the busiest expert's load over the mean, changes how many experts' weights are read and how full their
-products are.
+products are. Rows from the dispatch on also carry the layer's experts, choices and tokens (``moe_...``): machines that run all experts'
+products in one kernel cost the layer as that.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,19 +97,6 @@ def moe_rows(
             output_bits=bits.activations,
             held_elements=held,
         ),
-        Operation(
-            "dispatch",
-            Kind.GATHER,
-            assigned,
-            hidden,
-            repeat=repeat,
-            component="ffn",
-            function="gather",
-            input_bits=bits.activations,
-            weight_bits=bits.weights,
-            output_bits=bits.activations,
-            held_elements=held,
-        ),
     ]
     fuller, many, emptier, few = expert_loads(tokens, experts, top_k, imbalance)
     groups = [
@@ -137,16 +126,45 @@ def moe_rows(
             for suffix, load, count in groups
         ]
 
+    permille: Any = np.rint(1000 * np.asarray(imbalance, dtype=np.float64)).astype(np.int64)
+    layer: dict[str, Any] = {
+        "moe_experts": experts,
+        "moe_chosen": top_k,
+        "moe_tokens": tokens,
+        "moe_active": active_experts(tokens, experts, top_k, imbalance),
+        "moe_imbalance_permille": int(permille) if permille.ndim == 0 else permille,
+    }
+    routed = [
+        Operation(
+            "dispatch",
+            Kind.GATHER,
+            assigned,
+            hidden,
+            repeat=repeat,
+            component="ffn",
+            function="gather",
+            input_bits=bits.activations,
+            weight_bits=bits.weights,
+            output_bits=bits.activations,
+            held_elements=held,
+        ),
+    ]
     # Several chips: each has some of the inner columns of every expert, and the experts' partial sums are reduced once, after
     # they are combined.
     dealt: dict[str, Any] = {**common, "parallel": Parallel.COLUMN}
-    rows += products("expert_gate", expert_ffn, hidden, inside)
-    rows += products("expert_up", expert_ffn, hidden, inside + assigned * expert_ffn)
-    rows.append(vector(f"expert_{activation}", Kind.ACTIVATION, activation, assigned, expert_ffn, held=inside, **dealt))
-    rows.append(vector("expert_mul", Kind.ELEMENTWISE, "mul", assigned, expert_ffn, operands=2, held=held, **dealt))
-    rows += products("expert_down", hidden, expert_ffn, held + assigned * expert_ffn, Parallel.PARTIAL)
+    routed += products("expert_gate", expert_ffn, hidden, inside)
+    routed += products("expert_up", expert_ffn, hidden, inside + assigned * expert_ffn)
+    routed.append(vector(f"expert_{activation}", Kind.ACTIVATION, activation, assigned, expert_ffn, held=inside, **dealt))
+    routed.append(vector("expert_mul", Kind.ELEMENTWISE, "mul", assigned, expert_ffn, operands=2, held=held, **dealt))
+    routed += products("expert_down", hidden, expert_ffn, held + assigned * expert_ffn, Parallel.PARTIAL)
     # Each token's top_k results, weighted and added.
-    rows.append(vector("combine_scale", Kind.ELEMENTWISE, "mul", assigned, hidden, held=held, **common))
+    routed.append(vector("combine_scale", Kind.ELEMENTWISE, "mul", assigned, hidden, held=held, **common))
     add: dict[str, Any] = {**common, "operands": top_k, "held": held, "parallel": Parallel.ROW}
-    rows.append(vector("combine_add", Kind.ELEMENTWISE, "add", tokens, hidden, **add))
+    routed.append(vector("combine_add", Kind.ELEMENTWISE, "add", tokens, hidden, **add))
+    rows += [replace(row, **layer, moe_joined=_joined(row)) for row in routed]
     return rows
+
+
+def _joined(row: Operation) -> int:
+    """Products of an expert that one grouped kernel runs: gate and up are one, down another; nothing else is a product."""
+    return 0 if row.kind != Kind.GEMM else 1 if row.name.startswith("expert_down") else 2

@@ -101,6 +101,11 @@ class Operation:
             lines of 64 bytes touched, reads that wait for one another, and bytes from the root of the tree to the end of this level.
             ``m`` chunks of ``n`` children are scored, the ``k`` best kept; ``weight_bits`` are those of a stored weight with its
             share of the index.
+        moe_experts, moe_chosen, moe_tokens, moe_active: of a row of a layer of routed experts: all experts, those that a token
+            chooses, the tokens, and the experts with work, so that a machine with kernels for grouped products can run the layer's
+            products (``moe_active`` of each) in one (0: no such row).
+        moe_joined: products of one expert that such a kernel joins: 2 for gate and up, 1 for down, 0 for what runs inside it.
+        moe_imbalance_permille: load of the busiest expert over the mean, in thousandths.
         parallel: how several chips divide the row, a :class:`Parallel`; it does not matter on one chip. COLLECTIVE rows: ``m``
             rows of ``n`` elements that every chip holds at the beginning, and ``function`` says what becomes of them
             (``all_reduce``, ``reduce_scatter``, ``all_to_all``; ``all_gather``: what every chip holds at the end).
@@ -144,3 +149,9 @@ class Operation:
     filter_taps: IntLike = 0
     filter_overlap: IntLike = 0
     filter_step: IntLike = 0
+    moe_experts: IntLike = 0
+    moe_chosen: IntLike = 0
+    moe_tokens: IntLike = 0
+    moe_active: IntLike = 0
+    moe_joined: IntLike = 0
+    moe_imbalance_permille: IntLike = 0

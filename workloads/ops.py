@@ -21,12 +21,14 @@ from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Op
 __all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "Parallel", "concatenate"]
 
 SPARSE_COLUMNS = ("row_probes", "row_hits", "sparse_macs", "unique_lines", "dependent_depth", "table_bytes")
+MOE_COLUMNS = ("moe_experts", "moe_chosen", "moe_tokens", "moe_active", "moe_joined", "moe_imbalance_permille")
 STRING_COLUMNS = ("name", "component", "function", "weight_id", "reads")
 BOOL_COLUMNS = ("second_is_weight", "second_is_cache", "writes_cache", "causal", "values_in_keys")
 INT_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "repeat", "input_bits", "weight_bits", "output_bits", "parameters", "copies"),
     *("operands", "input_elements", "held_elements", "v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
     *SPARSE_COLUMNS,
+    *MOE_COLUMNS,
 )
 # What two operations must have in common to cost the same on any hardware, once. Names, parameters and repeats are not
 # part of it; the parameters of a vector operation follow from its function and sizes.
@@ -34,6 +36,7 @@ SHAPE_COLUMNS = (
     *("m", "n", "k", "batch", "groups", "input_bits", "weight_bits", "output_bits", "operands", "input_elements"),
     *("v_dim", "kv_share", "window", "filter_taps", "filter_overlap", "filter_step"),
     *SPARSE_COLUMNS,
+    *MOE_COLUMNS,
 )
 SHAPE_FLAGS = ("kind", *BOOL_COLUMNS)
 _POSITIVE = ("m", "n", "batch", "groups", "kv_share", "operands")
@@ -100,6 +103,12 @@ class OperationTable:
     filter_taps: IntArray
     filter_overlap: IntArray
     filter_step: IntArray
+    moe_experts: IntArray
+    moe_chosen: IntArray
+    moe_tokens: IntArray
+    moe_active: IntArray
+    moe_joined: IntArray
+    moe_imbalance_permille: IntArray
 
     @classmethod
     def from_rows(cls, rows: Sequence[Operation]) -> OperationTable:

@@ -139,7 +139,9 @@ def _drawn(profile: str, group: Group, embodied: FloatArray, draws: int, seed: i
     ranges = dict(estimate.default_ranges(values.keyed(), values.inputs()))
     ranges["use.grid"] = estimate.grid_range(group.use_grid, fab=False)
     drawn = {key: column[:, None] for key, column in uncertainty.draws(ranges, draws, seed).items()}
-    intensity = drawn.pop("use.grid") / group.use_grid.gco2e_per_kwh
+    used = drawn.pop("use.grid")
+    # Of electricity without carbon nothing is drawn: its operation is 0 whatever the factor.
+    intensity = used / group.use_grid.gco2e_per_kwh if group.use_grid.gco2e_per_kwh > 0 else np.ones_like(used)
     made = device.evaluate(recipe, inputs, Values(drawn)).embodied_kgco2e
     return ranges, np.broadcast_to(np.asarray(made, dtype=np.float64) * group.count, (draws, embodied.size)), intensity
 

@@ -248,6 +248,10 @@ def word_of(factor: GridFactor) -> str:
     return f"{factor.gco2e_per_kwh!r} ({factor.name}: {factor.source})"
 
 
+MOST_GCO2E_PER_KWH = 1e5
+"""Of a factor of one's own: a hundred times what burning lignite emits, so that what lies above is another unit or a slip."""
+
+
 def custom(
     gco2e_per_kwh: float,
     *,
@@ -269,7 +273,7 @@ def custom(
         raise unknown("boundary", boundary, ("lifecycle", "combustion", "unstated"))
     if not source.strip():
         raise CarbonError("source of a custom grid factor is empty, but every factor needs one")
-    value = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0)
+    value = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0, high=MOST_GCO2E_PER_KWH)
     return GridFactor(f"custom:{name}", name, value, GridKind(signal, boundary), year, source, licence)
 
 

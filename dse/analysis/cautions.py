@@ -18,6 +18,7 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
     found = []
     if run.context.get("left_out"):
         found.append(f"This is a front of an incomplete model: {run.context['left_out']}.")
+    found += [str(line) for line in run.context.get("cautions") or ()]
     found += _failed(run)
     found += _edge(run, design)
     found += _surrogate(run)
@@ -70,7 +71,7 @@ def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:
 
 def _surrogate(run: Any) -> list[str]:
     """How far a surrogate's quality can be trusted."""
-    if "quality_evaluator" in run.context or not any("quality" in design["metrics"] for design in run.designs):
+    if run.problem.kind or "quality_evaluator" in run.context or not any("quality" in design["metrics"] for design in run.designs):
         return []
     surrogate = run.context.get("quality_surrogate") or {}
     errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})

@@ -79,11 +79,16 @@ def importance(evaluation: Evaluation, objectives: Sequence[Objective], *, most_
         metric = np.concatenate([np.broadcast_to(block.metric(name), block.shape)[:, kept] for block in blocks])
         usable = np.isfinite(metric) & ((metric > 0) | name.startswith("quality"))
         values = metric if name.startswith("quality") else np.log(np.where(usable, metric, 1.0))
+        if (metric == metric[:, :1]).all():  # the same on all points, as quality is: their knobs have no share
+            usable, values = usable[:, :1], values[:, :1]
         columns = {
             knob: np.broadcast_to(codes.reshape((-1, 1) if axis == 0 else (1, -1)), values.shape)[usable]
             for knob, (codes, axis) in groups.items()
+            if axis == 0 or values.shape[1] > 1
         }
         shares = shapley_effects(values[usable], columns)
+        if shares:
+            shares |= {knob: 0.0 for knob in groups if knob not in columns}
         found += [{"knob": knob, "metric": name, "share": share} for knob, share in shares.items()]
     return found
 

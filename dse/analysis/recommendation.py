@@ -220,7 +220,7 @@ def recommend(run: RunRecord) -> Recommendation:
         design=design["design"],
         phrase=design_phrase(design["knobs"], varying),
         knobs=dict(design["knobs"]),
-        toml=f"designs/design-{design['design']:04d}.toml",
+        toml="" if run.problem.kind else f"designs/design-{design['design']:04d}.toml",
         rule=rule,
         reason=_reason(front, chosen, rule, allowed),
         runner_up=None if second is None else second["design"],

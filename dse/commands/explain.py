@@ -88,7 +88,7 @@ def _alignment(result: Any, args: argparse.Namespace) -> int:
     from dse.reports.run_files import keep_alignment
 
     found = alignment.of_run(result, design=args.design)
-    kept = keep_alignment(result, found)
+    kept = keep_alignment(result, found.to_dict())
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:

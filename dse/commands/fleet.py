@@ -17,42 +17,68 @@ def is_log(workload: str | None) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print."""
-    import csv
     import json
+    import shlex
     import sys
+    from pathlib import Path
 
+    from dse import api, served
     from dse.commands import options
     from dse.errors import UsageError
+    from dse.problem.deployment import Deployment
+    from dse.reports import terminal
     from dse.serving import fleet
-    from dse.serving.fleet_place import Place, with_grid, with_settings
     from dse.serving.requests import read_requests
+    from dse.storage.run_folder import csv_text, write_text
 
     if not args.model:
         raise UsageError("model is missing; name the model that serves the log with --model (e.g. llama3-8b)")
     hardware = args.hw.split(",") if args.hw != "edge22" else ["h100", "l40s"]
-    objectives = [_objective(text) for text in args.objective or ["max:goodput_per_s", "min:gco2e_per_request"]]
     limits, bounds = _limits(args.constraint)
-    place = with_settings(Place(0.0, max(args.pue, 1.0), args.lifetime_years), options.knobs_of(args))
-    knobs = dict(map(_knob, args.vary))
+    given: dict[str, Any] = {
+        "objectives": [_objective(text) for text in args.objective or ["max:goodput_per_s", "min:gco2e_per_request"]],
+        "knobs": dict(map(_knob, args.vary)),
+        "bounds": bounds,
+        "limits": limits,
+        "settings": options.knobs_of(args),
+    }
     log = read_requests(args.workload)
-    given: dict[str, Any] = {"objectives": objectives, "knobs": knobs, "bounds": bounds, **limits}
+    grids = _grids(args.grid, log.region) if log.region else {"": args.grid}
+    # A table's name as --out: the run stands beside it.
+    table = Path(args.out) if args.out and args.out.endswith(".csv") else None
+    out = table.with_suffix("") if table else args.out
+    if out is None and log.region:
+        out = api.free_folder(f"{Path(args.workload).stem}-custom")
+    runs = {}
+    for region, grid in grids.items():
+        where = Deployment(grid=grid, pue=max(args.pue, 1.0), lifetime_years=args.lifetime_years, carbon_profile="default")
+        problem = served.fleet_problem(args.workload, args.model, hardware, deployment=where, region=region, **given)
+        with terminal.ProgressReporter() as progress:
+            runs[region] = api.search_served(
+                problem,
+                out=Path(out) / region if region else out,
+                seed=args.seed or 0,
+                command=shlex.join(["dse", *sys.argv[1:]]),
+                say=progress.update,
+            )
     if log.region:
-        return _regions(args, fleet.search_regions(log, args.model, hardware, _places(place, args.grid, log.region), **given))
-    answer = fleet.search(log, args.model, hardware, with_grid(place, args.grid), **given)
-    if args.out:
-        with open(args.out if args.out.endswith(".csv") else args.out + ".csv", "w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(answer["front"][0]))
-            writer.writeheader()
-            writer.writerows(answer["front"])
+        answer = fleet.of_all_regions(log, {name: served.answer_of(one) for name, one in runs.items()})
+        return _regions(args, {**answer, "run": str(out)})
+    one = runs[""]
+    if table:
+        write_text(table, csv_text(one))
+    answer = {**served.answer_of(one), "run": str(one.path), "recommendation": one.context["recommendation"]}
     if args.json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return 0
     print(f"{answer['fleets']} fleets simulated, {answer['keep_bounds']} keep the bounds; front exact on the grid:", file=sys.stderr)
+    print(one.recommend())
     for row in answer["front"]:
         print(_line(row))
     print(f"rule of thumb (fewest chips, largest batch): {_line(answer['rule_of_thumb'])}")
     print(f"least carbon under the same bounds saves {100 * answer['saved']:.3g} %: {_line(answer['least_grams'])}")
     _show_hours(answer["hours"])
+    print(f"{one.path}/: pareto.csv, report.html, study.db")
     return 0
 
 
@@ -66,24 +92,27 @@ def _show_hours(hours: list[dict[str, Any]]) -> None:
         )
 
 
-def _places(place: Any, words: str, regions: tuple[str, ...]) -> dict[str, Any]:
-    """The place of every region: ``REGION=GRID,...`` where grids are given so, else a region is the name of its own grid."""
-    from dse.errors import UsageError
-    from dse.serving.fleet_place import with_grid
+def _grids(words: str, regions: tuple[str, ...]) -> dict[str, str]:
+    """The grid of every region: ``REGION=GRID,...`` where grids are given so, else a region is the name of its own grid."""
+    from dse.errors import UsageError, unknown_name
 
+    names = list(dict.fromkeys(regions))
     if "=" not in words:
         if words != "world":
             raise UsageError(
                 f"grid is {words!r}, must be REGION=GRID,REGION=GRID,... for a log with regions (or left out: regions are grids)"
             )
-        return {name: with_grid(place, name) for name in dict.fromkeys(regions)}
+        return {name: name for name in names}
     found = {}
     for part in words.split(","):
         name, equals, grid = part.partition("=")
         if not equals or not name.strip() or not grid.strip():
             raise UsageError(f"grid is {words!r}, must be REGION=GRID,REGION=GRID,... for a log with regions")
-        found[name.strip()] = with_grid(place, grid.strip())
-    return found
+        found[name.strip()] = grid.strip()
+    for name in names:
+        if name not in found:
+            raise unknown_name("region of the log", name, found)
+    return {name: found[name] for name in names}
 
 
 def _regions(args: argparse.Namespace, answer: dict[str, Any]) -> int:
@@ -98,6 +127,7 @@ def _regions(args: argparse.Namespace, answer: dict[str, Any]) -> int:
         print(f"  rule of thumb {_line(found['rule_of_thumb'])}")
         _show_hours(found["hours"])
     print(f"all regions: {answer['gco2e_per_request']:.4g} g a request, {100 * answer['saved']:.3g} % less than by the rule of thumb")
+    print(f"{answer['run']}/: a run for each region (pareto.csv, report.html, study.db)")
     return 0
 
 

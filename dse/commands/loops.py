@@ -17,14 +17,15 @@ def is_loop(workload: str | None) -> bool:
 def search(args: argparse.Namespace) -> int:
     """Search and print."""
     import json
+    import shlex
     import sys
 
+    from dse import api, served
     from dse.commands import options
-    from dse.reports.loops import said_of_prefix_cache, write_files
-    from dse.serving.loops import search_loops
+    from dse.reports.loops import said_of_prefix_cache
 
     _refuse(args)
-    answer = search_loops(
+    problem = served.loop_problem(
         args.workload,
         _model(args),
         _hardware(args),
@@ -34,10 +35,10 @@ def search(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         quality=args.quality or "scripted",
         deployment=options.deployment_of(args),
-        seed=args.seed,
     )
-    folder = Path(args.out) if args.out else _new_folder(args)
-    page = write_files(answer, folder)
+    run = api.search_served(problem, out=args.out, seed=args.seed or 0, command=shlex.join(["dse", *sys.argv[1:]]))
+    answer = {**served.answer_of(run), "run": str(run.path), "recommendation": run.context["recommendation"]}
+    page = run.path / "report.html"
     if args.json:
         print(json.dumps({**answer, "report": str(page)}, indent=2, allow_nan=False, default=str))
         return 0
@@ -46,11 +47,12 @@ def search(args: argparse.Namespace) -> int:
         f"{answer['configurations']} configurations, {answer['feasible']} feasible; front exact on the grid; quality: {kind}",
         file=sys.stderr,
     )
+    print(run.recommend())
     for row in answer["front"]:
         print(_line(row))
     for text in said_of_prefix_cache(answer):
         print(text)
-    print(f"report: {page}")
+    print(f"{run.path}/: pareto.csv, report.html, study.db")
     return 0
 
 
@@ -94,16 +96,6 @@ def _hardware(args: argparse.Namespace) -> str:
             "hw is missing or 'edge22', must be a device, a list of devices or a file with a design for a loop; nearest is 'h100'"
         )
     return str(args.hw)
-
-
-def _new_folder(args: argparse.Namespace) -> Path:
-    name = args.objective[0] if len(args.objective) == 1 and ":" not in args.objective[0] else "custom" if args.objective else "carbon"
-    base = Path("runs") / f"{args.workload}-{name}"
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ COMMANDS = (
     *("search", "evaluate", "resume", "report", "list_known", "workload", "quality", "carbon", "export", "import_hw", "simulate", "tokens"),
     *("explain", "compare", "validate", "calibrate", "refine", "operate", "drive", "xmc", "music", "init", "doctor", "completion"),
 )
+_WORDS = {"list": "list_known", "import-hw": "import_hw"}  # whose module is not called like the command
 
 EPILOG = """\
 examples:
@@ -25,6 +26,20 @@ examples:
 """
 
 
+_MOST = 2**53  # of a number of things: beyond it not even a float counts one by one
+
+
+def _whole(text: str) -> int:
+    """A whole number of the command line."""
+    try:
+        value = int(text)
+    except ValueError:  # also one of more digits than Python reads
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
+    if abs(value) > _MOST:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is too large; a whole number of at most {_MOST} is needed")
+    return value
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence, with the nearest option where one is unknown.
 
@@ -32,6 +47,10 @@ class Parser(argparse.ArgumentParser):
     """
 
     default_command: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", int, _whole)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, with the default command of a group put in."""
@@ -60,6 +79,8 @@ class Parser(argparse.ArgumentParser):
             close = nearest(unknown[0], self._all_options(parsed))
             hint = f"; did you mean {close}?" if close else ""
             self.error(f"unknown argument {unknown[0]!r}{hint}")
+        if isinstance(seed := getattr(parsed, "seed", None), int) and seed < 0:
+            self.error(f"seed is {seed}; a whole number from 0 is needed")
         return parsed
 
     def _all_options(self, parsed: argparse.Namespace) -> list[str]:
@@ -77,8 +98,8 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(command: str | None = None) -> Parser:
+    """The parser of all commands, or of one whose name is the first word of a command line: the others are then not imported."""
     parser = Parser(
         prog="dse",
         description="Find the model and the accelerator that together give the most quality for the least carbon, latency, energy or area.",
@@ -88,6 +109,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dse {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    module = _WORDS.get(command or "", command)
+    for name in (module,) if module in COMMANDS and command not in _WORDS.values() else COMMANDS:
         importlib.import_module(f"dse.commands.{name}").register(commands)
     return parser

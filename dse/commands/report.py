@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """Load and write."""
     from pathlib import Path
 
-    from dse.reports.html import report_html
+    from dse.reports.pages import page_of_run
     from dse.storage.run_folder import load, write_text
 
     result = load(args.run_folder)
-    print(write_text(Path(args.out) if args.out else result.path / "report.html", report_html(result)))
+    print(write_text(Path(args.out) if args.out else result.path / "report.html", page_of_run(result)))
     return 0

@@ -13,6 +13,7 @@ from hw_models.costs import board_power
 from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.parameters import shipped
 from hw_models.costs.gpu_kernels.sheet import sheet_of
+from hw_models.costs.kernels import board_of
 from hw_models.devices import library
 from hw_models.devices.accuracy import statement
 from hw_models.technology.tables import node_status, read_table
@@ -103,7 +104,7 @@ def _board(batch: AcceleratorBatch) -> Iterator[dict[str, Any]]:
     """The rule of boards' energy."""
     label = batch.names[0] if batch.names else "design 1"
     limit = "what the power limit leaves at the rate of large products; docs/models/gpu.md"
-    yield _entry(f"power.{label}.mac_j", float(board_power.mac_j(batch)[0]), "J", limit, "2024")
+    yield _entry(f"power.{label}.mac_j", float(board_of(batch, 0).mac_j[0]), "J", limit, "2024")
     polca = "our estimate, after what is recalled of Patel et al., POLCA, ASPLOS 2024 (arXiv:2308.12908), not checked against its text"
     yield _entry("power.active_share", board_power.ACTIVE_SHARE, "of the limit", polca, "2024")
     yield _entry("power.way_pj_per_byte", board_power.WAY_PJ_PER_BYTE, "pJ/byte", polca, "2024")

@@ -82,7 +82,7 @@ class Node:
             return Node(None, feature, at_most, Node.from_dict(told["yes"], depth + 1), Node.from_dict(told["no"], depth + 1))
         except DseError:
             raise
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DseError(f"a policy tree has a node that is none: {error}") from None
 
 

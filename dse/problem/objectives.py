@@ -110,6 +110,12 @@ def parse_constraint(text: str) -> Constraint:
     return Constraint(name, relation, bound)
 
 
+def read_constraint(text: str) -> Constraint:
+    """The inverse of ``str(constraint)``, for metrics that no list knows; ValueError for another text."""
+    name, relation, bound = re.split(r"(<=|>=)", text, maxsplit=1)
+    return Constraint(name, relation, float(bound))
+
+
 # A device that is asked for more than it can serve serves less; comparing it at equal service would flatter it.
 SERVICE_CONSTRAINT = Constraint("service_utilisation", "<=", 1.0)
 

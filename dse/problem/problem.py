@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.deployment import Deployment
-from dse.problem.objectives import Constraint, Objective, parse_constraint, parse_objective
+from dse.problem.objectives import Constraint, Objective, parse_constraint, parse_objective, read_constraint
 
 IntArray = npt.NDArray[np.int64]
 
@@ -58,6 +58,8 @@ class Problem:
     preset: str | None = None
     models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
     models_dominated: int = 0  # the others
+    kind: str = ""  # "": designs of an accelerator; "loop", "fleet": of a reasoning loop, of fleets for a log (`dse.served`)
+    request: Mapping[str, Any] = field(default_factory=dict)  # what a kind is asked for beside the fields above, plain values
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -90,12 +92,19 @@ class Problem:
             "criterion": self.criterion,
             "residency": self.residency,
             **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
+            **({"kind": self.kind, "request": dict(self.request)} if self.kind else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Problem:
         """The inverse of :meth:`to_dict`."""
+        kind = values.get("kind", "")
+        # A kind has metrics of its own, which its search has checked.
+        objectives = (Objective(*text.split(":", 1)) if kind else parse_objective(text) for text in values["objectives"])
+        constraints = (read_constraint(text) if kind else parse_constraint(text) for text in values["constraints"])
         return cls(
+            kind=kind,
+            request=dict(values.get("request") or {}),
             workload=values["workload"],
             space=values["space"],
             space_toml=values.get("space_toml"),
@@ -108,11 +117,11 @@ class Problem:
             fixed=dict(values["fixed"]),
             vary={name: tuple(chosen) for name, chosen in values["vary"].items()},
             fixed_model=values["fixed_model"],
-            objectives=tuple(parse_objective(text) for text in values["objectives"]),
+            objectives=tuple(objectives),
             preset=values["preset"],
             models={k: tuple(v) for k, v in values["models"].items()} if values.get("models") else None,
             models_dominated=values.get("models_dominated", 0),
-            constraints=tuple(parse_constraint(text) for text in values["constraints"]),
+            constraints=tuple(constraints),
             deployment=Deployment.from_dict(values["deployment"]),
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],

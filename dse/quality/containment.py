@@ -2,7 +2,9 @@
 
 A search marks what it starts by a variable of the environment, which children inherit whatever group or session they enter. When the
 process of the search ends without saying so (a kill, a crash), its *warden*, a small process that waits on a pipe, ends everything that
-bears the mark. Marks are read from ``/proc``: on systems without it, groups of processes are all that is ended.
+bears the mark. A search that another one has started (a command in a notebook, an evaluation that searches) adds a mark of its own to that
+of the other, so that either warden finds what it started. Marks are read from ``/proc``: on systems without it, groups of processes are all
+that is ended.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _WARDEN = """
 import os, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-mark = sys.argv[1].encode()
+start, word = sys.argv[1].encode(), sys.argv[2].encode()
+def marked(entry):
+    return entry.startswith(start) and word in entry[len(start):].split(b":")
 if not os.read(0, 1):
     # A program that is being loaded shows no environment for a moment, longer on a busy machine: quiet is 0.4 s without a find.
     deadline, quiet = time.monotonic() + 5, 0
@@ -36,7 +40,7 @@ if not os.read(0, 1):
         found = 0
         for name in os.listdir("/proc"):
             try:
-                if name.isdigit() and mark in open("/proc/" + name + "/environ", "rb").read().split(bytes(1)):
+                if name.isdigit() and any(map(marked, open("/proc/" + name + "/environ", "rb").read().split(bytes(1)))):
                     os.kill(int(name), signal.SIGKILL)
                     found += 1
             except OSError:
@@ -49,15 +53,16 @@ _pipe: int | None = None
 
 
 def mark() -> None:
-    """Mark what this process starts from now on, and start its warden; nothing in what a search itself has started."""
+    """Mark what this process starts from now on, and start its warden; nothing in a worker of a search, which has one."""
     global _pipe  # noqa: PLW0603 - one warden a process
-    if MARK in os.environ or not Path("/proc/self/environ").exists():
+    worker = os.environ.get(WORKER_MARK, "").endswith(f"-{os.getpid()}")
+    if _pipe is not None or worker or not Path("/proc/self/environ").exists():
         return
     word = f"{os.getpid()}-{uuid.uuid4().hex}"
     reading, writing = os.pipe()
     try:
         subprocess.Popen(  # noqa: S603 - this interpreter, our own program
-            [sys.executable, "-I", "-S", "-c", _WARDEN, f"{MARK}={word}"],
+            [sys.executable, "-I", "-S", "-c", _WARDEN, f"{MARK}=", word],
             stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         ).returncode = 0  # nobody waits for it: it ends after this process  # fmt: skip
     except OSError:  # no process more to be had: the search itself will say so
@@ -66,7 +71,7 @@ def mark() -> None:
     finally:
         os.close(reading)
     _pipe = writing
-    os.environ[MARK] = word
+    os.environ[MARK] = ":".join(filter(None, (os.environ.get(MARK), word)))
     os.register_at_fork(after_in_child=_let_go)
     atexit.register(_dismiss, os.getpid())
 

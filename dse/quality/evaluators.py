@@ -1,6 +1,7 @@
 """Quality evaluators: what turns a model into a number with a standard error.
 
-``surrogate`` (the workload's own), ``table:FILE.csv`` (figures that exist), ``measured:minilm`` or ``measured:FOLDER`` (a real model,
+``surrogate`` (the workload's own), ``table:FILE.csv`` (figures that exist), ``trained:TASK`` (the shipped
+tables of small models trained from scratch), ``measured:minilm`` or ``measured:FOLDER`` (a real model,
 pruned, healed and measured), ``python:module:function`` and ``command:PROGRAM ARGS`` (anything a user can run: parameters in, quality
 out). Evaluators are plain records that travel to worker processes; the wrappers of :mod:`dse.quality.noise` make any of them noisy on
 purpose.
@@ -23,14 +24,16 @@ import numpy as np
 
 from dse.errors import DseError, UsageError, nearest
 from dse.extensions import from_module, installed
-from dse.quality import model_evaluator, programs
+from dse.quality import programs
 from dse.quality import surrogate as quality
 from dse.quality.measured import Evaluator, Measured
+from dse.quality.trained.quality import TrainedEvaluator
 from dse.quality.travelling import packed, unpacked
 from dse.spaces.parameters import Value
 from workloads import library
 
-FORMS = ("surrogate", "table:FILE.csv", "measured:minilm", "measured:FOLDER", "python:module:function", "command:PROGRAM ARGS")
+FORMS = ("surrogate", "table:FILE.csv", "trained:TASK", "measured:minilm", "measured:FOLDER", "python:module:function",
+         "command:PROGRAM ARGS")  # fmt: skip
 DEFAULT_TIME_LIMIT_S = 3600.0
 _TAIL = 300
 
@@ -67,7 +70,12 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
         return SurrogateEvaluator(workload, metrics=(metric,))
     if kind == "table" and rest:
         return TableEvaluator.read(rest, metric=metric)
+    if kind == "trained" and rest:
+        return TrainedEvaluator(rest, (metric,))
     if kind == "measured" and rest:
+        # Start-up: pruning and healing, which few searches need.
+        from dse.quality import model_evaluator
+
         return model_evaluator.MeasuredEvaluator(model_evaluator.parse(rest), (metric,))
     if kind == "python" and rest.count(":") == 1:
         module, _, function = rest.partition(":")

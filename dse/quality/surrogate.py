@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 
 import numpy as np
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from dse.quality.detector import PublishedPrecision, retinanet_precision
 from dse.quality.music import MusicQuality, music_quality
 from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, PUBLISHED, SUPPORT, Quality
+from dse.quality.trained.quality import WORKLOADS, TrainedQuality, trained_quality
 from dse.quality.trees import MeasuredRecall
 
 FloatArray = npt.NDArray[np.float64]
@@ -186,15 +187,17 @@ def bert_mnli() -> BertMnliSurrogate:
 
 
 # Which surrogate speaks for which workload.
-_BY_WORKLOAD: dict[str, Callable[[], BertMnliSurrogate | MeasuredRecall | MusicQuality | PublishedPrecision]] = {
+Known = BertMnliSurrogate | MeasuredRecall | MusicQuality | PublishedPrecision | TrainedQuality
+_BY_WORKLOAD: dict[str, Callable[[], Known]] = {
     "av-perception": retinanet_precision,
     "bert-base": bert_mnli,
     "music": lambda: music_quality(several_tracks=True),
     "music-single": lambda: music_quality(several_tracks=False),
     "xmc-wordnet": lambda: MeasuredRecall("xmc-wordnet"),
+    **{workload: partial(trained_quality, task) for workload, task in WORKLOADS.items()},
 }
 
 
-def for_workload(name: str) -> BertMnliSurrogate | MeasuredRecall | MusicQuality | PublishedPrecision | None:
+def for_workload(name: str) -> Known | None:
     """What is known of the quality of a workload's models (by its full name): a surrogate, figures measured here, or None."""
     return _BY_WORKLOAD[name]() if name in _BY_WORKLOAD else None

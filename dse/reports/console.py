@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dse.evaluation.evaluation import load_hardware
@@ -38,7 +39,7 @@ def say_problem(
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
         f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
-        *(f"varied      {name}: {', '.join(map(str, chosen))}" for name, chosen in problem.vary.items()),
+        *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
@@ -65,6 +66,13 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _values(chosen: Sequence[Any]) -> str:
+    """Values of a knob, of many the ends and their number."""
+    if len(chosen) <= 12:
+        return ", ".join(map(str, chosen))
+    return f"{chosen[0]}, {chosen[1]}, ... {chosen[-1]} ({len(chosen):,} values)"
 
 
 def _exact_hardware(strategy: str) -> str:
@@ -97,10 +105,10 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
-    print(
-        f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), exact for mappings chosen by "
-        f"{run.problem.criterion}"
-    )
+    exact = "exact on the grid" if run.problem.kind else f"exact for mappings chosen by {run.problem.criterion}"
+    print(f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), {exact}")
+    for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
+        print(sentence)
     for reason, count in summary.reasons.items():
         if count:
             print(f"  infeasible: {count:>12,} {reason}")
@@ -110,7 +118,7 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
             f"{row['fixed_for_all_hz']:g} frames/s throughout"
         )
-    print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
+    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
 
 
 def _counted(run: RunRecord) -> str:
@@ -136,6 +144,7 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "recommendation": of_run(run).to_dict(),
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
+        "device_order": (run.context.get("uncertainty") or {}).get("device_order"),
         "left_out": run.context.get("left_out") or "",
         "provenance": run.provenance,
     }
@@ -162,6 +171,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:
         print(f"  infeasible: {reason}")
+    for sentence in (answer.get("device_order") or {}).get("sentences", ()):
+        print(f"  {sentence}")
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
         print(f"  {'busy':<20} {shares} of the latency")

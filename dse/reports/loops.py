@@ -1,42 +1,20 @@
-"""The files of a search over a loop: pareto.csv, answer.json and a page without script or outside file."""
+"""The page of a search over a loop, and what it says of reuse of prefixes."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from dse.errors import DseError
-from dse.reports.html import asset
-from dse.reports.markup import Markup, raw_element, tag
+from dse.reports.kept import of_run
+from dse.reports.markup import Markup, tag
+from dse.reports.plain_page import plain_page
 from dse.reports.sections import section, table
-from dse.version import __version__
 
 WIDTH, HEIGHT = 900, 320
 _MARKS = {"none": "circle", "prefix": "rect", "tree": "polygon"}
 _SHOWN = ("quality", "latency_s", "latency_p95_s", "energy_j", "energy_j_per_solved", "gco2e_per_problem", "gco2e_per_solved",
           "total_kgco2e", "prefill_tokens", "decode_tokens", "service_utilisation")  # fmt: skip
 _FIRST = ("model", "device", "chips", "kv", "samples", "agents", "rounds", "votes", "corrections", "suffixes", "problems")
-
-
-def write_files(answer: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write the front (CSV), the whole answer (JSON) and the page into ``folder``; returns the page."""
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "pareto.csv").open("w", encoding="utf-8", newline="") as stream:
-            names = list(dict.fromkeys(name for row in answer["front"] for name in row))
-            writer = csv.DictWriter(stream, names, restval="")
-            writer.writeheader()
-            writer.writerows(answer["front"])
-        (place / "answer.json").write_text(json.dumps(answer, indent=2, default=str) + "\n", encoding="utf-8")
-        page = place / "report.html"
-        page.write_text(page_of(answer), encoding="utf-8")
-    except OSError as error:
-        raise DseError(f"out {place} cannot be written: {error.strerror}") from error
-    return page
 
 
 def said_of_prefix_cache(answer: Mapping[str, Any]) -> list[str]:
@@ -61,8 +39,10 @@ def said_of_prefix_cache(answer: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def page_of(answer: Mapping[str, Any]) -> str:
-    """The page of an answer of `dse.serving.loops.search_loops`."""
+def page_of_run(run: Any) -> str:
+    """The page of a run of `dse.served`."""
+    answer = {**run.context["answer"], "front": [{**design["metrics"], **design["knobs"]} for design in run.designs]}
+    found = of_run(run)
     title = f"{answer['workload']} with {', '.join(answer['models'])} on {answer['hw']}"
     head = [name for name in _FIRST if name in answer["front"][0]]
     head += [name for name in _SHOWN if name in answer["front"][0]]
@@ -80,6 +60,7 @@ def page_of(answer: Mapping[str, Any]) -> str:
         "main",
         tag("h1", title),
         tag("p", f"{answer['title']}. {counts} {quality}"),
+        section("recommendation", "Recommendation", tag("p", found.sentence), [tag("p", line) for line in (*found.lines, *found.warnings)]),
         section(
             "cache", "What reuse of prefixes moves", [tag("p", text) for text in said_of_prefix_cache(answer)] or tag("p", "Not varied.")
         ),
@@ -93,15 +74,7 @@ def page_of(answer: Mapping[str, Any]) -> str:
         section("left", "Left out", table(("why", "configurations"), left, caption="Left out", numeric=(1,))),
         section("sources", "Sources of carbon figures", table(("name", "source"), sources, caption="Sources")),
     )
-    top = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} · dse search"),
-        raw_element("style", asset("report.css")),
-    )
-    return "<!doctype html>\n" + tag("html", top, tag("body", body, tag("footer", tag("p", f"dse {__version__}"))), lang="en") + "\n"
+    return plain_page(title, "search", body)
 
 
 def _scatter(answer: Mapping[str, Any]) -> Markup | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dse.analysis.alignment import RunAlignment
 from dse.evaluation.evaluation import Evaluation
-from dse.reports.html import report_html
-from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_toml, write_text
+from dse.reports.pages import page_of_run
+from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_tomls, write_text
 from dse.storage.study import FILE_NAME, Study
 
 
@@ -21,16 +22,16 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
     if evaluation is not None:
         folder = run.path / "designs"
         folder.mkdir(exist_ok=True)
-        for design in run.designs[:MAX_DESIGN_FILES]:
-            name = f"design-{design['design']:04d}.toml"
-            written.append(write_text(folder / name, design_toml(run, design, evaluation)))
-    written.append(write_text(run.path / "report.html", report_html(run)))
+        designs = run.designs[:MAX_DESIGN_FILES]
+        for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
+            written.append(write_text(folder / f"design-{design['design']:04d}.toml", text))
+    written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
 
 
-def keep_alignment(run: RunRecord, found: RunAlignment) -> RunRecord:
-    """Put an alignment into a finished run: its study and its report show it from now on."""
-    kept = replace(run, context={**run.context, "alignment": found.to_dict()})
+def keep_alignment(run: RunRecord, found: Mapping[str, Any]) -> RunRecord:
+    """Put an alignment (`RunAlignment.to_dict`) into a finished run: its study and its report show it from now on."""
+    kept = replace(run, context={**run.context, "alignment": dict(found)})
     with Study.open(run.path / FILE_NAME) as study:
         study.finish({"summary": vars(kept.summary), "designs": kept.designs, "context": kept.context})
     write_files(kept)

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.reports.html import asset
-from dse.reports.markup import Markup, raw_element, tag
+from dse.reports.markup import Markup, tag
+from dse.reports.plain_page import plain_page
 from dse.reports.sections import section, table
 from dse.serving.simulation import Served
-from dse.version import __version__
 
 WIDTH, HEIGHT, POINTS = 900, 180, 600
 _FIGURES = (
@@ -71,15 +70,7 @@ def _page(served: Served, answer: dict[str, Any]) -> str:
         section("totals", "Totals", table(("", "value"), others, caption="Totals", numeric=(1,))),
         section("sources", "Sources", table(("what", "where"), sorted(answer["sources"].items()), caption="Sources")),
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} · dse simulate"),
-        raw_element("style", asset("report.css")),
-    )
-    return "<!doctype html>\n" + tag("html", head, tag("body", body, tag("footer", tag("p", f"dse {__version__}"))), lang="en") + "\n"
+    return plain_page(title, "simulate", body)
 
 
 def _problems(loop: dict[str, Any]) -> Markup:

@@ -89,8 +89,8 @@ def _metric_column(name: str, unit: Any, designs: list[dict[str, Any]]) -> _Colu
         errors = [design["metrics"].get("quality_se") for design in designs]
         cells = [cell if not error else f"{cell} ± {error:.2g}" for cell, error in zip(cells, errors, strict=True)]
         # The whole label ("MNLI-matched accuracy, surrogate") would take a third of a narrow terminal.
-        measured = any(design["quality_support"] == "measured" for design in designs)
-        return _Column("quality", "measured" if measured else "[%] surrogate", cells)
+        known = {design["quality_support"] for design in designs} & {"measured", "scripted", "table", "trace"}
+        return _Column("quality", min(known, default="[%] surrogate"), cells)
     return _Column(label, f"[{unit.unit}]" if unit.unit else "", cells)
 
 

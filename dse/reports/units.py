@@ -60,6 +60,8 @@ def column_texts(values: Iterable[Any], factor: float = 1.0) -> list[str]:
 
 def quality_label(context: Mapping[str, Any]) -> str:
     """What quality is called in this run: measured, or else it carries the word surrogate."""
+    if context.get("kind") == "loop":
+        return f"Share of problems solved, {context['answer']['quality']}"
     if isinstance(evaluator := context.get("quality_evaluator"), Mapping):
         return f"Quality measured by {evaluator.get('evaluator')}"
     surrogate = context.get("quality_surrogate")

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from dse.errors import DseError
-from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.evaluation import Block, Evaluation
 from dse.evaluation.feasibility import meets
 from dse.problem.metrics import known_before_mapping
 from dse.problem.problem import Problem
+from dse.searches.deployments import Deployed, Piece
 from dse.searches.sweep import block_bounds
 
 
-def refuse_infeasible(problem: Problem) -> None:
-    """Raise DseError where no design meets the bounds on metrics that need no mapping: which, and how near the nearest comes."""
+def refuse_infeasible(problem: Problem, *, apart: bool = False) -> None:
+    """Raise DseError where no design meets the bounds on metrics that need no mapping: which, and how near the nearest comes.
+
+    ``apart``: the problem has so many deployments that they are not listed.
+    """
     known = known_before_mapping()
     constraints = [constraint for constraint in problem.constraints if constraint.metric in known]
     if not constraints:
         return
-    evaluation = Evaluation(problem, mapped=False)
+    blocks: Iterable[Block | Piece]
+    if apart:
+        deployed = Deployed(problem, mapped=False)
+        blocks, total = deployed.every_piece(), deployed.size
+    else:
+        evaluation = Evaluation(problem, mapped=False)
+        bounds = block_bounds(evaluation.space.model_count, evaluation.space.hardware_count)
+        blocks, total = (evaluation.block(first, last) for first, last in bounds), evaluation.space.size
     broken, nearest = dict.fromkeys(constraints, 0), dict.fromkeys(constraints, np.inf)
-    for first, last in block_bounds(evaluation.space.model_count, evaluation.space.hardware_count):
-        block = evaluation.block(first, last)
+    for block in blocks:
         found = np.array(np.broadcast_to(block.makeable(), block.shape))
         for constraint in constraints:
             values = np.broadcast_to(block.metric(constraint.metric), block.shape)
@@ -32,7 +44,6 @@ def refuse_infeasible(problem: Problem) -> None:
             found &= met
         if found.any():
             return
-    total = evaluation.space.size
     told = [
         f"{constraint} fails at {100.0 * count / total:.1f}% of them"
         + (f" (nearest {abs(nearest[constraint]):.4g})" if count == total else "")

@@ -12,6 +12,7 @@ from dse.evaluation import design_costs
 from dse.evaluation.evaluation import Evaluation
 from dse.problem.deployment import VARIABLE
 from dse.problem.problem import Problem
+from dse.searches import deployments
 from dse.searches.sweep import sweep_block
 from dse.spaces.sizes import Rates, Sizes
 
@@ -23,18 +24,19 @@ _known: dict[str, Rates] = {}
 def sizes_of(problem: Problem, *, threads: int = 1) -> Sizes:
     """Numbers of models, points, designs and operations; of a problem that is not swept in seconds anyway, with measured rates."""
     sizes = design_costs.sizes(problem)
-    return sizes if sizes.easy else replace(sizes, rates=rates_of(problem, threads=threads))
+    sizes = replace(sizes, apart=deployments.apply(problem, sizes))
+    return sizes if sizes.easy else replace(sizes, rates=rates_of(problem, threads=threads, apart=sizes.apart))
 
 
-def rates_of(problem: Problem, *, threads: int = 1) -> Rates:
+def rates_of(problem: Problem, *, threads: int = 1, apart: bool = False) -> Rates:
     """Mapping searches and designs a second of a problem, each measured on a sample spread over its space, once a process."""
-    key = json.dumps(problem.to_dict(), sort_keys=True, default=str) + f" {threads}"
+    key = json.dumps(problem.to_dict(), sort_keys=True, default=str) + f" {threads} {apart}"
     if key not in _known:
-        _known[key] = _measured(problem, threads)
+        _known[key] = _measured(problem, threads, apart)
     return _known[key]
 
 
-def _measured(problem: Problem, threads: int) -> Rates:
+def _measured(problem: Problem, threads: int, apart: bool) -> Rates:
     one, values = design_costs.one_point(problem)
     rng = np.random.default_rng(0)
     models = np.unique(rng.integers(0, one.model_count, _MODELS))
@@ -47,9 +49,15 @@ def _measured(problem: Problem, threads: int) -> Rates:
     evaluation = Evaluation(plain, space=space, threads=threads)
     mapped = time.perf_counter() - start
     mappings = len(evaluation.shapes) * sum(map(len, evaluation.points.batches))
+    if apart:
+        own = {name: column for name, column in space.hardware.items() if name not in VARIABLE}
+        deployed = deployments.Deployed(problem, space=replace(space, hardware=own), threads=threads)
     designs, spent = 0, 0.0
     while designs < _DESIGNS and spent < 0.5:
         start = time.perf_counter()
-        designs += sweep_block(evaluation, problem.objectives, problem.constraints, 0, 0, space.model_count).points
+        if apart:
+            designs += deployed.swept(deployed.every_piece())[1]
+        else:
+            designs += sweep_block(evaluation, problem.objectives, problem.constraints, 0, 0, space.model_count).points
         spent += time.perf_counter() - start
     return Rates(mappings / mapped, threads * designs / spent, measured=True)

@@ -30,12 +30,12 @@ from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import Measured
 from dse.searches.nearest import nearest_trial
-from dse.searches.plan import LARGE_BUDGET, LargeSettings, MeasuredSettings
+from dse.searches.plan import LargeSettings
 from dse.spaces.parameters import Space
-from dse.spaces.sizes import Sizes
 from dse.storage.study import Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import FAILED, Trial, TrialStore
+from dse.storage.trial import FAILED, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies.amoo.screened import ScreenedAmoo
 from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.registry import AUTO, find, large_names
@@ -53,21 +53,6 @@ Say = Callable[[str, int, int, str], None]
 
 _BATCH = 128
 _POLL_SECONDS = 0.2
-
-
-def settings_for(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, budget: int | None) -> LargeSettings | None:
-    """Settings of a search by exact evaluations, where the space is too large for a sweep or amoo is asked for; None elsewhere."""
-    if measured is not None:
-        if measured.quality != "surrogate" or measured.proxy is not None:
-            return None
-        strategy = measured.strategy if strategy == AUTO else strategy
-    if strategy == "amoo" or (not sizes.sweepable and (strategy == AUTO or find(strategy).large)):
-        if measured is not None and (name := measured.of_trials) is not None:
-            raise UsageError(
-                f"{name} is for trials of a measured quality, and this search evaluates designs exactly, in this process; leave it out"
-            )
-        return LargeSettings(strategy, LARGE_BUDGET if budget is None else budget)
-    return None
 
 
 @dataclass(frozen=True)

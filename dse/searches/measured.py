@@ -26,15 +26,17 @@ from dse.quality import evaluators
 from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
+from dse.quality.trained.quality import TrainedEvaluator
 from dse.searches import measured_models
 from dse.searches.measured_search import search
 from dse.searches.plan import MeasuredSettings
 from dse.searches.sweep import sweep_block
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.storage.trials import FAILED, TIMED_OUT, Trial, TrialStore
+from dse.storage.trial import FAILED, TIMED_OUT, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
-from dse.strategies.proxy import is_first, is_proxy
+from dse.strategies.proxy import is_first, is_whole
 from dse.strategies.registry import check as check_strategy
 from dse.strategies.registry import find
 from dse.strategies.stopping import SmallImprovement, Stalled
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str, int, int, str], None]
 # Evaluators that run nobody else's code in the process that calls them: theirs may crash it.
-_OF_OUR_OWN = ("surrogate", "table", "measured", "command")
+_OF_OUR_OWN = ("surrogate", "table", "trained", "measured", "command")
 
 
 def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
@@ -70,7 +72,7 @@ def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Object
 
 
 def _checked(evaluator: Evaluator, models: Mapping[str, Any] | None = None) -> None:
-    if isinstance(evaluator, MeasuredEvaluator):
+    if isinstance(evaluator, (MeasuredEvaluator, TrainedEvaluator)):
         evaluator.check(models)
 
 
@@ -87,7 +89,7 @@ def run(
     _checked(target, evaluation.space.models)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
-    done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
+    done, expected = 0, sum(settings.sizes)
 
     def on_trial(_: Any) -> None:
         nonlocal done
@@ -113,12 +115,13 @@ def run(
             prior=Prior.of(priors, "quality") if priors else None,
             proxy=proxy,
             proxy_top=settings.proxy_top,
+            fidelities=settings.fidelities,
             confirmations=settings.confirm,
             say=notes.append,
             on_trial=on_trial,
         )
         shared = {"study": store.study} if settings.storage else {}
-    _take_measured(evaluation, found.quality)
+    _take_measured(evaluation, found.quality, target)
     context = _context(evaluation, settings, found, notes, shared)
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
@@ -191,14 +194,17 @@ def _context(
     if found.confirmation is not None:
         context["confirmation"] = _plain(asdict(found.confirmation))
     if found.proxy is not None:
+        rungs = zip(settings.fidelities if settings.proxy else settings.fidelities[1:], found.proxy.rungs, strict=True)
         context["proxy"] = {
-            "evaluator": settings.proxy,
+            "evaluator": settings.proxy or f"{settings.quality} at fidelity {settings.fidelities[0]:g}",
+            "rungs": [{"fidelity": fidelity, "trials": sum(t.done for t in trials)} for fidelity, trials in rungs],
             "target": settings.quality,
             "trials": sum(trial.done for trial in found.proxy.proxy),
             "asked": settings.proxy_top,
             "measured": len(found.proxy.target),
             "rank_correlation": found.proxy.spearman,
         }
+        context["evaluation_saved_s"] = found.proxy.saved_s
     return context
 
 
@@ -231,25 +237,32 @@ def _fingerprint(problem: Problem, settings: MeasuredSettings, seed: int) -> str
     Workers and time limits may differ, and the budget too where nothing is measured again afterwards.
     """
     same = {name: getattr(settings, name) for name in ("quality", "strategy", "proxy", "warm_start")}
-    if settings.proxy or settings.confirm:
+    if settings.fidelities:
+        same |= {"fidelities": settings.fidelities}
+    if settings.proxy or settings.confirm or settings.fidelities:
         same |= {"budget": settings.budget, "proxy_top": settings.proxy_top, "confirm": settings.confirm}
     text = json.dumps({"problem": problem.to_dict(), "seed": seed, "version": __version__, **same}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any]) -> None:
+def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any], target: Evaluator) -> None:
     """Measured figures in place of a surrogate's; a model that was not measured has none."""
     count = evaluation.space.model_count
     mean, error = np.full(count, np.nan), np.full(count, np.nan)
     for model, figure in quality.items():
         mean[model], error[model] = figure.mean, figure.se
-    evaluation.quality = Quality(mean, error, np.full(count, MEASURED, dtype=np.int64))
+    support = np.full(count, MEASURED, dtype=np.int64)
+    if isinstance(target, TrainedEvaluator):  # what its table does not hold, its surrogate said
+        support = target.support(evaluation.space.models)
+    evaluation.quality = Quality(mean, error, support)
 
 
 def trials_of_study(folder: Path) -> list[dict[str, Any]]:
     """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
+        if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
+            return [{k: v for k, v in _row(trial).items() if not k.endswith("_se")} for trial in TrialStore.of_study(study).trials()]
         if known["measured"] is None and known.get("large") is None:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
@@ -267,8 +280,8 @@ def _trials_of(folder: Path) -> list[Any]:
         known = study.description()
         settings = MeasuredSettings.from_dict(known["measured"] or MeasuredSettings().to_dict())
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
-            # A proxy's figures are of another scale than those that this search will measure.
-            return [trial for trial in store.trials() if not is_proxy(trial)]
+            # Figures of a proxy or a lower fidelity are of another scale than those that this search will measure.
+            return [trial for trial in store.trials() if is_whole(trial)]
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dse.evaluation.evaluation import Evaluation
 from dse.problem.objectives import Constraint
 from dse.searches.sweep import block_bounds
-from dse.storage.trials import Trial
+from dse.storage.trial import Trial
 
 # Designs that are looked at: seconds of a sweep. Of a larger space, models spread evenly over it.
 _MOST_DESIGNS = 20_000_000

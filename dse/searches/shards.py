@@ -185,6 +185,15 @@ def _portable(problem: Problem) -> Problem:
     return replace(problem, workload=str(Path(name).absolute())) if library.is_path(name) else problem
 
 
+def sample(problem: Problem, bounds: list[tuple[int, int]], *, threads: int | None = None) -> Evaluation:
+    """Every model on some of the hardware points, spread evenly: what one process tells of a sweep that many shared."""
+    points, shapes = bounds[-1][1], sizes_of(problem).shapes
+    count = min(points, max(1, _SHARD_COSTS // max(1, shapes)))
+    return Evaluation(
+        problem, space=part_of(problem, np.unique(np.linspace(0, points - 1, count).round().astype(np.int64))), threads=threads
+    )
+
+
 def evaluation_of(problem: Problem, front: Front, *, threads: int | None = None) -> tuple[Evaluation, Front]:
     """An evaluation of the front's own hardware points, and the front in its indices."""
     used, place = np.unique(front.hardware, return_inverse=True)

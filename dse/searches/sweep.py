@@ -73,25 +73,31 @@ def sweep_block(
 
 
 def run(
-    evaluation: Evaluation,
-    objectives: tuple[Objective, ...],
-    constraints: tuple[Constraint, ...],
     study: Study,
     bounds: list[tuple[int, int]],
+    compute: Callable[[int, int, int], BlockResult],
+    points_of: Callable[[int, int], int],
     *,
+    objectives: int,
     threads: int,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Compute the blocks that ``study`` does not hold yet; each is committed as soon as it is known."""
+    """Compute the blocks that ``study`` does not hold yet; each is committed as soon as it is known.
+
+    Args:
+        bounds: first and one-past-last of whatever blocks are ranges of (models, say).
+        compute: number, first, last -> the block. points_of: first, last -> its designs.
+    """
     done = study.finished()
     missing = [number for number in range(len(bounds)) if number not in done]
-    points_done = sum((bounds[n][1] - bounds[n][0]) * evaluation.space.hardware_count for n in done)
+    points_done = sum(points_of(*bounds[n]) for n in done)
+    points = points_done + sum(points_of(*bounds[n]) for n in missing)
     blocks_done, feasible = len(done), 0
-    so_far = front_of(study.blocks(), len(objectives))[0] if done else merge([], len(objectives))
+    so_far = front_of(study.blocks(), objectives)[0] if done else merge([], objectives)
 
     def tell() -> None:
         if on_progress:
-            on_progress(Progress(blocks_done, len(bounds), points_done, evaluation.space.size, feasible, so_far))
+            on_progress(Progress(blocks_done, len(bounds), points_done, points, feasible, so_far))
 
     tell()
     with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -99,8 +105,7 @@ def run(
 
         def submit() -> None:
             for number in queue:
-                first, last = bounds[number]
-                pending.add(pool.submit(sweep_block, evaluation, objectives, constraints, number, first, last))
+                pending.add(pool.submit(compute, number, *bounds[number]))
                 return
 
         pending: set[Future[BlockResult]] = set()
@@ -115,7 +120,7 @@ def run(
                 blocks_done += 1
                 points_done += result.points
                 feasible += result.feasible
-                so_far = merge([so_far, Front(result.front_models, result.front_hardware, result.front_values)], len(objectives))
+                so_far = merge([so_far, Front(result.front_models, result.front_hardware, result.front_values)], objectives)
                 submit()
                 tell()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -138,11 +138,14 @@ def search(
     ttft_s: float = math.inf,
     tpot_s: float = math.inf,
     bounds: Sequence[tuple[str, str, float]] = (),
+    remember: Callable[[int, int, Mapping[str, Any], Callable[[], dict[str, float] | None]], dict[str, float] | None] | None = None,
 ) -> dict[str, Any]:
     """Simulate every fleet of the grid; returns the front, the rule of thumb beside it, and counts.
 
     Args:
         objectives: (metric, whether it is maximised). bounds: (metric, ``<=`` or ``>=``, value). ttft_s, tpot_s: limits of a good request.
+        remember: called with the place of a fleet in the grid, how many there are, its knobs, and what simulates it (None where it does
+            not fit); returns its figures, from there or from what it has kept.
 
     The rule of thumb is the largest batch limit on the fewest chips that keeps the bounds; ``saved`` says what the least grams under
     the same bounds save against it. Raises DseError where nothing fits or keeps the bounds.
@@ -160,17 +163,30 @@ def search(
     requests = log.requests(BLOCK_TOKENS)
     rows: list[dict[str, Any]] = []
     refused = 0
-    for setup in setups(model, hardware, grid):
-        try:
-            served = run(setup, requests)
-        except UsageError:
-            raise
-        except DseError:
-            refused += 1
-            continue
+    every = list(setups(model, hardware, grid))
+    for number, setup in enumerate(every):
         design = {"hw": setup.hw, "tp": setup.parallel.tp, "weight_bits": setup.weight_bits, "max_sequences": setup.max_sequences}
-        rows.append({**design, "replicas": setup.replicas, **figures(served, place, ttft_s, tpot_s)})
-    kept = [row for row in rows if all(row[name] <= value if sign == "<=" else row[name] >= value for name, sign, value in bounds)]
+        design["replicas"] = setup.replicas
+
+        def simulated(setup: Setup = setup) -> dict[str, float] | None:
+            try:
+                return figures(run(setup, requests), place, ttft_s, tpot_s)
+            except UsageError:
+                raise
+            except DseError:
+                return None
+
+        found = simulated() if remember is None else remember(number, len(every), design, simulated)
+        if found is None:
+            refused += 1
+        else:
+            rows.append({**design, **found})
+
+    def keeps(row: Mapping[str, Any], bound: tuple[str, str, float]) -> bool:
+        name, sign, value = bound
+        return bool(row[name] <= value if sign == "<=" else row[name] >= value)
+
+    kept = [row for row in rows if all(keeps(row, bound) for bound in bounds)]
     if not kept:
         raise DseError(
             f"of {len(rows) + refused} fleets {refused} do not hold {model} or a request, and none of the others keeps the bounds; "
@@ -189,6 +205,7 @@ def search(
         "saved": 1 - least["gco2e_per_request"] / thumb["gco2e_per_request"],
         "fleets": len(rows) + refused,
         "do_not_fit": refused,
+        "break_bounds": {f"{b[0]}{b[1]}{b[2]:g}": sum(not keeps(row, b) for row in rows) for b in bounds},
         "keep_bounds": len(kept),
     }
 
@@ -211,10 +228,15 @@ def search_regions(log: RequestLog, model: str, hardware: Sequence[str], places:
         if name not in places:
             raise unknown_name("region of the log", name, places)
         found[name] = search(log.where(np.array(log.region) == name), model, hardware, places[name], **options)
+    return of_all_regions(log, found)
+
+
+def of_all_regions(log: RequestLog, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of `search` for the regions of a log, and grams of a request over all of them."""
     count = {name: log.region.count(name) for name in found}
     grams = {key: sum(count[name] * found[name][key]["gco2e_per_request"] for name in found) for key in ("least_grams", "rule_of_thumb")}
     return {
-        "regions": found,
+        "regions": dict(found),
         "requests": count,
         "gco2e_per_request": grams["least_grams"] / len(log),
         "saved": 1 - grams["least_grams"] / grams["rule_of_thumb"],

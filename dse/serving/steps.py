@@ -28,12 +28,6 @@ SCALE_BITS = 0.5  # a weight's share of the scales of a 4-bit format (8 bits to 
 HOP_S = 0.7e-6
 LOW_LATENCY_EFFICIENCY = 0.25
 BULK_START_S = 16e-6
-# Energy: 1 pJ for a 16-bit operation (large products of an H100 at its power limit), 31.2 pJ for a byte of HBM
-# (hw_models/data/dram.csv), and the power of clocks, caches and leakage of a busy chip above idle, as a share of what is left
-# to the power limit: an estimate, checked against published joules a token (docs/models/serving.md).
-FLOP_J = 1.0e-12
-DRAM_J_PER_BYTE = 31.2e-12
-BUSY_SHARE = 0.3
 _MIX = 4.0  # how sharply memory time and compute time of a kernel take over from each other
 
 
@@ -275,8 +269,8 @@ class StepModel:
 
     def _joules(self, seconds: FloatArray, moved: FloatArray, flops: FloatArray) -> FloatArray:
         """Busy power times time, bytes and operations (``moved``, ``flops`` of one chip), capped by the power limit."""
-        floor = self.sheet.idle_w + BUSY_SHARE * (self.sheet.tdp_w - self.sheet.idle_w)
-        one = floor * seconds + DRAM_J_PER_BYTE * moved + FLOP_J * flops
+        chip = self.sheet
+        one = (chip.idle_w + chip.active_w) * seconds + chip.byte_j * moved + chip.flop_j * flops
         return np.asarray(np.minimum(one, self.sheet.tdp_w * seconds) * self.parallel.tp * self.parallel.pp)
 
     def _flop_energy_bits(self, bits: int) -> float:

@@ -12,6 +12,8 @@ BYTES_A_MAPPING = 57
 BYTES_A_POINT = 200
 # A problem below both is swept without asking how long it takes: seconds on any machine.
 EASY_DESIGNS, EASY_MAPPINGS = 50_000_000, 5_000_000
+# Designs in deployments that are listed; of more, the designs and the deployments are listed apart (`dse.searches.deployments`).
+EASY_POINTS = 500_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Sizes:
     """Models, hardware points and distinct operations of all models of a problem: whether a sweep is too much, and why.
 
     A hardware point is a design in a deployment; ``distinct`` counts the designs alone (None: every point is one), for a design is
-    mapped once however many deployments it stands in.
+    mapped once however many deployments it stands in. ``apart``: designs and deployments are listed apart, their product nowhere.
     """
 
     models: int
@@ -44,6 +46,7 @@ class Sizes:
     shapes: int
     distinct: int | None = None
     rates: Rates = Rates()
+    apart: bool = False
 
     @property
     def designs(self) -> int:
@@ -58,7 +61,8 @@ class Sizes:
     @property
     def easy(self) -> bool:
         """Whether a sweep takes seconds, whatever its rates are."""
-        return self.designs <= EASY_DESIGNS and self.mappings <= EASY_MAPPINGS
+        listed = self.apart or self.distinct in (None, self.hardware) or self.hardware <= EASY_POINTS
+        return self.designs <= EASY_DESIGNS and self.mappings <= EASY_MAPPINGS and listed
 
     @property
     def seconds(self) -> float:
@@ -68,7 +72,8 @@ class Sizes:
     @property
     def bytes(self) -> int:
         """Memory of a sweep [bytes]: the unit costs and the columns of the points."""
-        return BYTES_A_MAPPING * self.mappings + BYTES_A_POINT * self.hardware
+        listed = self.distinct + self.hardware // self.distinct if self.apart and self.distinct else self.hardware
+        return BYTES_A_MAPPING * self.mappings + BYTES_A_POINT * listed
 
     @property
     def sweepable(self) -> bool:

@@ -11,12 +11,14 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dse.errors import DseError
 from dse.evaluation.evaluation import Evaluation
@@ -25,6 +27,7 @@ from dse.fronts.pareto import Front, rounded
 from dse.problem.problem import Problem
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
+from hw_models.accelerator.design import Accelerator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 MAX_DESIGN_FILES = 500
 # Component breakdowns are kept for this many designs; a report shows no more.
 MAX_BREAKDOWNS = 200
+_BLOCK_POINTS = 1 << 18  # designs whose metrics are held at a time
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,11 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
     """
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
-    for model in np.unique(front.models).tolist():
-        block = evaluation.block(model, model + 1)
-        values[model] = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in names}
+    most = max(1, _BLOCK_POINTS // max(1, evaluation.space.hardware_count))
+    for start, end in _runs(np.unique(front.models), most):
+        block = evaluation.block(start, end)
+        columns = {name: np.broadcast_to(block.metric(name), block.shape) for name in names}
+        values |= {model: {name: column[model - start] for name, column in columns.items()} for model in range(start, end)}
     detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
     designs = []
     order, first = _with_ties_ordered(front, values)
@@ -96,6 +104,13 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
             entry["components"] = evaluation.breakdown(model, hardware)
         designs.append(entry)
     return designs
+
+
+def _runs(models: IntArray, most: int) -> Iterator[tuple[int, int]]:
+    """First and one-past-last of the runs of consecutive models, of at most ``most`` each."""
+    for run in np.split(models, np.flatnonzero(np.diff(models) != 1) + 1):
+        for first in range(0, len(run), most):
+            yield int(run[first]), int(run[min(first + most, len(run)) - 1]) + 1
 
 
 def _with_ties_ordered(front: Front, metrics: dict[int, dict[str, np.ndarray]]) -> tuple[list[int], list[int]]:
@@ -135,11 +150,17 @@ def csv_text(run: RunRecord) -> str:
     return buffer.getvalue()
 
 
-def design_toml(run: RunRecord, design: dict[str, Any], evaluation: Evaluation) -> str:
-    """One design as a TOML file: metrics and model as tables, the accelerator in the form that ``--hw`` reads."""
+def design_tomls(run: RunRecord, designs: Sequence[dict[str, Any]], evaluation: Evaluation) -> list[str]:
+    """Designs as TOML files: metrics and model as tables, the accelerator in the form that ``--hw`` reads."""
+    hardware = evaluation.hardware_space
+    columns = {name: np.array([design["knobs"][name] for design in designs]) for name in hardware.knobs}
+    accelerators = hardware.accelerators(columns, len(designs))
+    return [_design_toml(run, design, accelerator, evaluation) for design, accelerator in zip(designs, accelerators, strict=True)]
+
+
+def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerator, evaluation: Evaluation) -> str:
     knobs = design["knobs"]
     model = {name: knobs[name] for name in evaluation.space.models}
-    accelerator = evaluation.hardware_space.accelerator({name: knobs[name] for name in evaluation.hardware_space.knobs})
     lines = [
         f"# Design {design['design']} of the front of: {json.dumps(run.provenance.get('command', ''))}",
         f"# dse {run.provenance.get('version', '')}",

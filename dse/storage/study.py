@@ -3,7 +3,9 @@
 A sweep is remembered as blocks: each with its local Pareto front, the number of its points and why points of it were
 infeasible. A study carries the whole description of its problem and what produced it, so that it can be finished or read
 from the file alone. SQLite runs in WAL mode: a process killed at any instant loses nothing that was committed, and two
-processes may work on one study (a block recorded twice holds the same result twice, and is kept once).
+processes may work on one study (a block recorded twice holds the same result twice, and is kept once). What a sweep needs is a
+handful of statements on a local file, by the standard library's driver: SQLAlchemy, which takes longer to import than the sweep of a
+small space, is for trials, which may lie in any database.
 """
 
 from __future__ import annotations
@@ -12,18 +14,22 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-import sqlalchemy as sa
 
 from dse.errors import DseError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 SCHEMA_VERSION = 1
 FILE_NAME = "study.db"
@@ -31,32 +37,21 @@ FILE_NAME = "study.db"
 _DESCRIPTION_SUM, _RESULT_SUM = "description_sha256", "result_sha256"
 _RENAMED = {"learnt": "measured"}  # keys of a description as studies of before 0.2.0 have them
 
-_metadata = sa.MetaData()
-_meta = sa.Table(
-    "meta",
-    _metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+# The tables of a study. Trials have tables of their own beside them (`dse.storage.trials`).
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
+    # first_model..last_model - 1; reasons: JSON, constraint -> points that break it; fronts: little-endian int64, int64 and float64
+    # (front, objectives), minimised
+    """CREATE TABLE blocks (
+        number INTEGER NOT NULL PRIMARY KEY, first_model INTEGER NOT NULL, last_model INTEGER NOT NULL, points BIGINT NOT NULL,
+        feasible BIGINT NOT NULL, reasons TEXT NOT NULL,
+        front_models BLOB NOT NULL, front_hardware BLOB NOT NULL, front_values BLOB NOT NULL
+    )""",
+    "CREATE TABLE result (id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL)",  # one row, 0: JSON, the front as it was reported
 )
-_blocks = sa.Table(
-    "blocks",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("first_model", sa.Integer, nullable=False),
-    sa.Column("last_model", sa.Integer, nullable=False),  # one past the end
-    sa.Column("points", sa.BigInteger, nullable=False),
-    sa.Column("feasible", sa.BigInteger, nullable=False),
-    sa.Column("reasons", sa.Text, nullable=False),  # JSON: constraint -> points that break it
-    sa.Column("front_models", sa.LargeBinary, nullable=False),  # little-endian int64
-    sa.Column("front_hardware", sa.LargeBinary, nullable=False),  # little-endian int64
-    sa.Column("front_values", sa.LargeBinary, nullable=False),  # little-endian float64, (front, objectives), minimised
-)
-_result = sa.Table(
-    "result",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),  # one row, 0
-    sa.Column("value", sa.Text, nullable=False),  # JSON: the front as it was reported
-)
+# FULL: a block is a few a second at most, so the safety against a power cut costs nothing that is felt.
+_PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
+_BUSY_SECONDS = 60.0  # two processes on one study wait for each other's short transactions
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,41 @@ class BlockResult:
 class Study:
     """An open study; use :meth:`create` or :meth:`open`."""
 
-    def __init__(self, engine: sa.Engine, path: Path, *, read_only: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, path: Path, *, read_only: bool = False, file: Path | None = None) -> None:
+        """``file`` is where it lies until it has its name."""
         self.path = path
         self.read_only = read_only
+        self._at = file or path
         self._file = identity(path)
+        self._lock = threading.RLock()
+        self._opened: sqlite3.Connection | None = None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._opened = _read_only(self._at) if self.read_only else _writable(self._at, draft=self._at != self.path)
+        return self._opened
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The same file for SQLAlchemy, as the trials in it are stored; released with the study."""
+        return reader_engine(self.path) if self.read_only else file_engine(self.path)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
 
     @classmethod
     def create(cls, path: Path, description: dict[str, Any]) -> Study:
@@ -91,14 +116,16 @@ class Study:
         _clear(path)
         # Written whole under another name first: a kill or a full disk leaves no half study that nothing accepts.
         unborn = path.with_name(f".{path.name}.{os.getpid()}")
-        draft = cls(_engine(unborn), path)
+        draft = cls(path, file=unborn)
         try:
-            with draft._guard("created"), draft._engine.begin() as connection:
-                _metadata.create_all(connection)
+            with draft._guard("created"), draft._transaction() as connection:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
                 rows = {key: json.dumps(value) for key, value in {"schema_version": SCHEMA_VERSION, **description}.items()}
                 rows[_DESCRIPTION_SUM] = json.dumps(_sum(rows))
-                connection.execute(sa.insert(_meta), [{"key": key, "value": value} for key, value in rows.items()])
+                connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", list(rows.items()))
             draft.close()
+            _flush(unborn)
             _publish(unborn, path)
         except FileExistsError:
             raise DseError(f"study {path} exists already; finish it with `dse resume` or choose another --out") from None
@@ -106,17 +133,17 @@ class Study:
             draft.close()
             for left in (unborn, *(unborn.with_name(unborn.name + end) for end in ("-wal", "-shm", "-journal"))):
                 left.unlink(missing_ok=True)
-        return cls(_engine(path), path)
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Study:
         """Open an existing study, checking that it is one and that this version can read it; ``read_only`` changes nothing of the file."""
         if not path.is_file():
             raise DseError(f"study {path} does not exist; a run folder holds a file named {FILE_NAME}")
-        study = cls(_reader(path), path, read_only=True)  # what is looked at first may be somebody else's file
+        study = cls(path, read_only=True)  # what is looked at first may be somebody else's file
         try:
             with study._guard("read"):
-                if not sa.inspect(study._engine).has_table("meta"):
+                if not study._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'"):
                     raise DseError(f"study {path} is not a study: it has no table named meta")
                 version = study._schema_version()
             if version != SCHEMA_VERSION:
@@ -129,17 +156,21 @@ class Study:
             return study
         study.close()
         _clear(path)
-        return cls(_engine(path), path)
+        return cls(path)
 
     def _schema_version(self) -> Any:
-        with self._engine.connect() as connection:
-            value = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema_version")).scalar_one_or_none()
-            return None if value is None else json.loads(value)
+        value = self._value("SELECT value FROM meta WHERE key = 'schema_version'")
+        return None if value is None else json.loads(value)
+
+    def _value(self, query: str, *values: Any) -> Any:
+        """The first column of the first row; None where there is none."""
+        rows = self._rows(query, *values)
+        return rows[0][0] if rows else None
 
     def description(self) -> dict[str, Any]:
         """What the study was created with."""
-        with self._guard("read"), self._engine.connect() as connection:
-            rows = {key: value for key, value in connection.execute(sa.select(_meta.c.key, _meta.c.value))}  # noqa: C416 - rows are no pairs
+        with self._guard("read"):
+            rows: dict[str, Any] = dict(self._rows("SELECT key, value FROM meta"))
             sums = {name: rows.pop(name, None) for name in (_DESCRIPTION_SUM, _RESULT_SUM)}
             self._check_sum(sums[_DESCRIPTION_SUM], rows)
             return {_RENAMED.get(key, key): json.loads(value) for key, value in rows.items()}
@@ -151,46 +182,35 @@ class Study:
 
     def record(self, block: BlockResult) -> None:
         """Commit a finished block; one that another process recorded first stays as it is."""
-        values = {
-            "number": block.number,
-            "first_model": block.first_model,
-            "last_model": block.last_model,
-            "points": block.points,
-            "feasible": block.feasible,
-            "reasons": json.dumps(block.reasons, sort_keys=True),
-            "front_models": block.front_models.astype("<i8").tobytes(),
-            "front_hardware": block.front_hardware.astype("<i8").tobytes(),
-            "front_values": block.front_values.astype("<f8").tobytes(),
-        }
-        with self._guard("written"):
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_blocks), values)
-            except sa.exc.IntegrityError:
-                # The primary key: another process finished this block. Blocks are deterministic, so both are the same.
-                return
+        fronts = (block.front_models.astype("<i8"), block.front_hardware.astype("<i8"), block.front_values.astype("<f8"))
+        counts = (block.number, block.first_model, block.last_model, block.points, block.feasible)
+        values = (*counts, json.dumps(block.reasons, sort_keys=True), *(part.tobytes() for part in fronts))
+        # The primary key: where another process has finished this block first, its row stays. Both are the same.
+        with self._guard("written"), suppress(sqlite3.IntegrityError), self._transaction() as connection:
+            connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def finished(self) -> set[int]:
         """Numbers of the blocks that are recorded."""
-        with self._guard("read"), self._engine.connect() as connection:
-            return set(connection.execute(sa.select(_blocks.c.number)).scalars())
+        with self._guard("read"):
+            return {number for (number,) in self._rows("SELECT number FROM blocks")}
 
     def blocks(self) -> Iterator[BlockResult]:
         """All recorded blocks in the order of their numbers; one that cannot be what was recorded is a DseError."""
         description = self.description()
-        with self._guard("read"), self._engine.connect() as connection:
-            for row in connection.execute(sa.select(_blocks).order_by(_blocks.c.number)):
-                models = np.frombuffer(row.front_models, dtype="<i8").astype(np.int64)
-                values = np.frombuffer(row.front_values, dtype="<f8").astype(np.float64)
+        with self._guard("read"):
+            rows = self._rows("SELECT * FROM blocks ORDER BY number")
+            for number, first, last, points, feasible, reasons, front_models, front_hardware, front_values in rows:
+                models = np.frombuffer(front_models, dtype="<i8").astype(np.int64)
+                values = np.frombuffer(front_values, dtype="<f8").astype(np.float64)
                 block = BlockResult(
-                    row.number,
-                    row.first_model,
-                    row.last_model,
-                    row.points,
-                    row.feasible,
-                    json.loads(row.reasons),
+                    number,
+                    first,
+                    last,
+                    points,
+                    feasible,
+                    json.loads(reasons),
                     models,
-                    np.frombuffer(row.front_hardware, dtype="<i8").astype(np.int64),
+                    np.frombuffer(front_hardware, dtype="<i8").astype(np.int64),
                     values.reshape(len(models), -1) if len(models) else values.reshape(0, 0),
                 )
                 if not _possible(block, description):
@@ -200,27 +220,31 @@ class Study:
     def finish(self, result: dict[str, Any]) -> None:
         """Commit the front of a finished search, in the form in which it is reported."""
         value = json.dumps(result)
-        with self._guard("written"), self._engine.begin() as connection:
-            connection.execute(sa.delete(_result))
-            connection.execute(sa.insert(_result), {"id": 0, "value": value})
-            connection.execute(sa.delete(_meta).where(_meta.c.key == _RESULT_SUM))
-            connection.execute(sa.insert(_meta), {"key": _RESULT_SUM, "value": json.dumps(_sum({"result": value}))})
+        with self._guard("written"), self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO result (id, value) VALUES (0, ?)", (value,))
+            known = json.dumps(_sum({"result": value}))
+            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_RESULT_SUM, known))
         check_there(self.path, self._file)
 
     def result(self) -> dict[str, Any] | None:
         """What :meth:`finish` committed, or None if the search has not finished."""
-        with self._guard("read"), self._engine.connect() as connection:
-            value = connection.execute(sa.select(_result.c.value)).scalar_one_or_none()
+        with self._guard("read"):
+            value = self._value("SELECT value FROM result")
             if value is None:
                 return None
-            known = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == _RESULT_SUM)).scalar_one_or_none()
+            known = self._value("SELECT value FROM meta WHERE key = ?", _RESULT_SUM)
             self._check_sum(known, {"result": value})
             found: dict[str, Any] = json.loads(value)
             return found
 
     def close(self) -> None:
         """Release the file."""
-        self._engine.dispose()
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+        if "engine" in self.__dict__:  # made where it was asked for
+            self.engine.dispose()
 
     def __enter__(self) -> Study:
         return self
@@ -237,12 +261,11 @@ class Study:
             yield
         except DseError:
             raise
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
+        except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             # A damaged file also holds text where bytes or JSON belong; what we write ourselves is sound, so there it is a defect.
             if action != "read" and isinstance(error, (ValueError, TypeError, RecursionError)):
                 raise
-            cause = getattr(error, "orig", None) or error
-            raise DseError(f"study {self.path} cannot be {action}: {str(cause).rstrip('.')}") from error
+            raise DseError(f"study {self.path} cannot be {action}: {str(error).rstrip('.')}") from error
 
 
 def _possible(block: BlockResult, description: Mapping[str, Any]) -> bool:
@@ -312,24 +335,57 @@ def _publish(unborn: Path, path: Path) -> None:
         unborn.rename(path)
 
 
-def _reader(path: Path) -> sa.Engine:
-    """An engine that never writes, not even the journal mode; without a log nobody has the file open, and none is made beside it."""
+def _flush(path: Path) -> None:
+    """Have a file's bytes on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _writable(path: Path, *, draft: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        # Nobody else sees a draft, and it is flushed once, whole: six waits for the disk less.
+        for statement in ("PRAGMA synchronous=OFF", "PRAGMA journal_mode=WAL") if draft else _PRAGMAS:
+            connection.execute(statement)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(_frozen_uri(path), uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _frozen_uri(path: Path) -> str:
+    """Of a file that is never written, not even its journal mode; without a log nobody has it open, and none is made beside it."""
     wal = path.with_name(path.name + "-wal")
     frozen = "" if wal.exists() else "&immutable=1"
-    return sa.create_engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro{frozen}&uri=true", connect_args={"timeout": 60.0})
+    return f"file:{quote(str(path.absolute()))}?mode=ro{frozen}"
 
 
-def _engine(path: Path) -> sa.Engine:
-    # A long busy time-out: two processes on one study wait for each other's short transactions.
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60.0})
+def reader_engine(path: Path) -> sa.Engine:
+    """An engine that never writes to a SQLite file."""
+    import sqlalchemy as sa
+
+    return sa.create_engine(f"sqlite:///{_frozen_uri(path)}&uri=true", connect_args={"timeout": _BUSY_SECONDS})
+
+
+def file_engine(path: Path) -> sa.Engine:
+    """An engine on a SQLite file, set up as a study is."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            # FULL: a block is a few a second at most, so the safety against a power cut costs nothing that is felt.
-            cursor.execute("PRAGMA synchronous=FULL")
+            for statement in _PRAGMAS:
+                cursor.execute(statement)
         finally:
             cursor.close()
 

@@ -5,37 +5,32 @@ study, so two processes that work on one study can neither take the same number 
 transaction fails, it reads what the other has claimed and proposes again. A row whose owner died is taken over with its
 number, parameters and seed, which makes a resumed study the study that it would have been.
 
-States: running -> complete | failed | timed_out | cancelled. Failed and timed-out trials return to running when they are
-retried. The storage is the SQLite file of the study, or any SQLAlchemy URL (PostgreSQL for studies shared over a network,
+The storage is the SQLite file of the study, or any SQLAlchemy URL (PostgreSQL for studies shared over a network,
 where SQLite's WAL mode is not safe); ``study`` tells the studies of one database apart.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from dse.errors import DseError
-from dse.quality.measured import Measured, design_key
-from dse.spaces.parameters import Value
-from dse.storage.study import Study, _engine, _reader, check_there, identity
+from dse.quality.measured import design_key
+from dse.storage.study import Study, check_there, file_engine, identity, reader_engine
+from dse.storage.trial import CANCELLED, FAILED, RUNNING, TIMED_OUT, Proposal, Trial, trial_of_row, trial_seed
 
 SCHEMA_VERSION = 1
-RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED = "running", "complete", "failed", "timed_out", "cancelled"
-STATES = (RUNNING, COMPLETE, FAILED, TIMED_OUT, CANCELLED)
 # A claim is renewed by its driver every third of this; a claim on another machine that is older is taken over.
 LEASE_SECONDS = 60.0
 _NUMBERS_A_QUERY = 500
@@ -70,61 +65,9 @@ _meta = sa.Table(
 )
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A design that a strategy asks for, and what it says about why (plain values)."""
-
-    parameters: Mapping[str, Value]
-    fidelity: float = 1.0
-    info: Mapping[str, Any] = field(default_factory=dict)
-    replicate: int = 0  # above 0: a repeated measurement of a design, on purpose
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One dear evaluation."""
-
-    number: int
-    parameters: dict[str, Value]
-    seed: int
-    state: str = RUNNING
-    metrics: dict[str, Measured] = field(default_factory=dict)
-    fidelity: float = 1.0
-    info: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    attempts: int = 1
-    key: str = ""
-    started: float = 0.0
-    finished: float | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether it has its metrics."""
-        return self.state == COMPLETE
-
-    def finish(self, metrics: Mapping[str, Measured]) -> Trial:
-        """The trial with its metrics; one that is not finite is an error."""
-        for name, value in metrics.items():
-            if not (math.isfinite(value.mean) and math.isfinite(value.se) and value.se >= 0):
-                raise DseError(
-                    f"trial {self.number}: {name} is {value.mean} with standard error {value.se}; a finite number with "
-                    "a non-negative error is needed"
-                )
-        return replace(self, state=COMPLETE, metrics=dict(metrics), error="")
-
-    def fail(self, state: str, error: str) -> Trial:
-        """The trial without metrics: failed, timed out or cancelled."""
-        return replace(self, state=state, metrics={}, error=error)
-
-
 def _key(proposal: Proposal) -> str:
     suffix = f"#{proposal.replicate}" if proposal.replicate else ""
     return f"{design_key(proposal.parameters)}@{proposal.fidelity:g}{suffix}"
-
-
-def trial_seed(seed: int, number: int) -> int:
-    """The seed of one trial: depends on the study's seed and the trial's number alone."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, dtype=np.uint32)[0])
 
 
 def this_owner() -> str:
@@ -191,7 +134,7 @@ class TrialStore:
     @classmethod
     def of_study(cls, study: Study) -> TrialStore:
         """The trials inside a study's own file."""
-        return cls(study._engine, file=study.path, read_only=study.read_only)
+        return cls(study.engine, file=study.path, read_only=study.read_only)
 
     @classmethod
     def open(cls, target: str | Path, *, study: str = "main", owner: str | None = None) -> TrialStore:
@@ -203,7 +146,7 @@ class TrialStore:
             path = Path(file)
             if path.is_file() and path.stat().st_size:  # looked at before it is set up: it may be somebody else's
                 _look_at(path)
-            store = cls(_engine(path), study=study, owner=owner, file=path)
+            store = cls(file_engine(path), study=study, owner=owner, file=path)
             store._file = identity(path)  # it may be new
             return store
         try:
@@ -294,7 +237,7 @@ class TrialStore:
                     connection.execute(sa.insert(_trials), rows)
             except sa.exc.IntegrityError as error:
                 raise Claimed from error
-        return [_trial_of(row) for row in rows]
+        return [trial_of_row(row) for row in rows]
 
     def tell(self, trial: Trial) -> bool:
         """Commit the outcome of a trial that this process holds; False if it has lost the claim meanwhile."""
@@ -385,11 +328,11 @@ class TrialStore:
 
 def trials_of(study: Study) -> list[Trial]:
     """The trials inside a study's own file, which is not changed; none where it has no table of them."""
-    return TrialStore(study._engine, read_only=True).trials()
+    return TrialStore(study.engine, read_only=True).trials()
 
 
 def _look_at(path: Path) -> None:
-    engine = _reader(path)
+    engine = reader_engine(path)
     try:
         _check_columns(engine)
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
@@ -411,50 +354,4 @@ def _number(trial: Trial) -> int:
 
 
 def _trial(row: Any) -> Trial:
-    return _trial_of(row._mapping)
-
-
-# What is computed with of what a strategy notes: a note without both is none.
-_NUMBERS_OF_INFO = ("gain", "hypervolume", "of")
-
-
-def _check(trial: Trial) -> Trial:
-    """ValueError where a row holds what no search writes."""
-    noted = [trial.info[name] for name in _NUMBERS_OF_INFO if name in trial.info]
-    measured = [part for value in trial.metrics.values() for part in (value.mean, value.se)]
-    for number in (*noted, *measured, trial.fidelity, trial.seed, trial.attempts, trial.started):
-        # OverflowError: no float holds it
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ValueError(f"{str(number)[:40]!r} is no number of a trial")
-    if trial.state not in STATES or ("gain" in trial.info) != ("hypervolume" in trial.info):
-        raise ValueError(f"its state is {str(trial.state)[:40]!r} and its notes {', '.join(map(str, trial.info))[:80]}")
-    if not all(isinstance(value, (str, int, float)) for value in trial.parameters.values()):
-        raise ValueError("its parameters are no plain values")
-    return trial
-
-
-def _trial_of(row: Mapping[str, Any]) -> Trial:
-    try:
-        trial = Trial(
-            number=row["number"],
-            parameters=dict(json.loads(row["parameters"])),
-            seed=row["seed"],
-            state=row["state"],
-            metrics={name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()},
-            fidelity=row["fidelity"],
-            info=dict(json.loads(row["info"])),
-            error=row["error"],
-            attempts=row["attempts"],
-            key=row["key"],
-            started=row["started"],
-            finished=row.get("finished"),
-        )
-        return _check(trial)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # a damaged file holds text that is no JSON, or not ours
-        raise DseError(f"trial {row['number']} of the study is damaged: {error}; search again") from error
+    return trial_of_row(row._mapping)

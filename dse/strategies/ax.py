@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.storage.trials import Proposal, Trial
+from dse.storage.trial import Proposal, Trial
 from dse.strategies.flat import Acquisition, FlatSearch, Model, modelled_over
 from dse.strategies.surrogates.torch_extensions import warm
 from dse.strategies.task import Task

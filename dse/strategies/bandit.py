@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import unknown_name
-from dse.storage.trials import Proposal, Trial
+from dse.storage.trial import Proposal, Trial
 from dse.strategies.drawing import draw, left_over, neighbours_of, sample
 from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task

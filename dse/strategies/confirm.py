@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dse.quality.measured import Measured
-from dse.storage.trials import Proposal, Trial, TrialStore
+from dse.storage.trial import Proposal, Trial
+from dse.storage.trials import TrialStore
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.protocol import Wait

@@ -18,7 +18,8 @@ from typing import Any
 from dse.errors import DseError
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Value
-from dse.storage.trials import CANCELLED, FAILED, LEASE_SECONDS, TIMED_OUT, Trial, TrialStore
+from dse.storage.trial import CANCELLED, FAILED, TIMED_OUT, Trial
+from dse.storage.trials import LEASE_SECONDS, TrialStore
 from dse.strategies.executors import Workers, workers
 from dse.strategies.protocol import AskTell, Strategy
 from dse.strategies.stopping import StoppingRule

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.fronts.pareto import Front, hypervolume
-from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.drawing import left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.surrogates import gp

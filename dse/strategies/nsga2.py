@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.drawing import draw, left_over
 from dse.strategies.flat import fresh, neighbours, perturbed
 from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of, taken_rows

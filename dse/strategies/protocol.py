@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dse.storage.trials import RUNNING, Claimed, Proposal, Trial, TrialStore, trial_seed
+from dse.storage.trial import RUNNING, Proposal, Trial, trial_seed
+from dse.storage.trials import Claimed, TrialStore
 from dse.strategies.task import Task
 
 IntArray = npt.NDArray[np.int64]

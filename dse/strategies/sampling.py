@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.storage.trials import Proposal, Trial
+from dse.storage.trial import Proposal, Trial
 from dse.strategies.drawing import draw, left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
 from dse.strategies.task import Task

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dse.storage.trials import Trial
+from dse.storage.trial import Trial
 from dse.strategies.task import Task
 
 

@@ -21,7 +21,7 @@ from dse.moved import warn_renamed
 from dse.problem.objectives import Constraint, Objective
 from dse.quality.measured import Evaluator, Measured
 from dse.spaces.parameters import Columns, Space, Value
-from dse.storage.trials import Trial
+from dse.storage.trial import Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.spaces.parameters import Parameter, Space, Value
-from dse.storage.trials import Trial
+from dse.storage.trial import Trial
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ from dse.problem.metrics import of_hardware
 from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces import parameters as spaces
 from dse.spaces.parameters import Columns, Space, Value
-from dse.storage.trials import Trial
+from dse.storage.trial import Trial
 from dse.strategies.task import Inner, Task
 
 FloatArray = npt.NDArray[np.float64]

@@ -23,15 +23,36 @@ def rows() -> tuple[dict[str, str], ...]:
     return tuple(read_table("gpu_accuracy.csv"))
 
 
+UNMEASURED: Final = 0.25
+"""Mean error that is assumed where no kernels of a device were measured: what those of others are off on devices in no fit."""
+
+
+@cache
+def mean_error(name: str) -> float:
+    """Mean error of a device's bf16 products and attention on measured rows that no fit has seen; `UNMEASURED` where there are none."""
+    found = [row for row in _measured(name) if row["kind"] != "mixtures"]
+    if not found:
+        return UNMEASURED
+    return sum(float(row["mean"]) * int(row["rows"]) for row in found) / sum(int(row["rows"]) for row in found)
+
+
+def _measured(name: str) -> list[dict[str, str]]:
+    """The rows of the table that speak of a device under its own engine in bf16."""
+    record = library.load(name).accelerator
+    if record.execution != Execution.GPU:
+        return []
+    engine = Engine(record.engine).name.lower()
+    device = _LIKE.get(name, name)
+    return [row for row in rows() if row["device"] == device and row["engine"] == engine and row["format"].split("/")[0] == "bf16"]
+
+
 @cache
 def statement(name: str) -> str:
     """How far a device of the library is from measurements, in a sentence."""
     record = library.load(name).accelerator
     if record.execution != Execution.GPU:
         return "no kernels of this device were measured by us; docs/validation.md shows how far mapped arrays are from published figures"
-    engine = Engine(record.engine).name.lower()
-    measured = _LIKE.get(name, name)
-    found = [row for row in rows() if row["device"] == measured and row["engine"] == engine and row["format"].split("/")[0] == "bf16"]
+    measured, found = _LIKE.get(name, name), _measured(name)
     if not found:
         return "no kernels of this device were measured; parameters and sheet carry over from devices that were, expect 25 % and more"
     parts = []

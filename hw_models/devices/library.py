@@ -39,6 +39,8 @@ from hw_models.costs.gpu import (
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.spaces.files import read_document
 
+_MOST = 1e30  # of an overhead in a file: far beyond any time, and a float
+
 FloatArray = npt.NDArray[np.float64]
 Overhead = GemmOverheads | VectorOverheads
 
@@ -243,8 +245,8 @@ def overhead_set_from(name: str, table: Mapping[str, Any], *, where: str) -> Ove
         for f in fields(record):
             value = values.get(f.name)
             label = f"{name}.{operator}.{f.name}"
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise bad_value(label, value, "a number from 0", where=where)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+                raise bad_value(label, value, f"a number from 0 to {_MOST:g}", where=where)
             if f.name.endswith("_efficiency") and not 0 < value <= 1:
                 raise bad_value(label, value, "above 0 and at most 1", closest=1, where=where)
             numbers[f.name] = float(value)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -72,8 +71,8 @@ class Template:
 
     def grid(self) -> Columns:
         """All designs: {knob: array (size,)}, the last knob varying fastest."""
-        combinations = list(product(*self.knobs.values()))
-        return {name: np.array(column) for name, column in zip(self.knobs, zip(*combinations, strict=True), strict=True)}
+        at = np.indices([len(values) for values in self.knobs.values()]).reshape(len(self.knobs), -1)
+        return {name: np.array(values)[chosen] for (name, values), chosen in zip(self.knobs.items(), at, strict=True)}
 
     def with_profile(self, profile: str) -> Template:
         """The same space under another technology profile."""
@@ -118,11 +117,17 @@ class Template:
 
     def accelerator(self, **knobs: Value) -> Accelerator:
         """One design from scalar knobs."""
+        found = self.accelerators(**knobs)
+        if len(found) != 1:
+            raise HardwareError(f"a single design of template {self.name} needs scalar knobs, got {len(found)} designs")
+        return found[0]
+
+    def accelerators(self, **knobs: npt.ArrayLike) -> list[Accelerator]:
+        """Designs as records; arguments as of `batch`."""
         batch = self.batch(**knobs)
-        if len(batch) != 1:
-            raise HardwareError(f"a single design of template {self.name} needs scalar knobs, got {len(batch)} designs")
-        label = "-".join([self.name, *(str(knobs[k]) for k in self.knobs)])
-        return batch.accelerator(0, name=label, source=self.source)
+        columns = [np.broadcast_to(np.asarray(knobs[name]), (len(batch),)).tolist() for name in self.knobs]
+        names = ["-".join(map(str, (self.name, *values))) for values in zip(*columns, strict=True)] if columns else [self.name] * len(batch)
+        return batch.accelerators(names, source=self.source)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
         for name in given:

@@ -9,6 +9,7 @@ from dse_kernels import _kernels
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 def pareto_mask(points: FloatArray) -> BoolArray:
@@ -34,3 +35,27 @@ def pareto_mask_reference(points: FloatArray) -> BoolArray:
         better = np.any(array < point, axis=1)
         keep[i] = not np.any(no_worse & better)
     return keep
+
+
+def unbeaten(columns: FloatArray, alive: BoolArray, archive: FloatArray, *, margin: float) -> IntArray:
+    """Return the indices of the points ``columns`` (d, n) that are ``alive`` (n,) and that no row of ``archive`` (m, d) clearly beats.
+
+    A row beats a point that it is nowhere above, and below by more than ``margin`` of the larger of the two values in some column:
+    what is equal but for rounding stays. All values are minimised; a point with NaN is never beaten.
+    """
+    held = np.ascontiguousarray(columns, dtype=np.float64)
+    rows = np.ascontiguousarray(archive, dtype=np.float64)
+    if held.ndim != 2 or rows.ndim != 2 or rows.shape[1] != held.shape[0] or np.shape(alive) != (held.shape[1],):
+        raise ValueError(f"columns (d, n), alive (n,), archive (m, d) have shapes {held.shape}, {np.shape(alive)}, {rows.shape}")
+    return np.asarray(_kernels.unbeaten(held, np.ascontiguousarray(alive, dtype=np.bool_), rows, margin))
+
+
+def unbeaten_reference(columns: FloatArray, alive: BoolArray, archive: FloatArray, *, margin: float) -> IntArray:
+    """The definition of `unbeaten`, every point against every row of the archive."""
+    stays = np.array(alive, dtype=bool)
+    for row in np.asarray(archive, dtype=np.float64):
+        with np.errstate(invalid="ignore"):
+            gap = columns - row[:, None]
+            clear = gap > margin * np.maximum(np.abs(columns), np.abs(row[:, None]))
+        stays &= ~((gap >= 0.0).all(axis=0) & clear.any(axis=0))
+    return np.flatnonzero(stays)

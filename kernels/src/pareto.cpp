@@ -6,8 +6,10 @@
 // objectives compare with the kept list, most recently successful dominator first, since neighbours in the order tend to
 // fall to the same point.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <stdexcept>
 #include <vector>
 
 #include <nanobind/nanobind.h>
@@ -103,6 +105,39 @@ void front_mask(const double *points, size_t n, size_t d, bool *keep) {
     }
 }
 
+using Columns = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Alive = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Indices = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+
+// Whether a is nowhere above column i of the points, and below it by more than the margin somewhere.
+bool beats(const double *a, const double *columns, size_t n, size_t d, size_t i, double margin) {
+    bool clearly = false;
+    for (size_t j = 0; j < d; ++j) {
+        const double p = columns[j * n + i], gap = p - a[j];
+        if (!(gap >= 0.0)) return false;
+        clearly |= gap > margin * std::max(std::fabs(p), std::fabs(a[j]));
+    }
+    return clearly;
+}
+
+// The last winner is tried first: neighbours tend to fall to the same point.
+std::vector<int64_t> unbeaten(const double *columns, const bool *alive, size_t n, size_t d, const double *archive, size_t m,
+                              double margin) {
+    std::vector<int64_t> found;
+    size_t recent = 0;
+    for (size_t i = 0; i < n; ++i) {
+        if (!alive[i]) continue;
+        bool beaten = m > 0 && beats(archive + recent * d, columns, n, d, i, margin);
+        for (size_t a = 0; a < m && !beaten; ++a)
+            if (beats(archive + a * d, columns, n, d, i, margin)) {
+                beaten = true;
+                recent = a;
+            }
+        if (!beaten) found.push_back(static_cast<int64_t>(i));
+    }
+    return found;
+}
+
 }  // namespace
 
 void bind_pareto(nb::module_ &m) {
@@ -119,4 +154,22 @@ void bind_pareto(nb::module_ &m) {
             return Mask(keep, {n}, owner);
         },
         nb::arg("points"), "Mask of the non-dominated rows of a C-contiguous float64 array (n, d), all minimised.");
+    m.def(
+        "unbeaten",
+        [](Columns columns, Alive alive, Points archive, double margin) {
+            const size_t d = columns.shape(0), n = columns.shape(1);
+            if (alive.shape(0) != n || archive.shape(1) != d)
+                throw std::invalid_argument("columns (d, n), alive (n,) and archive (m, d) do not fit together");
+            std::vector<int64_t> found;
+            {
+                nb::gil_scoped_release release;
+                found = unbeaten(columns.data(), alive.data(), n, d, archive.data(), archive.shape(0), margin);
+            }
+            int64_t *copy = new int64_t[found.size()];
+            std::copy(found.begin(), found.end(), copy);
+            nb::capsule owner(copy, [](void *p) noexcept { delete[] static_cast<int64_t *>(p); });
+            return Indices(copy, {found.size()}, owner);
+        },
+        nb::arg("columns"), nb::arg("alive"), nb::arg("archive"), nb::arg("margin"),
+        "Indices of the points (d, n) that are alive and that no row of the archive (m, d) clearly beats.");
 }

@@ -178,3 +178,24 @@ def test_the_slope_of_abatement_is_that_of_the_line_between_the_tables() -> None
     at_95, at_99 = (embodied.gas_per_area(28, level) for level in (95.0, 99.0))
     assert embodied.gas_per_area(28, 96.0) == pytest.approx(0.75 * at_95 + 0.25 * at_99, rel=1e-12)
     assert embodied.gas_per_area(28, 98.0) == pytest.approx(0.25 * at_95 + 0.75 * at_99, rel=1e-12)
+
+
+def test_generic_capacitors_by_number_and_batteries_by_cathode():
+    """300 g each, whatever they weigh; 87 kg a kWh of NMC, 61.5 of LFP."""
+    assert embodied.capacitor_act("generic", 5.0, 7) == pytest.approx(7 * 0.3)
+    assert embodied.battery_act(2.0) == pytest.approx(2 * 87.0)
+    assert embodied.battery_act(2.0, "lfp") == pytest.approx(2 * 61.5)
+    # mlcc and tec: MJ a kg over 3.6 is kWh a kg, at 485 g a kWh.
+    for kind in ("mlcc", "tec"):
+        mj_per_kg = factors.item(f"act_{kind}").value
+        assert embodied.capacitor_act(kind, 0.002, 10) == pytest.approx(0.002 * 10 * mj_per_kg / 3.6 * 0.485)
+
+
+@pytest.mark.parametrize(("kind", "kg_per_kg"), [("steel", 1.89), ("aluminium", 15.1)])
+def test_enclosures_by_weight(kind, kg_per_kg):
+    assert embodied.material_act(kind, 0.5) == pytest.approx(0.5 * kg_per_kg)
+    assert embodied.material_act(kind, 0.0) == 0.0
+    with pytest.raises(CarbonError, match="weight_kg"):
+        embodied.material_act(kind, -0.5)
+    with pytest.raises(CarbonError, match="capacity_kwh"):
+        embodied.battery_act(-0.5)

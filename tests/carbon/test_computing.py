@@ -172,3 +172,13 @@ def test_an_estimate_as_an_inventory_adds_up(tmp_path: Path, capsys: pytest.Capt
     rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8"))))
     by_scope = {row["category"].split(",")[0]: float(row["kgco2e"]) for row in rows}
     assert by_scope == {"Scope 3": pytest.approx(answer["embodied_kgco2e"]), "Scope 2": pytest.approx(answer["operational_kgco2e"])}
+
+
+def test_energy_of_stated_watts():
+    """Half an hour at 0.5 W is a quarter of a watt-hour; nothing runs for less than no time."""
+    spent = computing.from_power(0.5, 0.5, basis="stated")
+    assert (spent.gpu_kwh, spent.wall_s, spent.least_kwh) == (0.25e-3, 1800.0, 0.25e-3)
+    assert computing.from_power(0.0, 0.0, basis="stated").gpu_kwh == 0.0
+    for hours, watts, word in ((-1.0, 5.0, "hours"), (1.0, -5.0, "watts"), (1.0, float("inf"), "watts")):
+        with pytest.raises(CarbonError, match=word):
+            computing.from_power(hours, watts, basis="stated")

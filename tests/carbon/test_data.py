@@ -8,6 +8,7 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import carbon
@@ -102,3 +103,12 @@ def test_every_public_name_loads():
     assert dir(carbon) == sorted(carbon.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = carbon.nothing
+
+
+def test_values_of_nodes_one_and_many():
+    one, many = factors.fab_values("epa_kwh_cm2", 7), factors.fab_values("epa_kwh_cm2", np.array([[7, 28], [14, 7]]))
+    assert isinstance(one, float)
+    assert many.shape == (2, 2)
+    assert many[0, 0] == many[1, 1] == one == factors.fab("epa_kwh_cm2", 7).value != many[0, 1]
+    assert [f.value for f in factors.fab_factors("epa_kwh_cm2", np.array([7, 28, 7]))] == [one, many[0, 1]]
+    assert [f.value for f in factors.fab_factors("epa_kwh_cm2", 7)] == [one]

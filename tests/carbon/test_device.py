@@ -306,3 +306,32 @@ def test_blocks():
     assert found.parts["hdd"] == pytest.approx(2 * 31.11)
     assert found.parts["cpu_packages"] == pytest.approx(2 * 9.14)
     assert found.parts["board"] == pytest.approx(100 * 0.032549)
+
+
+def test_half_a_design_iteration_costs_half_of_one():
+    one, half = (
+        device.device_embodied("default", area_mm2=16.04, node_nm=7, design_iterations=n, parts_made=1e5).parts["design"] for n in (1, 0.5)
+    )
+    assert half == pytest.approx(one / 2, rel=1e-14)
+
+
+@pytest.mark.parametrize(("own", "others"), [(40.0, (100.0, 70.0)), (40.0, (70.0, 100.0)), (70.0, (40.0, 100.0))])
+def test_a_stack_is_the_same_whichever_of_its_dies_is_named_first(own, others):
+    """Its footprint is that of the largest die, in whichever place that stands."""
+
+    def parts(first, *further):
+        chiplets = tuple(Device(area_mm2=area, node_nm=7) for area in further)
+        return device.device_embodied("default", area_mm2=first, node_nm=7, chiplets=chiplets, package="3d").parts
+
+    assert parts(own, *others) == pytest.approx(parts(100.0, 70.0, 40.0), rel=1e-13)
+    assert {name: found[0] for name, found in parts(np.array([own]), *others).items()} == pytest.approx(parts(own, *others), rel=1e-13)
+
+
+def test_flash_has_a_fixed_part_a_drive():
+    """Dies by capacity, 6.34 kg for each drive's board and case; soldered flash has none."""
+    soldered = device.device_embodied("default", storage_gb=960).parts
+    one, four = (device.device_embodied("default", storage_gb=960, storage_drives=n).parts for n in (1, 4))
+    (name,) = [key for key in soldered if "storage" in key or "flash" in key]
+    assert one[name] - soldered[name] == pytest.approx(6.34)
+    assert four[name] - soldered[name] == pytest.approx(4 * 6.34)
+    assert device.device_embodied("default", storage_gb=1920).parts[name] == pytest.approx(2 * soldered[name])

@@ -94,3 +94,9 @@ def test_power_hours_equals_equal_service():
     by_power = operational.power_hours(100.0, duty_cycle=0.3, lifetime_years=2.0, gco2e_per_kwh=400.0, idle_w=5.0, pue=1.1)
     by_request = operational.equal_service(100.0 * 0.1, 0.1, idle_w=5.0, rate_per_s=3.0, lifetime_years=2.0, gco2e_per_kwh=400.0, pue=1.1)
     assert by_power == pytest.approx(by_request.operational_kgco2e, rel=1e-13)
+
+
+@pytest.mark.parametrize("duty", [-0.5, 1.5])
+def test_a_share_of_time_is_between_none_and_all(duty):
+    with pytest.raises(CarbonError, match="duty_cycle"):
+        operational.power_hours(100.0, duty_cycle=duty, lifetime_years=2.0, gco2e_per_kwh=400.0)

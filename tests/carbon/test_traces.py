@@ -127,3 +127,15 @@ def test_the_synthetic_duck_is_labelled_and_keeps_its_mean():
     assert duck.gco2e_per_kwh[12] < duck.gco2e_per_kwh[0]
     with pytest.raises(CarbonError, match="solar_share"):
         traces.synthetic_duck(300.0, 0.9)
+
+
+def test_the_synthetic_duck_dips_by_day_as_a_half_sine():
+    """Symmetric about noon, deepest there, nothing by night; the depth of the dip is its share of the night's level."""
+    day = traces.synthetic_duck(300.0, 0.5, hours=48).gco2e_per_kwh
+    assert day[:24] == pytest.approx(day[24:])
+    assert day[6:18] == pytest.approx(day[6:18][::-1])
+    night = day[0]
+    assert day[[1, 5, 18, 23]] == pytest.approx([night] * 4)
+    hours = np.arange(6, 18)
+    assert day[6:18] == pytest.approx(night * (1 - 0.5 * np.sin(np.pi * (hours - 5.5) / 12)))
+    assert traces.synthetic_duck(300.0, 0.0, hours=24).gco2e_per_kwh == pytest.approx(np.full(24, 300.0))

@@ -49,6 +49,8 @@ sleep 0.02
 echo 71.5
 kill $one $two
 """
+# Limits of time here are multiplied by DSE_PATIENCE, for campaigns that run in idle time only.
+PATIENCE = float(os.environ.get("DSE_PATIENCE", "1"))
 SMALL = ["--workload", "bert", "--set", "heads=8", "--set", "hidden=512", "--set", "cores=1", "--set", "glb_mib=2", "--threads", "1"]
 LARGE = ["--workload", "bert-tiny", "--hw", "datacenter", "--objective", "min:latency_s", "--objective", "min:area_mm2", "--threads", "1"]
 
@@ -155,7 +157,7 @@ def _count_events(folder: Path, kill_at: int | None) -> None:
 
 def ended(pid: int, seconds: float = 60.0) -> int:
     """Wait for a copy; its exit code, or minus the signal that ended it."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + seconds * PATIENCE
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -232,7 +234,7 @@ def one(kind: Kind, folder: Path, source: random.Random) -> Counter[str]:
             code, how = ended(pid), "time"
         if code == -signal.SIGKILL:
             seen[f"killed at {how}"] += 1
-        until = time.monotonic() + 8.0
+        until = time.monotonic() + 8.0 * PATIENCE
         while (alive := left_behind(word)) and time.monotonic() < until:
             time.sleep(0.02)
         assert not alive, f"left behind: {alive}"

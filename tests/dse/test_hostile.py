@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from dse import cli
 from dse.errors import shown
 
 HARNESS = Path(__file__).with_name("fuzz.py")
@@ -26,7 +27,7 @@ def _harness() -> ModuleType:
 
 
 fuzz = _harness()
-NEEDS = {"midi": "symusic", "safetensors": "safetensors", "zigzag": "yaml", "timeloop": "yaml"}
+NEEDS = {"midi": "symusic", "safetensors": "safetensors", "zigzag": "yaml", "timeloop": "yaml", "onnx": "onnx"}
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
@@ -42,6 +43,41 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
 def test_many_damaged_files(name: str) -> None:
     pytest.importorskip(NEEDS.get(name, "numpy"))
     assert fuzz.campaign([name], int(os.environ.get("DSE_FUZZ_INPUTS", "20000")), 2)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("search", "--workload", "bert-tiny", "--threads", "9" * 30),
+            "is too large; a whole number of at most 9007199254740992 is needed",
+        ),
+        (("search", "--workload", "bert-tiny", "--threads", "9" * 5000), "is no whole number"),
+        (
+            ("search", "--workload", "bert-tiny", "--threads", "4294967296"),
+            "threads is 4294967296; a whole number of at most 1,024 is needed",
+        ),
+        (("search", "--workload", "bert-tiny", "--workers", "4294967296"), "workers is 4294967296; a whole number of at most 1,024"),
+        (("search", "--workload", "bert-tiny", "--seed", "-1"), "seed is -1; a whole number from 0 is needed"),
+        (("resume", "nowhere", "--threads", "0"), "threads is 0; a whole number of at least 1"),
+        (("evaluate", "--workload", "bert-tiny", "--grid", "1e308"), "gco2e_per_kwh is 1e+308, but it must be finite"),
+        (
+            ("evaluate", "--workload", "bert-tiny", "--pue", "1e300"),
+            "pue is 1e+300; facility power over device power is at least 1",
+        ),
+        (("simulate", "--workload", "llama3-8b", "--hw", "h100", "--concurrency", "9007199254740992"), "at most 10,000,000 requests"),
+        (("tokens", "--workload", "llama3-8b", "--hw", "h100", "--concurrency", "9007199254740992"), "must be at most 100,000"),
+    ],
+)
+def test_numbers_that_nothing_computes_with_are_refused(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main(list(words))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code in (1, 2)
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in told
+    assert len(told) < 300
 
 
 def test_a_message_is_one_printable_line() -> None:

@@ -29,7 +29,9 @@ BOUNDS = {
     ("products", "bf16", "vllm"): {"a100": 9.6, "h100": 7.9, "h200": 9.1, "l40s": 12.9, "rtx-pro-6000": 12.2, "b200": 15.0, "gb200": 14.0},
     ("products", "bf16", "trtllm"): {"a100": 7.9, "h100": 8.4, "h200": 8.2, "l40s": 17.6, "rtx-pro-6000": 11.6, "b200": 14.2},
     ("products", "fp8", "trtllm"): {"h100": 8.3, "h200": 9.5, "b200": 12.6},
+    ("products", "fp8", "vllm"): {"h100": 10.8, "h200": 10.8},
     ("decode", "bf16", "vllm"): {"a100": 16.7, "h100": 10.6, "h200": 13.6},
+    ("decode", "bf16", "trtllm"): {"a100": 13.4, "h100": 16.8, "h200": 20.3, "l40s": 25.6, "rtx-pro-6000": 24.2},
     ("prefill", "bf16/bf16", "trtllm"): {"a100": 7.0, "h100": 13.4, "h200": 13.8, "l40s": 22.4, "rtx-pro-6000": 17.1, "b200": 14.8},
     ("prefill", "bf16/bf16", "vllm"): {"a100": 11.8, "h100": 19.3, "h200": 17.5, "l40s": 21.0, "rtx-pro-6000": 20.6, "b200": 21.9},
     ("mixtures", "bf16", "trtllm"): {"a100": 15.3, "h100": 12.9},
@@ -64,6 +66,56 @@ def test_the_fit_is_what_ships() -> None:
     found = fitting.fit({"x": start}, [group])["x"]
     for name, value in vars(family("vllm-a100", kind="direct")).items():
         assert getattr(found, name) == pytest.approx(value, rel=5e-3)
+
+
+BITS = {"bf16": (16, 16), "fp8": (8, 8), "int8": (8, 8), "int8_wo": (16, 8), "int4_wo": (16, 4)}
+
+
+def as_operation(kind: str, row: dict[str, float], number_format: str, cache: str) -> Operation:
+    """A measured row as the operation of a model, as workloads build them."""
+    size = {name: int(value) for name, value in row.items()}
+    if kind == "products":
+        inputs, weights = BITS[number_format]
+        bits = {"input_bits": inputs, "weight_bits": weights, "output_bits": 16}
+        return Operation("x", Kind.GEMM, size["m"], size["n"], size["k"], second_is_weight=True, **bits)
+    bits = {"input_bits": 8 if number_format == "fp8" else 16, "weight_bits": 8 if cache == "fp8" else 16, "output_bits": 16}
+    d = size["head_elements"]
+    heads = {"batch": size["batch"] * size["heads"], "kv_share": size["heads"] // size["kv_heads"], "v_dim": d}
+    if kind == "decode":
+        return Operation("x", Kind.ATTENTION_DECODE, 1, size["keys"], d, second_is_cache=True, causal=True, **heads, **bits)
+    queries, window = size["queries"], size["window"]
+    return Operation("x", Kind.ATTENTION_PREFILL, queries, queries, d, second_is_cache=True, causal=True, window=window, **heads, **bits)
+
+
+@pytest.mark.parametrize("kind", ["products", "decode", "prefill"])
+def test_what_validation_prints_is_what_models_are_costed_with(kind: str) -> None:
+    """Rows of every device, engine and format as operations: the very times whose error `dse validate kernels` shows."""
+    judged = measured.rows(kind)
+    judged = judged.where(~judged.fitted())
+    seen = 0
+    for device in accuracy.DEVICES:
+        sheet = library.gpu_sheet(device)
+        for engine, label, rows in accuracy._groups(judged.where(device=device)):
+            number_format, _, cache = label.partition("/")
+            if number_format in ("nvfp4", "fp8_block"):  # formats of checkpoints with scales of blocks, which no workload names
+                continue
+            some = rows.where(np.arange(len(rows)) % 40 == 0)
+            names = [n for n, c in some.columns.items() if c.dtype == np.float64]
+            table = OperationTable.from_rows(
+                [
+                    as_operation(
+                        kind,
+                        {n: float(some[n][i]) for n in names},
+                        "bf16" if kind == "decode" else number_format,
+                        number_format if kind == "decode" else cache,
+                    )
+                    for i in range(len(some))
+                ]
+            )
+            shown = accuracy._predict(kind, sheet, engine, label, some)
+            assert kernel_times(table, sheet, engine=engine, warm=True).latency_s == pytest.approx(shown, rel=1e-12)
+            seen += len(some)
+    assert seen > 50
 
 
 def plain_product_s(sheet: GpuSheet, kernel: ProductKernel, m: int, n: int, k: int) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dse_kernels.pareto import pareto_mask, pareto_mask_reference
+from dse_kernels.pareto import pareto_mask, pareto_mask_reference, unbeaten, unbeaten_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,6 +27,25 @@ def test_kernel_equals_reference(points: np.ndarray) -> None:
 def test_kernel_equals_reference_on_continuous_points(d: int, seed: int) -> None:
     points = np.random.default_rng(seed).random((700, d))
     assert np.array_equal(pareto_mask(points), pareto_mask_reference(points))
+
+
+@given(st.integers(1, 4), st.integers(0, 80), st.integers(0, 7), st.integers(0, 2**31))
+def test_unbeaten_equals_its_definition(d: int, n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 3.0, np.inf, np.nan])
+    columns = values[rng.integers(0, 7, (d, n))] * (1 + 1e-9 * rng.integers(0, 40, (d, n)))  # on both sides of the margin
+    archive, alive = values[rng.integers(0, 5, (m, d))], rng.random(n) < 0.8
+    found = unbeaten(columns, alive, archive, margin=2e-8)
+    assert np.array_equal(found, unbeaten_reference(columns, alive, archive, margin=2e-8))
+
+
+def test_what_is_equal_but_for_rounding_is_not_beaten() -> None:
+    columns = np.array([[1.0, 1.0 + 1e-8, 1.0 + 3e-8, 0.5], [2.0, 2.0, 2.0, 9.0]])
+    assert unbeaten(columns, np.ones(4, bool), np.array([[1.0, 2.0]]), margin=2e-8).tolist() == [0, 1, 3]
+    with pytest.raises(ValueError, match="shapes"):
+        unbeaten(columns, np.ones(3, bool), np.array([[1.0, 2.0]]), margin=2e-8)
+    with pytest.raises(ValueError, match="shapes"):
+        unbeaten(columns, np.ones(4, bool), np.array([[1.0, 2.0, 3.0]]), margin=2e-8)
 
 
 def test_ties_are_kept_together() -> None:

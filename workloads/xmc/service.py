@@ -1,4 +1,4 @@
-"""A tree behind HTTP: queries that arrive together are answered as one batch, under a bound on their latency.
+"""A tree behind HTTP: queries that wait together are answered as one batch, as large as the bound on their latency allows.
 
     POST /predict   {"text": "..."} or {"indices": [...], "values": [...]}, "topk" at most the server's
                     ->  {"labels": [...], "scores": [...]}
@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,12 @@ from workloads.xmc.folder import Model
 REMEDY = "pip install 'dse-toolkit[xmc]'"
 REMEMBERED = 10_000  # latencies that the quantiles are taken of
 QUIET_S = 0.5  # without a request, after which a draining server ends
-GATHERED_SHARE = 0.1  # of the bound that the first query of a batch waits for others
+# Of the bound that one batch may take: a query that comes just behind a batch waits for it and for its own, half the bound.
+BATCH_SHARE = 0.25
+# A batch that is shorter than this is computed where it is: handing it to a thread and back takes about as long, up to 5 ms when the
+# two threads meet at the interpreter's lock.
+INLINE_S = 0.0005
+RISE, FALL = 0.5, 0.05  # weight of a new measurement: slower queries are believed at once, faster ones by and by
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,14 @@ class Settings:
     threads: int
 
 
+Query = str | tuple[np.ndarray, np.ndarray]  # a text, or features (n,) int32 and their values (n,) float32
+
+
 @dataclass
 class Batcher:
-    """Queries into batches: a batch starts when it is full or when its first query has waited its share of the bound, never while
-    another one runs."""
+    """Queries into batches. A batch starts as soon as the one before it is done, with what waits by then, in the order of arrival: no
+    query is held back for others, since a tree answers one alone nearly as fast as in a batch. It takes no more queries than fit
+    ``BATCH_SHARE`` of the bound by the measured time of a query, so that a slow tree or a busy machine makes batches smaller."""
 
     model: Model
     settings: Settings
@@ -57,16 +67,29 @@ class Batcher:
     refused: int = 0
     batches: int = 0
     over_bound: int = 0
+    query_s: float = 0.0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def __post_init__(self) -> None:
-        self._queue: asyncio.Queue[tuple[np.ndarray, np.ndarray, asyncio.Future[Any], float]] = asyncio.Queue()
+        self._waiting: deque[tuple[Query, asyncio.Future[Any]]] = deque()
+        self._arrived = asyncio.Event()
         self._pool = ThreadPoolExecutor(1)
         self.pending = 0
         self.last = time.perf_counter()
 
-    def parse(self, body: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-        """Indices, values and topk of a request. Raises XmcError in one sentence."""
+    def limit(self) -> int:
+        """Queries of the next batch at most; one while no time was measured."""
+        if self.batches == 0:
+            return 1
+        room = BATCH_SHARE * self.settings.bound_s
+        return max(1, int(min(self.settings.max_batch, room / max(self.query_s, 1e-9))))
+
+    def learn(self, spent_s: float) -> None:
+        """Take in the time of a query of the batch that is done."""
+        self.query_s += (RISE if spent_s > self.query_s else FALL) * (spent_s - self.query_s)
+
+    def parse(self, body: bytes) -> tuple[Query, int]:
+        """Query and topk of a request. Raises XmcError in one sentence."""
         try:
             held = json.loads(body)
         except (ValueError, RecursionError):
@@ -79,8 +102,9 @@ class Batcher:
         if "text" in held:
             if not isinstance(held["text"], str):
                 raise XmcError("text is not a string")
-            row = self.model.features_of([held["text"]])
-            return row.indices.astype(np.int32), row.data.astype(np.float32), topk
+            if self.model.vectorizer is None:
+                raise XmcError(f"{self.model.path}: has no vectorizer.json, so that it answers indices and values, not text")
+            return held["text"], topk
         try:
             indices = np.asarray(held["indices"])
             values = np.asarray(held["values"], dtype=np.float32)
@@ -95,16 +119,17 @@ class Batcher:
             raise XmcError(f"indices are ascending, distinct and in 0..{features - 1}")
         if not np.isfinite(values).all():
             raise XmcError("values holds a number that is not finite")
-        return indices.astype(np.int32), values, topk
+        return (indices.astype(np.int32), values), topk
 
     async def answer(self, body: bytes) -> dict[str, Any]:
         """The answer of one request."""
         self.last = begin = time.perf_counter()
-        indices, values, topk = self.parse(body)
+        query, topk = self.parse(body)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.pending += 1
         try:
-            await self._queue.put((indices, values, future, begin))
+            self._waiting.append((query, future))
+            self._arrived.set()
             labels, scores = await future
         finally:
             self.pending -= 1
@@ -119,34 +144,44 @@ class Batcher:
         """Take queries and answer them, for ever."""
         loop = asyncio.get_running_loop()
         while True:
-            batch = [await self._queue.get()]
-            until = batch[0][3] + GATHERED_SHARE * self.settings.bound_s
-            while len(batch) < self.settings.max_batch:
-                if not self._queue.empty():
-                    batch.append(self._queue.get_nowait())
-                    continue
-                # Others that are on their way come in within the wait; with nobody else pending there is nothing to wait for.
-                left = until - time.perf_counter()
-                if left <= 0 or self.pending <= len(batch):
-                    break
-                await asyncio.sleep(min(left, 0.0002))
+            await self._arrived.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.limit()))]
+            if not self._waiting:
+                self._arrived.clear()
+            queries = [query for query, _ in batch]
             self.batches += 1
+            begin = time.perf_counter()
             try:
-                labels, scores = await loop.run_in_executor(self._pool, self._predict, batch)
+                if len(batch) * self.query_s < INLINE_S:
+                    labels, scores = self._predict(queries)
+                else:
+                    labels, scores = await loop.run_in_executor(self._pool, self._predict, queries)
             except (XmcError, ValueError, MemoryError) as error:
-                for *_, future, _ in batch:
+                for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for i, (*_, future, _) in enumerate(batch):
+            self.learn((time.perf_counter() - begin) / len(batch))
+            for i, (_, future) in enumerate(batch):
                 if not future.done():  # its client may have gone
                     future.set_result((labels[i], scores[i]))
+            await asyncio.sleep(0)  # others' turn: to read and to write
 
-    def _predict(self, batch: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-        indptr = np.concatenate([[0], np.cumsum([entry[0].size for entry in batch])])
-        parts = (np.concatenate([entry[1] for entry in batch]), np.concatenate([entry[0] for entry in batch]), indptr)
-        queries = sparse.csr_matrix(parts, shape=(len(batch), self.model.tree.features))
-        return self.model.tree.predict(queries, self.settings.beam, self.settings.topk, self.settings.threads)
+    def _predict(self, batch: list[Query]) -> tuple[np.ndarray, np.ndarray]:
+        texts = [query for query in batch if isinstance(query, str)]
+        parts = [query for query in batch if not isinstance(query, str)]
+        if texts:  # all of them at once, which is cheaper than one by one
+            rows = self.model.features_of(texts)
+            edges, indices, values = rows.indptr, rows.indices.astype(np.int32), rows.data.astype(np.float32)
+            found = ((indices[a:b], values[a:b]) for a, b in pairwise(edges))
+            parts = [next(found) if isinstance(query, str) else query for query in batch]
+        tree, settings = self.model.tree, self.settings
+        if len(parts) == 1:
+            labels, scores = tree.predict_one(*parts[0], settings.beam, settings.topk)
+            return labels[None], scores[None]
+        indptr = np.concatenate([[0], np.cumsum([indices.size for indices, _ in parts])])
+        held = np.concatenate([values for _, values in parts]), np.concatenate([indices for indices, _ in parts]), indptr
+        return tree.predict(sparse.csr_matrix(held, shape=(len(parts), tree.features)), settings.beam, settings.topk, settings.threads)
 
     def metrics(self) -> str:
         """Prometheus text (format 0.0.4)."""
@@ -163,6 +198,8 @@ class Batcher:
             lines += [f"# HELP dse_xmc_{name}_total {text}", f"# TYPE dse_xmc_{name}_total counter", f"dse_xmc_{name}_total {value}"]
         lines += ["# TYPE dse_xmc_pending gauge", f"dse_xmc_pending {self.pending}"]
         lines += ["# TYPE dse_xmc_bound_seconds gauge", f"dse_xmc_bound_seconds {self.settings.bound_s:.9f}"]
+        lines += ["# HELP dse_xmc_query_seconds Time of a query in its batch, as batches are sized by it."]
+        lines += ["# TYPE dse_xmc_query_seconds gauge", f"dse_xmc_query_seconds {self.query_s:.9f}"]
         return "\n".join(lines) + "\n"
 
 

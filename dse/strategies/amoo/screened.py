@@ -19,7 +19,7 @@ from dse_kernels.pareto import pareto_mask
 
 from dse.errors import UsageError
 from dse.evaluation.feasibility import meets
-from dse.storage.trials import RUNNING, Proposal, Trial
+from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.amoo.search import AmooSearch
 from dse.strategies.drawing import draw, neighbours_of, sample
 from dse.strategies.protocol import WAIT, Wait, proposal_of, rng_of

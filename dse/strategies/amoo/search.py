@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import Front
-from dse.storage.trials import Proposal, Trial
+from dse.storage.trial import Proposal, Trial
 from dse.strategies.amoo.alignment import Alignment, alignment
 from dse.strategies.amoo.descent import descend
 from dse.strategies.amoo.relaxed import Relaxed

@@ -69,7 +69,7 @@ def decode_times(
     waves = np.ceil(b * hk * split / sheet.multiprocessors)
     port = np.minimum(kernel.port_bytes_per_cycle, sheet.port_bytes_per_cycle)
     block = np.maximum(KEY_BLOCK * stored * size / port, kernel.block_cycles * np.ceil(group / GROUP) * d / 128)
-    fixed = kernel.item_cycles + kernel.group_cycles * group * d / 1024
+    fixed = (kernel.item_cycles + kernel.group_cycles * group * d / 1024) * np.where(group == 1, kernel.single_factor, 1.0)
     busy = waves * (fixed + np.ceil(blocks / split) * block) / sheet.frequency_hz
 
     cache = b * hk * length * stored * size

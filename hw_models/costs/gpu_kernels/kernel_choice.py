@@ -31,13 +31,16 @@ class Choice:
 
     def low_precision(self, number_format: str) -> str | None:
         """What a format adds to products; None for bf16."""
+        fp8 = f"fp8-{self.engine}"
+        if self.engine == "vllm" and self.tensor_core is not TensorCore.SYNCHRONOUS:
+            fp8 = "fp8-vllm-rows"  # its kernels for Hopper and later take their tile by the rows
         names = {
-            "fp8": f"fp8-{self.engine}",
+            "fp8": fp8,
             "fp8_block": "fp8-block",
             "int8": "int8",
             "int8_wo": "int8-weights",
             "int4_wo": "int4-weights",
-            "nvfp4": f"fp8-{self.engine}",
+            "nvfp4": fp8,
         }
         return names.get(number_format)
 

@@ -6,6 +6,8 @@ Experts get unequal numbers of tokens: `expert_tokens` gives the quantiles of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
-from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, sustained_clock
+from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, ProductTimes, sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import HardwareError
 
@@ -22,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 TILE_M: Final = np.array([16, 32, 64, 128, 256], dtype=np.float64)
 TILE_N: Final = np.array([64, 128, 256], dtype=np.float64)
 HEAVIEST_SHARE: Final = 0.8  # of the tokens that one expert may get before scaling; with the power law from one token on
+MILDEST, STEEPEST = -50.0, 4.0  # exponents of the power laws of loads that an imbalance may ask for
 DEALING_SEED: Final = 0  # a fixed shuffle deals heavy and light experts to ranks
 
 
@@ -84,6 +87,89 @@ def _whole(load: FloatArray, total: int, cap: int) -> FloatArray:
     return np.asarray(result)
 
 
+@lru_cache(maxsize=4096)
+def exponent_of(tokens: int, experts: int, chosen: int, imbalance: float) -> float:
+    """Exponent of the power law whose busiest expert has ``imbalance`` times the mean load, found by bisection.
+
+    A law with exponent 0 is uniform from one token to the heaviest load, a ratio of 2; milder ones have exponents below 0. An
+    imbalance beyond what ``tokens`` allow (an expert sees a token once) gives the steepest law that is considered, `STEEPEST`.
+    """
+    low, high = MILDEST, STEEPEST
+    for _ in range(20):
+        middle = (low + high) / 2
+        heaviest = max(expert_tokens(tokens, experts, chosen, 1, middle))
+        low, high = (middle, high) if heaviest < imbalance * tokens * chosen / experts else (low, middle)
+    return high
+
+
+def layer_loads(tokens: int, experts: int, chosen: int, active: int, ranks: int = 1, imbalance: float = 1.0) -> tuple[float, ...]:
+    """Tokens of the experts with work on the rank that has most, of a layer of a model.
+
+    ``imbalance`` 1: the ``active`` experts that a random choice leaves with work have equal shares, and ranks equal numbers of them,
+    rounded up. Above: a power law with that ratio of the busiest expert to the mean.
+    """
+    if imbalance > 1:
+        return expert_tokens(tokens, experts, chosen, ranks, exponent_of(tokens, experts, chosen, imbalance))
+    total = tokens * chosen
+    return tuple(float(total // active + (i < total % active)) for i in range(-(-active // ranks)))
+
+
+@dataclass(frozen=True)
+class MixtureTimes:
+    """Parts of layers of experts (layers,): of the first and second grouped product latency, busiest multiprocessor and DRAM [s] and
+    DRAM bytes; latency and DRAM bytes of activations that pass between kernels, and the kernels' fixed time [s].
+    """
+
+    first: ProductTimes
+    second: ProductTimes
+    passing_s: FloatArray
+    passing_bytes: FloatArray
+    fixed_s: FloatArray
+
+    @property
+    def latency_s(self) -> FloatArray:
+        """Of the whole layer."""
+        return np.asarray(self.fixed_s + self.first.latency_s + self.second.latency_s + self.passing_s)
+
+
+def mixture_times(
+    sheet: GpuSheet,
+    products: ProductKernel,
+    kernel: MixtureKernel,
+    loads: Sequence[Sequence[float]],
+    tokens: npt.ArrayLike,
+    hidden: npt.ArrayLike,
+    inner: npt.ArrayLike,
+    experts: npt.ArrayLike,
+    chosen: npt.ArrayLike,
+    *,
+    gated: npt.ArrayLike = True,
+    number_format: str = "bf16",
+    activation_bytes: float = 2.0,
+    weight_bytes: float = 2.0,
+    cold: bool = False,
+) -> MixtureTimes:
+    """Parts of layers on one rank, whose experts have ``loads`` tokens (layers, experts of the rank); sizes are (layers,).
+
+    ``inner`` is the width of one expert on this device (tensor parallelism divides it before). ``cold``: experts' weights come from the
+    DRAM whatever the cache could hold, as in a model; a benchmark repeats one layer.
+    """
+    t, h, i, e, c, g = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (tokens, hidden, inner, experts, chosen, gated))
+    )
+    dealt = [np.asarray(load, dtype=np.float64) for load in loads]
+    row_tiles = np.array([[np.ceil(load / tile).sum() for tile in TILE_M] for load in dealt])
+    active = np.array([float((load > 0).sum()) for load in dealt])
+    local = np.array([load.sum() for load in dealt])
+    both = np.where(g > 0, 2.0, 1.0) * i
+    common = (row_tiles, active, local, t > e, number_format, activation_bytes, weight_bytes, cold)
+    first = _grouped(sheet, products, kernel, both, h, *common)
+    second = _grouped(sheet, products, kernel, h, i, *common)
+    carried = t * c if kernel.triton else local
+    moved = kernel.activation_factor * carried * (2.0 * h + 6.0 * i)
+    return MixtureTimes(first, second, moved / sheet.dram_bytes_per_s, moved, np.full(len(t), kernel.launch_s))
+
+
 def mixture_s(
     sheet: GpuSheet,
     products: ProductKernel,
@@ -108,18 +194,11 @@ def mixture_s(
     t, h, i, e, c, r, g, a = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(v)) for v in (tokens, hidden, inner, experts, chosen, ranks, gated, exponent))
     )
-    loads = [np.array(expert_tokens(int(x[0]), int(x[1]), int(x[2]), int(x[3]), float(x[4]))) for x in zip(t, e, c, r, a, strict=True)]
-    row_tiles = np.array([[np.ceil(load / tile).sum() for tile in TILE_M] for load in loads])
-    active = np.array([float((load > 0).sum()) for load in loads])
-    local = np.array([load.sum() for load in loads])
-    first = np.where(g, 2.0, 1.0) * i
-    crowded = np.asarray(t) > np.asarray(e)
-    common = (row_tiles, active, local, crowded, number_format, activation_bytes, weight_bytes)
-    both = _grouped(sheet, products, kernel, first, np.asarray(h, dtype=np.float64), *common)
-    both = both + _grouped(sheet, products, kernel, np.asarray(h, dtype=np.float64), np.asarray(i, dtype=np.float64), *common)
-    carried = np.asarray(t * c, dtype=np.float64) if kernel.triton else local
-    moved = carried * (2.0 * h + 6.0 * i)
-    return np.asarray(kernel.launch_s + both + kernel.activation_factor * moved / sheet.dram_bytes_per_s)
+    loads = [expert_tokens(int(x[0]), int(x[1]), int(x[2]), int(x[3]), float(x[4])) for x in zip(t, e, c, r, a, strict=True)]
+    return mixture_times(
+        sheet, products, kernel, loads, t, h, i, e, c, gated=g, number_format=number_format, activation_bytes=activation_bytes,
+        weight_bytes=weight_bytes,
+    ).latency_s  # fmt: skip
 
 
 def _grouped(
@@ -135,8 +214,9 @@ def _grouped(
     number_format: str,
     activation_bytes: float,
     weight_bytes: float,
-) -> FloatArray:
-    """Products of all experts in one kernel (layers,) [s]."""
+    cold: bool,
+) -> ProductTimes:
+    """Products of all experts in one kernel (layers,)."""
     tiles_of = np.repeat(row_tiles, len(TILE_N), axis=1)
     tile_m, tile_n = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
     n, k, active, local = n[:, None], k[:, None], active[:, None], local[:, None]
@@ -149,11 +229,13 @@ def _grouped(
     busy = waves * (kernel.item_cycles + inner + written) / sheet.frequency_hz
     weights, passing = active * n * k * weight_bytes, local * k * activation_bytes
     held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
-    traffic = weights * np.clip(weights / held - 0.5, 0, 1) + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
+    traffic = weights * (1.0 if cold else np.clip(weights / held - 0.5, 0, 1)) + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
     p = products.overlap
     total = (busy**p + dram**p) ** (1 / p)
     if kernel.triton:
         usual = np.where(crowded[:, None], (tile_m >= 64) & (tile_m <= 128), tile_m <= 32) & (tile_n <= 128)
         total = np.where(usual, total, np.inf)
-    return np.asarray(total.min(axis=1))
+    best = np.argmin(total, axis=1)
+    at = (np.arange(len(best)), best)
+    return ProductTimes(total[at], busy[at], np.broadcast_to(dram, total.shape)[at], np.broadcast_to(traffic, total.shape)[at])

@@ -3,8 +3,9 @@
 Products take the format of their wider operand. Fused attention is one kernel. Functions that follow a product (activations,
 residual sums, scalings, rotary embeddings) run in the kernel beside them, as compilers and serving engines fuse them: they cost
 nothing but reading their further operands where the L2 cannot hold them. Norms, softmax, gathers and top-k are kernels of their
-own. Weights come from the DRAM: a model runs layer after layer, and its weights are far more than a cache. Collectives between
-devices are not in here.
+own. Layers of routed experts are two grouped products (`moe_...` columns of the table): each product of an expert costs its share
+of them, and what runs inside them nothing more. Weights come from the DRAM: a model runs layer after layer, and its weights are far
+more than a cache. Collectives between devices are not in here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.costs.gpu_kernels import attention, products, rows
+from hw_models.costs.gpu_kernels import attention, mixtures, products, rows
 from hw_models.costs.gpu_kernels.kernel_choice import Choice, choice
 from hw_models.costs.gpu_kernels.parameters import LowPrecision, family
 from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
+from workloads.moe import active_experts
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,11 +51,14 @@ class KernelTimes:
     bound: IntArray
 
 
-def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None = None, warm: bool = False) -> KernelTimes:
+def kernel_times(
+    table: OperationTable, sheet: GpuSheet, *, engine: str | None = None, warm: bool = False, expert_ranks: int = 1, replicas: int = 1
+) -> KernelTimes:
     """Times of each row of a table (rows,) on one GPU under the kernels of an engine (None: the sheet's).
 
     ``table`` holds columns (rows,), as `OperationTable.distinct` gives them, or one model's table; ``repeat`` is not used.
     ``warm``: operands as a benchmark leaves them, which repeats one kernel on a few copies of them, not as a model does.
+    ``expert_ranks``: ranks that routed experts are dealt to, of which the one with most tokens is costed; ``replicas`` whose tokens it has.
 
     Raises HardwareError for a format that the device lacks and for an unknown engine.
     """
@@ -61,13 +66,20 @@ def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None =
     chosen = choice(sheet, engine)
     result = {name: np.zeros(count) for name in ("latency_s", "compute_s", "dram_s", "dram_bytes")}
     rate = np.ones(count)
+    macs = np.asarray(table.row_macs() / np.maximum(table.repeat, 1), dtype=np.float64)
     kind = table.kind
 
     def put(at: IntArray, latency: FloatArray, compute: FloatArray, dram: FloatArray, moved: FloatArray) -> None:
         for name, value in zip(("latency_s", "compute_s", "dram_s", "dram_bytes"), (latency, compute, dram, moved), strict=True):
             result[name][at] = value
 
-    for at, number_format in _by_format(table, np.flatnonzero(np.isin(kind, PRODUCTS)), sheet):
+    routed = table.moe_experts > 0
+    for at, number_format in _by_format(table, np.flatnonzero(routed & (table.moe_joined > 0)), sheet):
+        found, tokens = _experts(table.take(at), sheet, chosen, number_format, warm, expert_ranks, replicas)
+        macs[at] = tokens * table.n[at] * table.k[at] / table.moe_active[at]
+        put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
+        rate[at] = sheet.rate(number_format)
+    for at, number_format in _by_format(table, np.flatnonzero(np.isin(kind, PRODUCTS) & ~routed), sheet):
         found = _products(table.take(at), sheet, chosen, number_format, warm)
         put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
         rate[at] = sheet.rate(number_format)
@@ -76,13 +88,13 @@ def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None =
             times = cost(table.take(at), sheet, chosen, number_format, warm)
             put(at, times.latency_s, times.compute_s, times.dram_s, times.dram_bytes)
             rate[at] = sheet.rate(number_format)
-    others = np.flatnonzero(~np.isin(kind, (*PRODUCTS, *ATTENTION, Kind.COLLECTIVE)))
+    others = np.flatnonzero(~np.isin(kind, (*PRODUCTS, *ATTENTION, Kind.COLLECTIVE)) & ~routed)
     if len(others):
         put(others, *_rows(table.take(others), sheet))
     slower = np.where(result["compute_s"] >= result["dram_s"], 0, 1)
     work = np.maximum(result["compute_s"], result["dram_s"])
     bound = np.where(result["latency_s"] > 2 * work, 2, slower)
-    return KernelTimes(**result, macs=np.asarray(table.row_macs() / np.maximum(table.repeat, 1), dtype=np.float64), rate=rate, bound=bound)
+    return KernelTimes(**result, macs=macs, rate=rate, bound=bound)
 
 
 def _by_format(table: OperationTable, at: IntArray, sheet: GpuSheet) -> list[tuple[IntArray, str]]:
@@ -104,7 +116,7 @@ def low_precision(chosen: Choice, number_format: str, weight_bits: int, *, alone
     ``alone`` their products do it themselves. FP8 is quantised as the engine does it, a token at a time.
     """
     if number_format in ("fp8", "int8", "fp4", "int4"):
-        name = "int8" if number_format in ("int8", "int4") else f"fp8-{chosen.engine}"
+        name = "int8" if number_format in ("int8", "int4") else str(chosen.low_precision("fp8"))
     elif weight_bits < FORMATS[number_format]:
         name = "int8-weights" if weight_bits > 4 else "int4-weights"
     else:
@@ -122,6 +134,43 @@ def _products(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format:
         second_is_weight=t.second_is_weight & (t.groups == 1),
         one_operand=t.second_is_weight & (t.groups == 1) & (t.batch > 1),
     )  # fmt: skip
+
+
+def _experts(
+    t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool, ranks: int, replicas: int
+) -> tuple[products.ProductTimes, FloatArray]:
+    """One product of an expert as its share of the layer's two grouped products, of their fixed time and of the activations between; and
+    the tokens that the rank's experts have."""
+    down = t.moe_joined == 1
+    hidden, inner = np.where(down, t.n, t.k), np.where(down, t.k, t.n)
+    kernel = family(chosen.mixture("bf16" if FORMATS[number_format] > 8 else "fp8"), kind="mixture")
+    layers = zip(
+        *(getattr(t, f"moe_{name}").tolist() for name in ("tokens", "experts", "chosen", "active", "imbalance_permille")), strict=True
+    )
+    loads = []
+    for tokens, experts, top_k, active, permille in layers:
+        imbalance = max(permille / 1000, 1.0)
+        at_work = active if replicas == 1 else active_experts(tokens * replicas, experts, top_k, imbalance)
+        loads.append(mixtures.layer_loads(tokens * replicas, experts, top_k, at_work, ranks, imbalance))
+    found = mixtures.mixture_times(
+        sheet, family(chosen.product, kind="product"), kernel, loads, t.moe_tokens * replicas, hidden, inner, t.moe_experts, t.moe_chosen,
+        number_format=number_format, activation_bytes=float(t.input_bits[0]) / 8, weight_bytes=float(t.weight_bits[0]) / 8, cold=not warm,
+    )  # fmt: skip
+    # Gate and up are halves of the first product; what belongs to the whole layer is dealt to the three products alike.
+    half = np.where(down, 1.0, 0.5) / t.moe_active
+    third = 1 / 3 / t.moe_active
+
+    def of(name: str) -> FloatArray:
+        return np.asarray(np.where(down, getattr(found.second, name), getattr(found.first, name)) * half)
+
+    tokens = np.array([sum(load) for load in loads])
+    times = products.ProductTimes(
+        of("latency_s") + (found.fixed_s + found.passing_s) * third,
+        of("compute_s"),
+        of("dram_s") + found.passing_s * third,
+        of("dram_bytes") + found.passing_bytes * third,
+    )
+    return times, tokens
 
 
 def _fed(t: OperationTable) -> FloatArray:

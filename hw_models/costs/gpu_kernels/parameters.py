@@ -51,11 +51,14 @@ class LowPrecision:
         extra_s: fixed time (the quantising kernel's launch, or a slower main kernel).
         rate_factor: what remains of the tensor efficiency.
         row_cycles: quantising one row of activations, two at a time on a multiprocessor.
+        tiles_by_rows: the engine takes its tile by the rows alone and never divides k, as vLLM's scaled products do on Hopper and
+            later (recalled of its dispatch by rows: 64 x 64 up to 64 rows, 64 x 128 up to 128, else 128 x 128).
     """
 
     extra_s: float
     rate_factor: float
     row_cycles: float
+    tiles_by_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class DecodeKernel:
         block_cycles: a block of 64 keys for each 16 query heads of a group, at a head of 128 elements.
         dram_efficiency, overlap: as in `ProductKernel`.
         combine_s: joining the parts of a split.
+        single_factor: share of an item's fixed cost where one query head uses each KV head: TensorRT-LLM's kernel of that case keeps
+            several such items on a multiprocessor, its kernel for groups one.
         splits_single_heads: whether keys are split where one query head uses each KV head.
     """
 
@@ -80,6 +85,7 @@ class DecodeKernel:
     dram_efficiency: float
     overlap: float
     combine_s: float
+    single_factor: float
     splits_single_heads: bool = True
 
 

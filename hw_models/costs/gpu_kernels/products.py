@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hw_models.accelerator.fields import TensorCore
 from hw_models.costs.gpu_kernels.parameters import LAUNCH_HZ, LowPrecision, ProductKernel
-from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -131,6 +131,9 @@ def _chunk(
     joined = kernel.split_cycles / clock + 8.0 * split * batch * m * n / (2.0 * sheet.dram_bytes_per_s)
     total = (busy**p + dram**p) ** (1 / p) + np.where(split > 1, joined, 0.0)
     total = np.where((split == 1) | (depth >= MIN_SPLIT_K), total, np.inf)
+    if low and low.tiles_by_rows:
+        named = (tile_m == np.where(m <= 128, 64, 128)) & (tile_n == np.where(m <= 64, 64, 128))
+        total = np.where(named & (split == 1), total, np.inf)
     best = np.argmin(total, axis=1)
     at = (np.arange(len(best)), best)
     latency = total[at] + kernel.launch_s * LAUNCH_HZ / clock
@@ -151,8 +154,3 @@ def _staged(sheet: GpuSheet, first: FloatArray, second: FloatArray) -> FloatArra
 def _missed(fill: FloatArray) -> FloatArray:
     """Share of accesses that a cache misses when data fill it ``fill`` times: none below a half, all above one and a half."""
     return np.asarray(np.clip(fill - 0.5, 0.0, 1.0))
-
-
-def element_bytes(number_format: str) -> float:
-    """Bytes of an element of a format."""
-    return FORMATS[number_format] / 8

@@ -46,6 +46,21 @@ def test_one_design_is_costed_without_what_it_does_not_need() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_a_sweep_is_written_without_what_other_searches_need(tmp_path: Path) -> None:
+    """No SQLAlchemy, no strategies of trials, no measuring of models: those are half of its start."""
+    code = (
+        "import io, sys; from contextlib import redirect_stderr, redirect_stdout; from dse import cli\n"
+        "with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):\n"
+        "    assert cli.main(['search', '--workload', 'bert', '--hw', 'edge22', '--set', 'cores=1', '--out', sys.argv[1]]) == 0\n"
+        "idle = ('pandas', 'torch', 'plotly', 'sqlalchemy', 'rich', 'scipy', 'workloads.importers', 'dse.storage.trials',"
+        " 'dse.searches.large_space', 'dse.searches.measured', 'dse.strategies.amoo', 'dse.quality.model_evaluator', 'dse.commands.xmc')\n"
+        "print(sorted(name for name in sys.modules if name.startswith(idle)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["designs", "pareto.csv", "report.html", "study.db"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

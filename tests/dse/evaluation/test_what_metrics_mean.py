@@ -1,5 +1,6 @@
 """Metrics, feasibility and the order of a front from first principles: arithmetic on unit costs, not the code that is tested."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from dse.api import evaluate, make_problem
 from dse.errors import UsageError
-from dse.evaluation.evaluation import Block, Evaluation
+from dse.evaluation.evaluation import Block, Evaluation, Space, load_family
 from dse.evaluation.feasibility import UNMAKEABLE, UNMAPPABLE, feasible
 from dse.fronts.pareto import Front
 from dse.problem import metrics
@@ -142,7 +143,7 @@ def test_macs_of_a_breakdown_count_the_runs_of_a_phase(tmp_path: Path) -> None:
 
 def test_a_study_waits_until_the_disk_has_what_it_was_told(tmp_path: Path) -> None:
     """synchronous = FULL (2): a commit survives a power cut."""
-    with Study.create(tmp_path / "study.db", {"problem": {}}) as study, study._engine.connect() as connection:
+    with Study.create(tmp_path / "study.db", {"problem": {}}) as study, study.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
@@ -183,3 +184,22 @@ def test_a_design_says_why_it_has_no_quality() -> None:
 def test_values_of_a_deployment_are_looked_at_one_by_one(vary: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         make_problem("bert", "carbon", vary=vary)
+
+
+def test_a_workload_file_that_changed_is_another_problem(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512, "vocab_size": 1000}
+    file.write_text(json.dumps({"model_type": "bert", **sizes}), encoding="utf-8")
+    problem = make_problem(str(file), "hardware", fixed=DESIGN)
+    assert load_family(problem).name
+    file.write_text(json.dumps({"model_type": "bert", **sizes, "num_hidden_layers": 3}), encoding="utf-8")
+    with pytest.raises(UsageError, match="has changed since the study was begun"):
+        load_family(problem)
+
+
+def test_the_size_of_a_space_is_models_times_designs() -> None:
+    models = {"layers": np.array([2, 4, 6]), "hidden": np.array([128, 256, 512])}
+    space = Space(models, {"cores": np.array([1, 2, 4, 4]), "glb_mib": np.array([1, 1, 1, 2])}, 0, {})
+    assert (space.model_count, space.hardware_count, space.size) == (3, 4, 12)
+    assert space.design(1, 3) == {"layers": 4, "hidden": 256, "cores": 4, "glb_mib": 2}
+    assert (Space({}, {}, 0, {}).model_count, Space({}, {}, 0, {}).size) == (1, 1)

@@ -1,5 +1,6 @@
 """What an evaluation does to its surroundings: output without end, crashes, memory, children, with one worker as with more."""
 
+import contextlib
 import json
 import os
 import resource
@@ -46,7 +47,8 @@ def _search(folder: Path, function: str, *words: str, start: bool = False) -> "s
     command = [sys.executable, "-m", "dse", "search", *SMALL, "--quality", f"python:odd_evaluator:{function}", "--strategy", "random"]
     command += [*words, "--retries", "0", "--whole-budget", "--json", "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DSE_TEST_MARK": str(folder)}
-    environment.pop("DSE_SEARCH", None)
+    # What this process has searched is another search: what it starts is marked by it, and by a mark of its own.
+    environment.setdefault("DSE_SEARCH", "1-0")
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment)
 
 
@@ -60,6 +62,15 @@ def test_an_evaluation_that_crashes_or_eats_memory_fails_alone(tmp_path: Path, f
     assert told["trials"] == 4, err
     assert 0 < told["failed"] < 4
     assert all(reason in text for text in told["reasons"]), told
+
+
+def _running(mark: str, words: bytes) -> list[int]:
+    found = []
+    for pid in _bearing(mark):
+        with contextlib.suppress(OSError):
+            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def _bearing(mark: str) -> list[int]:
@@ -87,6 +98,27 @@ def test_nothing_outlives_a_killed_search(tmp_path: Path, how: signal.Signals) -
     while (left := _bearing(str(tmp_path))) and time.monotonic() < until:
         time.sleep(0.05)
     assert not left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_search_inside_a_search_ends_with_either(tmp_path: Path) -> None:
+    """An outer process that has marked itself starts an inner one that does too; whichever is killed, all below it ends."""
+    inner = "import time; from dse.quality import containment as c, programs; c.mark(); programs.run(['sleep', '300'], '', 600.0)"
+    outer = f"import subprocess, sys; from dse.quality import containment as c; c.mark(); subprocess.run([sys.executable, '-c', {inner!r}])"
+    for which in ("outer", "inner"):
+        mark = str(tmp_path / which)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DSE_TEST_MARK": mark}
+        with subprocess.Popen([sys.executable, "-c", outer], env=environment) as process:
+            until = time.monotonic() + 60
+            while not _running(mark, b"sleep\x00300") and time.monotonic() < until:
+                time.sleep(0.05)
+            [child] = [pid for pid in _running(mark, b"c.mark(); programs.run") if pid != process.pid]
+            os.kill(process.pid if which == "outer" else child, signal.SIGKILL)
+            process.wait(60)
+        until = time.monotonic() + 20
+        while (left := _bearing(mark)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not left, which
 
 
 def test_output_without_end_is_read_in_bounded_memory() -> None:

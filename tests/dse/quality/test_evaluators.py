@@ -15,7 +15,8 @@ import pytest
 from dse.errors import DseError, UsageError
 from dse.quality import evaluators
 from dse.quality.measured import Measured
-from dse.storage.trials import COMPLETE, FAILED, TIMED_OUT, TrialStore
+from dse.storage.trial import COMPLETE, FAILED, TIMED_OUT
+from dse.storage.trials import TrialStore
 from dse.strategies import make
 from dse.strategies.driver import run
 from dse.strategies.executors import workers

@@ -24,7 +24,8 @@ from dse.searches import large_space as large
 from dse.searches.plan import LARGE_BUDGET, LargeSettings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
-from dse.storage.trials import Trial, TrialStore
+from dse.storage.trial import Trial
+from dse.storage.trials import TrialStore
 from dse.strategies import make, registry
 from dse.strategies.amoo.screened import Correction, ScreenedAmoo, spread
 from dse.strategies.protocol import Wait, simulate

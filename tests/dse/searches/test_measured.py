@@ -11,7 +11,8 @@ from dse import api
 from dse.errors import DseError, UsageError
 from dse.searches.plan import MeasuredSettings
 from dse.storage.study import Study
-from dse.storage.trials import Trial, TrialStore
+from dse.storage.trial import Trial
+from dse.storage.trials import TrialStore
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 4}
 

@@ -17,7 +17,8 @@ import dse
 from dse.errors import DseError
 from dse.quality.measured import Measured
 from dse.storage.study import Study
-from dse.storage.trials import Proposal, TrialStore
+from dse.storage.trial import Proposal
+from dse.storage.trials import TrialStore
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL: dict[str, Any] = {"fixed": {"hidden": 512, "heads": 8, "cores": 1, "glb_mib": 2}, "threads": 1}

@@ -11,7 +11,8 @@ import pytest
 
 from dse.errors import DseError
 from dse.quality.measured import Measured
-from dse.storage.trials import COMPLETE, FAILED, RUNNING, Claimed, Proposal, TrialStore
+from dse.storage.trial import COMPLETE, FAILED, RUNNING, Proposal
+from dse.storage.trials import Claimed, TrialStore
 from dse.strategies import make
 from dse.strategies.driver import run
 

@@ -16,7 +16,8 @@ from dse.quality.evaluators import FunctionEvaluator, TableEvaluator
 from dse.quality.measured import Measured
 from dse.reports.console import run_json, show_run
 from dse.searches.plan import MeasuredSettings
-from dse.storage.trials import CANCELLED, COMPLETE, FAILED, Proposal, TrialStore
+from dse.storage.trial import CANCELLED, COMPLETE, FAILED, Proposal
+from dse.storage.trials import TrialStore
 from dse.strategies import make
 from dse.strategies.driver import evaluate_one, run
 from dse.strategies.executors import Workers

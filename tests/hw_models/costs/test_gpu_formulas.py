@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hw_models.costs.gpu_kernels import collectives
-from hw_models.costs.gpu_kernels.kernel_choice import choice
-from hw_models.costs.gpu_kernels.operations import low_precision
-from hw_models.costs.gpu_kernels.parameters import CollectiveKernel, DirectKernel
+from hw_models.accelerator.fields import TensorCore
+from hw_models.costs.gpu_kernels import collectives, products
+from hw_models.costs.gpu_kernels.kernel_choice import Choice, choice
+from hw_models.costs.gpu_kernels.operations import kernel_times, low_precision
+from hw_models.costs.gpu_kernels.parameters import CollectiveKernel, DirectKernel, family
 from hw_models.devices import gpus
+from workloads.ops import Kind, Operation, OperationTable
 
 H100 = gpus.gpu_sheet("h100")
 LIBRARY = CollectiveKernel(
@@ -69,3 +71,116 @@ def test_equal_shares_are_what_arrays_of_sizes_give() -> None:
     found = collectives.library_s(H100, LIBRARY, "all_gather", sizes, devices)
     assert found.shape == (2, 3)
     assert float(found[1, 2]) == float(collectives.library_s(H100, LIBRARY, "all_gather", 1e8, 8))
+
+
+def test_which_kernels_a_device_runs() -> None:
+    """What engines pick, by tensor core, engine and formats; every name is one that ships."""
+    sync, wide, memory = TensorCore.SYNCHRONOUS, TensorCore.ASYNCHRONOUS, TensorCore.TENSOR_MEMORY
+    decode = {
+        ("vllm", sync, True, "fp8"): "flash2",
+        ("vllm", sync, False, "bf16"): "flash2",
+        ("vllm", wide, True, "fp8"): "flash3-fp8",
+        ("vllm", wide, True, "bf16"): "flash3",
+        ("vllm", memory, True, "fp8"): "trtllm-fp8",
+        ("vllm", memory, True, "bf16"): "trtllm",
+        ("trtllm", sync, False, "bf16"): "trtllm-a100",
+        ("trtllm", sync, True, "fp8"): "trtllm",
+        ("trtllm", sync, True, "bf16"): "trtllm",
+        ("trtllm", wide, True, "fp8"): "trtllm-fp8",
+        ("trtllm", wide, True, "bf16"): "trtllm",
+    }
+    for (engine, core, fp8, cache), name in decode.items():
+        assert Choice(core, engine, fp8).decode(cache) == name, (engine, core, fp8, cache)
+    prefill = {
+        ("vllm", sync, "bf16"): "flash2",
+        ("vllm", wide, "bf16"): "flash3",
+        ("vllm", wide, "fp8"): "flash3",
+        ("vllm", memory, "bf16"): "flash2",
+        ("trtllm", sync, "bf16"): "trtllm-a100",
+        ("trtllm", wide, "fp8"): "trtllm-fp8",
+        ("trtllm", memory, "bf16"): "trtllm",
+    }
+    for (engine, core, number_format), name in prefill.items():
+        assert Choice(core, engine, True).prefill(number_format) == name, (engine, core, number_format)
+    mixture = {
+        ("vllm", sync, "bf16"): "vllm-a100",
+        ("vllm", wide, "bf16"): "vllm",
+        ("trtllm", wide, "fp8"): "trtllm-fp8",
+        ("trtllm", sync, "fp8"): "trtllm-fp8",
+    }
+    for (engine, core, number_format), name in mixture.items():
+        assert Choice(core, engine, True).mixture(number_format) == name
+    narrow = {
+        ("vllm", sync): "fp8-vllm",
+        ("vllm", wide): "fp8-vllm-rows",
+        ("vllm", memory): "fp8-vllm-rows",
+        ("trtllm", wide): "fp8-trtllm",
+    }
+    for (engine, core), name in narrow.items():
+        assert Choice(core, engine, True).low_precision("fp8") == Choice(core, engine, True).low_precision("nvfp4") == name
+        family(name, kind="low_precision")
+    assert Choice(wide, "vllm", True).low_precision("bf16") is None
+    for engine in ("vllm", "trtllm"):
+        assert [Choice(core, engine, True).product for core in (sync, wide, memory)] == ["synchronous", "asynchronous", "asynchronous"]
+        assert [Choice(core, engine, True).collective for core in (sync, wide, memory)] == ["nccl-a100", "nccl-h100", "nccl-a100"]
+        assert [Choice(core, engine, True).direct for core in (sync, wide, memory)] == [f"{engine}-{of}" for of in ("a100", "h100", "a100")]
+    for kind, names in (("decode", decode), ("prefill", prefill), ("mixture", mixture)):
+        for name in names.values():
+            family(name, kind=kind)
+
+
+def test_rows_of_a_table_are_the_kernels_of_their_sizes() -> None:
+    """What a row of each kind hands to its kernel; formats, windows, shared heads and warm operands included."""
+    rows_of = [
+        Operation("narrow", Kind.GEMM, m=100, n=300, k=500, batch=3, input_bits=8, weight_bits=8, output_bits=16, second_is_weight=True),
+        Operation("weights", Kind.GEMM, m=100, n=300, k=500, input_bits=16, weight_bits=4, output_bits=16, second_is_weight=True),
+        Operation("scores", Kind.GEMM, m=100, n=300, k=500, batch=3, input_bits=16, weight_bits=16, output_bits=16, second_is_weight=False),
+    ]
+    table = OperationTable.from_rows(rows_of)
+    kernel = family("asynchronous", kind="product")
+    for warm in (False, True):
+        copies, chosen = 6.0 if warm else 0.0, choice(H100)
+        expected = [
+            products.product_times(
+                H100,
+                kernel,
+                300,
+                300,
+                500,
+                number_format="fp8",
+                activation_bytes=1.0,
+                weight_bytes=1.0,
+                low=low_precision(chosen, "fp8", 8, alone=warm),
+                copies=copies,
+            ),
+            products.product_times(
+                H100, kernel, 100, 300, 500, weight_bytes=0.5, low=low_precision(chosen, "bf16", 4, alone=warm), copies=copies
+            ),
+            products.product_times(H100, kernel, 100, 300, 500, batch=3, second_is_weight=False, copies=copies),
+        ]
+        found = kernel_times(table, H100, warm=warm)
+        assert found.latency_s == pytest.approx([float(x.latency_s) for x in expected], rel=1e-12)
+        assert found.dram_bytes == pytest.approx([float(x.dram_bytes) for x in expected], rel=1e-12)
+        assert found.macs.tolist() == [3 * 100 * 300 * 500, 100 * 300 * 500, 3 * 100 * 300 * 500]
+        assert found.rate.tolist() == [H100.rate("fp8"), 1.0, 1.0]
+
+
+def test_functions_in_a_kernel_read_what_it_has_not() -> None:
+    """A residual sum behind a product reads its other operand alone, beyond the L2; a gate's product and a norm are their own kernels."""
+    elements = 400_000_000  # 0.8 GB at 16 bits: no cache holds any of it
+    common = {"m": 1000, "n": elements // 1000, "input_bits": 16, "output_bits": 16}
+    table = OperationTable.from_rows(
+        [
+            Operation("sum", Kind.ELEMENTWISE, function="add", operands=2, **common),
+            Operation("three", Kind.ELEMENTWISE, function="add", operands=3, **common),
+            Operation("gelu", Kind.ACTIVATION, function="gelu", operands=1, **common),
+            Operation("gate", Kind.ELEMENTWISE, function="mul", operands=2, **common),
+            Operation("norm", Kind.NORM, function="layernorm", operands=1, **common),
+        ]
+    )
+    found = kernel_times(table, H100)
+    assert found.dram_bytes == pytest.approx([2.0 * elements, 4.0 * elements, 0.0, 6.0 * elements, 4.0 * elements], rel=1e-12)
+    kernel = family("kernel", kind="row")
+    launch = kernel.launch_s * 1.6e9 / H100.frequency_hz
+    streams = [bytes_ * elements / (H100.dram_bytes_per_s * kernel.dram_efficiency) for bytes_ in (2, 4, 0, 6, 4)]
+    assert found.latency_s == pytest.approx([*streams[:3], launch + streams[3], launch + streams[4]], rel=1e-12)

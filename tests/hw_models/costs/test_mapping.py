@@ -58,6 +58,11 @@ def test_a_mapping_as_a_record() -> None:
         # the last tile is clipped, so count - 1 whole tiles leave something over
         for size, tile, count in zip(share, level.tile, level.count, strict=True):
             assert (count - 1) * tile < size <= count * tile
+    # Neither buffer of a core takes three whole matrices: a tile of each fits what double buffering leaves, and is not the whole.
+    words = usable_words(templates.load("edge22").batch(**KNOBS))[0]
+    for level, room in zip(found.levels[:-1], words, strict=False):
+        m, n, k = level.tile
+        assert m * k + k * n + m * n <= room < share[0] * share[2] + share[2] * share[1] + share[0] * share[1]
     assert json.loads(json.dumps(found.as_dict()))["product"] == {"batch": 1, "m": 512, "n": 768, "k": 3072}
 
 
