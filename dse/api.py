@@ -195,7 +195,7 @@ def search_served(
     from dse import served
 
     folder, made = _new_folder(out, problem)
-    description = {
+    description: dict[str, Any] = {
         "measured": None,
         "large": None,
         "problem": problem.to_dict(),

@@ -51,7 +51,7 @@ def eligible(hardware: AcceleratorBatch) -> tuple[BoolArray, str]:
     if hardware.levels < 2 or not hardware.level_shared[-2] or (hardware.level_per_core[-2] and (hardware.cores > 1).any()):
         return nobody, "there is no level below the DRAM that all cores and operands share"
     kernels = hardware.execution != Execution.MAPPED
-    several, boards = hardware.chips > 1, hardware.tdp_w > 0
+    several, boards = hardware.all_chips > 1, hardware.tdp_w > 0
     reasons = (
         (kernels, "kernels have a cache model of their own"),
         (several, "operations of several chips exchange their results through memory"),
