@@ -269,6 +269,8 @@ class _Designs:
             return self.drivers[name]
         if name == "held_bytes":
             return self.sums["shared_bytes"] + self.sums["activation_bytes"] * points.chips[at]
+        if name == "slot_s":
+            return self.metric("latency_s") / points.in_flight[at]
         if name == "idle_share":
             return np.maximum(1.0 - self.metric("service_utilisation"), 0.0)
         if name in ("operational_kgco2e", "requests"):
@@ -280,6 +282,7 @@ class _Designs:
                 lifetime_years=points.lifetime_years[at],
                 pue=points.pue,
                 gco2e_per_kwh=points.gco2e_per_kwh[at],
+                concurrency=points.in_flight[at],
             )
             return getattr(served, name)
         return getattr(points, name)[at]
