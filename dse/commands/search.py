@@ -66,8 +66,12 @@ def register(commands: Any) -> None:
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
     measured.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
     real = parser.add_argument_group("a real model (--quality measured:...): pruned, healed, quantised, measured")
+    real.add_argument("--model-dir", metavar="FOLDER", help="a Hugging Face checkpoint here: short for --workload FOLDER --quality "
+                      "measured:FOLDER")  # fmt: skip
     real.add_argument(
-        "--eval-data", metavar="FILE.jsonl", help="items of measured:FOLDER, one JSON object a line; a fifth of them calibrates"
+        "--eval-data",
+        metavar="FILE.jsonl",
+        help="items of measured:FOLDER, one JSON object a line (text, or pixels of pictures); a fifth of them calibrates",
     )
     real.add_argument("--task", metavar="NAME", help="classification, similarity, retrieval or perplexity")
     real.add_argument("--heal-steps", type=int, metavar="N", help="steps of distillation after pruning (default 200; 0: none)")
@@ -107,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         return fleet.run(args)
     if loops.is_loop(args.workload):
         return loops.search(args)
+    _take_model_dir(args)
     options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
@@ -244,6 +249,23 @@ def _fidelities(text: str | None) -> tuple[float, ...]:
         return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"fidelities are {text!r}; numbers with commas between are needed, such as 0.1,0.3") from None
+
+
+def _take_model_dir(args: argparse.Namespace) -> None:
+    """A checkpoint's folder is the workload and what is measured, where neither is named."""
+    from pathlib import Path
+
+    from dse.errors import UsageError
+
+    if args.model_dir is None:
+        return
+    if not Path(args.model_dir).is_dir():
+        raise UsageError(f"model-dir {args.model_dir!r} is no folder; one that holds config.json and *.safetensors is needed")
+    if args.quality is not None and not args.quality.startswith("measured:"):
+        raise UsageError(f"model-dir is measured, and quality is {args.quality}; leave one of them out")
+    folder = str(Path(args.model_dir))
+    args.workload = args.workload or folder + ("" if "/" in folder else "/")
+    args.quality = args.quality or f"measured:{args.model_dir}"
 
 
 def _with_measured_options(args: argparse.Namespace) -> str:
