@@ -1,15 +1,14 @@
-"""A search with measured quality against random models, and what designing for carbon saves at equal measured quality.
+"""A search with measured quality against random models, and what looks and rungs of low fidelity save.
 
-    python benchmarks/measured_search.py run --steps 60 --budget 40 --seeds 3 --cache runs/measured_search # 20 CPU minutes
-    python benchmarks/measured_search.py report --cache runs/measured_search  # from what is kept
-    python benchmarks/measured_search.py halving --cache runs/measured_search  # rungs against whole measurements
-    python benchmarks/measured_search.py claim --cache runs/measured_search  # carbon against latency designs
+    python benchmarks/measured_search.py run --cache runs/measured_search      # 20 CPU minutes; carries on where it was broken off
+    python benchmarks/measured_search.py report --cache runs/measured_search   # from what is kept
 
 ``run`` is ``dse search --workload minilm --quality measured:minilm --objective carbon --budget 40``: three quarters of the budget are looks
 (pruned, not healed), the best quarter is healed and measured, and measurements alone make the front. The contender draws the models of
 the looks at random; what is healed is chosen by the same rule, hardware is exact for both, and a model's figure is the same whoever asks
-(one healing seed), so that all runs share one store of figures. Hypervolume: quality up, total carbon down, bounded by the same point for
-all (the nadir of the front of everything measured, moved out by a tenth of its range). Nothing was tuned here.
+(one healing seed), so that all runs share one store of figures. ``halving`` is the first with a rung at a quarter of the fidelity between
+(``--fidelities 0.25``), its budget the same 40. Hypervolume: quality up, total carbon down, bounded by the same point for all (the nadir of
+the front of everything measured, moved out by a tenth of its range). Nothing was tuned here.
 """
 
 import argparse
@@ -17,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +37,7 @@ from dse.storage.trials import TrialStore  # noqa: E402
 from dse.strategies.views import nested_task  # noqa: E402
 
 STRATEGIES = ("nested", "random")
+RUNG = 0.25
 MARGIN = 0.1
 
 
@@ -70,26 +69,38 @@ def problem_of_minilm() -> Any:
     return make_problem("minilm", "carbon", space="pruned", keep_quality=True)
 
 
-def run(cache: Path, *, steps: int, budget: int, seeds: int) -> None:
+def run(cache: Path, *, steps: int, budget: int, seeds: int, strategies: tuple[str, ...]) -> None:
     """Every strategy and seed; trials are kept as JSON, figures by what decides them."""
     cache.mkdir(parents=True, exist_ok=True)
-    plan = screened(MeasuredSettings(quality=f"measured:minilm?steps={steps}", budget=budget))
     evaluation = Evaluation(problem_of_minilm())
     for seed in range(seeds):
-        for strategy in STRATEGIES:
+        for strategy in strategies:
             place = cache / f"{strategy}-{seed}.json"
             if place.exists():
                 continue
-            began = time.process_time()
+            rungs = (RUNG,) if strategy == "halving" else ()
+            plan = screened(MeasuredSettings(quality=f"measured:minilm?steps={steps}", budget=budget, fidelities=rungs))
             store = TrialStore.open(cache / f"{strategy}-{seed}.db")
-            found = search(evaluation, store, shared(plan.quality, cache), strategy=strategy, budget=plan.budget, seed=seed,
-                           proxy=shared(plan.proxy, cache), proxy_top=plan.proxy_top)  # fmt: skip
+            found = search(evaluation, store, shared(plan.quality, cache), strategy="random" if strategy == "random" else "nested",
+                           budget=plan.budget, seed=seed, proxy=shared(plan.proxy, cache), proxy_top=plan.proxy_top,
+                           fidelities=plan.fidelities)  # fmt: skip
             trials = [{"parameters": dict(t.parameters), "fidelity": t.fidelity, "quality": t.metrics["quality"].mean,
                        "se": t.metrics["quality"].se} for t in found.trials if t.done]  # fmt: skip
             record = {"strategy": strategy, "seed": seed, "steps": steps, "budget": budget, "trials": trials,
-                      "rank_correlation": found.proxy.spearman if found.proxy else None, "cpu_s": time.process_time() - began}  # fmt: skip
+                      "rank_correlation": found.proxy.spearman if found.proxy else None}  # fmt: skip
             place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            print(f"{strategy} {seed}: {len(trials)} trials, {record['cpu_s']:.0f} CPU s of its own", flush=True)
+            print(f"{strategy} {seed}: {len(trials)} trials", flush=True)
+
+
+def costs_of(cache: Path) -> dict[str, float]:
+    """Mean CPU seconds of a look, a measurement at the rung's fidelity and a whole one, from the records of the figures."""
+    found: dict[str, list[float]] = {}
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (cache / "figures").glob("*/record.json")]
+    most = max(r["items"] for r in records if "unpruned" in r)
+    for r in records:
+        kind = "look" if "unpruned" not in r else "whole" if r["items"] == most else "rung"
+        found.setdefault(kind, []).append(r["cpu_s"])
+    return {kind: float(np.mean(seconds)) for kind, seconds in found.items()}
 
 
 def runs_of(cache: Path) -> list[dict[str, Any]]:
@@ -99,7 +110,7 @@ def runs_of(cache: Path) -> list[dict[str, Any]]:
 
 def measurements(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every model that was healed and measured, once."""
-    found = {design_key(t["parameters"]): t for r in runs for t in r["trials"] if t["fidelity"] > 0}
+    found = {design_key(t["parameters"]): t for r in runs for t in r["trials"] if t["fidelity"] == 1.0}
     return list(found.values())
 
 
@@ -129,20 +140,24 @@ class Yardstick:
 
 
 def report(cache: Path) -> dict[str, Any]:
-    """Hypervolume by seed and strategy."""
-    runs = runs_of(cache)
+    """Hypervolume and CPU seconds by seed and strategy."""
+    runs, costs = runs_of(cache), costs_of(cache)
     yard = Yardstick(runs)
     rows: dict[int, dict[str, float]] = {}
+    print(", ".join(f"a {kind} {seconds:.1f} CPU s" for kind, seconds in costs.items()))
     for r in runs:
-        own = [t for t in r["trials"] if t["fidelity"] > 0]
+        own = [t for t in r["trials"] if t["fidelity"] == 1.0]
+        looks, rung = (sum(t["fidelity"] == low for t in r["trials"]) for low in (0.0, RUNG))
         rows.setdefault(r["seed"], {})[r["strategy"]] = yard.share(own)
-        looks = len(r["trials"]) - len(own)
-        print(f"seed {r['seed']} {r['strategy']:<7} {looks} looks, {len(own)} healed {r['steps']} steps: hypervolume "
+        spent = looks * costs["look"] + rung * costs.get("rung", 0.0) + len(own) * costs["whole"]
+        all_whole = (looks or len(own)) * costs["whole"]
+        print(f"seed {r['seed']} {r['strategy']:<7} {looks} looks, {rung} at {RUNG:g}, {len(own)} healed {r['steps']} steps: hypervolume "
               f"{100 * yard.share(own):5.1f} %, best quality {max(t['quality'] for t in own):.4f}, rank correlation of looks and "
-              f"measurements {r['rank_correlation']:.2f}")  # fmt: skip
-    wins = sum(row["nested"] > row["random"] for row in rows.values() if len(row) == len(STRATEGIES))
-    print(f"nested above random on {wins} of {len(rows)} seeds; {len(measurements(runs))} models measured in all")
-    return {"hypervolume": rows, "wins": wins}
+              f"measurements {r['rank_correlation']:.2f}; {spent:.0f} CPU s (all of the first step wholly: {all_whole:.0f})")  # fmt: skip
+    both = [row for row in rows.values() if {"nested", "random"} <= set(row)]
+    wins = sum(row["nested"] > row["random"] for row in both)
+    print(f"nested above random on {wins} of {len(both)} seeds; {len(measurements(runs))} models measured in all")
+    return {"hypervolume": rows, "wins": wins, "costs": costs}
 
 
 if __name__ == "__main__":
@@ -152,11 +167,12 @@ if __name__ == "__main__":
     one.add_argument("--steps", type=int, default=60)
     one.add_argument("--budget", type=int, default=40)
     one.add_argument("--seeds", type=int, default=3)
+    one.add_argument("--strategies", default=",".join(STRATEGIES), help="also halving")
     two = commands.add_parser("report")
     for sub in (one, two):
         sub.add_argument("--cache", type=Path, default=Path("runs/measured_search"))
     args = parser.parse_args()
     if args.command == "run":
-        run(args.cache, steps=args.steps, budget=args.budget, seeds=args.seeds)
+        run(args.cache, steps=args.steps, budget=args.budget, seeds=args.seeds, strategies=tuple(args.strategies.split(",")))
     report(args.cache)
     sys.exit(0)

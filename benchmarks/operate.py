@@ -1,4 +1,7 @@
-"""The ladder of `dse operate` on eight measured grids with the example card: ``python benchmarks/operate.py [GRID ...]``."""
+"""The ladder of `dse operate` on eight measured grids with the example card: ``python benchmarks/operate.py [GRID ...]``.
+
+``python benchmarks/operate.py --year [GRID]``: CPU seconds of one contiguous year of 8,760 hours by a rule each, and by foresight.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 import sys
 import time
 
-from dse.operate import device, ladder, scenario
+from dse.operate import device, ladder, optimum, policies, scenario, simulation
 from dse.operate.traces import UTC_OFFSETS_H
+from dse.operate.weeks import make_weeks
 
 
 def main(grids: list[str]) -> None:
@@ -26,5 +30,25 @@ def main(grids: list[str]) -> None:
     print(json.dumps(told))
 
 
+def year(grid: str) -> None:
+    """Print CPU seconds and grams of a year as one episode; forecasts are made before the clock starts."""
+    prepared = scenario.Scenario(device.example(), (grid,)).prepared()
+    hours = min(8760, prepared.hours)
+    for name, forecast, run in (
+        ("now", "yesterday", lambda w: simulation.simulate(w, policies.Now())),
+        ("threshold", "yesterday", lambda w: simulation.simulate(w, policies.Threshold())),
+        ("rule (plans with yesterday)", "yesterday", lambda w: simulation.simulate(w, policies.Plan())),
+        ("foresight", "timetable", optimum.foresight),
+    ):
+        tables = [scenario.forecast_of(trace, forecast) for trace in prepared.grids]
+        weeks = make_weeks(prepared.sites(), prepared.scenario.flexible, [0], hours, tables)
+        begin = time.process_time()
+        found = run(weeks)
+        print(f"{grid}, {hours} h, {name}: {time.process_time() - begin:.2f} CPU s, {found.total_grams:.6g} g", flush=True)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--year"]:
+        year(sys.argv[2] if len(sys.argv) > 2 else "CISO")
+    else:
+        main(sys.argv[1:])

@@ -20,7 +20,7 @@ from dse.operate.agents.network import Learnt, Network
 
 GRIDS = ("CISO", "ERCO", "BPAT", "NYIS")
 SEEDS = 5
-STEPS = {"dqn": 30_000, "ppo": 60_000}
+STEPS = {"dqn": 30_000, "ppo": 60_000, "sac": 30_000}
 
 
 def main(names: list[str], ship: str | None) -> None:
@@ -55,7 +55,7 @@ def _learn(by: str, seed: int, train: weeks.Weeks, validation: weeks.Weeks, trut
         return learners.imitation(train, seed=seed)
     if by == "bandit":
         return bandits.learn(train, truth, chooser=bandits.Chooser("squarecb"), seed=seed)
-    learner = {"dqn": learners.dqn, "ppo": learners.ppo}[by]
+    learner = {"dqn": learners.dqn, "ppo": learners.ppo, "sac": learners.sac}[by]
     return learner(train, learners.Parts(seed=seed, steps=STEPS[by]), validation)
 
 
@@ -71,6 +71,6 @@ def _line(by: str, seed: int, seconds: float, policy: simulation.Decides, judged
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--ship")
-    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "bandit"])
+    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "sac", "bandit"])
     given = parser.parse_args()
     main(given.names, given.ship)

@@ -1,6 +1,6 @@
 """Resets at the localised thought against resets at random and uniform credit, and MACA's consensus training, on a tiny verifiable task.
 
-    python benchmarks/resets.py [--out resets.json] [--parts main,maca,dose,map] [--seeds 8]
+    python benchmarks/resets.py [--out resets.json] [--parts main,maca,dose,map,grid] [--seeds 8]
 
 Protocol: a transformer of 27,000 parameters writes chains of six operations modulo 11. A base model imitates right chains; warm starts
 then imitate chains with errors (uneven: .65 or .45 on a hard third of the steps, .05 or .02 elsewhere; even: .27 or .15 everywhere), two
@@ -8,7 +8,9 @@ of each kind. Every method makes 1,536 values a step and 30,720 in all. Group si
 more while the best is on the edge) are tuned for each method on the first kind of start by final accuracy on a seed that is not used
 again, and kept for the others. Then paired seeds
 0 .. 7: the same warm start, the same evaluation prompts; differences have Student intervals. Accuracy after as many rollouts as GRPO
-makes stands beside accuracy after as many tokens. Everything is written with all seeds, and a run that was stopped goes on from its file.
+makes stands beside accuracy after as many tokens. The part ``grid`` crosses the accuracy of the start (uneven steps: low, middle, high)
+with how often the reset is at the first wrong thought, groups and rates as tuned on the first start. Everything is written with all
+seeds, and a run that was stopped goes on from its file.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from workloads.reasoning.training.task import ChainTask
 TASK = ChainTask(modulus=11, steps=6)
 TOKENS = 30_720
 STARTS = {"uneven, low": (0.65, 0.05), "uneven, middle": (0.45, 0.02), "even, low": (0.27, 0.27), "even, middle": (0.15, 0.15)}
+HIGH = {"uneven, high": (0.2, 0.01)}  # of the grid alone
 GROUPS: dict[str, list[Method]] = {
     "GRPO": [Method(4), Method(8), Method(16)],
     "RRPO": [Method(4, 4, "random"), Method(2, 6, "random"), Method(1, 8, "random")],
@@ -41,6 +44,8 @@ GROUPS: dict[str, list[Method]] = {
 RATES = (5e-4, 1e-3, 2e-3)
 TUNING_SEED = 100
 DOSES = (0.25, 0.5, 0.75)
+# What the part main tuned on the first start: where a file does not hold it, the grid takes it from here.
+TUNED = {"GRPO": (4, 0, 1e-3), "RRPO": (4, 4, 1e-3), "SRPO, oracle": (1, 8, 1e-3)}
 
 
 def base_model() -> Policy:
@@ -53,7 +58,7 @@ def base_model() -> Policy:
 
 def started(base: Policy, start: str) -> list[Policy]:
     """Two models that err as the warm start says."""
-    hard, easy = STARTS[start]
+    hard, easy = {**STARTS, **HIGH}[start]
     found = []
     for seed in (1, 2):
         policy = copy.deepcopy(base)
@@ -164,6 +169,32 @@ def maca(starts: list[Policy], seeds: int, known: dict[str, Any], keep: Callable
         keep(known)
 
 
+def grid(base: Policy, seeds: int, known: dict[str, Any], keep: Callable[[Any], None], chosen: dict[str, Any]) -> None:
+    """Accuracy of the start x localisation: each cell paired with GRPO on the same start, kept when it is done."""
+    own = {name: (c["base"], c["suffixes"], c["rate"]) for name, c in chosen.items()}
+    methods = {name: own.get(name, TUNED[name]) for name in TUNED}
+    cells = {name: Method(*methods[name][:2], localiser) for name, localiser in (("GRPO", "none"), ("RRPO", "random"))}
+    cells |= {f"SRPO, hit {hit:g}": Method(*methods["SRPO, oracle"][:2], "oracle", hit) for hit in (*DOSES, 1.0)}
+    for start in ("uneven, low", "uneven, middle", *HIGH):
+        row = known.setdefault(start, {"runs": {}})
+        starts: list[Policy] = []
+        for name, method in cells.items():
+            if len(row["runs"].get(name, ())) >= seeds:
+                continue
+            starts = starts or started(base, start)
+            row.setdefault("before", [accuracy(policy, TASK) for policy in starts])
+            rate = methods[name if name in methods else "SRPO, oracle"][2]
+            row["runs"][name] = [run(starts, method, rate, seed) for seed in range(seeds)]
+            found = [r["accuracy"] for r in row["runs"][name]]
+            pair = paired_interval(found, [r["accuracy"] for r in row["runs"]["GRPO"]]) if name != "GRPO" else ""
+            before = np.mean(row["before"])
+            print(
+                f"{start} ({before:.3f}) {name}: {np.mean(found):.3f}, seeds {' '.join(f'{x:.3f}' for x in found)}; less GRPO {pair}",
+                flush=True,
+            )
+            keep(known)
+
+
 def main() -> None:
     """Run the parts and write what came out after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,6 +236,8 @@ def main() -> None:
                 }
                 show(f"hit {hit}", doses[str(hit)])
                 keeper("dose")(doses)
+    if "grid" in wanted:
+        grid(base, args.seeds, answer.get("grid", {}), keeper("grid"), answer.get(first, {}).get("methods", {}))
     if "map" in wanted and first in answer:
         for start in sorted(others, key=lambda name: "low" not in name):
             print(start, flush=True)

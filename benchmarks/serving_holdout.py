@@ -1,14 +1,14 @@
 """The engine's numbers fitted without one model, or without one GPU, and judged on exactly the runs that the fit did not see.
 
-    python benchmarks/serving_holdout.py [--groups all,h100,...] [--rows 160] [--out serving_holdout.json]
+    python benchmarks/serving_holdout.py [--groups all,h100,...] [--rows 100] [--out serving_holdout.json]
 
 All 34 numbers (16 for every engine and 6 of each; rank_wait belongs to pools apart) start at ``NEUTRAL``, which looks at no run, so that
 nothing of a run left out is known: the shipped numbers were fitted to all of them. The loss is that of benchmarks/serving.py, the search
 Gauss-Newton on logarithms with weights that make squares of absolute errors, on ``--rows`` of the runs that are seen, evenly over engine,
 model, GPU and concurrency; the three numbers between client and engine then as in serving.py, on all runs that are seen. DeepSeek-V3 and
 -R1 are one architecture and are left out together. An engine without a run that is seen (sglang without DeepSeek) takes the geometric
-means of the others. ``all`` leaves nothing out: how far the search itself gets from the neutral start. About half a CPU
-minute a group; a run that was stopped goes on from its file.
+means of the others. ``all`` leaves nothing out: how far the search itself gets from the neutral start. About twenty CPU seconds a
+group; a run that was stopped goes on from its file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NEUTRAL = {
 NEUTRAL_ENGINE = {"layer_s": 2e-5, "step_s": 1e-4, "sequence_s": 2e-5, "first_s": 2e-2, "prompt_token_s": 3e-6, "lag_steps": 2.0}
 CUTS = (0.5, 1.0)  # of TPOT and TTFT, and the weight of TTFT, as in serving.py's loss
 TTFT_WEIGHT = 0.25
-ITERATIONS = 4
+ITERATIONS = 3
 
 
 class Numbers:
@@ -147,7 +147,7 @@ def main() -> None:
     """Fit and judge every group; print a line each and write all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", default=",".join(GROUPS))
-    parser.add_argument("--rows", type=int, default=160)
+    parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--out", default="serving_holdout.json")
     args = parser.parse_args()
     clean = [row for row in measured() if row["mode"] == "agg" and not doubtful(row)]

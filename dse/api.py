@@ -34,7 +34,7 @@ from dse.run import Run, load
 from dse.searches import beforehand, plan, towers
 from dse.searches.effort import sizes_of
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, measured_settings
+from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
 from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
 from dse.spaces.sizes import Sizes
@@ -96,6 +96,11 @@ def search(
         warn_renamed("learnt", "measured")
         measured = given.pop("learnt")
     strategy = name_of(strategy)
+    check_count("workers", workers)
+    if threads is not None:
+        check_count("threads", threads)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
     if measured is not None:
         _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
     measured = _agreed(measured, strategy, budget)
@@ -105,7 +110,7 @@ def search(
         given = {"allow_unsupported": True, **given}
     problem = _problem(workload, objective, given, keep_quality=dear)
     if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads or 1)
+        problem = towers.reduced(problem, threads=threads)
     sizes = sizes_of(problem, threads=threads or 1)
     if measured is None and sharded is None:
         measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
@@ -212,6 +217,8 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     """Finish an interrupted search from its run folder; a finished one gets its files written again."""
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
+    if threads is not None:
+        check_count("threads", threads)
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])
@@ -316,10 +323,7 @@ def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None
         if measured.strategy != AUTO:
             raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
         measured = replace(measured, strategy=strategy)
-    if budget is not None and budget not in (
-        measured.budget,
-        measured.budget + measured.proxy_top,
-    ):  # the second: what screening shares out
+    if budget is not None and budget not in (measured.budget, sum(measured.sizes)):  # the second: what screening shares out
         if measured.budget != DEFAULT_BUDGET:
             raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
         measured = replace(measured, budget=budget)
@@ -353,9 +357,9 @@ def _recorded(study: Study) -> bool:
 def _take_back(study: Study, error: ValueError, *, made: bool) -> None:
     """Free the folder of a search that has no result; trials of a measured quality are dear and are kept for a warm start."""
     from dse.storage.trials import trials_of
-    from dse.strategies.proxy import is_proxy
+    from dse.strategies.proxy import is_whole
 
-    keep = study.description()["measured"] is not None and any(trial.done and not is_proxy(trial) for trial in trials_of(study))
+    keep = study.description()["measured"] is not None and any(trial.done and is_whole(trial) for trial in trials_of(study))
     kept = take_back(study, keep=keep, made=made)
     if kept is not None:
         error.args = (f"{error}; its trials are kept, --from {kept} takes them",)

@@ -160,7 +160,7 @@ def _loop(problem: Problem, seed: int) -> tuple[dict[str, Any], SweepSummary, di
     own = loops.loop_problem(
         problem.workload, asked["model"], problem.hardware, quality=asked["quality"], vary=problem.vary, fixed=problem.fixed
     )
-    searched = {"model": own.models, "device": (), "chips": own.chips, **own.knobs}
+    searched: dict[str, Sequence[Any]] = {"model": own.models, "device": (), "chips": own.chips, **own.knobs}
     return answer, SweepSummary(answer["configurations"], answer["feasible"], dict(answer["infeasible_reasons"])), searched
 
 

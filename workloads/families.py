@@ -376,15 +376,24 @@ _VISION_KNOBS = (
     Knob("vision_layers", "layers of the image tower", 1, 4096),
     Knob("vision_hidden", "width of the image tower", 1, 2**20),
     Knob("vision_heads", "heads of the image tower", 1, 2**14),
+    Knob("vision_head_dim", "width of one of them (0: vision_hidden / vision_heads)", 0, 2**14),
     Knob("vision_ffn", "width inside its feed-forward networks", 1, 2**22),
     Knob("vision_image", "pixels of a side of the picture that the tower sees", 1, 2**16),
     Knob("vision_patch", "pixels of a side of a patch", 1, 2**12),
 )
 
 
+def _vision_head_dim(values: dict[str, Any], model: str) -> None:
+    """Heads that have no width of their own split the tower's."""
+    hidden, heads, own = np.broadcast_arrays(values["vision_hidden"], values["vision_heads"], values["vision_head_dim"])
+    shared = own == 0
+    if shared.any():
+        require_divisible({"vision_hidden": hidden[shared], "vision_heads": heads[shared]}, "vision_hidden", "vision_heads", model)
+
+
 def _check_two_tower(values: dict[str, Any], given: frozenset[str], model: str) -> None:
     plain_head_dim(values, given, model)
-    require_divisible(values, "vision_hidden", "vision_heads", model)
+    _vision_head_dim(values, model)
     require_at_most(values, "sequence", "positions", model, "the position table holds no more")
 
 
@@ -400,6 +409,7 @@ TWO_TOWER = Builder(
     ),
     defaults={
         "head_dim": 0,
+        "vision_head_dim": 0,
         "vision_channels": 3,
         "vision_tower": "clip",
         "vision_activation": "quick_gelu",
@@ -417,8 +427,12 @@ TWO_TOWER = Builder(
 
 def _check_vlm(values: dict[str, Any], given: frozenset[str], model: str) -> None:
     _check_decoder(values, given, model)
-    require_divisible(values, "vision_hidden", "vision_heads", model)
+    _vision_head_dim(values, model)
     if values["vision_tower"] == "window":
+        if np.any(values["vision_head_dim"]):
+            raise WorkloadError(
+                f"vision_head_dim of {model} is {shorten(values['vision_head_dim'])}, must be 0: its window tower splits its width"
+            )
         require_at_most(values, "vision_full_layers", "vision_layers", model, "there are no more layers")
 
 
@@ -438,6 +452,7 @@ VLM = Builder(
     ),
     defaults={
         **DECODER.defaults,
+        "vision_head_dim": 0,
         "vision_channels": 3,
         "vision_tower": "clip",
         "vision_layers_used": 0,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from workloads.blocks import attention_core, bits_of, embedding, feed_forward, linear, norm, residual, vector
 from workloads.decoder import Pass, decoder_phases, decoder_rows
 from workloads.errors import WorkloadError
@@ -80,7 +82,7 @@ def image_tower_rows(d: Mapping[str, Any], *, images: IntLike, features_only: bo
         layers=used,
         hidden=hidden,
         heads=heads,
-        head_dim=hidden // heads,
+        head_dim=_head_dim(d),
         ffn=d["vision_ffn"],
         activation=d["vision_activation"],
         images=images,
@@ -101,12 +103,20 @@ def image_tower_rows(d: Mapping[str, Any], *, images: IntLike, features_only: bo
     return [*rows, *_attention_pool_rows(d, images, tokens)]
 
 
+def _head_dim(d: Mapping[str, Any]) -> IntLike:
+    """Width of a head of the image tower: its own, or its share of the tower's."""
+    own, share = np.asarray(d["vision_head_dim"]), np.asarray(d["vision_hidden"]) // np.asarray(d["vision_heads"])
+    width = np.where(own > 0, own, share)
+    return int(width) if width.ndim == 0 else width
+
+
 def _attention_pool_rows(d: Mapping[str, Any], images: IntLike, tokens: IntLike) -> list[Operation]:
     """SigLIP's head: one learnt query per image attends to its patches, then a feed-forward network (arXiv 2303.15343)."""
     bits = bits_of(d)
     hidden, heads = d["vision_hidden"], d["vision_heads"]
+    wide = heads * _head_dim(d)
     common: dict[str, Any] = {"bits": bits, "component": "head"}
-    query = linear("vision.pool.q_proj", images, hidden, hidden, **common)
+    query = linear("vision.pool.q_proj", images, wide, hidden, **common)
     core = attention_core(
         "vision.pool.",
         batch=images,
@@ -114,18 +124,18 @@ def _attention_pool_rows(d: Mapping[str, Any], images: IntLike, tokens: IntLike)
         kv_heads=heads,
         q_len=1,
         kv_len=tokens,
-        qk_dim=hidden // heads,
-        v_dim=hidden // heads,
+        qk_dim=_head_dim(d),
+        v_dim=_head_dim(d),
         bits=bits,
         repeat=1,
         fused=d["fused_attention"],
     )
     return [
         replace(query, parameters=query.parameters + hidden),  # the learnt query itself
-        linear("vision.pool.k_proj", images * tokens, hidden, hidden, **common),
-        linear("vision.pool.v_proj", images * tokens, hidden, hidden, **common),
+        linear("vision.pool.k_proj", images * tokens, wide, hidden, **common),
+        linear("vision.pool.v_proj", images * tokens, wide, hidden, **common),
         *core,
-        linear("vision.pool.o_proj", images, hidden, hidden, **common),
+        linear("vision.pool.o_proj", images, hidden, wide, **common),
         norm("vision.pool.norm", images, hidden, function="layernorm", **common),
         *feed_forward(
             hidden=hidden,

@@ -17,7 +17,7 @@ from carbon.errors import CarbonError, nearest, unknown
 from carbon.factors.tables import table
 
 # A carbon intensity as a number, and where it is from: "262.67", "262.67 (mean of grid.csv)".
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\s*\((.+)\))?")
+_NUMBER = re.compile(r"([+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?)(?:\s*\((.+)\))?")
 #: Which source answers when a code names none, by preference. ACT's own places come last: they are for its profiles.
 DEFAULT_ORDER = ("owid", "egrid", "gcp", "nordic", "cnprov", "ecologits", "act2023", "ipcc", "act2022")
 #: For fabs the ACT 2022 places come first, because the ACT fab tables were published and are used with them
@@ -248,6 +248,10 @@ def word_of(factor: GridFactor) -> str:
     return f"{factor.gco2e_per_kwh!r} ({factor.name}: {factor.source})"
 
 
+MOST_GCO2E_PER_KWH = 1e5
+"""Of a factor of one's own: a hundred times what burning lignite emits, so that what lies above is another unit or a slip."""
+
+
 def custom(
     gco2e_per_kwh: float,
     *,
@@ -269,7 +273,7 @@ def custom(
         raise unknown("boundary", boundary, ("lifecycle", "combustion", "unstated"))
     if not source.strip():
         raise CarbonError("source of a custom grid factor is empty, but every factor needs one")
-    value = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0)
+    value = as_number("gco2e_per_kwh", gco2e_per_kwh, low=0.0, high=MOST_GCO2E_PER_KWH)
     return GridFactor(f"custom:{name}", name, value, GridKind(signal, boundary), year, source, licence)
 
 

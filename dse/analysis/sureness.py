@@ -104,6 +104,7 @@ class _Case:
             lifetime_years=setting.get("lifetime_years", p.lifetime_years),
             pue=p.pue,
             gco2e_per_kwh=setting.get("grid", p.gco2e_per_kwh),
+            concurrency=p.in_flight,
         )
         shape = np.broadcast_shapes(values.shape, latency.shape)
         used = np.broadcast_to(np.asarray(operation.operational_kgco2e), shape)

@@ -62,7 +62,7 @@ def register(commands: Any) -> None:
     )
     learns.add_argument("run_folder", metavar="RUN", help="run folder or study file")
     learns.add_argument("--design", type=int, metavar="K", help="a design of the front, by its number (default 1)")
-    learns.add_argument("--by", default="imitation", metavar="NAME", help="imitation, dqn, ppo or bandit (default imitation)")
+    learns.add_argument("--by", default="imitation", metavar="NAME", help="imitation, dqn, ppo, sac or bandit (default imitation)")
     learns.add_argument("--exploration", default="epsilon", metavar="NAME", help="dqn: epsilon, boltzmann, thompson or squarecb; bandit: "
                         "linucb, lints, epsilon, boltzmann or squarecb (default epsilon)")  # fmt: skip
     learns.add_argument("--history", type=int, default=1, metavar="HOURS", help="dqn and ppo: observations seen at once (default 1)")
@@ -190,8 +190,8 @@ def learn(args: argparse.Namespace) -> int:
     from dse.operate.agents.network import Learnt
     from dse.operate.ladder import build
 
-    if args.by not in ("imitation", "dqn", "ppo", "bandit"):
-        raise unknown_name("by", args.by, ("imitation", "dqn", "ppo", "bandit"))
+    if args.by not in ("imitation", "dqn", "ppo", "sac", "bandit"):
+        raise unknown_name("by", args.by, ("imitation", "dqn", "ppo", "sac", "bandit"))
     if not args.out.endswith(".safetensors"):
         raise UsageError(f"out is {args.out!r}, must end in .safetensors")
     if args.steps < 1000:
@@ -272,6 +272,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
     from dse.errors import UsageError
     from dse.operate.device import of_run
     from dse.operate.scenario import DEADLINE_H, FLEXIBLE_SHARE, Scenario
+    from dse.operate.serving_device import of_fleet
     from dse.operate.weeks import Flexible
     from dse.storage.run_folder import load
 
@@ -286,7 +287,9 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
         batches = [int(word) for word in args.batches.split(",") if word.strip()]
     except ValueError:
         raise UsageError(f"batches is {args.batches!r}, must be whole numbers with commas between, like 1,4") from None
-    device = of_run(load(args.run_folder), design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)
+    record = load(args.run_folder)
+    of_record = of_fleet if record.problem.kind == "fleet" else of_run
+    device = of_record(record, design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)
     return Scenario(
         device,
         tuple(place.strip() for place in places.split("+")),

@@ -26,6 +26,20 @@ examples:
 """
 
 
+_MOST = 2**53  # of a number of things: beyond it not even a float counts one by one
+
+
+def _whole(text: str) -> int:
+    """A whole number of the command line."""
+    try:
+        value = int(text)
+    except ValueError:  # also one of more digits than Python reads
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
+    if abs(value) > _MOST:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is too large; a whole number of at most {_MOST} is needed")
+    return value
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence, with the nearest option where one is unknown.
 
@@ -33,6 +47,10 @@ class Parser(argparse.ArgumentParser):
     """
 
     default_command: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", int, _whole)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, with the default command of a group put in."""
@@ -61,6 +79,8 @@ class Parser(argparse.ArgumentParser):
             close = nearest(unknown[0], self._all_options(parsed))
             hint = f"; did you mean {close}?" if close else ""
             self.error(f"unknown argument {unknown[0]!r}{hint}")
+        if isinstance(seed := getattr(parsed, "seed", None), int) and seed < 0:
+            self.error(f"seed is {seed}; a whole number from 0 is needed")
         return parsed
 
     def _all_options(self, parsed: argparse.Namespace) -> list[str]:

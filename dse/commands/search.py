@@ -52,6 +52,9 @@ def register(commands: Any) -> None:
     measured.add_argument("--proxy", metavar="EVALUATOR",
                         help="search on this cheap stand-in for --quality, in the same words, and measure the best designs with "
                         "--quality; --budget is then the proxy's trials")  # fmt: skip
+    measured.add_argument("--fidelities", metavar="F,F,...",
+                          help="successive halving: the budget is shared out between these fidelities (rising, below 1: fewer items, "
+                          "fewer steps) and whole evaluations; each rung takes the best half of the one before")  # fmt: skip
     measured.add_argument("--proxy-top", type=int, metavar="N", help="designs of the proxy to measure with --quality (default 10)")
     measured.add_argument("--trial-timeout", type=float, metavar="S", help="longest time of one evaluation")
     measured.add_argument("--trial-memory", type=float, metavar="GIB",
@@ -63,8 +66,12 @@ def register(commands: Any) -> None:
                         "postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE (default: the run folder)")  # fmt: skip
     measured.add_argument("--study", metavar="NAME", help="name of the shared trials in it (default: follows from the search)")
     real = parser.add_argument_group("a real model (--quality measured:...): pruned, healed, quantised, measured")
+    real.add_argument("--model-dir", metavar="FOLDER", help="a Hugging Face checkpoint here: short for --workload FOLDER --quality "
+                      "measured:FOLDER")  # fmt: skip
     real.add_argument(
-        "--eval-data", metavar="FILE.jsonl", help="items of measured:FOLDER, one JSON object a line; a fifth of them calibrates"
+        "--eval-data",
+        metavar="FILE.jsonl",
+        help="items of measured:FOLDER, one JSON object a line (text, or pixels of pictures); a fifth of them calibrates",
     )
     real.add_argument("--task", metavar="NAME", help="classification, similarity, retrieval or perplexity")
     real.add_argument("--heal-steps", type=int, metavar="N", help="steps of distillation after pruning (default 200; 0: none)")
@@ -104,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         return fleet.run(args)
     if loops.is_loop(args.workload):
         return loops.search(args)
+    _take_model_dir(args)
     options.take_calibration(args)
     from dse import api
     from dse.errors import UsageError
@@ -113,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches import towers
+    from dse.searches.plan import MOST_TRIALS, check_count
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -120,10 +129,10 @@ def run(args: argparse.Namespace) -> int:
     if args.quality is not None:
         args.quality = _with_measured_options(args)
     settings = _settings(args)
-    for name in ("threads", "block_points"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"{name.replace('_', '-')} is {value}; a whole number of at least 1 is needed")
+    if args.threads is not None:
+        check_count("threads", args.threads)
+    if args.block_points is not None:
+        check_count("block-points", args.block_points, MOST_TRIALS)
     own = space_file.read(args.space) if space_file.is_file(args.space) else None
     vary = options.vary_of(args)
     if own and (both := [name for name in space_file.varied(own[1]) if name in vary]):
@@ -151,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     if own:
         problem = replace(problem, space=own[1].name, space_toml=own[0])
         if settings is None:
-            problem = towers.reduced(problem, threads=args.threads or 1)
+            problem = towers.reduced(problem, threads=args.threads)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
@@ -205,7 +214,8 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
     if args.proxy_top is not None and args.proxy is None:
         raise UsageError(f"proxy-top is {args.proxy_top} and there is no proxy; name one with --proxy EVALUATOR")
     if args.quality is None and args.strategy in ("auto", "exhaustive"):
-        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening"):
+        for name in ("storage", "study", "confirm", "warm_start", "trial_timeout", "trial_memory", "whole_budget", "no_screening",
+                     "fidelities"):  # fmt: skip
             if getattr(args, name):
                 word = "from" if name == "warm_start" else name.replace("_", "-")
                 raise UsageError(f"{word} is for trials of a measured quality and this search has none; name an evaluator with --quality")
@@ -225,10 +235,37 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
         warm_start=tuple(args.warm_start),
         proxy=args.proxy,
         proxy_top=DEFAULT_PROXY_TOP if args.proxy_top is None else args.proxy_top,
+        fidelities=_fidelities(args.fidelities),
         storage=_absolute(args.storage),
         study=args.study,
     )
-    return settings if args.no_screening else screened(settings)
+    return screened(settings, look=not args.no_screening)
+
+
+def _fidelities(text: str | None) -> tuple[float, ...]:
+    from dse.errors import UsageError
+
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"fidelities are {text!r}; numbers with commas between are needed, such as 0.1,0.3") from None
+
+
+def _take_model_dir(args: argparse.Namespace) -> None:
+    """A checkpoint's folder is the workload and what is measured, where neither is named."""
+    from pathlib import Path
+
+    from dse.errors import UsageError
+
+    if args.model_dir is None:
+        return
+    if not Path(args.model_dir).is_dir():
+        raise UsageError(f"model-dir {args.model_dir!r} is no folder; one that holds config.json and *.safetensors is needed")
+    if args.quality is not None and not args.quality.startswith("measured:"):
+        raise UsageError(f"model-dir is measured, and quality is {args.quality}; leave one of them out")
+    folder = str(Path(args.model_dir))
+    args.workload = args.workload or folder + ("" if "/" in folder else "/")
+    args.quality = args.quality or f"measured:{args.model_dir}"
 
 
 def _with_measured_options(args: argparse.Namespace) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from dse.commands import engine_options
 
+MOST_REQUESTS = 10_000_000  # minutes of simulation, and a gigabyte
+
 EPILOG = """\
 examples:
   dse simulate --workload llama3-70b --hw h100 --tp 8 --concurrency 64 --prompt 1024 --output 1024 --weight-bits 8 --json
@@ -159,6 +161,9 @@ def _problem(args: argparse.Namespace) -> tuple[Any, Any, int]:
             f"prompt + output is {args.prompt + args.output} tokens, must be at most the {model.positions} positions of {model.name}"
         )
     count = args.requests or (10 * args.concurrency if args.concurrency else 1000)
+    if count > MOST_REQUESTS:
+        asked = f"requests is {args.requests}" if args.requests else f"concurrency is {args.concurrency}, and requests ten times that"
+        raise UsageError(f"{asked}; at most {MOST_REQUESTS:,} requests are simulated")
     prompt = uniform_lengths(args.prompt, args.length_ratio, count, args.seed + 1)
     output = uniform_lengths(args.output, args.length_ratio, count, args.seed + 2)
     arrival = np.zeros(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-SUBJECTS = ("hardware", "kernels")
+SUBJECTS = ("hardware", "kernels", "chips", "networks")
 
 
 def register(commands: Any) -> None:
@@ -15,14 +15,20 @@ def register(commands: Any) -> None:
         help="compare the models with their references",
         description="Run every reference comparison and print its error beside the goal and the error that peers report. "
         "Leaves with code 1 if a figure is worse than recorded. `kernels` prints the error of each kind of GPU kernel by device and "
-        "engine on measured rows that no parameter was fitted to.",
+        "engine on measured rows that no parameter was fitted to; `chips` whole chips beside their published figures; `networks` "
+        "three networks beside SCALE-Sim's and ZigZag's counts.",
         allow_abbrev=False,
     )
     parser.add_argument("subject", metavar="SUBJECT", help=f"what is validated: {', '.join(SUBJECTS)}")
-    parser.add_argument("--only", action="append", metavar="NAME", help="run this comparison (of `kernels`: this kind) only (repeatable)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="run this comparison (of `kernels`: this kind; of `chips`: this chip) only (repeatable)",
+    )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print JSON on stdout")
-    shape.add_argument("--markdown", action="store_true", help="print the page that docs/validation.md holds (of `kernels`: a table)")
+    shape.add_argument("--markdown", action="store_true", help="print the page that docs/validation.md holds (of the others: a table)")
     parser.set_defaults(run=run)
 
 
@@ -35,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         raise unknown_name("subject", args.subject, SUBJECTS)
     if args.subject == "kernels":
         return _kernels(args)
+    if args.subject in ("chips", "networks"):
+        return _tables(args)
     comparisons = validation.run(args.only)
     if args.json:
         _print_json(comparisons)
@@ -65,6 +73,57 @@ def _kernels(args: argparse.Namespace) -> int:
     else:
         _print_kernels(chosen)
     return 0
+
+
+def _tables(args: argparse.Namespace) -> int:
+    """Whole chips, or three networks; a test holds their figures, so that nothing is judged here."""
+    import json
+    from dataclasses import asdict
+    from functools import partial
+
+    from dse.errors import UsageError, unknown_name
+    from hw_models.validation import chips, networks
+
+    if args.subject == "networks":
+        if args.only:
+            raise UsageError("only is given for the subject networks, must be left out: its rows belong together")
+        shown = networks.cells()
+        records: list[dict[str, Any]] = [dict(zip(networks.HEADER, row, strict=True)) for row in shown]
+        header: tuple[str, ...] = networks.HEADER
+        page = networks.markdown
+    else:
+        found = chips.figures()
+        names = list(dict.fromkeys(figure.chip for figure in found))
+        for name in args.only or ():
+            if name not in names:
+                raise unknown_name("chip", name, names)
+        found = tuple(figure for figure in found if not args.only or figure.chip in args.only)
+        shown = [chips.cells(figure) for figure in found]
+        records = [asdict(figure) | {"ratio": figure.ratio, "within": figure.within} for figure in found]
+        header = chips.HEADER
+        page = partial(chips.markdown, found)
+    if args.json:
+        print(json.dumps({"subject": args.subject, "rows": records}, indent=2))
+    elif args.markdown:
+        print(page(), end="")
+    else:
+        _print_rows(header, shown)
+    return 0
+
+
+def _print_rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
 
 
 def _print_kernels(chosen: list[Any]) -> None:

@@ -191,6 +191,7 @@ def _drawn_total(problem: Problem, designs: Sequence[dict[str, Any]], count: int
         lifetime_years=points.lifetime_years,
         pue=points.pue,
         gco2e_per_kwh=points.gco2e_per_kwh,
+        concurrency=points.in_flight,
     )
     return np.asarray(moved["embodied_kgco2e"] + np.asarray(service.operational_kgco2e) * intensity)
 

@@ -11,7 +11,9 @@ DRAM and writes its result there.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
+from hw_models.costs import pipeline
 from hw_models.costs.unit_costs import ADDITIVE, UnitCosts, peak_dynamic_w
 from workloads import library
 from workloads.family import Family
@@ -174,6 +177,9 @@ class Evaluation:
         self.macs = self._per_model(workload.macs())
         # Chips share weights and cache; each holds the activations whole.
         self.shared_bytes = self._per_model(workload.weight_bytes() + workload.kv_cache_bytes())
+        self.cache_bytes = self._per_model(workload.kv_cache_bytes())
+        self.expert_bytes = self._per_model(hw_models.costs.evaluate.expert_bytes([phase.table for phase in workload.phases]))
+        self.passes = functools.reduce(operator.add, [pipeline.passes_of(phase.table, float(phase.runs)) for phase in workload.phases])
         self.activation_bytes = self._per_model(workload.activation_bytes())
         self.quality = _predict(self.family, self.space.models)
         self._told: dict[tuple[int, int], dict[str, Any]] = {}
@@ -303,6 +309,12 @@ class Block:
         if kept is None or not e.on_chip.able.all():  # type: ignore[union-attr]
             alone = weighted_sums(e.index[self._models], e.weight[self._models], getattr(e.unit, name))
             kept = alone if kept is None else np.where(e.on_chip.able, kept, alone)  # type: ignore[union-attr]
+        if not e.points.one_group and name in ("latency_s", "energy_j"):
+            passes = e.passes.take(self._models)
+            if name == "latency_s":
+                kept = e.points.of_designs_columns(kept, lambda batch, own: pipeline.latency_s(own, passes, batch))
+            else:
+                kept = kept + e.points.of_designs(lambda batch: pipeline.hops_j(batch, passes))
         return kept if e.points.one_deployment else kept[:, e.points.design]
 
     def _operation(self) -> carbon.operational.service.Operation:
@@ -318,11 +330,18 @@ class Block:
                 lifetime_years=e.points.lifetime_years,
                 pue=e.points.pue,
                 gco2e_per_kwh=e.points.gco2e_per_kwh,
+                concurrency=e.points.in_flight,
             )
         return self._known["operation"]  # type: ignore[no-any-return]
 
     def _held_bytes(self) -> FloatArray:
         e = self._evaluation
+        if not e.points.one_group or any((batch.expert_parallel > 1).any() for batch in e.points.batches):
+            shared, experts, cache, held = (
+                column[self._models, None] for column in (e.shared_bytes, e.expert_bytes, e.cache_bytes, e.activation_bytes)
+            )
+            of = e.points.of_designs(lambda batch: hw_models.costs.evaluate.held_bytes(shared - cache, experts, cache, held, batch))
+            return of[:, e.points.design]
         return np.asarray(e.shared_bytes[self._models, None] + e.activation_bytes[self._models, None] * e.points.chips[None, :])
 
     def _peak_dynamic_w(self) -> FloatArray:
@@ -332,6 +351,8 @@ class Block:
         alone = peak_dynamic_w(e.index[self._models], e.weight[self._models] > 0, e.unit)
         if e.on_chip is not None:
             alone = np.where(e.on_chip.able, e.on_chip.peak_w[self._models], alone)
+        # Stages and replicas may all be at their hungriest operation.
+        alone = alone * e.points.of_designs(lambda batch: (batch.all_chips / batch.chips)[None, :])
         return alone[:, e.points.design]
 
     def _usd_per_w(self) -> FloatArray:
@@ -359,6 +380,9 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "peak_dynamic_w": lambda b: b._peak_dynamic_w(),
     "idle_share": lambda b: np.maximum(1.0 - b.metric("service_utilisation"), 0.0),
     "leakage_w": lambda b: b._evaluation.points.leakage_w[None, :],
+    "request_leakage_w": lambda b: b._evaluation.points.request_leakage_w[None, :],
+    "in_flight": lambda b: b._evaluation.points.in_flight[None, :],
+    "slot_s": lambda b: b.metric("latency_s") / b._evaluation.points.in_flight[None, :],  # of the whole, where several are in flight
     "rate_per_s": lambda b: np.asarray(b._evaluation.points.rate_per_s),
     "area_mm2": lambda b: b._evaluation.points.area_mm2[None, :],
     "tops": lambda b: b._evaluation.points.tops[None, :],

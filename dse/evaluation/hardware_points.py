@@ -38,7 +38,9 @@ class Points:
 
     Attributes:
         design: index of the hardware design of each point; batches: the distinct designs, in order, in groups of one DRAM type.
-        chips: of the design at each point; a chip with its memory is a device to the carbon model.
+        chips: all chips of the design at each point; a chip with its memory is a device to the carbon model.
+        in_flight: requests that the design of each point works on at a time (pipelines, replicas); request_leakage_w: idle power of a
+            request's share of its chips.
         area_mm2, tops, leakage_w, dram_bytes: of all chips; dram_bytes_per_s: of one.
         rate_per_s, lifetime_years, pue, gco2e_per_kwh: of the deployment at each point.
         groups: what the carbon model is told, a group of points a call: their indices, inputs, and the grid of use.
@@ -50,6 +52,8 @@ class Points:
     design: IntArray
     batches: tuple[AcceleratorBatch, ...]
     chips: IntArray
+    in_flight: FloatArray
+    request_leakage_w: FloatArray
     area_mm2: FloatArray
     tops: FloatArray
     leakage_w: FloatArray
@@ -78,6 +82,21 @@ class Points:
     def one_chip(self) -> bool:
         """Whether every design is a single chip."""
         return all(batch.one_chip for batch in self.batches)
+
+    @property
+    def one_group(self) -> bool:
+        """Whether no design has stages or replicas: one request at a time, all chips at every operation."""
+        return all(bool((batch.all_chips == batch.chips).all()) and bool((batch.in_flight == 1).all()) for batch in self.batches)
+
+    def of_designs(self, function: Callable[[AcceleratorBatch], FloatArray]) -> FloatArray:
+        """A function of batches, (..., designs of the batch), over the distinct designs of all."""
+        return np.concatenate([function(batch) for batch in self.batches], axis=-1)
+
+    def of_designs_columns(self, columns: FloatArray, function: Callable[[AcceleratorBatch, FloatArray], FloatArray]) -> FloatArray:
+        """A function of batches and of the columns (models, designs) of theirs."""
+        ends = np.cumsum([len(batch) for batch in self.batches])
+        parts = [function(batch, columns[:, end - len(batch) : end]) for batch, end in zip(self.batches, ends, strict=True)]
+        return np.concatenate(parts, axis=1)
 
     def unit_costs(
         self,
@@ -122,7 +141,7 @@ def make_points(
 
     memory_type = np.concatenate([np.full(len(batch), batch.level_kinds[-1]) for batch in batches])[design]
     names = {"memory_type": memory_type, "fab_grid": of_deployment("fab_grid"), "package": of_deployment("package")}
-    chips = of_designs("chips")
+    chips = of_designs("all_chips")
     numbers = {
         "area_mm2": of_designs("die_mm2"),
         "node_nm": of_designs("node_nm"),
@@ -140,6 +159,8 @@ def make_points(
         design=design,
         batches=tuple(batches),
         chips=chips,
+        in_flight=of_designs("in_flight").astype(np.float64),
+        request_leakage_w=of_designs("leakage_w") / of_designs("in_flight"),
         area_mm2=of_designs("area_mm2"),
         tops=of_designs("tops"),
         leakage_w=of_designs("leakage_w"),

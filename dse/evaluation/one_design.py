@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import DEFAULT_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
+from hw_models.devices import library
 
 
 def evaluate(
@@ -87,7 +89,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
-    answer["infeasible_reasons"] = _reasons(answer)
+    answer["infeasible_reasons"] = _reasons(answer, evaluation)
     support = support_name(evaluation, 0)
     answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
     if evaluation.quality is None or evaluation.surrogate is None:
@@ -108,14 +110,38 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     return answer
 
 
-def _reasons(answer: Mapping[str, Any]) -> list[str]:
+def _reasons(answer: Mapping[str, Any], evaluation: Evaluation) -> list[str]:
     """Why a design cannot serve at all, whatever a search would constrain: it does not fit, or it is too slow."""
     reasons = []
     if answer["dram_fill"] > 1.0:
-        reasons.append(f"weights and activations take {answer['dram_fill']:.3g} times the DRAM")
+        reasons.append(_too_large(answer["dram_fill"], evaluation))
     if answer["service_utilisation"] > 1.0:
         reasons.append(f"the request rate asks for {answer['service_utilisation']:.3g} times what the design can serve")
     return reasons
+
+
+def _too_large(fill: float, evaluation: Evaluation) -> str:
+    """A sentence that names the model and the hardware that cannot hold it, and what would: more chips, or a larger device."""
+    problem, points = evaluation.problem, evaluation.points
+    held, chips = float(points.dram_bytes[0]), int(points.chips[0])
+    needed = fill * held
+    hardware = problem.hardware if chips == 1 else f"{chips} x {problem.hardware}"
+    said = f"{problem.workload} takes {needed / 2**30:.3g} GiB of weights, cache and activations, {fill:.3g} times what {hardware} holds"
+    able = []
+    if (points.batches[0].link_bytes_per_s > 0).any():
+        # Each further chip holds activations of its own.
+        own = float(evaluation.activation_bytes[0])
+        room = held / chips - own
+        if room > 0:
+            able.append(f"{math.ceil((needed - own * chips) / room)} chips")
+    memory = {name: library.load(name).accelerator.levels[-1].bytes for name in library.names()}
+    larger = [(size, name) for name, size in memory.items() if size >= needed]
+    if larger and chips == 1:
+        size, name = min(larger)
+        able.append(f"{name} ({size / 2**30:.0f} GiB)")
+    if problem.fixed.get("weight_bits", 16) > 4:
+        able.append("fewer weight_bits")
+    return f"{said}; {' or '.join(able)} would hold it" if able else said
 
 
 def context(evaluation: Evaluation) -> dict[str, Any]:

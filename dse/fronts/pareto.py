@@ -18,6 +18,9 @@ DIGITS = 9
 """Significant decimal digits at which objective values are compared: designs that differ by less (5e-10 to 5e-9 of the value, a thousand
 times finer than any model here and a million times coarser than rounding) are equal."""
 
+CLEARLY = 2e-8
+"""Values that differ by more than this share of the larger one differ as `rounded` too, whose steps are at most 1e-8 of a value."""
+
 
 def rounded(values: FloatArray) -> FloatArray:
     """Values to ``DIGITS`` significant digits: what dominance and order are told by. Equality of these is transitive."""

@@ -97,6 +97,13 @@ class Batch:
         work[:, 0] = np.clip(self._capacities()[np.asarray(action, dtype=np.int64)] - firm, 0.0, room[:, 0])
         return work
 
+    def shared(self, share: npt.ArrayLike) -> FloatArray:
+        """Flexible work that a share (e,) of what may run beyond what must is at one site (e, 1), before the filter."""
+        room = self.view.room(self.queue)
+        least, most = self.view.bounds(self.queue, room)
+        low = np.minimum(least[:, None], most)
+        return np.asarray(low + np.clip(np.asarray(share, dtype=np.float64), 0.0, 1.0)[:, None] * (most - low))
+
     def run(self, wanted: FloatArray) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Run an hour with this flexible work: (reward (e,), what happened)."""
         weeks, t = self.weeks, self.queue.hour

@@ -53,14 +53,15 @@ class Threshold:
     name: str = "threshold"
 
     def begin(self, weeks: Weeks) -> None:
-        """Nothing to prepare."""
+        """The least intensity over the sites, of the hours before and all hours."""
         self._weeks = weeks
+        self._hours = np.concatenate([weeks.past, weeks.intensity], axis=2).min(axis=1)
 
     def work(self, queue: Queue, room: FloatArray) -> FloatArray:
         """What waits or nothing, a week."""
         weeks, t = self._weeks, queue.hour
-        hours = np.concatenate([weeks.past, weeks.intensity[:, :, : t + 1]], axis=2)[:, :, -self.window_h :]
-        prices = hours.min(axis=1)
+        end = weeks.past.shape[2] + t + 1
+        prices = self._hours[:, max(end - self.window_h, 0) : end]
         low = prices[:, -1] <= np.quantile(prices, self.share, axis=1)
         cheap = np.maximum(np.array([curve.work[1] for curve in weeks.curves]) - weeks.firm[:, :, t], 0.0)
         return spread(weeks, t, np.where(low, queue.total, 0.0), np.minimum(room, cheap))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -36,8 +35,8 @@ class Deployment:
         _positive("lifetime-years", self.lifetime_years, 1000.0)
         object.__setattr__(self, "fab_grid", self.fab_grid or recipe.fab_grid or "")
         _positive("electricity-usd", self.electricity_usd_per_kwh, 1000.0)
-        if not (math.isfinite(self.pue) and self.pue >= 1.0):
-            raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1")
+        if not 1.0 <= self.pue <= 100.0:
+            raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1 and at most 100")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -51,5 +50,5 @@ class Deployment:
 
 
 def _positive(name: str, value: float, most: float) -> None:
-    if not (math.isfinite(value) and 0 < value <= most):
+    if not 0 < value <= most:
         raise UsageError(f"{name} is {value}; a positive number of at most {most:g} is needed")

@@ -22,9 +22,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from dse.errors import UsageError, unknown_name
-from dse.quality import checkpoint
+from dse.quality import checkpoint, picture_data
 from dse.quality.healing import Healed, Healing, Teacher, heal
 from dse.quality.measured import Measured
+from dse.quality.picture_data import PictureTask
 from dse.quality.pruning import select
 from dse.quality.pruning.calibration import Calibration, calibrate, input_moments
 from dse.quality.pruning.layout import Model, layout_of
@@ -132,7 +133,12 @@ class MeasuredEvaluator:
         else:
             assert settings.task is not None and settings.data is not None  # checked when they were set
             folder = Path(settings.source)
-            read(settings.data, settings.task)
+            config = checkpoint.settings_of(checkpoint.read_config(folder))
+            if hasattr(config, "image_size"):
+                _need_classification(settings.task, folder, config)
+                picture_data.read(settings.data, config.num_channels, config.image_size)
+            else:
+                read(settings.data, settings.task)
         own = select.Shape.of_settings(checkpoint.settings_of(checkpoint.read_config(folder)))
         if models is None:
             return
@@ -222,16 +228,23 @@ def session(settings: Settings) -> Session:
 
 def _user_task(name: str, data: Path, folder: Path, model: Model) -> MeasuredTask:
     kind = type(model).__name__
-    if name == "classification" and not kind.endswith("ForSequenceClassification"):
+    if name == "classification" and not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
         raise UsageError(f"model folder {folder} holds a {kind}; task classification needs a model ForSequenceClassification")
     if name == "perplexity" and not kind.endswith("ForCausalLM"):
         raise UsageError(f"model folder {folder} holds a {kind}; task perplexity needs a model ForCausalLM")
-    if model.main_input_name != "input_ids":
-        raise UsageError(f"model folder {folder} holds a {kind}, which takes {model.main_input_name}; task {name} is of text")
     config = model.config
+    if model.main_input_name == "pixel_values":
+        _need_classification(name, folder, config)
+        return PictureTask(data, labels={str(text): int(number) for text, number in (config.label2id or {}).items()},
+                           classes=int(config.num_labels), channels=config.num_channels, side=config.image_size)  # fmt: skip
     longest = int(getattr(config, "max_position_embeddings", 512)) - (2 if config.model_type in ("roberta", "xlm-roberta") else 0)
     labels = {str(text): int(number) for text, number in (config.label2id or {}).items()}
     return UserTask(data, name, folder, labels=labels, classes=int(config.num_labels), longest=longest)
+
+
+def _need_classification(task: str, folder: Path, config: Any) -> None:
+    if task != "classification":
+        raise UsageError(f"model folder {folder} holds a model of pictures ({config.model_type}); its task is classification, not {task}")
 
 
 def split_knobs(parameters: Mapping[str, Any], own: select.Shape) -> tuple[dict[str, int], int]:

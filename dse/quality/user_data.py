@@ -51,7 +51,11 @@ def read(path: str | Path, task: str) -> list[dict[str, Any]]:
     """The records of a file; the first that lacks a field, or is no JSON object, is an error that names the line."""
     if task not in FIELDS:
         raise unknown_name("task", task, FIELDS)
-    file = Path(path)
+    return [record for _, record in read_lines(Path(path), task, FIELDS[task])]
+
+
+def read_lines(file: Path, task: str, wanted: Mapping[str, tuple[type, ...]]) -> list[tuple[int, dict[str, Any]]]:
+    """The records of a file with the numbers of their lines, each checked for the fields of ``wanted``."""
     try:
         if file.stat().st_size > MAX_BYTES:
             raise UsageError(f"eval-data {file} is larger than {MAX_BYTES} bytes; a sample of it does as well")
@@ -59,7 +63,7 @@ def read(path: str | Path, task: str) -> list[dict[str, Any]]:
         for number, record in numbered(file):
             if number > MAX_LINES:
                 raise UsageError(f"eval-data {file} has more than {MAX_LINES} lines; a sample of it does as well")
-            records.append(_checked(file, number, record, task))
+            records.append((number, _checked(file, number, record, task, wanted)))
     except OSError as error:
         raise UsageError(f"eval-data {file} cannot be read: {error.strerror}") from error
     except WorkloadError as error:
@@ -70,10 +74,26 @@ def read(path: str | Path, task: str) -> list[dict[str, Any]]:
     return records
 
 
-def _checked(file: Path, number: int, record: dict[str, Any], task: str) -> dict[str, Any]:
-    for name, kinds in FIELDS[task].items():
+def split(count: int) -> tuple[list[int], list[int]]:
+    """Positions of the lines that calibrate and of those that are scored."""
+    order = np.random.default_rng(0).permutation(count).tolist()
+    held = min(MAX_CALIBRATION, max(MIN_CALIBRATION, count // 5))
+    return order[:held], sorted(order[held:])
+
+
+def label_number(label: int | str, labels: Mapping[str, int], classes: int, path: Path) -> int:
+    """The number of a label, given as such or by its name."""
+    number = labels.get(label) if isinstance(label, str) else label
+    if number is None or not 0 <= number < classes:
+        known = ", ".join(list(labels)[:10])
+        raise UsageError(f"eval-data {path}: label {label!r} is none of the model's {classes} ({known})")
+    return int(number)
+
+
+def _checked(file: Path, number: int, record: dict[str, Any], task: str, wanted: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    for name, kinds in wanted.items():
         if name not in record:
-            raise UsageError(f"eval-data {file} line {number} has no field {name!r}; task {task} needs {', '.join(FIELDS[task])}")
+            raise UsageError(f"eval-data {file} line {number} has no field {name!r}; task {task} needs {', '.join(wanted)}")
         value = record[name]
         if not isinstance(value, kinds) or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise UsageError(f"eval-data {file} line {number}: {name} is {str(value)[:40]!r}; {_kinds(kinds)} is needed")
@@ -83,7 +103,7 @@ def _checked(file: Path, number: int, record: dict[str, Any], task: str) -> dict
 
 
 def _kinds(kinds: tuple[type, ...]) -> str:
-    words = {str: "text", int: "a whole number", float: "a number"}
+    words = {str: "text", int: "a whole number", float: "a number", list: "rows of numbers"}
     return " or ".join(words[kind] for kind in kinds)
 
 
@@ -95,21 +115,13 @@ class UserTask:
         self.name, self.metric = task, FIGURES[task]
         self.embeds = task in ("similarity", "retrieval")
         self.text = Text(_tokenizer_of(folder), longest=min(LONGEST, longest))
-        order = np.random.default_rng(0).permutation(len(records))
-        held = min(MAX_CALIBRATION, max(MIN_CALIBRATION, len(records) // 5))
-        self._held = [records[i] for i in order[:held]]
-        self._scored = [records[i] for i in sorted(order[held:])]
+        held, scored = split(len(records))
+        self._held = [records[i] for i in held]
+        self._scored = [records[i] for i in scored]
         self.items = len(self._scored)
-        self.labels, self.classes, self.path = dict(labels), classes, Path(path)
+        self.classes = classes
         if task == "classification":
-            self._wanted = np.array([self._label(record["label"]) for record in self._scored])
-
-    def _label(self, label: int | str) -> int:
-        number = self.labels.get(label) if isinstance(label, str) else label
-        if number is None or not 0 <= number < self.classes:
-            known = ", ".join(list(self.labels)[:10])
-            raise UsageError(f"eval-data {self.path}: label {label!r} is none of the model's {self.classes} ({known})")
-        return int(number)
+            self._wanted = np.array([label_number(record["label"], labels, classes, Path(path)) for record in self._scored])
 
     def _rows(self, records: list[dict[str, Any]], field: str) -> list[list[int]]:
         pairs = field == "text" and "text_pair" in records[0]

@@ -54,9 +54,14 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     if found["looks"]:
         lines.append(
             f"{found['looks']} models were first looked at without healing (agreement with the unpruned model) in "
-            f"{found['look_cpu_s']:.0f} CPU s; "
-            f"measuring them all would have taken about {found['saved_cpu_s']:.0f} CPU s more."
+            f"{found['look_cpu_s']:.0f} CPU s."
         )
+    if found.get("partial"):
+        lines.append(
+            f"{found['partial']} were measured on fewer items and healing steps on the way, in {found['partial_cpu_s']:.0f} CPU s."
+        )
+    if found["saved_cpu_s"]:
+        lines.append(f"Measuring every model of the first step wholly would have taken about {found['saved_cpu_s']:.0f} CPU s more.")
     return lines
 
 

@@ -105,6 +105,12 @@ def proxy_sentences(run: Any) -> list[str]:
         f"Of the proxy's designs {measured:,} of the {known.get('asked', 0):,} asked for were measured on the target.",
         agreement,
     ]
+    rungs = known.get("rungs") or ()
+    if rungs:
+        told = ", then ".join(f"{plural(rung['trials'], 'design')} at fidelity {rung['fidelity']:g}" for rung in rungs)
+        sentences.insert(1, f"The best of them went on in rungs: {told}.")
+    if saved := finite(run.context.get("evaluation_saved_s")):
+        sentences.append(f"Measuring every design of the first rung wholly would have taken about {saved:.0f} s more.")
     if rank is not None:
         # The confirmed designs are the proxy's best: over a range cut off at one end a correlation is smaller than over all.
         sentences.append("These are the proxy's best designs, so their correlation is lower than it would be over the whole space.")

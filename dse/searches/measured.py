@@ -36,7 +36,7 @@ from dse.storage.summary import SweepSummary
 from dse.storage.trial import FAILED, TIMED_OUT, Trial
 from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
-from dse.strategies.proxy import is_first, is_proxy
+from dse.strategies.proxy import is_first, is_whole
 from dse.strategies.registry import check as check_strategy
 from dse.strategies.registry import find
 from dse.strategies.stopping import SmallImprovement, Stalled
@@ -89,7 +89,7 @@ def run(
     _checked(target, evaluation.space.models)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
-    done, expected = 0, settings.budget + (settings.proxy_top if settings.proxy else 0)
+    done, expected = 0, sum(settings.sizes)
 
     def on_trial(_: Any) -> None:
         nonlocal done
@@ -115,6 +115,7 @@ def run(
             prior=Prior.of(priors, "quality") if priors else None,
             proxy=proxy,
             proxy_top=settings.proxy_top,
+            fidelities=settings.fidelities,
             confirmations=settings.confirm,
             say=notes.append,
             on_trial=on_trial,
@@ -193,14 +194,17 @@ def _context(
     if found.confirmation is not None:
         context["confirmation"] = _plain(asdict(found.confirmation))
     if found.proxy is not None:
+        rungs = zip(settings.fidelities if settings.proxy else settings.fidelities[1:], found.proxy.rungs, strict=True)
         context["proxy"] = {
-            "evaluator": settings.proxy,
+            "evaluator": settings.proxy or f"{settings.quality} at fidelity {settings.fidelities[0]:g}",
+            "rungs": [{"fidelity": fidelity, "trials": sum(t.done for t in trials)} for fidelity, trials in rungs],
             "target": settings.quality,
             "trials": sum(trial.done for trial in found.proxy.proxy),
             "asked": settings.proxy_top,
             "measured": len(found.proxy.target),
             "rank_correlation": found.proxy.spearman,
         }
+        context["evaluation_saved_s"] = found.proxy.saved_s
     return context
 
 
@@ -233,7 +237,9 @@ def _fingerprint(problem: Problem, settings: MeasuredSettings, seed: int) -> str
     Workers and time limits may differ, and the budget too where nothing is measured again afterwards.
     """
     same = {name: getattr(settings, name) for name in ("quality", "strategy", "proxy", "warm_start")}
-    if settings.proxy or settings.confirm:
+    if settings.fidelities:
+        same |= {"fidelities": settings.fidelities}
+    if settings.proxy or settings.confirm or settings.fidelities:
         same |= {"budget": settings.budget, "proxy_top": settings.proxy_top, "confirm": settings.confirm}
     text = json.dumps({"problem": problem.to_dict(), "seed": seed, "version": __version__, **same}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -274,8 +280,8 @@ def _trials_of(folder: Path) -> list[Any]:
         known = study.description()
         settings = MeasuredSettings.from_dict(known["measured"] or MeasuredSettings().to_dict())
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
-            # A proxy's figures are of another scale than those that this search will measure.
-            return [trial for trial in store.trials() if not is_proxy(trial)]
+            # Figures of a proxy or a lower fidelity are of another scale than those that this search will measure.
+            return [trial for trial in store.trials() if is_whole(trial)]
 
 
 def _plain(value: Any) -> Any:

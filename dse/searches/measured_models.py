@@ -43,9 +43,12 @@ def records(run_folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def summary(evaluator: MeasuredEvaluator, run_folder: Path) -> dict[str, Any]:
     """What a report says of the measurements: how each was made, how dear they were, what the looks saved, what quality answered to."""
     looks: list[dict[str, Any]] = []
-    whole: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for _, record in records(run_folder):
-        (whole if "unpruned" in record else looks).append(record)
+        (measured if "unpruned" in record else looks).append(record)
+    items = max((r["items"] for r in measured), default=0)
+    whole = [r for r in measured if r["items"] == items]  # a lower fidelity scores fewer
+    partial_s = sum(r["cpu_s"] for r in measured) - sum(r["cpu_s"] for r in whole)
     seconds = sum(r["cpu_s"] for r in whole)
     mean = seconds / len(whole) if whole else 0.0
     spent_looking = sum(r["cpu_s"] for r in looks)
@@ -54,12 +57,15 @@ def summary(evaluator: MeasuredEvaluator, run_folder: Path) -> dict[str, Any]:
         "metric": next((r["metric"] for r in whole), None),
         "unpruned": next((r["unpruned"] for r in whole), None),
         "sampling_se": next((r["sampling_se"] for r in whole), None),
-        "items": max((r["items"] for r in whole), default=0),
+        "items": items,
         "looks": len(looks),
         "look_cpu_s": spent_looking,
         "measurements": len(whole),
         "measurement_cpu_s": seconds,
-        "saved_cpu_s": max(0.0, len(looks) * mean - spent_looking),
+        "partial": len(measured) - len(whole),
+        "partial_cpu_s": partial_s,
+        # Against measuring every model that was looked at, or every model of the first rung where there were no looks.
+        "saved_cpu_s": max(0.0, max(len(looks), len(measured) - len(whole)) * mean - spent_looking - partial_s - seconds),
         "effects": knob_effects(looks if len(looks) >= len(whole) else whole),
         "models": [
             {

@@ -66,6 +66,7 @@ def search(
     prior: Prior | None = None,
     proxy: Evaluator | None = None,
     proxy_top: int = DEFAULT_PROXY_TOP,
+    fidelities: Sequence[float] = (),
     confirmations: int = 0,
     reference: FloatArray | None = None,
     say: Callable[[str], None] | None = None,
@@ -75,7 +76,8 @@ def search(
 
     Trials are kept in ``store``; called again with the same store and seed it continues. ``confirmations``: how often the
     designs of the found front are measured again. With ``proxy`` the search spends its budget on that evaluator and its best
-    ``proxy_top`` designs are then measured by ``evaluator``. Raises InfeasibleError if no evaluated model has a feasible design.
+    ``proxy_top`` designs are then measured by ``evaluator``, by way of the ``fidelities`` between; without a proxy the budget is spent
+    at the first of these (see :mod:`dse.strategies.proxy`). Raises InfeasibleError if no evaluated model has a feasible design.
     """
     check_budget(budget)
     why = "asked for"
@@ -93,9 +95,10 @@ def search(
         raise InfeasibleError(_no_hardware(evaluation, evaluator))
     chosen = record.factory(**options)
     on_proxy: ProxyResult | None = None
-    if proxy is not None:
+    if proxy is not None or fidelities:
         on_proxy = proxy_search(task, None, store, chosen, budget=budget, top=proxy_top, seed=seed, pool=pool, retries=retries,
-                                timeout_s=timeout_s, stopping=stopping, say=say, on_trial=on_trial)  # fmt: skip
+                                timeout_s=timeout_s, stopping=stopping, fidelities=fidelities, screened=proxy is not None, say=say,
+                                on_trial=on_trial)  # fmt: skip
         trials, reason = on_proxy.target, on_proxy.reason
     else:
         outcome = run(task, store, chosen, budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,

@@ -13,12 +13,25 @@ from dse.quality import evaluators
 from dse.spaces.sizes import Sizes
 from dse.strategies.executors import EXECUTORS, Workers
 from dse.strategies.registry import AUTO, find, large_names, name_of
+from dse.strategies.rungs import rung_sizes
 
 DEFAULT_BUDGET = 50
 MEASURED_SHARE = 0.25  # of a screened budget: those that are healed and measured
 SMALLEST_SCREENED = 8
 DEFAULT_PROXY_TOP = 10  # designs that a proxy search measures on the target
 LARGE_BUDGET = 2000  # exact evaluations of a large space
+
+
+MOST_AT_ONCE = 1024  # workers or threads: more than any machine here has processors
+MOST_TRIALS = 2**31 - 1
+
+
+def check_count(name: str, value: int, most: int = MOST_AT_ONCE) -> None:
+    """Raise UsageError unless a number of things is from 1 to ``most``."""
+    if value < 1:
+        raise UsageError(f"{name} is {value}; a whole number of at least 1 is needed")
+    if value > most:
+        raise UsageError(f"{name} is {value}; a whole number of at most {most:,} is needed")
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,8 @@ class MeasuredSettings:
     ``strategy`` a name or a strategy; objects are registered in this process and known by their names from then on. ``confirm`` says
     how often the designs of the final front are measured again; ``stop_early`` whether a stalled search ends before its budget;
     ``warm_start`` run folders whose trials are known beforehand. With ``proxy``, an evaluator's word too, ``budget`` is spent on
-    it and its ``proxy_top`` best designs are measured by ``quality``. ``storage`` is the SQLAlchemy URL of a database that
+    it and its ``proxy_top`` best designs are measured by ``quality``; ``fidelities`` (rising, between 0 and 1) are rungs on the way, or,
+    without a proxy, where ``budget`` is spent first (successive halving). ``storage`` is the SQLAlchemy URL of a database that
     holds the trials in place of the run folder, so that several drivers share them; ``study`` their name in it (default: one
     that follows from the problem and these settings, the same for every driver of the same search).
     """
@@ -49,6 +63,7 @@ class MeasuredSettings:
     warm_start: tuple[str, ...] = ()
     proxy: str | None = None
     proxy_top: int = DEFAULT_PROXY_TOP
+    fidelities: tuple[float, ...] = ()
     storage: str | None = None
     study: str | None = None
 
@@ -58,9 +73,8 @@ class MeasuredSettings:
         object.__setattr__(self, "strategy", name_of(self.strategy))
         if self.proxy is not None:
             object.__setattr__(self, "proxy", evaluators.name_of(self.proxy))
-        for name in ("budget", "workers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; a whole number of at least 1 is needed")
+        check_count("budget", self.budget, MOST_TRIALS)
+        check_count("workers", self.workers)
         for name in ("confirm", "retries"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
@@ -70,6 +84,11 @@ class MeasuredSettings:
                 raise UsageError(f"trial-{name.partition('_')[0]} is {value}; a positive number is needed")
         if self.memory_gib is not None and (self.executor not in (None, "processes") or self.quality.startswith("object:")):
             raise UsageError("trial-memory bounds processes, and these evaluations run in none of their own; leave it or the executor out")
+        if any(not 0 < low < 1 for low in self.fidelities) or list(self.fidelities) != sorted(set(self.fidelities)):
+            told = ",".join(f"{low:g}" for low in self.fidelities)
+            raise UsageError(f"fidelities are {told}; numbers above 0 and below 1 are needed, each above the one before")
+        if self.fidelities and self.proxy is None and not 1 <= self.proxy_top <= self.budget:
+            raise UsageError(f"{self.proxy_top} whole measurements are asked for; between 1 and the budget of {self.budget} are needed")
         if self.proxy is not None and not 1 <= self.proxy_top <= self.budget:
             raise UsageError(f"proxy-top is {self.proxy_top}; between 1 and the budget of {self.budget} trials on the proxy is needed")
         if self.study is not None and self.storage is None:
@@ -92,14 +111,23 @@ class MeasuredSettings:
         return next((name for name, value in given.items() if value), None)
 
     @property
+    def sizes(self) -> list[int]:
+        """Designs of each rung, from the first to the whole measurements; one number where there are no rungs."""
+        if self.proxy is None and not self.fidelities:
+            return [self.budget]
+        return rung_sizes(self.budget, self.proxy_top, len(self.fidelities) - (self.proxy is None))
+
+    @property
     def in_words(self) -> str:
         """What is evaluated how often."""
-        if self.proxy is None:
+        first, *between = self.sizes
+        if not between:
             return f"at most {self.budget} evaluations of {self.quality}"
-        return (
-            f"at most {self.budget} evaluations of the proxy {self.proxy}, then {self.proxy_top} of {self.quality}, which alone make "
-            "the front"
-        )
+        rungs = self.fidelities if self.proxy else self.fidelities[1:]
+        steps = "".join(f"then {size} at fidelity {low:g}, " for low, size in zip(rungs, between, strict=False))
+        begun = f"evaluations of the proxy {self.proxy}" if self.proxy else f"at fidelity {self.fidelities[0]:g}"
+        whole = f"{self.proxy_top} of {self.quality}" if self.proxy else f"{self.proxy_top} whole evaluations of {self.quality}"
+        return f"at most {first} {begun}, {steps}then {whole}, which alone make the front"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -108,7 +136,7 @@ class MeasuredSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MeasuredSettings:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**values, "warm_start": tuple(values["warm_start"])})
+        return cls(**{**values, **{name: tuple(values.get(name, ())) for name in ("warm_start", "fidelities")}})
 
 
 @dataclass(frozen=True)
@@ -144,8 +172,7 @@ class ShardSettings:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             Workers(self.executor)  # it knows the sentence
-        if self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; a whole number of at least 1 is needed")
+        check_count("workers", self.workers)
         if self.retries < 0:
             raise UsageError(f"retries is {self.retries}; 0 or more is needed")
 
@@ -197,18 +224,26 @@ def measured_settings(
     return screened(settings)
 
 
-def screened(settings: MeasuredSettings) -> MeasuredSettings:
-    """A search by a real model that first looks at every design without healing, and heals and measures a quarter of the budget.
+def screened(settings: MeasuredSettings, *, look: bool = True) -> MeasuredSettings:
+    """Settings whose budget is shared out between cheap evaluations and whole ones.
 
-    The look (agreement with the unpruned model over 200 items) ranks models as the measurement does, at a small part of its cost; trials of
-    both together are the budget. What is no ``measured:`` quality, has a proxy of its own, or has a budget too small to share stays.
+    A search by a real model first looks at every design without healing, and heals and measures a quarter of the budget (``look`` false:
+    it does not). The look (agreement with the unpruned model over 200 items) ranks models as the measurement does, at a small part of its
+    cost. With ``fidelities`` each rung has half the designs of the one before. All trials together are the budget. What has neither, has a
+    proxy of its own, or has a budget too small to share stays.
     """
-    word = settings.quality
-    if not word.startswith("measured:") or settings.proxy is not None or settings.budget < SMALLEST_SCREENED:
+    word, rungs = settings.quality, len(settings.fidelities)
+    look = look and word.startswith("measured:")
+    if not (look or rungs) or settings.proxy is not None or settings.budget < SMALLEST_SCREENED:
         return settings
-    top = max(3, round(settings.budget * MEASURED_SHARE))
-    look = word + ("&" if "?" in word else "?") + "screen=1"
-    return replace(settings, proxy=look, proxy_top=top, budget=settings.budget - top)
+    if rungs:
+        steps = rungs + look
+        top = max(1, round(settings.budget / (2 ** (steps + 1) - 1)))
+        later = sum(top * 2**i for i in range(steps))
+    else:
+        later = top = max(3, round(settings.budget * MEASURED_SHARE))
+    proxy = word + ("&" if "?" in word else "?") + "screen=1" if look else None
+    return replace(settings, proxy=proxy, proxy_top=top, budget=settings.budget - later)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,26 +15,32 @@ of a bound is kept whatever it is.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
+import os
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dse_kernels.pareto import pareto_mask
+from dse_kernels.pareto import pareto_mask, unbeaten
 
 import carbon.operational.service
 from dse.errors import UsageError
 from dse.evaluation import space_file
 from dse.evaluation.evaluation import Evaluation, Space, build_space, load_family, load_hardware
 from dse.evaluation.feasibility import meets
-from dse.fronts.pareto import rounded
+from dse.fronts.pareto import CLEARLY, rounded
 from dse.problem.metrics import METRICS, of_hardware
 from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality import surrogate
 from dse.spaces import parameters
+from dse.spaces.sizes import SECONDS_LIMIT
 from workloads.errors import WorkloadError
 from workloads.family import Family
 from workloads.ops import OperationTable, concatenate
@@ -57,7 +63,9 @@ _LARGEST = ("activation_bytes",)
 _CHOICES = 5_000  # of one part
 _SAMPLE, _SAMPLE_POINTS = 32, 16  # models and points on which the sums are checked
 _SLACK = 1e-9
-_MERGE = 1 << 16  # designs that are collected before they are merged
+_MERGE = 4096  # designs that are collected before they are merged
+_ARCHIVE = 128  # of the front so far, those that every design is held against
+_PATIENCE_S = 10.0  # before anything is said of how long the whole will take
 
 
 @dataclass(frozen=True)
@@ -199,16 +207,34 @@ class _Sums:
     parts: list[dict[str, FloatArray]]
     base: dict[str, FloatArray]  # (1, points): every part at its smallest
 
-    def at(self, point: int, chosen: Sequence[IntArray]) -> dict[str, FloatArray]:
-        """Drivers of models on a point; ``chosen``: of each part the choice of each model (models,)."""
-        found = {}
-        for name in self.base:
-            own = [part[name][index, point if part[name].shape[1] > 1 else 0] for part, index in zip(self.parts, chosen, strict=True)]
-            if name in _LARGEST:
-                found[name] = np.maximum.reduce(own)
-            else:
-                found[name] = sum(own) - (len(own) - 1) * self.base[name][0, point if self.base[name].shape[1] > 1 else 0]
-        return found
+    def at(self, point: int, chosen: Sequence[IntArray]) -> _PointSums:
+        """Drivers of models on a point, each when it is asked for; ``chosen``: the choices of each part, whose shapes broadcast."""
+        return _PointSums(self, point, chosen)
+
+
+@dataclass(frozen=True)
+class _PointSums:
+    """Drivers of models on one point, flat (models,)."""
+
+    sums: _Sums
+    point: int
+    chosen: Sequence[IntArray]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.sums.base
+
+    def __getitem__(self, name: str) -> FloatArray:
+        own = [part[name][index, self._column(part[name])] for part, index in zip(self.sums.parts, self.chosen, strict=True)]
+        if name in _LARGEST:
+            found = functools.reduce(np.maximum, own)
+        else:
+            base = self.sums.base
+            found = sum(own) - (len(own) - 1) * base[name][0, self._column(base[name])]
+        return np.asarray(found, dtype=np.float64).reshape(-1)
+
+    def _column(self, values: FloatArray) -> int:
+        """Where the point's values are: what the hardware does not change has one column."""
+        return self.point if values.shape[1] > 1 else 0
 
 
 def _drivers(evaluation: Evaluation) -> dict[str, FloatArray]:
@@ -223,9 +249,10 @@ def _drivers(evaluation: Evaluation) -> dict[str, FloatArray]:
 class _Designs:
     """Metrics of models on one point from their sums (`dse.problem.metrics.Pieces`)."""
 
-    def __init__(self, evaluation: Evaluation, point: int, sums: dict[str, FloatArray]) -> None:
+    def __init__(self, evaluation: Evaluation, point: int, sums: _PointSums) -> None:
         self.evaluation, self.point, self.sums = evaluation, point, sums
         self.known: dict[str, Any] = {}
+        self.drivers: dict[str, FloatArray] = {}
 
     def metric(self, name: str) -> Any:
         """A metric (models,)."""
@@ -237,9 +264,13 @@ class _Designs:
         """What metrics are computed from."""
         points, at = self.evaluation.points, self.point
         if name in self.sums:
-            return self.sums[name]
+            if name not in self.drivers:
+                self.drivers[name] = self.sums[name]
+            return self.drivers[name]
         if name == "held_bytes":
             return self.sums["shared_bytes"] + self.sums["activation_bytes"] * points.chips[at]
+        if name == "slot_s":
+            return self.metric("latency_s") / points.in_flight[at]
         if name == "idle_share":
             return np.maximum(1.0 - self.metric("service_utilisation"), 0.0)
         if name in ("operational_kgco2e", "requests"):
@@ -251,6 +282,7 @@ class _Designs:
                 lifetime_years=points.lifetime_years[at],
                 pue=points.pue,
                 gco2e_per_kwh=points.gco2e_per_kwh[at],
+                concurrency=points.in_flight[at],
             )
             return getattr(served, name)
         return getattr(points, name)[at]
@@ -260,43 +292,75 @@ def _models_of_front(problem: Problem, parts: list[Part], threads: int | None) -
     """Knob columns of the models that are on the front, or too close to a bound to tell."""
     sums = _sums_of(problem, parts, threads)
     signs = _directions(problem)
-    points = sums.evaluation.points
-    front_index, front_values = np.zeros((0, len(parts)), dtype=np.int64), np.zeros((0, len(problem.objectives)))
+    index, values = np.zeros((0, len(parts)), dtype=np.int64), np.zeros((0, len(problem.objectives)))
     unsure = set[tuple[int, ...]]()
     waiting: list[tuple[IntArray, FloatArray]] = []
-    collected = 0
 
     def merged() -> None:
-        nonlocal front_index, front_values, collected
-        front_index = np.concatenate([front_index, *(index for index, _ in waiting)])
-        front_values = np.concatenate([front_values, *(values for _, values in waiting)])
-        keep = pareto_mask(front_values) if len(front_values) else np.zeros(0, dtype=bool)
-        front_index, front_values, collected = front_index[keep], front_values[keep], 0
+        nonlocal index, values
+        index, values = np.concatenate([index, *(i for i, _ in waiting)]), np.concatenate([values, *(v for _, v in waiting)])
+        keep = pareto_mask(values) if len(values) else np.zeros(0, dtype=bool)
+        index, values = index[keep], values[keep]
         waiting.clear()
 
-    for point in np.flatnonzero(points.makeable).tolist():
-        kept = [_undominated(part, point, signs) for part in sums.parts]
-        if not all(map(len, kept)):
-            continue
-        chosen = [grid.reshape(-1) for grid in np.meshgrid(*kept, indexing="ij")]
-        designs = _Designs(sums.evaluation, point, sums.at(point, chosen))
-        count = len(chosen[0])
-        sure, possible = _within(designs, problem.constraints, count)
-        index = np.column_stack(chosen)
-        unsure |= set(map(tuple, index[possible & ~sure].tolist()))
-        values = np.column_stack([np.broadcast_to(o.sign * designs.metric(o.metric), (count,)) for o in problem.objectives])[sure]
-        compared = rounded(values)
-        keep = pareto_mask(compared) if len(compared) else np.zeros(0, dtype=bool)
-        waiting.append((index[sure][keep], compared[keep]))
-        collected += int(keep.sum())
-        if collected > _MERGE:
-            merged()
+    # In an order that tells nothing, so that what some points took is what the others will take.
+    points = np.random.default_rng(0).permutation(np.flatnonzero(sums.evaluation.points.makeable)).tolist()
+    start, workers = time.monotonic(), threads or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(points), 4 * workers):
+            _check_time(problem, time.monotonic() - start, first, len(points))
+            strong = values[:: max(1, len(values) // _ARCHIVE)]
+            for found in pool.map(functools.partial(_on_point, problem, sums, signs, strong), points[first : first + 4 * workers]):
+                unsure |= found[2]
+                waiting.append(found[:2])
+            if not len(values) or sum(len(v) for _, v in waiting) > _MERGE:
+                merged()
     merged()
-    models = sorted(set(map(tuple, front_index.tolist())) | unsure)
+    models = sorted(set(map(tuple, index.tolist())) | unsure)
     if not models:
         models = [tuple(0 for _ in parts)]  # the sweep of one says what no design meets
     of_front = np.array(models, dtype=np.int64)
     return {name: column[of_front[:, i]] for i, part in enumerate(parts) for name, column in part.columns.items()}
+
+
+def _check_time(problem: Problem, spent_s: float, done: int, points: int) -> None:
+    """Raise UsageError where the points so far say that all of them take too long."""
+    if spent_s < _PATIENCE_S or not done:
+        return
+    whole = spent_s * points / done
+    if whole > SECONDS_LIMIT:
+        raise UsageError(
+            f"space {problem.space}: the front over its {points:,} hardware points would take about {whole:,.0f} s (measured on {done:,} "
+            f"of them), more than {SECONDS_LIMIT:,.0f} s; leave some values or an objective out"
+        )
+
+
+def _on_point(
+    problem: Problem, sums: _Sums, signs: dict[str, set[float]], strong: FloatArray, point: int
+) -> tuple[IntArray, FloatArray, set[tuple[int, ...]]]:
+    """Models that can be on the front of one hardware point, their objectives as they are compared, and those too close to a bound.
+
+    ``strong``: objectives of models that are known (k, objectives); what they clearly beat is left out.
+    """
+    none = np.zeros((0, len(sums.parts)), dtype=np.int64), np.zeros((0, len(problem.objectives))), set[tuple[int, ...]]()
+    kept = [_undominated(part, point, signs) for part in sums.parts]
+    if not all(map(len, kept)):
+        return none
+    shape = tuple(map(len, kept))
+    designs, count = _Designs(sums.evaluation, point, sums.at(point, np.ix_(*kept))), math.prod(shape)
+
+    def models(flat: IntArray) -> IntArray:
+        return np.column_stack([choices[at] for choices, at in zip(kept, np.unravel_index(flat, shape), strict=True)])
+
+    sure, possible = _within(designs, problem.constraints, count)
+    unsure = set(map(tuple, models(np.flatnonzero(possible & ~sure)).tolist()))
+    values = np.empty((len(problem.objectives), count))
+    for row, objective in zip(values, problem.objectives, strict=True):
+        row[:] = objective.sign * np.asarray(designs.metric(objective.metric))
+    left = unbeaten(values, sure, strong, margin=CLEARLY)
+    compared = rounded(values[:, left].T)
+    keep = pareto_mask(compared) if len(compared) else np.zeros(0, dtype=bool)
+    return models(left[keep]), compared[keep], unsure
 
 
 def _directions(problem: Problem) -> dict[str, set[float]]:
@@ -361,7 +425,8 @@ def _sums_of(problem: Problem, parts: list[Part], threads: int | None) -> _Sums:
     columns = {name: column[index] for part, index in zip(parts, chosen, strict=True) for name, column in part.columns.items()}
     whole = prepared(columns, {name: column[some] for name, column in base.space.hardware.items()} or None)
     for at, point in enumerate(some.tolist()):
-        for name, values in sums.at(point, chosen).items():
+        for name in sums.base:
+            values = sums.at(point, chosen)[name]
             exact = _drivers(whole)[name]
             own = exact[:, at if exact.shape[1] > 1 else 0]
             known = np.isfinite(own)

@@ -28,8 +28,8 @@ class Place:
         gco2e_per_kwh: mean intensity. hourly: intensity hour by hour, empty for none; 24 values stand for every day.
         start_hour: hour of ``hourly`` (UTC) at which the log begins.
         headroom: spare replicas (idle) as a share of the working ones.
-        mtbf_hours, repair_hours: of a chip. Llama 3 counted 419 unexpected interruptions in 54 days of 16,384 H100 (arXiv 2407.21783,
-            recalled): some 50,000 hours; the time of repair is an estimate.
+        mtbf_hours, repair_hours: of a chip. Meta counted 419 unexpected interruptions in 54 days of 16,384 H100 while Llama 3 was trained
+            (arXiv 2407.21783, as reported by Data Center Dynamics, July 2024): 50,700 hours; the time of repair is an estimate.
         service_level: chance that at least the working replicas are up; spares are added until it holds.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carbon.device import device_embodied
 from dse.errors import unknown_name
@@ -49,6 +49,17 @@ class Sheet:
     def flops_per_s(self, bits: int) -> float:
         """Peak rate for weights of so many bits; those without a format of their own run in 16 bits."""
         return self.rates.get(bits, self.rates[16])
+
+
+def at_clock(chip: Sheet, clock: float, supply: float) -> Sheet:
+    """The chip at ``clock`` times its frequency and ``supply`` times its voltage: rates go with the clock, what a busy chip draws with
+    clock x supply^2, an operation with supply^2; memory and links keep theirs."""
+    return replace(
+        chip,
+        rates={bits: rate * clock for bits, rate in chip.rates.items()},
+        active_w=chip.active_w * clock * supply**2,
+        flop_j=chip.flop_j * supply**2,
+    )
 
 
 def names() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from carbon.factors import grid as grids
 from dse.errors import DseError, UsageError
 from dse.serving.engines import EngineTraits, engine, overheads
 from dse.serving.model import ServedModel, served_model
-from dse.serving.sheet import Sheet, sheet
+from dse.serving.sheet import Sheet, at_clock, sheet
 from dse.serving.steps import Parallelism, Precision, StepModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -69,6 +69,7 @@ class Setup:
         decode_parallel, decode_replicas: chips that only decode, the others then compute prompts alone (None: all do both).
         max_sequences, token_budget: limits of a worker's batch (token_budget 0: the engine's own).
         prefix_cache: leading blocks of prompts are shared. speculation: None for none.
+        clock, supply: of the chips, relative to their data sheet (`dse.serving.sheet.at_clock`).
     """
 
     model: str
@@ -84,6 +85,8 @@ class Setup:
     token_budget: int = 0
     prefix_cache: bool = False
     speculation: Speculation | None = None
+    clock: float = 1.0
+    supply: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("replicas", "decode_replicas", "max_sequences"):
@@ -114,7 +117,7 @@ class Setup:
         traits = engine(self.engine)
         return StepModel(
             served_model(self.model),
-            sheet(self.hw),
+            sheet(self.hw) if self.clock == 1 else at_clock(sheet(self.hw), self.clock, self.supply),
             parallel,
             self.precision(),
             overheads(),

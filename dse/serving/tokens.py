@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,9 @@ from hw_models.devices import library
 MILLION = 1e6
 NODE_CHIPS = (1, 2, 4, 8)  # chips of one node that can share a model
 _ROUNDS = 8  # requests of each client of the closed loop; figures of 16 rounds differ by less than 2 %
+
+
+MOST_CONCURRENCY = 100_000  # requests of a closed loop, ten thousand times what an engine runs at once; each is simulated
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Load:
         for name in ("concurrency", "prompt_tokens", "output_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.concurrency > MOST_CONCURRENCY:
+            raise UsageError(f"concurrency is {self.concurrency}, must be at most {MOST_CONCURRENCY:,}")
         if not 0 < self.busy_share <= 1:
             raise UsageError(f"busy-share is {self.busy_share:g}, must be above 0 and at most 1")
 
@@ -54,12 +58,12 @@ class Site:
     electricity_usd_per_kwh: float = 0.12
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.pue) and self.pue >= 1):
-            raise UsageError(f"pue is {self.pue:g}; facility power over chip power is at least 1")
-        if not (math.isfinite(self.lifetime_years) and self.lifetime_years > 0):
-            raise UsageError(f"lifetime-years is {self.lifetime_years:g}, must be above 0")
-        if not (math.isfinite(self.electricity_usd_per_kwh) and self.electricity_usd_per_kwh >= 0):
-            raise UsageError(f"electricity-usd is {self.electricity_usd_per_kwh:g}, must be at least 0")
+        if not 1 <= self.pue <= 100:
+            raise UsageError(f"pue is {self.pue:g}; facility power over chip power is at least 1 and at most 100")
+        if not 0 < self.lifetime_years <= 1000:
+            raise UsageError(f"lifetime-years is {self.lifetime_years:g}, must be above 0 and at most 1000")
+        if not 0 <= self.electricity_usd_per_kwh <= 1000:
+            raise UsageError(f"electricity-usd is {self.electricity_usd_per_kwh:g}, must be from 0 to 1000")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library as devices
-from hw_models.devices.sets import counted, device_space
+from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
 
 IntArray = npt.NDArray[np.int64]
@@ -74,15 +74,18 @@ class HardwareSpace:
     @property
     def settings(self) -> dict[str, Any]:
         """What else a user may set or vary, with its value."""
-        return {} if isinstance(self._source, Accelerator) else dict(self._source.settings)
+        if isinstance(self._source, Accelerator):
+            return {"chips": 1, **PARALLEL} if self.shipped else {}
+        return dict(self._source.settings)
 
     def with_knobs(self, values: Mapping[str, Sequence[Any]]) -> HardwareSpace:
         """The same space with other values of some knobs, or with settings made knobs (node_nm, frequency_hz, dram_type)."""
         if not values:
             return self
         if isinstance(self._source, Accelerator):
-            if self.shipped and set(values) == {"chips"}:
-                return HardwareSpace(counted(self.shipped[0], values["chips"], profile=self._source.profile), shipped=self.shipped)
+            if self.shipped and set(values) <= {"chips", *PARALLEL}:
+                several = shared_device(self.shipped[0], profile=self._source.profile)
+                return HardwareSpace(several.with_knobs(**{n: list(v) for n, v in values.items()}), shipped=self.shipped)
             raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
         return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}), shipped=self.shipped)
 
@@ -98,9 +101,17 @@ class HardwareSpace:
 
     def with_settings(self, values: Mapping[str, Any]) -> HardwareSpace:
         """The same space with other values of settings."""
-        if not values or isinstance(self._source, Accelerator):
+        if not values:
             return self
-        return HardwareSpace(self._source.with_settings(**values))
+        if isinstance(self._source, Accelerator):
+            if not self.shipped:
+                return self
+            # A device that shares its work is a point of its own space: the number of it is a knob with one value.
+            several = shared_device(self.shipped[0], profile=self._source.profile)
+            chips = {"chips": [values["chips"]]} if "chips" in values else {}
+            others = {name: value for name, value in values.items() if name != "chips"}
+            return HardwareSpace(several.with_knobs(**chips).with_settings(**others), shipped=self.shipped)
+        return HardwareSpace(self._source.with_settings(**values), shipped=self.shipped)
 
     def grid(self) -> dict[str, IntArray]:
         """All points: {knob: array (points,)}; empty for a single design."""

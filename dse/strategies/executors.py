@@ -29,9 +29,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def _own_group(memory_bytes: int | None) -> None:
     """A worker leads a group of processes, so that what it starts can be ended with it, and ends when its driver is killed.
 
-    An evaluation that wants more memory than there is gets an error, or loses its worker before anything else of the user's is lost.
+    An evaluation that wants more memory than there is gets an error, or loses its worker before anything else of the user's is lost. What
+    it prints is talk and goes to stderr, for stdout may be a document (``--json``).
     """
     os.setsid()
+    os.dup2(2, 1)
     os.environ[containment.WORKER_MARK] = f"{os.getppid()}-{os.getpid()}"
     containment.bound(memory_bytes=memory_bytes)
     if sys.platform == "linux":

@@ -2,20 +2,26 @@
 
 The search runs wholly on a proxy (public data, fewer steps, a surrogate); its best ``top`` designs, spread over the front, are
 then evaluated by the target's evaluator. What is reported comes from the target alone; how far the proxy could be trusted is
-Spearman's correlation over the confirmed designs. After Kuo and others, *On Noisy Evaluation in Federated Hyperparameter Tuning*
-(MLSys 2023, arXiv 2212.08930).
+Spearman's correlation over the confirmed designs.
+
+Successive halving over ``fidelity`` is the same with further rungs between, or with the evaluator's own low fidelity in the proxy's
+place: every rung measures the best of the rung before at a higher fidelity, sizes falling by equal factors, and only whole measurements
+are reported (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943).
+
+After Kuo and others, *On Noisy Evaluation in Federated Hyperparameter Tuning* (MLSys 2023, arXiv 2212.08930).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from dse.errors import UsageError
 from dse.fronts.pareto import Front
-from dse.quality.measured import Evaluator, Measured
+from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces.parameters import Value
 from dse.storage.trial import Proposal, Trial
 from dse.storage.trials import TrialStore
@@ -23,16 +29,12 @@ from dse.strategies.amoo.search import crowding
 from dse.strategies.driver import run
 from dse.strategies.executors import Workers
 from dse.strategies.protocol import Strategy, Wait
+from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import StoppingRule
 from dse.strategies.task import Task
 
 # The proxy's trials carry this fidelity, so that the target's trials of the same designs are trials of their own.
 PROXY_FIDELITY = 0.0
-
-
-def is_proxy(trial: Trial) -> bool:
-    """Whether a trial is the proxy's."""
-    return trial.fidelity == PROXY_FIDELITY
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,37 @@ class ByFidelity:
 class ProxyResult:
     """The proxy's trials, the target's, and how the two agree over the designs that both evaluated.
 
-    ``target`` holds completed trials only; ``spearman`` is None for fewer than three of them or where one side is constant.
-    ``reason`` says why the search on the proxy ended.
+    ``proxy`` is the first rung, ``rungs`` those between. ``target`` holds completed trials only; ``spearman`` is None for fewer than
+    three of them or where one side is constant. ``reason`` says why the search on the first rung ended.
     """
 
     proxy: list[Trial]
     target: list[Trial]
     spearman: float | None
     reason: str
+    rungs: list[list[Trial]]
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds of evaluation that measuring every design of the first rung wholly would have taken beyond what was spent."""
+        spent = [_seconds(rung) for rung in (self.proxy, *self.rungs, self.target)]
+        whole = spent[-1] / len(self.target) if self.target else 0.0
+        return max(0.0, whole * len(self.proxy) - sum(spent))
 
 
-class _OnProxy:
-    """A strategy whose proposals are the proxy's."""
+def _seconds(trials: Sequence[Trial]) -> float:
+    return sum(t.finished - t.started for t in trials if t.done and t.finished is not None)
 
-    def __init__(self, strategy: Strategy) -> None:
-        self.name, self.strategy = strategy.name, strategy
+
+class _AtFidelity:
+    """A strategy whose proposals are of the first rung, and which sees that rung alone."""
+
+    def __init__(self, strategy: Strategy, fidelity: float) -> None:
+        self.name, self.strategy, self.fidelity = strategy.name, strategy, fidelity
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | Wait | None:
-        found = self.strategy.propose(task, [t for t in history if is_proxy(t)], number, seed)
-        return replace(found, fidelity=PROXY_FIDELITY) if isinstance(found, Proposal) else found
+        found = self.strategy.propose(task, [t for t in history if t.fidelity == self.fidelity], number, seed)
+        return replace(found, fidelity=self.fidelity) if isinstance(found, Proposal) else found
 
 
 class _Listed:
@@ -93,14 +107,15 @@ class _Listed:
 
     name = "confirm"
 
-    def __init__(self, chosen: Sequence[Trial], first: int) -> None:
-        self.chosen, self.first = list(chosen), first
+    def __init__(self, chosen: Sequence[Trial], first: int, fidelity: float) -> None:
+        self.chosen, self.first, self.fidelity = list(chosen), first, fidelity
 
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
         place = number - self.first
         if place >= len(self.chosen):
             return None
-        return Proposal(self.chosen[place].parameters, 1.0, {"origin": "target", "of": self.chosen[place].number})
+        origin = "target" if self.fidelity == 1.0 else "rung"
+        return Proposal(self.chosen[place].parameters, self.fidelity, {"origin": origin, "of": self.chosen[place].number})
 
 
 def choose_top(task: Task, trials: Sequence[Trial], top: int) -> list[Trial]:
@@ -133,35 +148,50 @@ def proxy_search(
     retries: int = 1,
     timeout_s: float | None = None,
     stopping: Sequence[StoppingRule] = (),
+    fidelities: Sequence[float] = (),
+    screened: bool = True,
     say: Callable[[str], None] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> ProxyResult:
     """Search ``task`` with ``proxy`` in its evaluator's place for ``budget`` trials, then evaluate the ``top`` with its own.
 
-    ``proxy`` None: the task's evaluator tells the two apart itself (:class:`ByFidelity`). Resumable like any search.
+    ``proxy`` None: the task's evaluator tells the two apart itself (:class:`ByFidelity`). ``fidelities``: rungs between, at which the
+    task's evaluator measures the best of the rung before; with ``screened`` false the first of them stands in the proxy's place.
+    Resumable like any search.
     """
     if top < 1:
         raise UsageError(f"proxy-top is {top}; at least one design must be confirmed on the target")
     if proxy is not None:
         assert task.evaluator is not None  # a proxy of nothing
         task = replace(task, evaluator=ByFidelity(proxy, task.evaluator))
-    outcome = run(task, store, _OnProxy(strategy), budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
-                  stopping=stopping, phase=is_proxy, say=say, on_trial=on_trial)  # fmt: skip
-    seen = [t for t in outcome.trials if is_proxy(t)]
-    chosen = choose_top(task, seen, top)
-    done = run(task, store, _Listed(chosen, len(seen)), budget=None, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
-               phase=is_first, on_trial=on_trial)  # fmt: skip
-    target = [t for t in done.trials if is_target(t) and t.done]
+    lowest, *between = (PROXY_FIDELITY, *fidelities) if screened else tuple(fidelities)
+    outcome = run(task, store, _AtFidelity(strategy, lowest), budget=budget, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+                  stopping=stopping, phase=lambda t: t.fidelity == lowest, say=say, on_trial=on_trial)  # fmt: skip
+    seen = [t for t in outcome.trials if t.fidelity == lowest]
+    rungs = [seen]
+    known = len(seen)
+    for fidelity, size in zip((*between, 1.0), rung_sizes(max(budget, top), top, len(between))[1:], strict=True):
+        chosen = choose_top(task, rungs[-1], size)
+        done = run(task, store, _Listed(chosen, known, fidelity), budget=None, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+                   phase=partial(_up_to, fidelity), on_trial=on_trial)  # fmt: skip
+        rungs.append([t for t in done.trials if t.fidelity == fidelity and is_first(t)])
+        known += len(rungs[-1])
+    target = [t for t in rungs[-1] if t.done]
     agreement = _agreement(task, seen, target)
     if say:
         said = "too few to tell" if agreement is None else f"{agreement:.2f}"
         say(f"{len(target)} designs of the proxy measured on the target; rank correlation of the two over them: {said}")
-    return ProxyResult(seen, target, agreement, outcome.reason)
+    return ProxyResult(seen, target, agreement, outcome.reason, rungs[1:-1])
 
 
-def is_target(trial: Trial) -> bool:
-    """Whether a trial is the target's measurement of a design that the proxy chose."""
-    return trial.info.get("origin") == "target"
+def _up_to(fidelity: float, trial: Trial) -> bool:
+    """Whether a trial is of a rung up to this one."""
+    return trial.fidelity <= fidelity and is_first(trial)
+
+
+def is_whole(trial: Trial) -> bool:
+    """Whether a trial is a measurement at full fidelity: neither the proxy's nor of a lower rung."""
+    return trial.fidelity >= 1.0
 
 
 def is_first(trial: Trial) -> bool:
@@ -172,8 +202,8 @@ def is_first(trial: Trial) -> bool:
 def _agreement(task: Task, seen: Sequence[Trial], target: Sequence[Trial]) -> float | None:
     """Spearman's correlation of proxy and target over the designs that both have measured."""
     metric = task.measured_objectives[0].metric
-    by_number = {t.number: t for t in seen}
-    pairs = np.array([(by_number[t.info["of"]].metrics[metric].mean, t.metrics[metric].mean) for t in target])
+    by_design = {design_key(t.parameters): t for t in seen}
+    pairs = np.array([(by_design[design_key(t.parameters)].metrics[metric].mean, t.metrics[metric].mean) for t in target])
     if len(pairs) < 3 or np.ptp(pairs, axis=0).min() <= 0:
         return None
     from scipy.stats import spearmanr

@@ -46,6 +46,8 @@ def refusal(costs: DesignCosts) -> str | None:
     for name in costs.problem.vary:
         if name in VARIABLE:
             return f"the closed forms know one deployment, and {name} varies"
+    if not costs.base.points.one_group or any((batch.expert_parallel > 1).any() for batch in costs.base.points.batches):
+        return "the closed forms know tensor parallelism alone, not pipeline stages, replicas or experts on ranks"
     try:
         _closed_forms(costs)
     except ValueError as error:

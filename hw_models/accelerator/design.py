@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.accelerator.fields import ArrayKind, Dataflow, Engine, Execution, TensorCore, choice, choices, number, rules, whole
+from hw_models.accelerator.fields import ArrayKind, Dataflow, Engine, Execution, Launch, TensorCore, choice, choices, number, rules, whole
 from hw_models.accelerator.resolve import Levels, resolved_columns
 from hw_models.accelerator.toml import Form, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
@@ -88,14 +88,19 @@ class Accelerator:
         profile: technology profile (`hw_models.technology.profiles`).
         gather_lanes: features that the gather unit looks up in a cycle; gather_outstanding: lines it can wait for at once;
             gather_line_bytes: bytes of a line it fetches (`hw_models.costs.sparse`).
-        chips: equal chips that share a request (`hw_models.costs.chips`).
+        chips: equal chips that share each operation (tensor parallelism, `hw_models.costs.chips`).
+        pipeline_stages, data_parallel: groups of ``chips`` that have a part of the layers each (`hw_models.costs.pipeline`), and such
+            pipelines side by side: chips x pipeline_stages x data_parallel chips in all.
+        microbatches: batches in flight in a pipeline (0: as many as it has stages).
+        expert_parallel: chips of a stage, over replicas, that routed experts are dealt to (1: every expert is cut over ``chips``).
+        node_chips: chips of a node (0: all); node_bytes_per_s, node_latency_s: one direction of a chip's link to other nodes.
         link_bytes_per_s: rate of a chip's links in one direction, all together; needed from two chips on.
         link_latency_s, link_fixed_s: time of a message before its first byte, and of starting a collective.
         link_pj_per_bit: energy of a bit that crosses a link.
         tdp_w: board power limit; where it is given, energy follows the power of boards (`hw_models.costs.board_power`) and
             ``leakage_w`` is what the idle board takes (0: energy from the technology tables).
         execution: what decides how operations run. The fields from here on belong to GPU and CPU:
-        tensor_core, engine: how tensor cores are fed, and whose kernels run.
+        tensor_core, engine: how tensor cores are fed, and whose kernels run. launch: recorded as a graph, or each from the host.
         l2_partitions: parts of the last-level cache between which data cross.
         l2_bytes_per_s: measured read rate of the whole last-level cache (0: 64 bytes a cycle and core).
         rate_fp16 ... rate_int4: rate of a number format relative to bf16 (0: not in hardware).
@@ -134,10 +139,18 @@ class Accelerator:
     link_latency_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
     link_fixed_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
     link_pj_per_bit: float = field(default=0.0, metadata=number(0.0, 1e4, "pJ/bit"))
+    pipeline_stages: int = field(default=1, metadata=whole(1, 4096))
+    data_parallel: int = field(default=1, metadata=whole(1, 4096))
+    microbatches: int = field(default=0, metadata=whole(0, 4096))
+    expert_parallel: int = field(default=1, metadata=whole(1, 65_536))
+    node_chips: int = field(default=0, metadata=whole(0, 65_536))
+    node_bytes_per_s: float = field(default=0.0, metadata=number(0.0, 1e14, "bytes/s"))
+    node_latency_s: float = field(default=0.0, metadata=number(0.0, 1.0, "s"))
     tdp_w: float = field(default=0.0, metadata=number(0.0, 1e6, "W", table=("execution", "tdp_w")))
     execution: Execution = field(default=Execution.MAPPED, metadata=choice(Execution, ("execution", "model")))
     tensor_core: TensorCore = field(default=TensorCore.SYNCHRONOUS, metadata=choice(TensorCore, ("execution", "tensor_core")))
     engine: Engine = field(default=Engine.VLLM, metadata=choice(Engine, ("execution", "engine")))
+    launch: Launch = field(default=Launch.GRAPH, metadata=choice(Launch, ("execution", "launch")))
     l2_partitions: int = field(default=1, metadata=whole(1, 64, table=("execution", "l2_partitions")))
     l2_bytes_per_s: float = field(default=0.0, metadata=number(0.0, 1e15, "bytes/s", table=("execution", "l2_bytes_per_s")))
     rate_fp16: float = field(default=1.0, metadata=number(0.0, 64.0, "of bf16", table=("execution", "fp16")))
@@ -222,6 +235,7 @@ def check(a: Accelerator, where: str = "") -> None:
     if a.chips > 1 and a.link_bytes_per_s <= 0:
         allowed = f"a positive number of bytes/s where chips is {a.chips}"
         raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
+    _check_parallel(a, where)
     if a.execution != Execution.MAPPED and a.tdp_w <= 0:
         model = Execution(a.execution).name.lower()
         raise bad_value("execution.tdp_w", a.tdp_w, f"the power limit of the board in W where execution.model is {model!r}", where=where)
@@ -231,6 +245,28 @@ def check(a: Accelerator, where: str = "") -> None:
             f"{where}: execution.model {model!r} needs a cache and a DRAM as the last two levels, got {len(a.levels)} level"
         )
     _check_order(a.levels, where)
+
+
+def _check_parallel(a: Accelerator, where: str) -> None:
+    """Raise HardwareError unless groups of chips have links and experts can be dealt to them."""
+    if a.pipeline_stages > 1 and a.link_bytes_per_s <= 0:
+        allowed = f"a positive number of bytes/s where pipeline_stages is {a.pipeline_stages}"
+        raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
+    check_experts(a.expert_parallel, a.chips, a.data_parallel, where)
+    together = max(a.chips * a.pipeline_stages, a.expert_parallel)
+    if 0 < a.node_chips < together and a.node_bytes_per_s <= 0:
+        allowed = f"a positive number of bytes/s where {together} chips stand in nodes of {a.node_chips}"
+        raise bad_value("node_bytes_per_s", a.node_bytes_per_s, allowed, where=where)
+
+
+def check_experts(expert_parallel: int, chips: int, data_parallel: int, where: str = "") -> None:
+    """Raise HardwareError unless experts can be dealt so: to ranks that divide a group of ``chips``, or to whole groups of replicas."""
+    most = chips * data_parallel
+    able = [n for n in range(1, most + 1) if chips % n == 0 or (n % chips == 0 and most % n == 0)]
+    if expert_parallel not in able:
+        allowed = f"one of {', '.join(map(str, able))} where chips is {chips} and data_parallel is {data_parallel}"
+        closest = min(able, key=lambda n: abs(n - expert_parallel))
+        raise bad_value("expert_parallel", expert_parallel, allowed, closest=closest, where=where)
 
 
 def _check_order(levels: Sequence[MemoryLevel], where: str) -> None:
@@ -314,10 +350,18 @@ class AcceleratorBatch:
     link_latency_s: FloatArray
     link_fixed_s: FloatArray
     link_pj_per_bit: FloatArray
+    pipeline_stages: IntArray
+    data_parallel: IntArray
+    microbatches: IntArray
+    expert_parallel: IntArray
+    node_chips: IntArray
+    node_bytes_per_s: FloatArray
+    node_latency_s: FloatArray
     tdp_w: FloatArray
     execution: IntArray
     tensor_core: IntArray
     engine: IntArray
+    launch: IntArray
     l2_partitions: IntArray
     l2_bytes_per_s: FloatArray
     rate_fp16: FloatArray
@@ -344,23 +388,33 @@ class AcceleratorBatch:
     @cached_property
     def tops(self) -> FloatArray:
         """Peak rate (points,) [10^12 operations/s], a multiply-accumulate counted as two."""
-        macs = (self.chips * self.cores * self.array_rows * self.array_columns).astype(np.float64)
+        macs = (self.all_chips * self.cores * self.array_rows * self.array_columns).astype(np.float64)
         return np.asarray(peak_tops(macs, self.frequency_hz))
 
     @property
     def dram_bytes(self) -> IntArray:
         """Capacity of the DRAM of all chips (points,) [bytes]."""
-        return self.chips * self.level_bytes[:, -1]
+        return self.all_chips * self.level_bytes[:, -1]
 
     @property
     def die_mm2(self) -> FloatArray:
         """Area of one chip (points,) [mm2]."""
-        return self.area_mm2 / self.chips
+        return self.area_mm2 / self.all_chips
+
+    @cached_property
+    def all_chips(self) -> IntArray:
+        """Chips of each design (points,): of all stages of all replicas."""
+        return np.asarray(self.chips * self.pipeline_stages * self.data_parallel)
+
+    @cached_property
+    def in_flight(self) -> IntArray:
+        """Batches that a design works on at a time (points,): those of each pipeline, over all replicas."""
+        return np.asarray(np.where(self.microbatches > 0, self.microbatches, self.pipeline_stages) * self.data_parallel)
 
     @property
     def one_chip(self) -> bool:
         """Whether every design is a single chip."""
-        return bool((self.chips == 1).all())
+        return bool((self.all_chips == 1).all())
 
     @property
     def dram_bytes_per_s(self) -> FloatArray:
@@ -409,7 +463,7 @@ class AcceleratorBatch:
         for key, value in (overrides or {}).items():
             resolved[key] = np.where(np.isfinite(value), value, resolved[key])
         for key in ("area_mm2", "leakage_w"):
-            resolved[key] = resolved[key] * full["chips"]
+            resolved[key] = resolved[key] * (full["chips"] * full["pipeline_stages"] * full["data_parallel"])
         shared: dict[str, Any] = {f"level_{f.name}": getattr(levels, f.name) for f in fields(Levels)}
         arrays: dict[str, Any] = full | resolved
         return AcceleratorBatch(profile=profile, names=names, **shared, **arrays)
@@ -460,8 +514,8 @@ class AcceleratorBatch:
         """All designs as records, one name each; `AcceleratorBatch.of` them holds the same numbers."""
         records = [self._record(index, name, source) for index, name in enumerate(names)]
         # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
-        told, charged = AcceleratorBatch.of(records).area_mm2.tolist(), self.area_mm2.tolist()
-        return [r if a == b else replace(r, area_mm2=b / r.chips) for r, a, b in zip(records, told, charged, strict=True)]
+        told, charged, chips = AcceleratorBatch.of(records).area_mm2.tolist(), self.area_mm2.tolist(), self.all_chips.tolist()
+        return [r if a == b else replace(r, area_mm2=b / n) for r, a, b, n in zip(records, told, charged, chips, strict=True)]
 
     def _record(self, index: int, name: str, source: str) -> Accelerator:
         """A design with the area that the tables give it."""

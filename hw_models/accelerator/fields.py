@@ -65,6 +65,13 @@ class Engine(IntEnum):
     TRTLLM = 1
 
 
+class Launch(IntEnum):
+    """How a GPU's kernels are launched: GRAPH replays recorded ones back to back, EAGER issues each from the host."""
+
+    GRAPH = 0
+    EAGER = 1
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a number field accepts, and how a file spells it.

@@ -195,7 +195,18 @@ class Form:
             lines.append(f"source = {quote(a.source)}")
         defaults = {f.name: f.default for f in fields(self.record)}
         # A single chip without links is the usual case and says nothing of them.
-        silent = {name for name in self.numbers if name.startswith(("link_", "chips")) and getattr(a, name) == defaults[name]}
+        shared = (
+            "link_",
+            "chips",
+            "node_chips",
+            "node_bytes",
+            "node_latency",
+            "pipeline_",
+            "data_parallel",
+            "microbatches",
+            "expert_parallel",
+        )
+        silent = {name for name in self.numbers if name.startswith(shared) and getattr(a, name) == defaults[name]}
         lines += [
             f"{name} = {quote(getattr(a, name))}"
             for name, rule in self.numbers.items()

@@ -57,11 +57,11 @@ def board_energy(hardware: AcceleratorBatch, clock: npt.ArrayLike = 1.0) -> Boar
     on the die go with its square, the power of clocks with the cube.
     """
     share = np.asarray(clock, dtype=np.float64)
-    idle = hardware.leakage_w / hardware.chips
+    idle = hardware.leakage_w / hardware.all_chips
     dram_j = dram(hardware.level_kinds[-1]).pj_per_byte * 1e-12
     way_j = WAY_PJ_PER_BYTE * 1e-12
     left = hardware.tdp_w * (1 - ACTIVE_SHARE) - idle - PRODUCT_TRAFFIC * hardware.dram_bytes_per_s * (dram_j + way_j)
-    rate = hardware.tops / hardware.chips * 1e12 / 2 * SUSTAINED * share
+    rate = hardware.tops / hardware.all_chips * 1e12 / 2 * SUSTAINED * share
     # A device whose memory alone reaches its limit still pays something for arithmetic: a tenth of the limit.
     mac = np.maximum(left, 0.1 * hardware.tdp_w) / rate
     active = hardware.tdp_w * ACTIVE_SHARE / share**3

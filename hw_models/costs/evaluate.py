@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from dse_kernels.sums import weighted_sums
 
-from hw_models.accelerator.design import Accelerator, AcceleratorBatch
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch, check_experts
 from hw_models.accelerator.fields import Execution
-from hw_models.costs import precision, vector
+from hw_models.costs import pipeline, precision, vector
 from hw_models.costs.attention import attention_costs
 from hw_models.costs.board_power import dynamic_j
 from hw_models.costs.chips import check_collectives, exchange, shares
@@ -41,6 +41,7 @@ from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
+from hw_models.technology.tables import FLASH
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 if TYPE_CHECKING:
@@ -82,15 +83,15 @@ def unit_costs(
     if len(hardware) == 0:
         raise HardwareError("unit_costs needs at least one design, got none")
     parts = [
-        (widths, chips, points[here])
+        (widths, (chips, experts), points[here])
         for widths, points in precision.groups(hardware)
-        for chips, here in groups_by_chips(hardware.chips[points])
+        for chips, experts, here in groups_by_chips(hardware.chips[points], hardware.expert_parallel[points])
     ]
     if len(parts) == 1:
         return _shared(shapes, hardware, *parts[0][:2], criterion, threads, progress, unmapped)
     costs = empty_costs(len(shapes), hardware)
-    for widths, chips, points in parts:
-        found = _shared(shapes, hardware.take(points), widths, chips, criterion, threads, progress, unmapped)
+    for widths, sharing, points in parts:
+        found = _shared(shapes, hardware.take(points), widths, sharing, criterion, threads, progress, unmapped)
         for name in (*ADDITIVE, "bound"):
             getattr(costs, name)[:, points] = getattr(found, name)
     return costs
@@ -100,22 +101,31 @@ def _shared(
     shapes: OperationTable,
     hardware: AcceleratorBatch,
     widths: precision.Widths,
-    chips: int,
+    sharing: tuple[int, int],
     criterion: Criterion,
     threads: int | None,
     progress: Progress | None,
     unmapped: Unmapped,
 ) -> UnitCosts:
-    """`unit_costs` of designs with the same precision and number of chips: the largest share, then the collective."""
+    """`unit_costs` of designs with the same precision, number of chips and ranks of experts: the largest share, then the collective."""
+    chips, experts = sharing
     shapes = precision.at_widths(shapes, widths)
     precision.check_macs(shapes, hardware.take(hardware.execution == Execution.MAPPED))
     check_collectives(shapes)
-    if chips == 1:
+    if chips == 1 and experts == 1:
         return _on_one_chip(shapes, hardware, criterion, threads, progress, unmapped)
-    dealt = shares(shapes, chips)
-    told = exchange(shapes, hardware, chips)
+    dealt = shares(shapes, chips, experts)
+    told = exchange(shapes, hardware, chips, experts)
     costs = _on_one_chip(dealt.table, hardware, criterion, threads, progress, unmapped)
-    at_work = dealt.at_work[:, None].astype(np.float64)
+    at_work = np.broadcast_to(dealt.at_work[:, None].astype(np.float64), costs.latency_s.shape)
+    if experts > 1:
+        for data in np.unique(hardware.data_parallel):
+            check_experts(experts, chips, int(data))
+        # Kernels of grouped products are told of the ranks themselves, and each chip of the group runs one; a search of mappings costs
+        # a product, of which the busiest rank runs its share.
+        kernels = hardware.execution != Execution.MAPPED
+        at_work = np.where(kernels & (dealt.table.moe_joined > 0)[:, None], chips, at_work)
+        costs = _scaled(costs, np.where(kernels, 1.0, dealt.time_share[:, None]))
     bound = np.where(told.latency_s > costs.latency_s, costs.bound_names.index("link"), costs.bound).astype(np.int8)
     return replace(
         costs,
@@ -125,6 +135,11 @@ def _shared(
         dram_bytes=costs.dram_bytes * at_work,
         bound=bound,
     )
+
+
+def _scaled(costs: UnitCosts, share: FloatArray) -> UnitCosts:
+    """Times of a share (shapes, points) of the runs; energy and bytes are those of all."""
+    return replace(costs, **{name: getattr(costs, name) * share for name in ("latency_s", "array_s", "vector_s", "dram_s")})
 
 
 def _on_one_chip(
@@ -151,6 +166,11 @@ def _on_one_chip(
     products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
     sparse = kind == Kind.SPARSE_BEAM
     vector = ~products & ~attention & ~sparse & (kind != Kind.COLLECTIVE)
+    if hardware.level_kinds[-1] in FLASH and not sparse.all():
+        raise HardwareError(
+            f"dram_type {hardware.level_kinds[-1]!r} is flash, which holds what is only read (a tree's catalogue, workload xmc); "
+            "this workload writes to its memory and needs a DRAM, such as 'lpddr4'"
+        )
     if vector.any():
         _vector_costs(shapes, hardware, np.flatnonzero(vector), costs)
     if products.any():
@@ -347,38 +367,59 @@ def evaluate(
     sums: dict[str, FloatArray] = {}
     peak: FloatArray | None = None
     row_costs: list[RowCosts] = []
+    passes: pipeline.Passes | None = None
     for phase, table, runs in phases:
         shapes, index = table.distinct(parallel=not batch.one_chip)
         unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
         for name, value in table_sums(table, index, unit).items():
             sums[name] = sums.get(name, 0.0) + value * runs
+        mine = pipeline.passes_of(table, runs)
+        passes = mine if passes is None else passes + mine
         power = peak_dynamic_w(index.reshape(-1, len(table)), _run(table, index), unit)
         peak = power if peak is None else np.maximum(peak, power)
         if one_model:
             row_costs.append(_row_costs(phase, table, index, unit, runs))
-    assert peak is not None
+    assert peak is not None and passes is not None
+    sums["energy_j"] = sums["energy_j"] + pipeline.hops_j(batch, passes)
+    sums["latency_s"] = pipeline.latency_s(sums["latency_s"], passes, batch)
+    peak = peak * (batch.all_chips / batch.chips)
     return _cost(batch, sums, peak, macs, required, _joined(row_costs), one_model=one_model, one_design=one_design)
 
 
 def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorBatch) -> FloatArray:
     """Bytes of weights, peak activations and KV cache that the DRAM of each design must hold (models, points).
 
-    Several chips share weights and cache, and each holds the activations whole.
+    Chips and stages share weights and cache, each chip holds activations whole; replicas have weights of their own but for experts that are
+    dealt over them, and every batch in flight a cache.
     """
     parts: list[tuple[FloatArray, IntArray]] = []
     for widths, points in precision.groups(hardware):
         if isinstance(operations, OperationTable):
             table = precision.at_widths(operations, widths)
-            shared, held = table.weight_bytes(), table.activation_bytes()
+            weights, cache, held, routed = table.weight_bytes(), 0, table.activation_bytes(), expert_bytes([table])
         else:
             workload = precision.workload_at_widths(operations, widths)
-            shared, held = workload.weight_bytes() + workload.kv_cache_bytes(), workload.activation_bytes()
-        once, each = (np.asarray(part, dtype=np.float64).reshape(-1, 1) for part in (shared, held))
-        parts.append((once + each * hardware.chips[points], points))
+            weights, cache, held = workload.weight_bytes(), workload.kv_cache_bytes(), workload.activation_bytes()
+            routed = expert_bytes([phase.table for phase in workload.phases])
+        once, dealt, kept, each = (np.asarray(part, dtype=np.float64).reshape(-1, 1) for part in (weights, routed, cache, held))
+        parts.append((held_bytes(once, dealt, kept, each, hardware.take(points)), points))
     result = np.empty((len(parts[0][0]), len(hardware)))
     for amounts, points in parts:
         result[:, points] = amounts
     return result
+
+
+def expert_bytes(tables: Sequence[OperationTable]) -> Any:
+    """Bytes of routed experts (models,): the most of any phase, whose tensors are the same."""
+    found = [np.asarray(t.take(np.flatnonzero(t.moe_joined > 0)).weight_bytes()) for t in tables if (t.moe_joined > 0).any()]
+    return np.max(np.broadcast_arrays(*found), axis=0) if found else np.zeros(())
+
+
+def held_bytes(weights: FloatArray, experts: FloatArray, cache: FloatArray, held: FloatArray, hardware: AcceleratorBatch) -> FloatArray:
+    """What the DRAM of designs must hold, from bytes of models (models, 1): see `required_bytes`."""
+    spanned = np.maximum(hardware.expert_parallel // hardware.chips, 1)
+    own = (weights - experts) * hardware.data_parallel + experts * hardware.data_parallel / spanned
+    return np.asarray(own + cache * hardware.in_flight + held * hardware.all_chips)
 
 
 def _run(table: OperationTable, index: IntArray) -> npt.NDArray[np.bool_]:
@@ -435,11 +476,13 @@ def _cost(
         return np.asarray(value[..., 0]) if one_design else value
 
     latency, dynamic = sums["latency_s"], sums["energy_j"]
-    leakage = batch.leakage_w[None, :] * latency
-    energy = energy_j(dynamic, batch.leakage_w[None, :], latency)
+    # Batches in flight share the idle power of all chips.
+    leakage_w = batch.leakage_w[None, :] / batch.in_flight
+    leakage = leakage_w * latency
+    energy = energy_j(dynamic, leakage_w, latency)
     busy = latency > 0
-    average = np.divide(energy, latency, out=np.zeros_like(energy), where=busy)
-    rate = batch.tops[None, :] * 1e12 / 2
+    average = np.divide(energy * batch.in_flight, latency, out=np.zeros_like(energy), where=busy)
+    rate = batch.tops[None, :] * 1e12 / 2 / batch.in_flight
     possible = rate * latency
     used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
     fits = required <= batch.dram_bytes[None, :]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.design import AcceleratorBatch
-from hw_models.accelerator.fields import Execution
+from hw_models.accelerator.fields import Execution, Launch
 from hw_models.costs import board_power
 from hw_models.costs.cpu import cpu_times
 from hw_models.costs.gpu_kernels import collectives
@@ -31,8 +31,31 @@ def times_of(shapes: OperationTable, hardware: AcceleratorBatch, point: int, *, 
     ``warm``: operands as a benchmark of single kernels leaves them in the caches, not as a model does.
     """
     sheet = sheet_of(hardware, point)
-    found = cpu_times(shapes, sheet) if int(hardware.execution[point]) == Execution.CPU else kernel_times(shapes, sheet, warm=warm)
+    if int(hardware.execution[point]) == Execution.CPU:
+        return _calibrated(cpu_times(shapes, sheet), shapes, hardware, point)
+    experts = int(hardware.expert_parallel[point])
+    found = kernel_times(shapes, sheet, warm=warm, expert_ranks=experts, replicas=max(experts // int(hardware.chips[point]), 1))
+    if int(hardware.launch[point]) == Launch.EAGER:
+        found = _issued(found, shapes)
     return _calibrated(found, shapes, hardware, point)
+
+
+ISSUE_S: Final = 1.32e-5
+"""Time in which the host issues one framework call, fitted to softmax calls of PyTorch on an A100 (LLMCompass@2e015fd, data/overheads.toml,
+a100.eager.softmax): an eagerly launched kernel takes no less."""
+
+
+def _issued(found: KernelTimes, shapes: OperationTable) -> KernelTimes:
+    """Kernels that wait for the host; those of a layer of experts are a call for each of its products."""
+    calls = np.where(_launched(found, shapes), 1.0, 0.0) / np.where(shapes.moe_joined > 0, np.maximum(shapes.moe_active, 1), 1)
+    late = calls * ISSUE_S > found.latency_s
+    return replace(found, latency_s=np.where(late, calls * ISSUE_S, found.latency_s), bound=np.where(late, 2, found.bound))
+
+
+def _launched(found: KernelTimes, shapes: OperationTable) -> npt.NDArray[np.bool_]:
+    """What runs inside the kernel before it is not launched; collectives are the links' and not the chip's."""
+    inside = np.isin(shapes.kind, FUSED) & (shapes.function != "mul")
+    return np.asarray((found.latency_s > 0) & ~inside & (shapes.kind != Kind.COLLECTIVE))
 
 
 def _calibrated(found: KernelTimes, shapes: OperationTable, hardware: AcceleratorBatch, point: int) -> KernelTimes:
@@ -43,9 +66,7 @@ def _calibrated(found: KernelTimes, shapes: OperationTable, hardware: Accelerato
         return found
     tensor = np.isin(shapes.kind, (*PRODUCTS, *ATTENTION))
     scale = np.where(tensor, product, vector)
-    # What runs inside the kernel before it is not launched; collectives are the links' and not the chip's.
-    launched = (found.latency_s > 0) & ~(np.isin(shapes.kind, FUSED) & (shapes.function != "mul")) & (shapes.kind != Kind.COLLECTIVE)
-    fixed = np.where(launched, np.where(tensor, product_s, vector_s), 0.0)
+    fixed = np.where(_launched(found, shapes), np.where(tensor, product_s, vector_s), 0.0)
     return replace(found, latency_s=found.latency_s * scale + fixed, compute_s=found.compute_s * scale, dram_s=found.dram_s * scale)
 
 

@@ -97,7 +97,9 @@ class Evaluator:
         self.hardware = hardware
         self.criterion: Criterion = criterion
         self._operations = operations
-        self._boards: list[bool] = ((hardware.execution != Execution.MAPPED) | (hardware.tdp_w > 0)).tolist()
+        self._boards: list[bool] = (
+            (hardware.execution != Execution.MAPPED) | (hardware.tdp_w > 0) | (hardware.all_chips > hardware.chips)
+        ).tolist()
         self._packed = _Packed(*mapping_hardware(hardware).packed())
         self._levels = _level_columns(hardware)
         self._fits: list[bool] = (required_bytes(operations, hardware)[0] <= hardware.dram_bytes).tolist()
@@ -146,7 +148,7 @@ class Evaluator:
         )
 
     def _whole(self, point: int) -> DesignCost:
-        """The cost of a design that kernels run on or whose energy is a board's: nothing of it is worth preparing."""
+        """The cost of a design that kernels run on, whose energy is a board's, or of several groups of chips: nothing to prepare."""
         found = evaluate(self.hardware.take([point]), self._operations, criterion=self.criterion)
         names = DesignCost._fields[:-1]
         numbers = {name: float(np.ravel(getattr(found, name))[0]) for name in names}

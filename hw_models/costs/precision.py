@@ -88,8 +88,10 @@ def check_macs(table: OperationTable, hardware: AcceleratorBatch) -> None:
     if wide.max() <= least:
         return
     row = int(products[int(np.argmax(wide))])
+    narrow = int(np.argmin(hardware.mac_bits))
+    name = hardware.names[narrow] if hardware.names else "the hardware"
     raise HardwareError(
-        f"operation {str(table.name[row])!r} has operands of {int(wide.max())} bits, but the multiply-accumulate units of "
-        f"the hardware take {least}: set mac_bits to {int(wide.max())}, or narrow the operands by weight_bits, activation_bits "
-        "and kv_bits"
+        f"operation {str(table.name[row])!r} has operands of {int(wide.max())} bits, but the multiply-accumulate units of {name} "
+        f"take {least}: narrow the operands to {least} bits by weight_bits, activation_bits and kv_bits, or take hardware with "
+        f"mac_bits = {int(wide.max())}"
     )

@@ -251,7 +251,7 @@ def _by_mappings(
             assert found.mapping is not None
             added["cycles"][row] = float(found.cycles[s, p])
             added["latency_s"][row] = latency
-            added["energy_j"][row] = float(energy_j(found.energy_pj[s, p] * 1e-12, points.leakage_w[p] / points.chips[p], latency))
+            added["energy_j"][row] = float(energy_j(found.energy_pj[s, p] * 1e-12, points.leakage_w[p] / points.all_chips[p], latency))
             added["utilisation"][row] = macs / (float(found.cycles[s, p]) * peak)
             added["bound"][row] = found.bound(s, p)
             added["mapping"][row] = mapping_text(found.mapping, s, p, points.level_names)
@@ -279,8 +279,8 @@ def _by_kernels(
         latency = float(costs.latency_s[s, p])
         added["cycles"][row] = latency * float(batch.frequency_hz[p])
         added["latency_s"][row] = latency
-        added["energy_j"][row] = float(energy_j(costs.energy_j[s, p], batch.leakage_w[p] / batch.chips[p], latency))
-        added["utilisation"][row] = macs[s] / (float(batch.tops[p] / batch.chips[p]) * 0.5e12 * float(rate[p][s]) * latency)
+        added["energy_j"][row] = float(energy_j(costs.energy_j[s, p], batch.leakage_w[p] / batch.all_chips[p], latency))
+        added["utilisation"][row] = macs[s] / (float(batch.tops[p] / batch.all_chips[p]) * 0.5e12 * float(rate[p][s]) * latency)
         added["bound"][row] = costs.bound_names[int(costs.bound[s, p])]
         added["mapping"][row] = ""
 

@@ -10,6 +10,9 @@ tree from the root down to this level; what lies farther out is read where it is
     time    = chain + max(fetch, compute)
     energy  = fetches * line bytes * energy of a byte there + lane cycles * energy of a lane
 
+In flash a fetch is a page (dram.csv): a level that lies there costs a page for every counted line, and at most all of its own pages.
+That is an upper bound, since lines of one chunk share pages.
+
 The latency of a memory is the access time of every SRAM on the way (CACTI), each at least a cycle, and, for a DRAM, that of a read that
 finds another row open in its bank (dram_latency.csv). A score is l3-hinge: a difference, a maximum, two products, an exponential, the
 product with the parent's score, and a compare of the selection; a lane narrower than a score takes several passes.
@@ -24,7 +27,7 @@ import numpy.typing as npt
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.unit_costs import UnitCosts, slowest
 from hw_models.costs.vector import function, lane_pj
-from hw_models.technology.tables import dram_random_s, sram
+from hw_models.technology.tables import FLASH, dram, dram_random_s, sram
 from workloads.ops import OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,8 +77,15 @@ def sparse_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntAr
     home = home_level(table.column("table_bytes").astype(np.float64), hardware)
     latency = level_latency_s(hardware)[points, home]
     line = hardware.gather_line_bytes[None, :].astype(np.float64)
+    in_dram = home == hardware.levels - 1
     fetches = column("unique_lines") * np.maximum(1.0, COUNTED_LINE_BYTES / line)
     moved = fetches * line
+    outermost = hardware.level_kinds[-1]
+    if outermost in FLASH:
+        page = float(dram(outermost).burst_bytes)
+        own = np.ceil(column("parameters") * table.column("weight_bits").astype(np.float64)[:, None] / 8.0 / page)
+        fetches = np.where(in_dram, np.minimum(column("unique_lines"), own), fetches)
+        moved = np.where(in_dram, fetches * page, moved)
     word_bytes = hardware.word_bits[None, :] / 8.0
     frequency = hardware.frequency_hz[None, :]
     rate = hardware.level_read_words_per_cycle[points, home] * word_bytes * frequency
@@ -94,7 +104,6 @@ def sparse_costs(shapes: OperationTable, hardware: AcceleratorBatch, rows: IntAr
     lane = lane_pj(hardware.mac_pj)[None, :] * wide
     costs.energy_j[rows] = (moved / word_bytes * by_word + (macs + lane_cycles + probes) * lane) * 1e-12
     costs.vector_s[rows] = compute
-    in_dram = home == hardware.levels - 1
     costs.dram_s[rows] = np.where(in_dram, moved / rate, 0.0)
     costs.dram_bytes[rows] = np.where(in_dram, moved, 0.0)
     costs.bound[rows] = np.where((bound == 1) & (compute > chain), costs.bound_names.index("vector"), home + 1)

@@ -1,6 +1,6 @@
 """Several devices as one space: which of them, and how many share a request.
 
-space = device_space(("h100", "l40s", "b200"))      # knobs: device, chips
+space = device_space(("h100", "l40s", "b200"))      # knobs: device, chips; settings: PARALLEL
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from typing import Final
 import numpy as np
 
 from hw_models.accelerator.design import AcceleratorBatch
+from hw_models.accelerator.fields import Launch
 from hw_models.devices import library
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.spaces.template import Columns, Template
 
 CHIPS: Final = (1, 2, 4, 8)
 """Devices of a node that share a request by tensor parallelism; ``vary chips`` gives others."""
+
+
+PARALLEL: Final[dict[str, int | float | str]] = {
+    "pipeline_stages": 1, "data_parallel": 1, "microbatches": 0, "expert_parallel": 1, "node_chips": 8, "node_bytes_per_s": 50e9,
+    "node_latency_s": 5e-6, "launch": "graph",
+}  # fmt: skip
+"""How devices share work beside tensor parallelism (`chips`), and how a node reaches others: 8 boards with a 400 Gb/s adapter each
+(NVIDIA DGX H100 datasheet, 2023); 5 us a message are an estimate."""
 
 
 def device_space(names: Sequence[str], *, profile: str = "default") -> Template:
@@ -38,7 +47,7 @@ def device_space(names: Sequence[str], *, profile: str = "default") -> Template:
         title="devices: " + "; ".join(library.load(name).title for name in unique),
         source="hw_models/data/devices",
         knobs={"device": unique, "chips": CHIPS if linked else (1,)},
-        settings={},
+        settings=dict(PARALLEL),
         builder=_build,
         profile=profile,
         carbon_profile="default",
@@ -50,11 +59,25 @@ def counted(name: str, chips: Sequence[int], *, profile: str = "default") -> Tem
     return device_space((name,), profile=profile).with_knobs(chips=list(chips))
 
 
+def shared_device(name: str, *, profile: str = "default") -> Template:
+    """One device whose ways of sharing work (`PARALLEL`) are settings, and whose number is one unless it is varied."""
+    return counted(name, (1,), profile=profile)
+
+
 def _build(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of one device with several counts: devices differ in their levels, which a batch has once."""
     names = [str(name) for name in columns["device"]]
     if len(set(names)) > 1:
         raise HardwareError(f"a batch holds counts of one device, got {', '.join(dict.fromkeys(names))}")
     base = library.load(names[0], profile=profile).accelerator
-    chips = np.broadcast_to(columns["chips"], (count,))
-    return AcceleratorBatch.of([replace(base, chips=int(c)) for c in chips])
+    shared = {name: np.broadcast_to(columns[name], (count,)).tolist() for name in ("chips", *PARALLEL)}
+    shared["launch"] = [_launch(str(name)) for name in shared["launch"]]
+    designs = [replace(base, **dict(zip(shared, values, strict=True))) for values in zip(*shared.values(), strict=True)]
+    return AcceleratorBatch.of(designs)
+
+
+def _launch(name: str) -> Launch:
+    known = {member.name.lower(): member for member in Launch}
+    if name not in known:
+        raise unknown_name("launch", name, known)
+    return known[name]

@@ -1,5 +1,5 @@
-"""The `lookup` builder: look-up units with a scratchpad each, one shared SRAM for the upper levels of a tree, and a DRAM; the `cpu`
-builder: cores with two caches each, a shared cache and a DRAM.
+"""The `lookup` builder: look-up units with a scratchpad each, one shared SRAM for the upper levels of a tree, and a DRAM or flash; the
+`cpu` builder: cores with two caches each, a shared cache and a DRAM.
 
 Both serve irregular look-ups (`hw_models.costs.sparse`). The area is that of SRAM, lanes and multiply-add units by the technology
 tables: what a general core has beside them (fetch, rename, speculation) is not in it, and is said in the template.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hw_models.accelerator.design import AcceleratorBatch, given_columns
 from hw_models.accelerator.resolve import Levels
 from hw_models.errors import HardwareError
+from hw_models.technology.tables import FLASH, dram
 
 Columns = Mapping[str, npt.NDArray[Any]]
 NOMINAL_22NM_V = 0.8
@@ -69,6 +70,10 @@ def _build(
 def lookup(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of look-up units from columns of knobs and settings (count,)."""
     held = [_ints(columns, "local_kib") * 1024, _ints(columns, "tree_sram_kib") * 1024, _ints(columns, "dram_gib") * 1024**3]
+    kind = _one_dram(columns)
+    if kind in FLASH:  # as fast as its channels
+        rate = dram(kind).part_bytes_per_s * np.asarray(columns["flash_channels"], dtype=np.float64)
+        columns = {**columns, "dram_bytes_per_s": rate}
     banks = _ints(columns, "banks")
     # A bank serves one line at a time: as many lines wait as there are banks, at most.
     waiting = np.minimum(_ints(columns, "gather_outstanding"), banks)

@@ -15,7 +15,7 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -311,10 +311,13 @@ def logic_area(node_nm: npt.ArrayLike) -> FloatArray:
 
 # ---- DRAM ----
 
+FLASH: Final = ("nand",)  # kinds that are written once and then read, a page at a time: a catalogue, never what a run computes
+
 
 @dataclass(frozen=True)
 class Dram:
-    """A type of DRAM (LPDDR, GDDR, HBM): energy of a bit [pJ], smallest access [bytes], source, and what one part moves [bytes/s].
+    """A type of DRAM (LPDDR, GDDR, HBM) or of flash: energy of a bit [pJ], smallest access (burst, page) [bytes], source, and what one part
+    moves [bytes/s].
 
     ``part`` says what a part is (a package, a module, a stack) and at what rate of its standard.
     """

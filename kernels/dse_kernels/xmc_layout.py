@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ ByteArray = npt.NDArray[np.uint8]
 VALUES = ("float32", "float16", "int8")
 CHUNK_COLUMNS = 256
 LINE = 64
+PART_NONZEROS = 1 << 20
 FILE_HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -88,12 +89,31 @@ class _Sink(Protocol):
     def append(self, block: npt.NDArray[Any]) -> None: ...
 
 
-@dataclass
 class _Memory:
-    blocks: list[ByteArray] = field(default_factory=list)
+    """Bytes side by side from an address that is a multiple of 64. The room is a guess that is made larger where it does not do; pages
+    of it that nothing is written to are never taken."""
+
+    def __init__(self, guess: int) -> None:
+        self._room, self.used = _lines(guess), 0
 
     def append(self, block: npt.NDArray[Any]) -> None:
-        self.blocks.append(np.ascontiguousarray(block).view(np.uint8).reshape(-1))
+        flat = np.ascontiguousarray(block).view(np.uint8).reshape(-1)
+        if self.used + flat.size > self._room.size:
+            larger = _lines(2 * (self.used + flat.size))
+            larger[: self.used] = self._room[: self.used]
+            self._room = larger
+        self._room[self.used : self.used + flat.size] = flat
+        self.used += flat.size
+
+    def whole(self) -> ByteArray:
+        """What was appended."""
+        return self._room[: self.used]
+
+
+def _lines(size: int) -> ByteArray:
+    room = np.empty(size + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : begin + size]
 
 
 @dataclass
@@ -128,20 +148,14 @@ def sources_of(ranker: Ranker) -> tuple[list[LevelSource], npt.NDArray[np.uint32
 
 def to_memory(ranker: Ranker, values: str) -> ByteArray:
     """The ranker as the kernel's bytes, at an address that is a multiple of 64."""
-    sink = _Memory()
     sources, leaves = sources_of(check_ranker(ranker))
+    above = _header_bytes(len(sources))
+    # A weight takes its value, a column, and its share of keys and offsets: 7 to 10 bytes in float32.
+    sink = _Memory(above + sum(level.nonzeros * 12 + level.weights.shape[1] * 64 for level in ranker.levels) + 2**16)
+    sink.append(np.zeros(above, np.uint8))
     header = _write(sink, sources, leaves, ranker.features, ranker.labels, values)
-    blocks = [header, *sink.blocks]
-    sink.blocks = []
-    total = sum(block.size for block in blocks)
-    room = np.empty(total + LINE, np.uint8)
-    begin = -room.ctypes.data % LINE
-    out = room[begin : begin + total]
-    at = 0
-    for i, block in enumerate(blocks):
-        out[at : at + block.size] = block
-        at += block.size
-        blocks[i] = header  # frees the block
+    out = sink.whole()
+    out[:above] = header
     return out
 
 
@@ -198,7 +212,7 @@ def _write(
         scales: list[npt.NDArray[np.float32]] = []
         families: list[npt.NDArray[np.int64]] = []
         nodes, blob_start = 0, at
-        for run in source.runs:
+        for run in (part for whole in source.runs for part in _parts(whole)):
             first = _split(run.families)
             built = _kernels.xmc_build(
                 *(run.indptr, run.indices, run.data, source.rows, run.order, first, code, bits),
@@ -231,6 +245,20 @@ def _write(
     top["hash_bits"], top["labels_offset"] = bits, put(np.ascontiguousarray(leaves, np.uint32))
     top["bytes"] = at
     return header
+
+
+def _parts(run: Columns) -> Iterator[Columns]:
+    """The run in pieces of about ``PART_NONZEROS`` weights, families whole: what is made of one piece is small enough to be made in memory
+    that the one before it used."""
+    ends = np.cumsum(run.families)
+    weights = np.concatenate([[0], np.cumsum(np.diff(run.indptr)[run.order])])[ends] if ends.size else ends
+    begin = 0
+    while begin < run.families.size:
+        done = int(weights[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(weights, done + PART_NONZEROS, side="right")))
+        first = int(ends[begin - 1]) if begin else 0
+        yield Columns(run.indptr, run.indices, run.data, run.order[first : int(ends[end - 1])], run.families[begin:end])
+        begin = end
 
 
 def _split(families: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:

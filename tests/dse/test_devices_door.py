@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hw_models import spaces
 from hw_models.accelerator.fields import Execution
 from hw_models.costs.gpu_kernels.parameters import family
 from hw_models.devices import gpus, library
+from hw_models.errors import HardwareError
 from hw_models.validation import gpu_accuracy, gpu_rows
 from workloads import library as workloads
 
@@ -148,8 +150,76 @@ def test_embodied_carbon_of_boards_against_published_footprints() -> None:
         assert board == pytest.approx(library.load(name).published_kgco2e, rel=bound)
 
 
+def test_a_model_that_does_not_fit_is_told_what_would() -> None:
+    """One sentence names both and what would hold it, and that is true."""
+    wide = {"weight_bits": 16, "activation_bits": 16, "kv_bits": 16}
+    (said,) = api.evaluate("llama3-70b", "h100", fixed=wide, rate_per_s=1e-3)["infeasible_reasons"]
+    assert "llama3-70b" in said and "h100" in said and "2 chips or h200 (141 GiB) or fewer weight_bits" in said
+    for hw, more in (("h100", {"chips": 2}), ("h200", {}), ("h100", {"weight_bits": 8})):
+        assert api.evaluate("llama3-70b", hw, fixed={**wide, **more}, rate_per_s=1e-3)["infeasible_reasons"] == []
+
+
+def test_a_precision_that_a_device_lacks_is_told_with_what_it_has(capsys) -> None:
+    words = ["evaluate", "--workload", "bert-base", "--set", "weight_bits=16", "--set", "activation_bits=16"]
+    assert cli.main([*words, "--hw", "edge-tpu"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "16 bits" in said and "edge-tpu take 8" in said and "narrow the operands to 8 bits" in said
+    with pytest.raises(HardwareError, match=r"device a100 has no fp8 in its tensor cores: it multiplies bf16, .*int8"):
+        gpus.gpu_sheet("a100").rate("fp8")
+
+
+SHARED = ("--set pipeline_stages=2", "--set data_parallel=2", "--set chips=4 --set launch=eager", "--set chips=2 --set microbatches=3")
+
+
+@pytest.mark.parametrize("words", SHARED)
+def test_ways_of_sharing_are_knobs_of_a_device(words: str, capsys) -> None:
+    assert cli.main(["evaluate", "--workload", "llama3.2-1b", "--hw", "h100", "--json", *words.split()]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["latency_s"] > 0 and answer["infeasible_reasons"] == []
+
+
+def test_a_search_varies_stages_and_replicas_and_equals_single_designs(tmp_path) -> None:
+    """Every design of the sweep has the numbers of `dse evaluate` for the same knobs."""
+    vary = {"pipeline_stages": (1, 2), "data_parallel": (1, 3), "chips": (1, 2)}
+    for hw, workload in (("h100", "llama3.2-1b"), ("l40s,h100", "llama3.2-1b")):
+        problem = api.make_problem(workload, "hardware", hw=hw, vary=vary, allow_unsupported=True)
+        evaluation = Evaluation(replace(problem, fixed_model=True), threads=1)
+        block, space = evaluation.block(0, 1), evaluation.space.hardware
+        assert evaluation.space.hardware_count == 8 * len(hw.split(","))
+        for at in (1, evaluation.space.hardware_count - 1):
+            chosen = {name: column[at].item() for name, column in space.items() if name != "device"}
+            alone = api.evaluate(workload, str(space["device"][at]), fixed=chosen, allow_unsupported=True)
+            for name in ("latency_s", "energy_j", "total_kgco2e", "dram_fill", "service_utilisation", "peak_power_w", "capital_usd"):
+                found = np.broadcast_to(block.metric(name), block.shape)[0, at]
+                assert alone[name] == pytest.approx(float(found), rel=1e-12), name
+
+
+def test_datacenter_shares_as_well() -> None:
+    one, two = (
+        api.evaluate("llama3.2-1b", "datacenter", fixed={"chips": 1, "pipeline_stages": stages}, allow_unsupported=True)
+        for stages in (1, 2)
+    )
+    assert two["area_mm2"] == pytest.approx(2 * one["area_mm2"])
+    assert two["embodied_kgco2e"] == pytest.approx(2 * one["embodied_kgco2e"])
+    assert two["service_utilisation"] < one["service_utilisation"] <= 1.2 * two["service_utilisation"] * 2
+    assert two["dram_fill"] < one["dram_fill"]
+
+
 def test_unknown_device_names_the_nearest(capsys) -> None:
     assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "h1000"]) == 2
     assert "h100" in capsys.readouterr().err
     assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "h100,l4os"]) == 2
     assert "l40s" in capsys.readouterr().err
+
+
+def test_products_on_a_gpu_are_shares_of_its_peak(tmp_path: Path) -> None:
+    """Utilisation: multiply-accumulates over what the format's peak would do in that time; cycles are those of the clock."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("m,n,k,weight_bits,activation_bits\n4096,4096,4096,16,16\n4096,4096,4096,8,8\n")
+    assert cli.main(["evaluate", "--hw", "h100", "--gemms", str(source), "--out", str(target)]) == 0
+    sheet = gpus.gpu_sheet("h100")
+    for row, rate in zip(list(csv.DictReader(target.read_text(encoding="utf-8").splitlines())), (1.0, sheet.rate("fp8")), strict=True):
+        latency = float(row["latency_s"])
+        assert float(row["utilisation"]) == pytest.approx(4096**3 / (sheet.peak_macs_per_s * rate * latency), rel=1e-3)  # 'tops' is rounded
+        assert 0.3 < float(row["utilisation"]) < 1.0
+        assert float(row["cycles"]) == pytest.approx(latency * sheet.frequency_hz, rel=1e-12)

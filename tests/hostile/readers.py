@@ -501,7 +501,7 @@ def _loop_table(path: Path) -> None:
 
 TARGETS: dict[str, Target] = {
     "carbon-spec": Target("spec.toml", texts(SPEC, BOARD, CHIPLETS), _estimate),
-    "carbon-estimate": Target("spec.toml", texts(SPEC, BOARD), command("carbon", "estimate", "FILE"), default=15, cost=12),
+    "carbon-estimate": Target("spec.toml", texts(SPEC, BOARD), command("carbon", "estimate", "FILE"), default=15, cost=40),
     **{
         f"batch-{kind}": Target("rows.csv", files(f"carbon/{name}", lines=5), _batch(kind), default=30)
         for kind, name in (("die", "ref_act_logic.csv"), ("memory", "ref_act_memory_storage.csv"), ("operation", "ref_act_op.csv"),
@@ -509,13 +509,13 @@ TARGETS: dict[str, Target] = {
     },
     "grid": Target("grid.csv", texts(*GRIDS), _grid),
     "hardware": Target("hw.toml", texts(DESIGN), _hardware),
-    "gemms": Target("gemms.csv", texts(GEMMS), command("evaluate", "--gemms", "FILE", "--out", "OUT.csv"), default=30, cost=12),
-    "designs": Target("designs.csv", texts(DESIGNS), command("evaluate", "--workload", "bert", "--designs", "FILE", "--out", "OUT.csv"), default=10, cost=15),
+    "gemms": Target("gemms.csv", texts(GEMMS), command("evaluate", "--gemms", "FILE", "--out", "OUT.csv"), default=30, cost=40),
+    "designs": Target("designs.csv", texts(DESIGNS), command("evaluate", "--workload", "bert", "--designs", "FILE", "--out", "OUT.csv"), default=10, cost=40),
     "table": Target("table.csv", texts(TABLE), _table),
     "measured": Target("measured.csv", texts(MEASURED), _measured),
     "overheads": Target("overheads.toml", texts(OVERHEADS), _overheads),
     "space": Target("space.toml", texts(SPACE), _space),
-    "config": Target("search.toml", texts(CONFIG), _config, default=15, cost=12),
+    "config": Target("search.toml", texts(CONFIG), _config, default=15, cost=40),
     **{f"requests-{name}": Target("log.csv", texts(text), _requests, default=40) for name, text in REQUESTS.items()},
     "requests-mooncake": Target("log.jsonl", texts(MOONCAKE), _requests),
     "serving-runs": Target("runs.csv", files("serving/silicon_runs.csv", lines=4), _runs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sb3_contrib import MaskablePPO
-from stable_baselines3 import DQN
+from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecFrameStack
 
@@ -30,7 +30,9 @@ FloatArray = npt.NDArray[np.float64]
 HIDDEN = (64, 64)
 SIDE = 32
 LOOKS = 8
+N_STEPS = 3  # hours whose rewards a target of DQN sums before it asks the network
 REPLAYS = ("plain", "hindsight")
+SHARES = np.linspace(0.0, 1.0, 9)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,15 @@ class PartsDQN(DQN):  # type: ignore[misc, unused-ignore]
         self._hindsight = parts.replay == "hindsight"
         self._draws = np.random.default_rng([parts.seed, 3])
         self._side = side
+        self._shown = parts.start == "imitation" and parts.stack == 1
         return self
+
+    def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Any, Any]:
+        """The first experience is what the plan does, where the learner starts from the plan, and random otherwise."""
+        if self._shown and self.num_timesteps < learning_starts:
+            action = self._side.planned()
+            return action, action
+        return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[no-any-return, unused-ignore]
 
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[Any, Any]:
         """Actions of the training weeks."""
@@ -100,12 +110,14 @@ class PartsDQN(DQN):  # type: ignore[misc, unused-ignore]
 
 def _taught(net: Any, seen: FloatArray, target: FloatArray, *, values: bool, seed: int, epochs: int = 40) -> None:
     """Fit a network's scores to costs of levels (n, actions): to their negative (values), or so that the cheapest is likely, weighted by
-    what is at stake."""
+    what is at stake. Values also pay the large margin of deep Q-learning from demonstrations (Hester et al., AAAI 2018), with what a
+    level costs more than the cheapest as its margin: squares alone leave the order of levels that cost nearly the same to chance."""
     x = torch.as_tensor(seen, dtype=torch.float32)
     y = torch.as_tensor(-target, dtype=torch.float32)
     stake = torch.as_tensor(target.max(axis=1) - target.min(axis=1), dtype=torch.float32)
     stake = stake / stake.mean()
     best = y.argmax(dim=1)
+    margin = y.max(dim=1, keepdim=True).values - y
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * -(-len(x) // 256))
@@ -113,7 +125,8 @@ def _taught(net: Any, seen: FloatArray, target: FloatArray, *, values: bool, see
         for chosen in torch.randperm(len(x), generator=generator).split(256):  # type: ignore[no-untyped-call, unused-ignore]
             out = net(x[chosen])
             if values:
-                loss = ((out - y[chosen]) ** 2).mean()
+                own = out.gather(1, best[chosen, None])[:, 0]
+                loss = ((out - y[chosen]) ** 2).mean() + ((out + margin[chosen]).max(dim=1).values - own).mean()
             else:
                 loss = (stake[chosen] * torch.nn.functional.cross_entropy(out, best[chosen], reduction="none")).mean()
             optimiser.zero_grad()
@@ -189,6 +202,7 @@ def dqn(weeks: Weeks, parts: Parts | None = None, validation: Weeks | None = Non
     side, env = _side(weeks, parts)
     model = PartsDQN(
         "MlpPolicy", env, learning_rate=2e-4, buffer_size=200_000, learning_starts=SIDE * 168 * 2, batch_size=256, gamma=0.95,
+        n_steps=1 if parts.replay == "hindsight" else N_STEPS,  # a replayed hour is no step of a sequence
         train_freq=2, gradient_steps=8, target_update_interval=SIDE * 20, exploration_initial_eps=0.3, exploration_fraction=0.6,
         exploration_final_eps=0.02, seed=parts.seed, device="cpu",
         policy_kwargs={"net_arch": list(HIDDEN), "activation_fn": torch.nn.Tanh},
@@ -197,6 +211,58 @@ def dqn(weeks: Weeks, parts: Parts | None = None, validation: Weeks | None = Non
         _taught(model.q_net.q_net, *costs_of_levels(weeks), values=True, seed=parts.seed)
         model.q_net_target.load_state_dict(model.q_net.state_dict())
     keeps = _Best(lambda: _network(model.q_net.q_net, "levels", parts, "dqn"), validation, parts.steps // LOOKS)
+    model.learn(parts.steps, callback=keeps)
+    assert keeps.best is not None
+    return keeps.best[1]
+
+
+class PlannedSAC(SAC):  # type: ignore[misc, unused-ignore]
+    """SAC whose first experience is what the plan does."""
+
+    side: Side
+    shown: bool
+
+    def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Any, Any]:
+        if self.shown and self.num_timesteps < learning_starts:
+            action = self.side.planned()
+            return action, action
+        return super()._sample_action(learning_starts, action_noise, n_envs)  # type: ignore[no-any-return, unused-ignore]
+
+
+def sac(weeks: Weeks, parts: Parts | None = None, validation: Weeks | None = None) -> Network:
+    """Learn by soft actor-critic (Haarnoja et al., ICML 2018), whose action is the share itself and no level; the network that is best on
+    the ``validation`` weeks is kept (without them the last one). One site; it explores by its own entropy.
+
+    The policy is the actor's mean: tanh m in -1 ... 1 is the share (1 + tanh m) / 2 = sigmoid(2 m).
+    """
+    parts = parts or Parts()
+    if weeks.sites != 1:
+        raise UsageError(f"sac is of one site, got {weeks.sites}; use dqn or ppo")
+    if parts.stack > 1 or parts.replay != "plain" or parts.safety != "filter" or parts.exploration != "epsilon":
+        raise UsageError("sac takes no history, exploration, replay or safety of another kind; leave these out or use dqn or ppo")
+    side = Side(weeks, SIDE, seed=parts.seed, continuous=True)
+    model = PlannedSAC(
+        "MlpPolicy", side, learning_rate=2e-4, buffer_size=200_000, learning_starts=SIDE * 168 * 2, batch_size=256, gamma=0.95,
+        train_freq=2, gradient_steps=8, ent_coef=0.001, seed=parts.seed, device="cpu",
+        policy_kwargs={"net_arch": list(HIDDEN), "activation_fn": torch.nn.Tanh},
+    )  # fmt: skip
+    model.side, model.shown = side, parts.start == "imitation"
+    layers = torch.nn.Sequential(*model.actor.latent_pi, model.actor.mu)
+    if parts.start == "imitation":
+        taught = imitation(weeks, seed=parts.seed)
+        linear = [m for m in layers if isinstance(m, torch.nn.Linear)]
+        with torch.no_grad():
+            for number, (m, weight, bias) in enumerate(zip(linear, taught.weights, taught.biases, strict=True), start=1):
+                half = 0.5 if number == len(linear) else 1.0
+                m.weight.copy_(torch.as_tensor(half * weight))
+                m.bias.copy_(torch.as_tensor(half * bias))
+
+    def network() -> Network:
+        found = _network(layers, "share", parts, "sac")
+        weights, biases = (*found.weights[:-1], 2.0 * found.weights[-1]), (*found.biases[:-1], 2.0 * found.biases[-1])
+        return replace(found, weights=weights, biases=biases)
+
+    keeps = _Best(network, validation, parts.steps // LOOKS)
     model.learn(parts.steps, callback=keeps)
     assert keeps.best is not None
     return keeps.best[1]
@@ -248,8 +314,29 @@ def examples(weeks: Weeks, teacher: Decides, leads: Decides | None = None) -> tu
     return np.concatenate(seen), np.concatenate(shares), np.concatenate(stakes)
 
 
+def costs_of_shares(weeks: Weeks, leads: Decides | None = None) -> tuple[FloatArray, FloatArray]:
+    """(observations, cost of each of ``SHARES`` of what may run beyond the cheapest (n, shares)) of all hours, in which ``leads``
+    (default: the plan) decides; one site. Costs as in :func:`costs_of_levels`."""
+    view, queue, plan = View(weeks), Queue(weeks), Plan()
+    plan.begin(weeks)
+    leads = leads or plan
+    leads.begin(weeks)
+    unit = weeks.arrival_expected.sum(axis=2).mean(axis=1) * weeks.intensity[:, 0].mean(axis=1) * weeks.curves[0].slopes[0]
+    rows, costs = [], []
+    while not queue.done:
+        room = view.room(queue)
+        least, most = view.bounds(queue, room)
+        low = np.minimum(least[:, None], most)
+        told = plan.costs(queue, room, low + SHARES * (most - low)) / np.maximum(unit, 1e-12)[:, None]
+        rows.append(view.observe(queue))
+        costs.append(told - told.min(axis=1, keepdims=True))
+        queue.run(view.guard.correct(queue, np.clip(leads.work(queue, room), 0.0, room), room).sum(axis=1))
+    return np.concatenate(rows), np.concatenate(costs)
+
+
 def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15, teacher: Decides | None = None) -> Network:
-    """Imitate planning (or another teacher): its shares in the hours that the pupil meets itself (DAgger: Ross et al., AISTATS 2011)."""
+    """Imitate planning, in the hours that the pupil meets itself, by what its share costs beside the cheapest under the plan's own model
+    (AggreVaTe: Ross and Bagnell, arXiv 1406.5979); or another teacher, by its shares (DAgger: Ross et al., AISTATS 2011)."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     sizes = (size(weeks.sites), *HIDDEN, 1)
@@ -258,12 +345,15 @@ def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15,
         layers += [torch.nn.Linear(before, after), torch.nn.Tanh()]
     net = torch.nn.Sequential(*layers[:-1])
     parts = Parts(seed=seed)
-    found: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    by_cost = teacher is None and weeks.sites == 1
+    found: list[tuple[FloatArray, ...]] = []
     network = _network(net, "share", parts, "imitation")
     for number in range(rounds):
-        found.append(examples(weeks, teacher or Plan(), Learnt(network, "pupil") if number else None))
-        seen, share, stake = (torch.as_tensor(np.concatenate(part), dtype=torch.float32) for part in zip(*found, strict=True))
-        stake = stake / stake.mean()
+        leads = Learnt(network, "pupil") if number else None
+        found.append(costs_of_shares(weeks, leads) if by_cost else examples(weeks, teacher or Plan(), leads))
+        seen, *taught = (torch.as_tensor(np.concatenate(part), dtype=torch.float32) for part in zip(*found, strict=True))
+        if not by_cost:
+            taught[1] = taught[1] / taught[1].mean()
         count = len(seen)
         optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
         batches = -(-count // 256)
@@ -271,10 +361,23 @@ def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15,
         for _ in range(epochs):
             for chosen in torch.randperm(count, generator=generator).split(256):  # type: ignore[no-untyped-call, unused-ignore]
                 out = torch.sigmoid(net(seen[chosen])[:, 0])
-                loss = (stake[chosen] * (out - share[chosen]) ** 2).mean()
+                loss = _cost_between(out, taught[0][chosen]) if by_cost else _squared(out, *(part[chosen] for part in taught))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 optimiser.step()
                 schedule.step()
         network = _network(net, "share", parts, "imitation")
     return network
+
+
+def _squared(out: torch.Tensor, share: torch.Tensor, stake: torch.Tensor) -> torch.Tensor:
+    """Squares of shares, weighted by the work at stake over its mean."""
+    return (stake * (out - share) ** 2).mean()
+
+
+def _cost_between(out: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    """Mean cost of shares ``out`` (n,) in 0 ... 1, linear between those of ``SHARES`` (n, shares)."""
+    place = out * (costs.shape[1] - 1)
+    below = place.detach().floor().long().clamp(0, costs.shape[1] - 2)
+    low, high = costs.gather(1, below[:, None])[:, 0], costs.gather(1, below[:, None] + 1)[:, 0]
+    return (low + (place - below) * (high - low)).mean()

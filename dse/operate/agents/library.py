@@ -11,7 +11,7 @@ from dse.operate.distil import TreePolicy, from_json
 from dse.operate.simulation import Decides
 
 SHIPPED = {
-    "imitation": "imitates planning, in the hours that it meets itself (DAgger)",
+    "imitation": "imitates planning by what its share costs, in the hours that it meets itself (AggreVaTe)",
     "dqn": "deep Q-learning that starts from the plan's values",
     "ppo": "PPO with masked actions that starts from the plan's choices",
     "bandit": "a linear contextual bandit (SquareCB) on the levels",

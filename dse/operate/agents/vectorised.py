@@ -21,15 +21,20 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
     """``count`` weeks at a time, drawn anew when they end (they end together).
 
     ``lagrangian``: a price on misses in place of the filter. `counterfactual` is the hour run again with other actions.
+    ``continuous``: an action is a number from -1 (what must run) to 1 (all that may run) in place of a level; one site.
     """
 
-    def __init__(self, weeks: Weeks, count: int, *, seed: int = 0, lagrangian: Lagrangian | None = None) -> None:
+    def __init__(self, weeks: Weeks, count: int, *, seed: int = 0, lagrangian: Lagrangian | None = None, continuous: bool = False) -> None:
+        self._continuous = continuous
         self._weeks, self._rng, self._lagrangian = weeks, np.random.default_rng(seed), lagrangian
         numbers = size(weeks.sites)
         self._batch = self._drawn(count)
-        super().__init__(count, gymnasium.spaces.Box(-5.0, 5.0, (numbers,), np.float32), gymnasium.spaces.Discrete(self._batch.actions))
+        actions: Any = gymnasium.spaces.Discrete(self._batch.actions)
+        if continuous:
+            actions = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        super().__init__(count, gymnasium.spaces.Box(-5.0, 5.0, (numbers,), np.float32), actions)
         self._before: Batch | None = None
-        self._action: npt.NDArray[np.int64] = np.zeros(count, dtype=np.int64)
+        self._action: npt.NDArray[Any] = np.zeros(count, dtype=np.int64)
 
     def _drawn(self, count: int) -> Batch:
         every = self._weeks.episodes
@@ -44,12 +49,12 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
         self._batch = self._drawn(self.num_envs)
         return self._seen(self._batch)
 
-    def step_async(self, actions: npt.NDArray[np.int64]) -> None:
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Keep the actions."""
         self._action = np.asarray(actions)
 
-    def _run(self, batch: Batch, action: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        reward, told = batch.run(batch.wanted(action))
+    def _run(self, batch: Batch, action: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        reward, told = batch.run(batch.shared((action[:, 0] + 1.0) / 2.0) if self._continuous else batch.wanted(action))
         if self._lagrangian is not None:
             late = told["late"] * batch._price / batch._scale
             reward = reward - self._lagrangian.price * late
@@ -71,6 +76,13 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
                 self._lagrangian.update(float(self._batch.queue.missed.sum() / max(arrived, 1e-12)))
             seen = self.reset()
         return seen, reward.astype(np.float32), np.full(self.num_envs, done), infos
+
+    def planned(self) -> npt.NDArray[Any]:
+        """The actions nearest to what the plan would run now."""
+        view, queue = self._batch.view, self._batch.queue
+        if self._continuous:  # `urgent`, the observation's last number, is the plan's share
+            return (2.0 * self._seen(self._batch)[:, -1:] - 1.0).astype(np.float32)
+        return view.levels_of(queue, view.plan.work(queue, view.room(queue)))
 
     def counterfactual(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The last hour again with other valid actions: (observations after it, actions, rewards)."""

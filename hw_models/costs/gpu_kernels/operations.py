@@ -20,6 +20,7 @@ from hw_models.costs.gpu_kernels import attention, mixtures, products, rows
 from hw_models.costs.gpu_kernels.kernel_choice import Choice, choice
 from hw_models.costs.gpu_kernels.parameters import LowPrecision, family
 from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
+from workloads.moe import active_experts
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,11 +51,14 @@ class KernelTimes:
     bound: IntArray
 
 
-def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None = None, warm: bool = False) -> KernelTimes:
+def kernel_times(
+    table: OperationTable, sheet: GpuSheet, *, engine: str | None = None, warm: bool = False, expert_ranks: int = 1, replicas: int = 1
+) -> KernelTimes:
     """Times of each row of a table (rows,) on one GPU under the kernels of an engine (None: the sheet's).
 
     ``table`` holds columns (rows,), as `OperationTable.distinct` gives them, or one model's table; ``repeat`` is not used.
     ``warm``: operands as a benchmark leaves them, which repeats one kernel on a few copies of them, not as a model does.
+    ``expert_ranks``: ranks that routed experts are dealt to, of which the one with most tokens is costed; ``replicas`` whose tokens it has.
 
     Raises HardwareError for a format that the device lacks and for an unknown engine.
     """
@@ -62,6 +66,7 @@ def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None =
     chosen = choice(sheet, engine)
     result = {name: np.zeros(count) for name in ("latency_s", "compute_s", "dram_s", "dram_bytes")}
     rate = np.ones(count)
+    macs = np.asarray(table.row_macs() / np.maximum(table.repeat, 1), dtype=np.float64)
     kind = table.kind
 
     def put(at: IntArray, latency: FloatArray, compute: FloatArray, dram: FloatArray, moved: FloatArray) -> None:
@@ -70,7 +75,8 @@ def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None =
 
     routed = table.moe_experts > 0
     for at, number_format in _by_format(table, np.flatnonzero(routed & (table.moe_joined > 0)), sheet):
-        found = _experts(table.take(at), sheet, chosen, number_format, warm)
+        found, tokens = _experts(table.take(at), sheet, chosen, number_format, warm, expert_ranks, replicas)
+        macs[at] = tokens * table.n[at] * table.k[at] / table.moe_active[at]
         put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
         rate[at] = sheet.rate(number_format)
     for at, number_format in _by_format(table, np.flatnonzero(np.isin(kind, PRODUCTS) & ~routed), sheet):
@@ -88,7 +94,7 @@ def kernel_times(table: OperationTable, sheet: GpuSheet, *, engine: str | None =
     slower = np.where(result["compute_s"] >= result["dram_s"], 0, 1)
     work = np.maximum(result["compute_s"], result["dram_s"])
     bound = np.where(result["latency_s"] > 2 * work, 2, slower)
-    return KernelTimes(**result, macs=np.asarray(table.row_macs() / np.maximum(table.repeat, 1), dtype=np.float64), rate=rate, bound=bound)
+    return KernelTimes(**result, macs=macs, rate=rate, bound=bound)
 
 
 def _by_format(table: OperationTable, at: IntArray, sheet: GpuSheet) -> list[tuple[IntArray, str]]:
@@ -130,19 +136,24 @@ def _products(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format:
     )  # fmt: skip
 
 
-def _experts(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool) -> products.ProductTimes:
-    """One product of an expert as its share of the layer's two grouped products, of their fixed time and of the activations between."""
+def _experts(
+    t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool, ranks: int, replicas: int
+) -> tuple[products.ProductTimes, FloatArray]:
+    """One product of an expert as its share of the layer's two grouped products, of their fixed time and of the activations between; and
+    the tokens that the rank's experts have."""
     down = t.moe_joined == 1
     hidden, inner = np.where(down, t.n, t.k), np.where(down, t.k, t.n)
     kernel = family(chosen.mixture("bf16" if FORMATS[number_format] > 8 else "fp8"), kind="mixture")
     layers = zip(
         *(getattr(t, f"moe_{name}").tolist() for name in ("tokens", "experts", "chosen", "active", "imbalance_permille")), strict=True
     )
-    loads = [
-        mixtures.layer_loads(tokens, experts, top_k, active, 1, permille / 1000) for tokens, experts, top_k, active, permille in layers
-    ]
+    loads = []
+    for tokens, experts, top_k, active, permille in layers:
+        imbalance = max(permille / 1000, 1.0)
+        at_work = active if replicas == 1 else active_experts(tokens * replicas, experts, top_k, imbalance)
+        loads.append(mixtures.layer_loads(tokens * replicas, experts, top_k, at_work, ranks, imbalance))
     found = mixtures.mixture_times(
-        sheet, family(chosen.product, kind="product"), kernel, loads, t.moe_tokens, hidden, inner, t.moe_experts, t.moe_chosen,
+        sheet, family(chosen.product, kind="product"), kernel, loads, t.moe_tokens * replicas, hidden, inner, t.moe_experts, t.moe_chosen,
         number_format=number_format, activation_bytes=float(t.input_bits[0]) / 8, weight_bytes=float(t.weight_bits[0]) / 8, cold=not warm,
     )  # fmt: skip
     # Gate and up are halves of the first product; what belongs to the whole layer is dealt to the three products alike.
@@ -152,12 +163,14 @@ def _experts(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: 
     def of(name: str) -> FloatArray:
         return np.asarray(np.where(down, getattr(found.second, name), getattr(found.first, name)) * half)
 
-    return products.ProductTimes(
+    tokens = np.array([sum(load) for load in loads])
+    times = products.ProductTimes(
         of("latency_s") + (found.fixed_s + found.passing_s) * third,
         of("compute_s"),
         of("dram_s") + found.passing_s * third,
         of("dram_bytes") + found.passing_bytes * third,
     )
+    return times, tokens
 
 
 def _fed(t: OperationTable) -> FloatArray:

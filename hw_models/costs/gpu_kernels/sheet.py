@@ -104,7 +104,7 @@ def sheet_of(hardware: AcceleratorBatch, point: int) -> GpuSheet:
         l2_bytes=float(hardware.level_bytes[point, -2]),
         dram_bytes_per_s=float(hardware.dram_bytes_per_s[point]),
         tdp_w=float(hardware.tdp_w[point]),
-        idle_w=float(hardware.leakage_w[point] / hardware.chips[point]),
+        idle_w=float(hardware.leakage_w[point] / hardware.all_chips[point]),
         l2_partitions=int(hardware.l2_partitions[point]),
         l2_bytes_per_s=measured or None,
         link_bytes_per_s=float(hardware.link_bytes_per_s[point]),

@@ -132,7 +132,7 @@ def test_shipped_policies_on_weeks_that_they_never_saw() -> None:
             shares[name, word] = row.share / found.row("mpc").share
         if name == "CISO":
             assert min(found.row(word).share for word in ("imitation", "dqn", "ppo")) >= 0.8
-    assert min(shares[name, word] for name in ("CISO", "NYIS") for word in ("imitation", "ppo")) >= 0.95
+    assert min(shares[name, word] for name in ("CISO", "NYIS") for word in ("imitation", "dqn", "ppo")) >= 0.95
     assert min(shares.values()) > 0.5
 
 
@@ -206,3 +206,66 @@ def test_learners_from_every_part(prepared) -> None:
     assert share(learners.ppo(train, learners.Parts(steps=12_000), validation)) > 0.8
     assert share(learners.ppo(train, learners.Parts(steps=12_000, stack=3), validation)) > 0.0
     learners.dqn(train, learners.Parts(safety="lagrangian", steps=8_000))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_costs_of_shares_are_least_at_the_share_of_the_plan(prepared) -> None:
+    pytest.importorskip("sb3_contrib")
+    from dse.operate.agents import learners
+
+    weeks = prepared.weeks("train", most=2)
+    seen, costs = learners.costs_of_shares(weeks)
+    told, shares, stakes = learners.examples(weeks, policies.Plan())
+    assert seen == pytest.approx(told)  # the same hours: the plan leads in both
+    rows = np.flatnonzero(stakes > 1e-6 * weeks.curves[0].capacity)
+    assert len(rows) > 50
+    assert (costs >= 0).all() and (costs.min(axis=1) == 0).all()
+    # Convex in the share, so that beside the plan's own share nothing is cheaper: its neighbours on the grid hold the least.
+    second = np.diff(costs[rows], n=2, axis=1)
+    assert second.min() > -1e-9 * costs.max()
+    below = np.clip(np.floor(shares[rows] * 8).astype(int), 0, 7)
+    near = np.minimum(costs[rows, below], costs[rows, below + 1])
+    assert near.max() < 0.05 * costs.max()
+    assert (near < 1e-9).mean() > 0.95
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_cost_between_shares_is_linear() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sb3_contrib")
+    from dse.operate.agents import learners
+
+    costs = torch.tensor([[4.0, 1.0, 0.0], [0.0, 2.0, 6.0]])
+    for share, expected in ((0.0, (4.0, 0.0)), (0.25, (2.5, 1.0)), (0.5, (1.0, 2.0)), (1.0, (0.0, 6.0))):
+        for row in (0, 1):
+            out = torch.full((1,), share, requires_grad=True)
+            loss = learners._cost_between(out, costs[row : row + 1])
+            assert float(loss) == pytest.approx(expected[row])
+    loss.backward()
+    assert float(out.grad) == pytest.approx(8.0)  # the slope of the last piece: 4 over half a share
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_policy_of_sac_is_the_mean_of_its_actor(prepared) -> None:
+    pytest.importorskip("sb3_contrib")
+    import gymnasium
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from dse.operate.agents import learners
+    from dse.operate.agents.vectorised import Side
+
+    weeks = prepared.weeks("train", most=4)
+    side = Side(weeks, 3, continuous=True)
+    assert isinstance(side, VecEnv) and isinstance(side.action_space, gymnasium.spaces.Box)
+    seen = side.reset()
+    # the plan's share runs what the plan runs
+    view, queue = side._batch.view, side._batch.queue
+    planned = view.plan.work(queue, view.room(queue))
+    least, most = view.bounds(queue, view.room(queue))
+    assert side._batch.shared((side.planned()[:, 0] + 1) / 2) == pytest.approx(np.clip(planned, np.minimum(least[:, None], most), most))
+    made = learners.sac(weeks, learners.Parts(steps=1000, start="none"))
+    assert made.head == "share" and made.about["learnt_by"] == "sac"
+    assert network.Learnt(made, "sac").network(seen.astype(float)).shape == (3, 1)
+    with pytest.raises(ValueError, match="sac takes no history"):
+        learners.sac(weeks, learners.Parts(stack=2))

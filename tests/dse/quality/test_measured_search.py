@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import workloads
 from dse.cli import main
-from dse.quality import checkpoint, model_evaluator
+from dse.errors import UsageError
+from dse.quality import checkpoint, evaluators, model_evaluator
 from dse.quality.pruning import onnx_file
 from dse.quality.pruning.calibration import calibrate
 from dse.quality.pruning.prune import prune
@@ -125,6 +127,96 @@ def test_a_search_that_breaks_off_goes_on_to_the_same_front(monkeypatch, folders
     assert main(["resume", "broken"]) == 0
     assert _rows(folders / "broken") == _rows(folders / "whole")
     capsys.readouterr()
+
+
+def _pictures(models, tmp_path, *, stored=False):
+    """A tiny ViT with random weights and 60 labelled pictures, in the lines or in files beside them."""
+    checkpoint.save(models.vit(), tmp_path / "vit")
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(60):
+        pixels = rng.random((1, 16, 16), dtype=np.float32)
+        np.save(tmp_path / f"{i}.npy", pixels)
+        lines.append({"pixels": f"{i}.npy" if stored else pixels[0].round(4).tolist(), "label": int(rng.integers(5))})
+    file = tmp_path / "pictures.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("folder", "more", "kind"),
+    [
+        ("encoder", ("--eval-data", "retrieval.jsonl", "--task", "retrieval", "--set", "sequence=16"), "BertModel"),
+        ("decoder", ("--eval-data", "perplexity.jsonl", "--task", "perplexity", "--set", "sequence=16"), "LlamaForCausalLM"),
+        ("vit", ("--eval-data", "pictures.jsonl", "--task", "classification"), "ViTForImageClassification"),
+    ],
+)
+def test_a_checkpoint_of_ones_own_is_searched_by_its_folder(monkeypatch, models, folders, capsys, folder, more, kind):
+    """Encoder, Llama-style decoder and vision transformer with random weights: one option names the model."""
+    _pictures(models, folders)
+    monkeypatch.chdir(folders)
+    words = ["--model-dir", folder, "--heal-steps", "2", "--budget", "8", "--set", "cores=1", "--set", "depth=16", "--out", "run"]
+    assert main(["search", *words, *more]) == 0
+    rows = _rows(folders / "run")
+    assert rows
+    for row in rows:
+        place = folders / "run" / "designs" / row["design"] / "model"
+        assert json.loads((place / "config.json").read_text())["architectures"] == [kind]
+        assert Shape.of(checkpoint.load(place, base=kind == "BertModel")).ffn == int(row["ffn"])
+    capsys.readouterr()
+
+
+def test_pictures_are_scored_by_the_share_of_right_labels(models, folders):
+    """In lines or in files: the same figure, which is the model's own accuracy on the lines that are scored."""
+    found = []
+    for stored in (False, True):
+        file = _pictures(models, folders, stored=stored)
+        model_evaluator.session.cache_clear()
+        word = f"measured:{folders / 'vit'}?data={file}&task=classification&steps=0"
+        found.append(evaluators.parse(word, workload="")({}, fidelity=1.0, seed=0)["quality"].mean)
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    model = checkpoint.load(folders / "vit")
+    held = set(np.random.default_rng(0).permutation(60)[:12].tolist())
+    right = []
+    for i, record in enumerate(records):
+        if i not in held:
+            pixels = torch.from_numpy(np.load(folders / record["pixels"]))[None]
+            with torch.no_grad():
+                right.append(int(model(pixel_values=pixels).logits.argmax()) == record["label"])
+    assert found[1] == pytest.approx(np.mean(right)) and abs(found[0] - found[1]) < 0.05  # lines hold four digits
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        ([[1, 2], [3, 4]], r"pixels have the shape \(1, 2, 2\); the model takes \(1, 16, 16\)"),
+        ([[1, "a"]], "pixels are no array of numbers"),
+        ([[1, 2], [3]], "pixels are no array of numbers"),
+        ("../outside.npy", "a .npy file in the folder of the data is needed"),
+        ("pickled.npy", "cannot be read as an array of numbers"),
+        ("missing.npy", "cannot be read as an array of numbers"),
+        (3, "rows of numbers or text is needed"),
+    ],
+)
+def test_pictures_that_are_none_are_one_sentence(models, folders, pixels, told):
+    file = _pictures(models, folders)
+    np.save(folders / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], json.dumps({"pixels": pixels, "label": 0}), *lines[3:]]))
+    with pytest.raises(UsageError, match=f"line 3.*{told}"):
+        evaluators.parse(f"measured:{folders / 'vit'}?data={file}&task=classification", workload="").check()
+
+
+def test_a_model_dir_that_does_not_fit_is_one_sentence(monkeypatch, models, folders, capsys):
+    _pictures(models, folders)
+    monkeypatch.chdir(folders)
+    for words, told in (
+        (("--model-dir", "nowhere"), "is no folder"),
+        (("--model-dir", "vit", "--quality", "surrogate"), "leave one of them out"),
+        (("--model-dir", "vit", "--eval-data", "retrieval.jsonl", "--task", "retrieval"), "its task is classification, not retrieval"),
+    ):
+        assert main(["search", *words, "--out", "wrong"]) == 2
+        assert told in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_counts_between_knots_are_close_to_their_own_tables() -> None:
         costs = StageCosts(load("llama3-8b"), {}, points, [plan])
         exact = np.array([costs.at(stage)[0][1, 0] for stage in every])
         # Tiles and waves make steps between the knots: docs/models/reasoning.md states this bound.
-        assert np.abs(costs.at(between)[0][1:, 0] / exact - 1).max() < 0.08
+        assert np.abs(costs.at(between)[0][1:, 0] / exact - 1).max() < 0.12
         assert costs.at(between)[0][0, 0] == 0
 
 

@@ -1,14 +1,17 @@
 """Nested and flat search: what they reach, noise, stopping, warm start, confirmation, proxy, choice."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dse.errors import UsageError
+from dse.quality.measured import Measured, design_key
 from dse.quality.noise import NoisyEvaluator, ScaledEvaluator
+from dse.searches.plan import MeasuredSettings, screened
 from dse.storage.trials import TrialStore
 from dse.strategies import choose, make
 from dse.strategies.confirm import confirm
@@ -16,6 +19,7 @@ from dse.strategies.driver import run
 from dse.strategies.nested import NestedSearch
 from dse.strategies.protocol import simulate
 from dse.strategies.proxy import proxy_search
+from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
 
@@ -137,6 +141,64 @@ def test_proxy_search_reports_the_targets_figures_alone(tasks: ModuleType, tmp_p
     assert found.spearman > 0.5
     again = proxy_search(task, tasks.TinyQuality(), store, make("random"), budget=14, top=5, seed=0)
     assert [t.number for t in again.target] == [t.number for t in found.target]
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Exact at full fidelity; below, off by up to 1 / fidelity in the fourth digit, and counted."""
+
+    inner: Any
+    calls: list[tuple[float, str]]
+    breaks_after: int | None = None
+    metrics: tuple[str, ...] = ("quality",)
+
+    def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Measured]:
+        if self.breaks_after is not None and len(self.calls) >= self.breaks_after:
+            raise KeyboardInterrupt
+        self.calls.append((fidelity, design_key(parameters)))
+        exact = self.inner(parameters, fidelity=1.0, seed=seed)["quality"].mean
+        return {"quality": Measured(exact + (1.0 - fidelity) * 1e-4 * (seed % 7))}
+
+
+def test_halving_measures_the_best_of_each_rung_higher_and_resumes(tasks: ModuleType, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"budget": 12, "top": 3, "seed": 3, "fidelities": (0.25, 0.5), "screened": False}
+    calls: list[tuple[float, str]] = []
+    task = replace(tasks.tiny_nested(), evaluator=Coarse(tasks.TinyQuality(), calls))
+    found = proxy_search(task, None, TrialStore.open(tmp_path / "whole.db"), make("nested"), **options)
+    by_rung = {f: [key for at, key in calls if at == f] for f in (0.25, 0.5, 1.0)}
+    assert [len(rung) for rung in by_rung.values()] == [12, 6, 3]
+    assert set(by_rung[1.0]) <= set(by_rung[0.5]) <= set(by_rung[0.25])
+    assert [len(found.proxy), [len(rung) for rung in found.rungs], len(found.target)] == [12, [6], 3]
+    assert all(t.fidelity == 1.0 for t in found.target)
+    # The rung's front goes on: by hand, the designs of the first rung that no other beats in both quality and cost.
+    values, owners, _ = task.points(found.proxy)
+    best = {o for o, v in zip(owners.tolist(), values, strict=True) if not any((w <= v).all() and (w < v).any() for w in values)}
+    kept = {design_key(found.proxy[o].parameters) for o in best}
+    assert kept <= set(by_rung[0.5]) or set(by_rung[0.5]) <= kept
+    for stop in (5, 14, 19):  # broken off in each rung: the same trials, none twice
+        again: list[tuple[float, str]] = []
+        broken = replace(task, evaluator=Coarse(tasks.TinyQuality(), again, stop))
+        with pytest.raises(KeyboardInterrupt):
+            proxy_search(broken, None, TrialStore.open(tmp_path / f"{stop}.db"), make("nested"), **options)
+        whole = replace(task, evaluator=Coarse(tasks.TinyQuality(), again))
+        resumed = proxy_search(whole, None, TrialStore.open(tmp_path / f"{stop}.db"), make("nested"), **options)
+        assert again == calls
+        assert [(t.number, t.parameters, t.metrics) for t in resumed.target] == [(t.number, t.parameters, t.metrics) for t in found.target]
+
+
+def test_rungs_shrink_by_equal_factors_and_share_the_budget() -> None:
+    assert rung_sizes(27, 1, 2) == [27, 9, 3, 1]
+    assert rung_sizes(30, 10, 0) == [30, 10]
+    plan = screened(MeasuredSettings(quality="python:a:b", budget=28, fidelities=(0.1, 0.3)))
+    assert (plan.sizes, plan.proxy) == ([16, 8, 4], None)
+    plan = screened(MeasuredSettings(quality="measured:minilm", budget=35, fidelities=(0.25,)))
+    assert (plan.sizes, plan.proxy) == ([20, 10, 5], "measured:minilm?screen=1")
+    for wrong in ((0.5, 0.5), (0.5, 0.2), (1.0,), (0.0,)):
+        with pytest.raises(UsageError, match="above 0 and below 1"):
+            MeasuredSettings(fidelities=wrong)
+    assert MeasuredSettings.from_dict(plan.to_dict()) == plan
+    old = {name: value for name, value in plan.to_dict().items() if name != "fidelities"}  # a study from before
+    assert MeasuredSettings.from_dict(old).fidelities == ()
 
 
 def test_noisy_evaluator_is_unbiased_and_its_error_is_true(tasks: ModuleType) -> None:

@@ -228,7 +228,7 @@ def test_precision_is_a_knob() -> None:
 
 def test_operands_wider_than_the_macs_are_refused() -> None:
     model = workloads.load("bert").build(layers=2, hidden=128, heads=2, sequence=64, weight_bits=16, activation_bits=16)
-    with pytest.raises(HardwareError, match=r"operands of 16 bits.*take 8: set mac_bits to 16"):
+    with pytest.raises(HardwareError, match=r"operands of 16 bits.*take 8: narrow the operands to 8 bits.*mac_bits = 16"):
         evaluate(design(), model)
     wide = evaluate(design(mac_bits=16), model)
     assert wide.energy_j > evaluate(design(), workloads.load("bert").build(layers=2, hidden=128, heads=2, sequence=64)).energy_j

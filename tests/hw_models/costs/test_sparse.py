@@ -9,6 +9,7 @@ import pytest
 
 from hw_models.costs.evaluate import unit_costs
 from hw_models.costs.sparse import home_level, level_latency_s, score_cycles
+from hw_models.errors import HardwareError
 from hw_models.spaces import template
 from hw_models.technology.tables import sram
 from workloads.ops import Kind, Operation, OperationTable
@@ -90,7 +91,38 @@ def test_edge22_and_datacenter_cost_it_too() -> None:
     assert fast < 50e-6
 
 
+def test_a_level_in_flash_by_hand() -> None:
+    # 400 counted lines are 400 pages of 16 KiB, 45 us each, 16 at once; four channels of 1.2 GB/s move them.
+    flash = {"dram_type": "nand"}
+    access = [float(sram("access_s", kib * 1024, 22.0, 32)) for kib in (32, 256)]
+    latency = sum(np.ceil(max(a, 1.6e-9) / 1.6e-9) * 1.6e-9 for a in access) + 45e-6
+    assert _cost(**flash)[0] == pytest.approx(4 * latency + max(400 * latency / 16, 400 * 16384 / 4.8e9), rel=1e-12)
+    # No more pages than the level has: 8,000 weights of 60 bits fill four.
+    few = 4 * latency + max(4 * latency / 16, 4 * 16384 / 4.8e9)
+    assert _cost(replace(ROW, parameters=8000), **flash)[0] == pytest.approx(few, rel=1e-12)
+    # What the SRAM holds costs the same beside either.
+    upper = replace(ROW, table_bytes=200_000)
+    assert _cost(upper, **flash)[0] == _cost(upper)[0] and _cost(**flash)[1] > _cost()[1]
+
+
+def test_flash_is_only_read() -> None:
+    product = Operation(name="product", kind=Kind.GEMM, m=8, n=8, k=8)
+    with pytest.raises(HardwareError, match=r"dram_type 'nand' is flash.*needs a DRAM, such as 'lpddr4'"):
+        unit_costs(OperationTable.from_rows([product]), template.load("lookup").batch(**SMALL, dram_type="nand"))
+
+
 def test_counts_of_a_table() -> None:
     table = OperationTable.from_rows([ROW])
     assert int(table.macs()) == 1200 and int(table.parameter_count()) == 3_000_000
     assert float(table.weight_bytes()) == pytest.approx(3_000_000 * 60 / 8)
+
+
+def test_what_bounds_a_level_is_named() -> None:
+    """The level that is waited for, or the lanes where they take longer than the chain of look-ups."""
+    batch = template.load("lookup").batch(**SMALL)
+    deep = replace(ROW, dependent_depth=4000)
+    upper = replace(deep, table_bytes=200_000)
+    lanes = replace(ROW, sparse_macs=40_000_000)
+    found = unit_costs(OperationTable.from_rows([deep, upper, lanes]), batch)
+    names = [found.bound_names[int(i)] for i in found.bound[:, 0]]
+    assert names == [batch.level_names[2], batch.level_names[1], "vector"]

@@ -272,5 +272,5 @@ def test_chips_multiply_what_they_have() -> None:
     assert np.array_equal(eight.link_bytes_per_s, 14e9 * points["links"])
 
 
-def test_what_is_not_modelled_names_other_parallelism() -> None:
-    assert any("pipeline, data and expert parallelism" in line for line in templates.load("datacenter").not_modelled)
+def test_what_is_not_modelled_names_overlap() -> None:
+    assert any("collectives that overlap products" in line for line in templates.load("datacenter").not_modelled)

@@ -11,7 +11,7 @@ from carbon.device.profiles import device_embodied
 from hw_models.spaces import template
 from hw_models.technology.tables import dram, dram_types
 
-KINDS = ("lpddr4", "lpddr4x", "lpddr5", "lpddr5x", "ddr4", "ddr5", "gddr6", "hbm2", "hbm2e", "hbm3", "hbm3e")
+KINDS = ("nand", "lpddr4", "lpddr4x", "lpddr5", "lpddr5x", "ddr4", "ddr5", "gddr6", "hbm2", "hbm2e", "hbm3", "hbm3e")
 
 
 @pytest.mark.parametrize("kind", sorted({*KINDS, *dram_types()}))

@@ -23,8 +23,6 @@ def comparisons() -> tuple[validation.Comparison, ...]:
 MISSED = {
     "A100 bf16 products, vLLM",
     "L40S bf16 products, TensorRT-LLM",
-    "H100 fp8 products, vLLM",
-    "A100, H100 decode, bf16 cache, TensorRT-LLM",
     "L40S, RTX, B200, GB200 decode, TensorRT-LLM",
     "A100, H100 prefill, bf16, vLLM",
     "A100, H100 mixtures, bf16, vLLM",
