@@ -8,9 +8,10 @@ CPU time; `online` is single calls through Python, the peer's own conversion of 
 
 * omikuji: its defaults (Parabel's tree, three of them in a forest), and one tree; beam 10.
 * napkinxc: a probabilistic label tree by hierarchical 2-means (its defaults), searched exactly and with a beam of 10.
-* hnswlib: labels as the mean of their documents' features (the vectors that our tree is clustered by), reduced to 256 numbers by a
-  randomised SVD of the documents; a query is reduced by the same map, which is part of its time. ef from 100 to 1,600, and all labels
-  compared (`exact`): what no setting of the index can exceed. Our tree is shown by beams, the smallest with recalls near to it.
+* hnswlib: documents reduced to 256 numbers by a randomised SVD of their features; a label is the ridge regression of "has this label" on
+  them, so that the inner product with a query estimates it. One more number makes all labels equally long (and is 0 in a query), so
+  that the index's cosine orders as the inner product does. Reducing the query is part of its time. ef from 100 to 1,600, and all
+  labels compared (`exact`): what no setting of the index can exceed. Our tree is shown by beams, some with recalls near to it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ import numpy as np
 from dse_kernels import xmc
 from scipy import sparse
 
-from workloads.xmc import clusters, data, quality, text, timing, training
+from workloads.xmc import data, quality, text, timing, training
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).resolve().parent / "peer_scripts" / "xmc_others.py"
 REQUIREMENTS = {"omikuji": ("omikuji==0.5.2",), "napkinxc": ("napkinxc==0.7.2",), "hnswlib": ("hnswlib==0.8.0",)}
 DIMENSIONS = 256
+RIDGE = 1.0
 RUNS: dict[str, tuple[dict[str, Any], ...]] = {
     "omikuji": ({"n_trees": 1}, {}),
     "napkinxc": ({}, {"tree_search_type": "beam", "beam_search_width": 10, "load_as": "map"}),
@@ -84,8 +86,12 @@ def embed(folder: Path) -> None:
     X, y = sparse.load_npz(folder / "X.npz").tocsr(), sparse.load_npz(folder / "Y.npz").tocsr()
     _, _, across = randomized_svd(X, DIMENSIONS, n_iter=2, random_state=0)
     held = np.ascontiguousarray(across.T, np.float32)
-    np.save(folder / "map.npy", held)
-    np.save(folder / "labels.npy", np.ascontiguousarray(clusters.label_features(X, y) @ held))
+    reduced = (X @ held).astype(np.float64)
+    labels = np.linalg.solve(reduced.T @ reduced + RIDGE * np.eye(DIMENSIONS), (y.T @ reduced).T).T
+    lengths = np.linalg.norm(labels, axis=1)
+    rest = np.sqrt(np.maximum(lengths.max() ** 2 - lengths**2, 0.0))
+    np.save(folder / "map.npy", np.hstack([held, np.zeros((held.shape[0], 1), np.float32)]))
+    np.save(folder / "labels.npy", np.hstack([labels, rest[:, None]]).astype(np.float32))
 
 
 def ours(folder: Path, queries: sparse.csr_matrix, truth: sparse.csr_matrix) -> list[dict[str, Any]]:
@@ -105,7 +111,6 @@ def ours(folder: Path, queries: sparse.csr_matrix, truth: sparse.csr_matrix) -> 
 def exact(folder: Path, queries: sparse.csr_matrix, truth: sparse.csr_matrix) -> dict[str, float]:
     """Quality of the nearest labels by comparison with all of them."""
     labels, held = np.load(folder / "labels.npy"), queries @ np.load(folder / "map.npy")
-    labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     found = np.empty((held.shape[0], 100), np.int32)
     for begin in range(0, held.shape[0], 500):
         scores = held[begin : begin + 500] @ labels.T

@@ -17,7 +17,7 @@ from carbon.errors import CarbonError, nearest, unknown
 from carbon.factors.tables import table
 
 # A carbon intensity as a number, and where it is from: "262.67", "262.67 (mean of grid.csv)".
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\s*\((.+)\))?")
+_NUMBER = re.compile(r"([+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?)(?:\s*\((.+)\))?")
 #: Which source answers when a code names none, by preference. ACT's own places come last: they are for its profiles.
 DEFAULT_ORDER = ("owid", "egrid", "gcp", "nordic", "cnprov", "ecologits", "act2023", "ipcc", "act2022")
 #: For fabs the ACT 2022 places come first, because the ACT fab tables were published and are used with them

@@ -11,7 +11,8 @@ from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.bound_units import scaled
 from dse.problem.metrics import current_name, metric
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# Digits are taken once and for all: thousands of them with something odd behind are told in no time.
+_NUMBER = r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?"
 _CONSTRAINT = re.compile(rf"^\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%$²0-9]*)\s*$")
 
 

@@ -48,8 +48,8 @@ _PIECE = 1 << 14
 _HELD, _KEPT = 1 << 18, 1 << 21
 # Of the front so far, those that the points are held against one by one.
 _ARCHIVE = 128
-# Designs that are collected before they are merged into it.
-_WAITING = 1024
+# Designs that are collected at least before they are merged into it.
+_WAITING = 256
 # A piece of work: enough that its transaction costs nothing, few enough that a killed search loses seconds.
 _WORK = 1 << 26
 # Values of an axis that a sample of the deployments has: its ends and what lies between.
@@ -221,13 +221,13 @@ class Deployed:
             if not (count := int(np.count_nonzero(found))):
                 continue
             feasible_points += count
-            new = piece.front(found, objectives, front.values)
+            new = piece.unbeaten(found, objectives, front.values)
             if not len(new):
                 continue
             waiting.append(new)
             collected += len(new)
-            # Merged when there is something to gain: after the first, and then some thousand designs at once.
-            if not len(front) or collected > _WAITING:
+            # Merged when there is something to gain: after the first, and then when as many more have come together.
+            if not len(front) or collected > max(_WAITING, len(front)):
                 front, waiting, collected = merge([front, *waiting], len(objectives)), [], 0
         return merge([front, *waiting], len(objectives)), points, feasible_points, reasons
 
@@ -353,7 +353,8 @@ class _Columns:
 
 _OF_DESIGNS = (
     *("quality_mean", "quality_standard_error", "latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w"),
-    *("leakage_w", "area_mm2", "tops", "dram_bytes", "capital_usd", "parameters", "macs", "held_bytes"),
+    *("leakage_w", "request_leakage_w", "in_flight", "slot_s", "area_mm2", "tops", "dram_bytes", "capital_usd", "parameters", "macs"),
+    "held_bytes",
 )
 
 
@@ -430,11 +431,12 @@ class Piece:
                 lifetime_years=use["lifetime_years"][self._rows, None],
                 pue=self._deployed.designs.points.pue,
                 gco2e_per_kwh=use["gco2e_per_kwh"][self._rows, None],
+                concurrency=columns.piece("in_flight"),
             )
         return self._known["operation"]  # type: ignore[no-any-return]
 
-    def front(self, found: BoolArray, objectives: tuple[Objective, ...], so_far: FloatArray) -> Front:
-        """The front of the designs ``found``, less those that one of ``so_far`` clearly beats."""
+    def unbeaten(self, found: BoolArray, objectives: tuple[Objective, ...], so_far: FloatArray) -> Front:
+        """Of the designs ``found`` those that none of ``so_far`` clearly beats: what can be on the front, not yet told from each other."""
         values = np.empty((len(objectives), found.size))
         for row, objective in zip(values, objectives, strict=True):
             np.multiply(objective.sign, self.metric(objective.metric), out=row.reshape(self.shape))
@@ -444,4 +446,4 @@ class Piece:
         place, columns = column + self._columns.left, self._columns
         model, hardware = np.divmod(place, columns.chunk.block.shape[1])
         points = np.asarray(hardware * self._deployed.deployments + row + self._first, dtype=np.int64)
-        return Front.of(model + columns.chunk.first_model, points, np.ascontiguousarray(values[:, left].T))
+        return Front(model + columns.chunk.first_model, points, np.ascontiguousarray(values[:, left].T))

@@ -90,8 +90,8 @@ class _Sink(Protocol):
 
 
 class _Memory:
-    """Bytes side by side from an address that is a multiple of 64. The room is a guess that is made larger where it does not do; pages of it
-    that nothing is written to are never taken."""
+    """Bytes side by side from an address that is a multiple of 64. The room is a guess that is made larger where it does not do; pages
+    of it that nothing is written to are never taken."""
 
     def __init__(self, guess: int) -> None:
         self._room, self.used = _lines(guess), 0

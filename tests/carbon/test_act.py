@@ -189,3 +189,13 @@ def test_generic_capacitors_by_number_and_batteries_by_cathode():
     for kind in ("mlcc", "tec"):
         mj_per_kg = factors.item(f"act_{kind}").value
         assert embodied.capacitor_act(kind, 0.002, 10) == pytest.approx(0.002 * 10 * mj_per_kg / 3.6 * 0.485)
+
+
+@pytest.mark.parametrize(("kind", "kg_per_kg"), [("steel", 1.89), ("aluminium", 15.1)])
+def test_enclosures_by_weight(kind, kg_per_kg):
+    assert embodied.material_act(kind, 0.5) == pytest.approx(0.5 * kg_per_kg)
+    assert embodied.material_act(kind, 0.0) == 0.0
+    with pytest.raises(CarbonError, match="weight_kg"):
+        embodied.material_act(kind, -0.5)
+    with pytest.raises(CarbonError, match="capacity_kwh"):
+        embodied.battery_act(-0.5)

@@ -73,3 +73,11 @@ def test_what_a_failed_bond_and_a_failed_test_lose() -> None:
     tested = _parts("3d", test_yield=0.8)
     spent = SILICON + sum(part / good if name in ("carrier", "bonding") else part for name, part in parts.items())
     assert tested["test_loss"] == pytest.approx(spent * 0.25)
+
+
+@pytest.mark.parametrize("kind", ["monolithic", "mcm", "3d", "emib", "rdl", "interposer", "active_interposer"])
+def test_a_substrate_is_larger_than_what_stands_on_it(kind: str) -> None:
+    """1.2 x the footprint at 0.135 kWh a cm2; the footprint of a stack is its largest die, of all others the dies side by side."""
+    footprint = LARGEST if kind == "3d" else TOTAL
+    found = packaging.assemble(Values(), kind, silicon_kgco2e=1.0, total_mm2=TOTAL, largest_mm2=LARGEST, joined=JOINED, ci_g_per_kwh=500.0)
+    assert float(found.parts["substrate"]) == pytest.approx(1.2 * footprint / 100 * 0.135 * INTENSITY)

@@ -325,3 +325,13 @@ def test_a_stack_is_the_same_whichever_of_its_dies_is_named_first(own, others):
 
     assert parts(own, *others) == pytest.approx(parts(100.0, 70.0, 40.0), rel=1e-13)
     assert {name: found[0] for name, found in parts(np.array([own]), *others).items()} == pytest.approx(parts(own, *others), rel=1e-13)
+
+
+def test_flash_has_a_fixed_part_a_drive():
+    """Dies by capacity, 6.34 kg for each drive's board and case; soldered flash has none."""
+    soldered = device.device_embodied("default", storage_gb=960).parts
+    one, four = (device.device_embodied("default", storage_gb=960, storage_drives=n).parts for n in (1, 4))
+    (name,) = [key for key in soldered if "storage" in key or "flash" in key]
+    assert one[name] - soldered[name] == pytest.approx(6.34)
+    assert four[name] - soldered[name] == pytest.approx(4 * 6.34)
+    assert device.device_embodied("default", storage_gb=1920).parts[name] == pytest.approx(2 * soldered[name])

@@ -153,3 +153,9 @@ def test_a_file_that_is_not_there(tmp_path):
         importers.read(tmp_path / "bytes.csv")
     with pytest.raises(CarbonError, match="eia930"):
         importers.read(tmp_path / "none.csv", format="eia931")
+
+
+@pytest.mark.parametrize(("header", "missing"), [("point_time,moer,version", "value"), ("time,value,point_time_local", "point_time")])
+def test_a_watttime_file_without_its_columns(header, missing):
+    with pytest.raises(CarbonError, match=f"lacks the column {missing!r}, which a WattTime export has"):
+        importers._watttime(header.split(","), [["2024-05-01T00:00:00Z", "1", "v3"]], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +210,16 @@ def test_unknown_device_names_the_nearest(capsys) -> None:
     assert "h100" in capsys.readouterr().err
     assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "h100,l4os"]) == 2
     assert "l40s" in capsys.readouterr().err
+
+
+def test_products_on_a_gpu_are_shares_of_its_peak(tmp_path: Path) -> None:
+    """Utilisation: multiply-accumulates over what the format's peak would do in that time; cycles are those of the clock."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("m,n,k,weight_bits,activation_bits\n4096,4096,4096,16,16\n4096,4096,4096,8,8\n")
+    assert cli.main(["evaluate", "--hw", "h100", "--gemms", str(source), "--out", str(target)]) == 0
+    sheet = gpus.gpu_sheet("h100")
+    for row, rate in zip(list(csv.DictReader(target.read_text(encoding="utf-8").splitlines())), (1.0, sheet.rate("fp8")), strict=True):
+        latency = float(row["latency_s"])
+        assert float(row["utilisation"]) == pytest.approx(4096**3 / (sheet.peak_macs_per_s * rate * latency), rel=1e-3)  # 'tops' is rounded
+        assert 0.3 < float(row["utilisation"]) < 1.0
+        assert float(row["cycles"]) == pytest.approx(latency * sheet.frequency_hz, rel=1e-12)

@@ -6,13 +6,19 @@ The slow version reads as many inputs a reader as the environment variable DSE_F
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import carbon
+from carbon.factors import grid
 from dse import cli
-from dse.errors import shown
+from dse.errors import UsageError, shown
+from dse.problem.objectives import parse_constraint
+from workloads.errors import WorkloadError
+from workloads.reasoning.traces import read_trace
 
 HARNESS = Path(__file__).with_name("fuzz.py")
 
@@ -78,6 +84,26 @@ def test_numbers_that_nothing_computes_with_are_refused(words: tuple[str, ...], 
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in told
     assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    "text", ["latency_s<=" + "9" * 5000 + "#", "latency_s<=" + "9" * 2500 + "." + "9" * 2500 + "!", "a" * 5000 + "<=1 #"]
+)
+def test_words_of_thousands_of_letters_are_told_in_no_time(text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(UsageError):
+        parse_constraint(text)
+    with pytest.raises(carbon.CarbonError):
+        grid.lookup(text.partition("=")[2])
+    assert time.process_time() - start < 0.5  # milliseconds; a regular expression that tries all divisions takes minutes
+
+
+def test_a_trace_has_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    for odd in ("9" * 400, "-1", '"x"', "NaN"):
+        file.write_text(fuzz.TARGETS["reasoning-trace"].sound(tmp_path)[0].decode().replace('"wall_s": 0.1', f'"wall_s": {odd}'))
+        with pytest.raises(WorkloadError, match=r"wall_s is .* must be a number of seconds"):
+            read_trace(file)
 
 
 def test_a_message_is_one_printable_line() -> None:

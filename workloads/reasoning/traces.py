@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import WorkloadError, shorten
+from workloads.errors import WorkloadError, is_number, shorten
 from workloads.jsonl import numbered
 from workloads.reasoning.backends import Backend, Completion
 
@@ -165,6 +165,9 @@ def _call(row: dict[str, Any], where: str, number: int) -> Call:
     for parent in parents:
         if whole("parent", 0, parent) >= number:
             raise WorkloadError(f"{where}: parent {parent} does not come before call {number}")
+    wall_s = row.get("wall_s", 0.0)
+    if wall_s is not None and not (is_number(wall_s) and wall_s >= 0):
+        raise WorkloadError(f"{where}: wall_s is {shorten(wall_s)!r}, must be a number of seconds from 0")
     return Call(
         number,
         tuple(parents),
@@ -172,7 +175,7 @@ def _call(row: dict[str, Any], where: str, number: int) -> Call:
         str(row.get("prompt_sha256", "")),
         whole("prompt_tokens", 1, row["prompt_tokens"]),
         whole("output_tokens", 1, row["output_tokens"]),
-        float(row["wall_s"]) if isinstance(row.get("wall_s"), (int, float)) else 0.0,
+        float(wall_s or 0.0),
         str(row.get("status", "ok")),
         whole("sample", 0, row.get("sample", 0)),
         tuple(whole("block", 0, b) for b in blocks),

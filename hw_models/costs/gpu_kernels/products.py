@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hw_models.accelerator.fields import TensorCore
 from hw_models.costs.gpu_kernels.parameters import LAUNCH_HZ, LowPrecision, ProductKernel
-from hw_models.costs.gpu_kernels.sheet import FORMATS, GpuSheet
+from hw_models.costs.gpu_kernels.sheet import GpuSheet
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -154,8 +154,3 @@ def _staged(sheet: GpuSheet, first: FloatArray, second: FloatArray) -> FloatArra
 def _missed(fill: FloatArray) -> FloatArray:
     """Share of accesses that a cache misses when data fill it ``fill`` times: none below a half, all above one and a half."""
     return np.asarray(np.clip(fill - 0.5, 0.0, 1.0))
-
-
-def element_bytes(number_format: str) -> float:
-    """Bytes of an element of a format."""
-    return FORMATS[number_format] / 8

@@ -11,7 +11,7 @@ import pytest
 
 from dse.api import evaluate, make_problem
 from dse.errors import UsageError
-from dse.evaluation.evaluation import Block, Evaluation, load_family
+from dse.evaluation.evaluation import Block, Evaluation, Space, load_family
 from dse.evaluation.feasibility import UNMAKEABLE, UNMAPPABLE, feasible
 from dse.fronts.pareto import Front
 from dse.problem import metrics
@@ -195,3 +195,11 @@ def test_a_workload_file_that_changed_is_another_problem(tmp_path: Path) -> None
     file.write_text(json.dumps({"model_type": "bert", **sizes, "num_hidden_layers": 3}), encoding="utf-8")
     with pytest.raises(UsageError, match="has changed since the study was begun"):
         load_family(problem)
+
+
+def test_the_size_of_a_space_is_models_times_designs() -> None:
+    models = {"layers": np.array([2, 4, 6]), "hidden": np.array([128, 256, 512])}
+    space = Space(models, {"cores": np.array([1, 2, 4, 4]), "glb_mib": np.array([1, 1, 1, 2])}, 0, {})
+    assert (space.model_count, space.hardware_count, space.size) == (3, 4, 12)
+    assert space.design(1, 3) == {"layers": 4, "hidden": 256, "cores": 4, "glb_mib": 2}
+    assert (Space({}, {}, 0, {}).model_count, Space({}, {}, 0, {}).size) == (1, 1)

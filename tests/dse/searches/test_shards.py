@@ -117,6 +117,16 @@ def test_constraints_of_a_space_file_leave_points_out_of_shards_too(tmp_path: Pa
     assert (tmp_path / "whole" / "pareto.csv").read_bytes() == (tmp_path / "shards" / "pareto.csv").read_bytes()
 
 
+def test_an_infeasible_sweep_in_shards_says_how_near_the_nearest_design_comes(tmp_path: Path) -> None:
+    impossible = problem(constraints=["latency_s<=1e-9"])
+    said = []
+    for name, sharded in (("whole", None), ("shards", ShardSettings("inline", 2))):
+        with pytest.raises(DseError, match=r"the nearest, .* has latency_s") as caught:
+            api.search(impossible, out=tmp_path / name, sharded=sharded)
+        said.append(str(caught.value).partition("; the nearest")[2])
+    assert said[0] == said[1]
+
+
 # ---- what dies ----
 
 

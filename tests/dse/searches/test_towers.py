@@ -92,6 +92,18 @@ def test_what_is_no_sum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "all of them act on the same operations" in capsys.readouterr().err
 
 
+def test_a_front_that_takes_too_long_is_refused_with_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(space_file, "MODEL_LIMIT", 10)
+    monkeypatch.setattr(towers, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(towers, "SECONDS_LIMIT", 1e-3)
+    assert search(space_of(tmp_path), OBJECTIVES[0][0], tmp_path / "run") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the front over its 64 hardware points would take about" in said
+    assert "(measured on 4 of them), more than" in said
+
+
 def test_parts_are_the_towers(tmp_path: Path) -> None:
     text, found = space_file.read(space_of(tmp_path))
     problem = replace(make_problem("clip-vit-b16", "min:latency_s"), space="x", space_toml=text)

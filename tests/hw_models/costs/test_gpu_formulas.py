@@ -110,6 +110,16 @@ def test_which_kernels_a_device_runs() -> None:
     }
     for (engine, core, number_format), name in mixture.items():
         assert Choice(core, engine, True).mixture(number_format) == name
+    narrow = {
+        ("vllm", sync): "fp8-vllm",
+        ("vllm", wide): "fp8-vllm-rows",
+        ("vllm", memory): "fp8-vllm-rows",
+        ("trtllm", wide): "fp8-trtllm",
+    }
+    for (engine, core), name in narrow.items():
+        assert Choice(core, engine, True).low_precision("fp8") == Choice(core, engine, True).low_precision("nvfp4") == name
+        family(name, kind="low_precision")
+    assert Choice(wide, "vllm", True).low_precision("bf16") is None
     for engine in ("vllm", "trtllm"):
         assert [Choice(core, engine, True).product for core in (sync, wide, memory)] == ["synchronous", "asynchronous", "asynchronous"]
         assert [Choice(core, engine, True).collective for core in (sync, wide, memory)] == ["nccl-a100", "nccl-h100", "nccl-a100"]

@@ -115,3 +115,14 @@ def test_counts_of_a_table() -> None:
     table = OperationTable.from_rows([ROW])
     assert int(table.macs()) == 1200 and int(table.parameter_count()) == 3_000_000
     assert float(table.weight_bytes()) == pytest.approx(3_000_000 * 60 / 8)
+
+
+def test_what_bounds_a_level_is_named() -> None:
+    """The level that is waited for, or the lanes where they take longer than the chain of look-ups."""
+    batch = template.load("lookup").batch(**SMALL)
+    deep = replace(ROW, dependent_depth=4000)
+    upper = replace(deep, table_bytes=200_000)
+    lanes = replace(ROW, sparse_macs=40_000_000)
+    found = unit_costs(OperationTable.from_rows([deep, upper, lanes]), batch)
+    names = [found.bound_names[int(i)] for i in found.bound[:, 0]]
+    assert names == [batch.level_names[2], batch.level_names[1], "vector"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hw_models import spaces as templates
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import vector
+from hw_models.costs.vector import cycles_of, function
 from hw_models.costs.vector_catransformers import catransformers
 from hw_models.errors import HardwareError
 from hw_models.validation.costs import OPERATORS, vector_operators
@@ -126,3 +127,20 @@ def test_further_operands_are_further_steps() -> None:
     assert vector.cycles_of(table)[0].tolist() == [vector.function("add").element_cycles * times for times in (1, 2)]
     steps = [Operation("step", Kind.OPTIMIZER_STEP, m=1, n=8, function="adamw", operands=count) for count in (2, 4)]
     assert vector.cycles_of(OperationTable.from_rows(steps))[0].tolist() == [vector.function("adamw").element_cycles] * 2
+
+
+def test_cycles_of_scans_and_selections() -> None:
+    """A scan is three multiply-adds a state of an element; a selection compares each element and keeps the k best of a row in order."""
+    multiply, compare = function("mul").element_cycles, function("max").element_cycles
+    table = OperationTable.from_rows(
+        [
+            Operation("scan", Kind.SCAN, m=8, n=64, k=16),
+            Operation("best", Kind.TOPK, m=8, n=64, k=5),
+            Operation("sum", Kind.ELEMENTWISE, function="add", m=8, n=64, operands=4),
+            Operation("look_up", Kind.GATHER, m=8, n=64),
+        ]
+    )
+    element, row, passes = cycles_of(table)
+    assert element.tolist() == [3 * 16 * multiply, compare, 3 * function("add").element_cycles, 0]
+    assert row.tolist() == [0, 5 * compare, 0, 0]
+    assert passes.tolist() == [1, 1, 1, 1]
