@@ -24,8 +24,8 @@ from dse.operate.simulation import simulate
 
 GRIDS = ("CISO", "ERCO", "BPAT", "NYIS", "MISO", "PJM", "AZPS", "SOCO")
 RUNS = (
-    *(("personal", 8), ("one for all", 8), ("fedavg", 8), ("alone", 8)),
-    *(("personal", 1), ("personal", 2), ("personal", 4), ("personal", 16)),
+    *(("personal", 2), ("fedavg", 8), ("personal", 16), ("personal", 8), ("one for all", 8), ("alone", 8)),
+    *(("personal", 1), ("personal", 4)),
 )
 
 

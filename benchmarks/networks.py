@@ -143,6 +143,8 @@ def run(tools: list[str], environments: Path) -> dict[str, str]:
                 found: dict[str, Any] = {column: held.get(shape, {}).get(f"{tool}_{column}", "") for column in columns}
             else:
                 found = zigzag_row(answers[i]) if tool == "zigzag" else {column: answers[i][column] for column in columns}
+            if tool == "scalesim":
+                rows[i]["scalesim_by"] = held.get(shape, {}).get("scalesim_by", "") if isinstance(answers, str) else "run"
             rows[i] |= {f"{tool}_{column}": _plain(found[column]) for column in columns}
     with CSV.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

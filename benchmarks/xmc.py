@@ -231,7 +231,7 @@ def train(name: str, python: Path, folder: Path, peer_too: bool = True) -> dict[
     X, queries, y = vectorizer.transform(kept.texts), vectorizer.transform(test.texts), kept.labels
     begin = time.process_time()
     ranker = training.train(X, y, training.TrainSettings(), tell=lambda line: print(line, flush=True))
-    ours = {"cpu_s": time.process_time() - begin, **quality.measures(xmc.build(ranker).predict(queries)[0], test.labels)}
+    ours: dict[str, Any] = {"cpu_s": time.process_time() - begin, **quality.measures(xmc.build(ranker).predict(queries)[0], test.labels)}
     ours["int8"] = quality.measures(xmc.build(ranker, "int8").predict(queries)[0], test.labels)
     result: dict[str, Any] = {"data": name, "documents": X.shape[0], "features": X.shape[1], "labels": y.shape[1], "ours": ours}
     if peer_too:

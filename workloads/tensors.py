@@ -70,48 +70,64 @@ def segments(table: OperationTable) -> list[Segment]:
     found: list[Segment] = []
     place: dict[int, int] = {}
     bits_out = table.row_output_elements() * table.output_bits
+    wanted = operand_bits(table)
     for i in running:
         if not found or found[-1].repeat != int(table.repeat[i]):
             found.append(Segment(int(table.repeat[i])))
         found[-1].rows.append(Row(i, (), int(bits_out[i]), bool(table.writes_cache[i])))
         place[i] = len(found) - 1
     for number, segment in enumerate(found):
-        _link(table, found, place, number, segment)
+        _link(table, found, place, number, segment, wanted)
     for number, segment in enumerate(found):
         _settle(found, number, segment)
     return found
 
 
-def operand_bits(table: OperationTable, i: int) -> list[int]:
-    """Bits of each activation operand of a row, as it reads them once; parameters, caches and gathered tables are none."""
-    kind = int(table.kind[i])
+def operand_bits(table: OperationTable) -> list[list[int]]:
+    """Bits of each activation operand of each row of one model, as it reads them once; parameters, caches and gathered tables are
+    none.
+    """
+    columns = (
+        table.kind,
+        table.row_input_elements() * table.input_bits,
+        table.row_second_elements() * table.weight_bits,
+        table.second_is_weight | table.second_is_cache,
+        table.values_in_keys,
+        table.k,
+        table.v_dim,
+        table.operands,
+    )
+    return [_operands(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _operands(kind: int, first: int, second: int, apart: bool, values_in_keys: bool, k: int, v_dim: int, operands: int) -> list[int]:
+    """Bits of the activation operands of a row: ``first`` and ``second`` are those of both operands, ``apart`` says that the second is
+    none.
+    """
     if kind in _WITHOUT:
         return []
-    one = table.take([i])
-    first, second = int(one.row_input_elements()[0]), int(one.row_second_elements()[0])
-    width, other = int(one.input_bits[0]), int(one.weight_bits[0])
-    beside = not (bool(one.second_is_weight[0]) or bool(one.second_is_cache[0]))
     if kind in PRODUCTS:
-        return [first * width, second * other] if beside else [first * width]
+        return [first] if apart else [first, second]
     if kind in ATTENTION:
-        if not beside:
-            return [first * width]
-        if bool(one.values_in_keys[0]):
-            return [first * width, second * other]
-        keys = second * int(one.k[0]) // (int(one.k[0]) + int(one.v_dim[0]))
-        return [first * width, keys * other, (second - keys) * other]
-    count = int(one.operands[0])
-    return [first // count * width] * count
+        if apart:
+            return [first]
+        if values_in_keys:
+            return [first, second]
+        keys = second * k // (k + v_dim)
+        return [first, keys, second - keys]
+    return [first // operands] * operands
 
 
-def _link(table: OperationTable, found: list[Segment], place: dict[int, int], number: int, segment: Segment) -> None:
+def _link(
+    table: OperationTable, found: list[Segment], place: dict[int, int], number: int, segment: Segment, every: list[list[int]]
+) -> None:
     """Fill the uses of a segment's rows."""
     names = [str(table.name[row.at]) for row in segment.rows]
     last = segment.rows[-1]
     earlier = {str(table.name[row.at]): row.at for other in found[:number] for row in other.rows}
     previous = found[number - 1] if number else None
     for position, row in enumerate(segment.rows):
-        wanted = operand_bits(table, row.at)
+        wanted = every[row.at]
         names_read = str(table.reads[row.at]).split()
         if names_read and wanted and len(names_read) > len(wanted):  # several tensors are one operand, side by side
             wanted = _shares(wanted[0], len(names_read), [_made(segment, names, position, t) for t in names_read])

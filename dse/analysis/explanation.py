@@ -72,7 +72,8 @@ class Segments:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Designs that may be assigned, as columns (designs,): rank in the front, costs, quality (NaN without)."""
+    """Designs that may be assigned, as columns (designs,): rank in the front, costs, quality (NaN without), and the requests that each
+    works on at a time (None: one)."""
 
     design: npt.NDArray[np.int64]
     embodied_kgco2e: FloatArray
@@ -80,6 +81,7 @@ class Candidates:
     latency_s: FloatArray
     idle_w: FloatArray
     quality: FloatArray
+    in_flight: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.design)
@@ -141,20 +143,21 @@ def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[C
     rows = []
     for design in run.designs:
         metrics = design["metrics"]
-        accelerator = hardware.accelerator({name: design["knobs"][name] for name in hardware.knobs})
+        batch = hardware.accelerator({name: design["knobs"][name] for name in hardware.knobs}).batch()
         rows.append(
             (
                 design["design"],
                 metrics["embodied_kgco2e"],
                 metrics["energy_j"],
                 metrics["latency_s"],
-                float(accelerator.batch().leakage_w[0]),
+                float(batch.leakage_w[0]),
                 metrics.get("quality", math.nan),
+                float(batch.in_flight[0]),
                 metrics.get("quality_se", math.nan),
             )
         )
     table = np.array(rows, dtype=np.float64)
-    quality, error = table[:, 5], table[:, 6]
+    quality, error = table[:, 5], table[:, 7]
     keep = np.ones(len(table), dtype=bool)
     floor = quality_floor
     if np.isfinite(quality).all():
@@ -167,7 +170,7 @@ def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[C
     elif floor is not None:
         raise UsageError(f"min-quality is {floor:g}, but the designs of run {run.path} have no quality")
     kept = table[keep]
-    return Candidates(kept[:, 0].astype(np.int64), *(np.ascontiguousarray(kept[:, i]) for i in range(1, 6))), floor
+    return Candidates(kept[:, 0].astype(np.int64), *(np.ascontiguousarray(kept[:, i]) for i in range(1, 7))), floor
 
 
 def make_segments(
@@ -231,6 +234,7 @@ def total_costs(candidates: Candidates, segments: Segments, *, pue: float) -> Fl
         lifetime_years=years,
         pue=pue,
         gco2e_per_kwh=grids,
+        concurrency=1.0 if candidates.in_flight is None else candidates.in_flight,
     )
     total = candidates.embodied_kgco2e + np.asarray(operation.operational_kgco2e)
     serves = np.asarray(operation.feasible) & (candidates.latency_s <= budgets)

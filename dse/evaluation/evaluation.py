@@ -381,6 +381,7 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "idle_share": lambda b: np.maximum(1.0 - b.metric("service_utilisation"), 0.0),
     "leakage_w": lambda b: b._evaluation.points.leakage_w[None, :],
     "request_leakage_w": lambda b: b._evaluation.points.request_leakage_w[None, :],
+    "in_flight": lambda b: b._evaluation.points.in_flight[None, :],
     "slot_s": lambda b: b.metric("latency_s") / b._evaluation.points.in_flight[None, :],  # of the whole, where several are in flight
     "rate_per_s": lambda b: np.asarray(b._evaluation.points.rate_per_s),
     "area_mm2": lambda b: b._evaluation.points.area_mm2[None, :],

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dse.problem.problem import Problem
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.residency.models import model_totals, report
-from hw_models.costs.residency.solve import eligible
+from hw_models.costs.residency.solve import eligible, keeps
 from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ def on_chip(
 ) -> OnChip | None:
     """The sums of a problem's models on its designs, or None where it or all of them keep nothing on chip."""
     able = np.concatenate([eligible(batch)[0] for batch in batches])
-    if problem.residency == "none" or not able.any():
+    if problem.residency == "none" or not able.any() or keeps(workload):
         return None
     parts = [
         model_totals(
@@ -67,7 +67,7 @@ def told(problem: Problem, workload: Workload, batches: Sequence[AcceleratorBatc
     batch, at = _place(batches, design)
     if problem.residency == "none":
         return {"level": "none", "reason": "it is not asked for"}
-    return report(workload, batch, model=0, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion))
+    return report(workload, batch, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion))
 
 
 def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:

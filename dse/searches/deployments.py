@@ -353,7 +353,8 @@ class _Columns:
 
 _OF_DESIGNS = (
     *("quality_mean", "quality_standard_error", "latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w"),
-    *("leakage_w", "area_mm2", "tops", "dram_bytes", "capital_usd", "parameters", "macs", "held_bytes"),
+    *("leakage_w", "request_leakage_w", "in_flight", "slot_s", "area_mm2", "tops", "dram_bytes", "capital_usd", "parameters", "macs"),
+    "held_bytes",
 )
 
 
@@ -430,6 +431,7 @@ class Piece:
                 lifetime_years=use["lifetime_years"][self._rows, None],
                 pue=self._deployed.designs.points.pue,
                 gco2e_per_kwh=use["gco2e_per_kwh"][self._rows, None],
+                concurrency=columns.piece("in_flight"),
             )
         return self._known["operation"]  # type: ignore[no-any-return]
 

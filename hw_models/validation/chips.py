@@ -132,7 +132,7 @@ def _run(device: str, units: str, buffer: str, rate: str, name: str, batch: int,
         cost = evaluate(design, one)
         return float(cost.latency_s), float(cost.energy_j), float(cost.dram_bytes), macs
     hardware = design.batch()
-    found = report(one, hardware, model=0, point=0, level=check_level(residency))
+    found = report(one, hardware, point=0, level=check_level(residency))
     if "steps" not in found:
         raise ValueError(f"{device}: {found['reason']}")
     latency = sum(step["latency_s"] for step in found["steps"])

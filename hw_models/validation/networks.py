@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from hw_models.accelerator.design import Accelerator
-from hw_models.costs.products import map_windows, product_shapes, search_products
+from hw_models.costs.products import Products, map_windows, product_shapes, search_products
 from hw_models.spaces.files import read_document
 from hw_models.validation.registry import Outcome, Spec, reference_rows
 from workloads import library
@@ -115,17 +115,24 @@ def counts(shapes: list[tuple[int, ...]], kind: str, criterion: Any = "edp") -> 
     found = search_products(
         sizes, shared, accelerator(kind).batch(), bits=bits, windows=windows, spread=spread, criterion=criterion,
     )  # fmt: skip
+    return [_counts(found, i) for i in range(len(shapes))]
+
+
+def _counts(found: Products, i: int) -> Counts:
     assert found.mapping is not None  # asked for by default
-    return [
-        Counts(
-            float(found.compute_cycles[i, 0]), float(found.cycles[i, 0]), float(found.read_words[i, 0, -1]),
-            float(found.write_words[i, 0, -1]), float(found.energy_pj[i, 0]),
-            *(float(found.read_words[i, 0, level] + found.write_words[i, 0, level]) for level in (0, 1)),
-            tuple(int(v) for v in found.mapping.unroll[i, 0]),  # type: ignore[arg-type]
-            int(found.mapping.spread[i, 0]),
-        )
-        for i in range(len(shapes))
-    ]  # fmt: skip
+    l2, glb = (float(found.read_words[i, 0, level] + found.write_words[i, 0, level]) for level in (0, 1))
+    m, n, k = (int(v) for v in found.mapping.unroll[i, 0])
+    return Counts(
+        float(found.compute_cycles[i, 0]),
+        float(found.cycles[i, 0]),
+        float(found.read_words[i, 0, -1]),
+        float(found.write_words[i, 0, -1]),
+        float(found.energy_pj[i, 0]),
+        l2,
+        glb,
+        (m, n, k),
+        int(found.mapping.spread[i, 0]),
+    )
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ COMPARED: Final = (
             lambda v: v.systolic.compute_cycles,
             {"depthwise": False},
         ),
-        "some streams come in two pieces where a buffer's bandwidth limits anyway: a fill more",
+        "a strided filter's last window reaches beyond the map there; some streams come in two pieces here: a fill more",
     ),
     Comparison(
         *("SCALE-Sim", "array cycles, depthwise", "scalesim_total_cycles", lambda v: v.systolic.compute_cycles, {"depthwise": True}),
@@ -308,7 +315,7 @@ def _spec(name: str, tool: str, bound: float, run: Callable[[], Outcome]) -> Spe
 
 
 SPECS: Final = (
-    _spec("array cycles, depthwise left out", "scalesim", 0.3, lambda: error("scalesim_total_cycles", _systolic, depthwise=False)),
+    _spec("array cycles, depthwise left out", "scalesim", 0.4, lambda: error("scalesim_total_cycles", _systolic, depthwise=False)),
     _spec("array cycles of convolutions", "zigzag", 2.2, lambda: error("zigzag_compute_cycles", _pipelined, dense=False)),
     _spec("DRAM words read", "zigzag", 0.8, lambda: error("zigzag_dram_read_words", lambda v: v.pipelined.dram_read_words)),
     _spec("words of the global buffer", "zigzag", 3.5, lambda: error("zigzag_glb_words", lambda v: v.pipelined.glb_words)),

@@ -1,70 +1,155 @@
-"""Shortest paths through a layered graph whose edges cost different amounts on different designs.
+"""What is best kept on chip between operations, on many hardware points: shortest paths through the choices of chains of steps, whose
+mappings are searched only where they stand on a best path (docs/models/residency.md).
 
-The graph is that of what stays on chip between operations (docs/models/residency.md): a layer a step, a state what is resident before
-it, an edge a way to run the step.
+`Arrays` are the models and choices as the kernel takes them; `paths_reference` are shortest paths by trying every path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dse_kernels import _kernels
+from dse_kernels.mapping import CRITERIA, Criterion
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Layers = Sequence[Sequence[tuple[int, int, int]]]
 """For every step its edges: state before, state after, variant."""
 
+PRODUCT, VECTOR, ATTENTION = 0, 1, 2
+"""Kinds of steps."""
+STEP_INTS = ("kind", "shape", "ideal", "pins", "lanes_begin", "lanes_end")
+STEP_REALS = (
+    "bits",
+    "every",
+    "parameters",
+    "macs",
+    "bits_in",
+    "bits_out",
+    "row_bits",
+    "passes",
+    "query_bits",
+    "second_bits",
+    "out_bits",
+    "head_bits",
+    "kv_heads",
+    "queries",
+    "keys",
+    "share",
+)
+LANES = ("elements", "rows", "element_cycles", "row_cycles", "width")
+PRICE_INTS = ("step", "mask", "keeps", "stores")
+PRICE_REALS = ("loaded", "extra", "resident", "least")
+UNITS = ("frequency_hz", "lanes", "lane_bits", "lane_pj")
+RATES = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj")
+ATTENTION_PARTS = ("array_s", "inner_s", "energy_pj", "vector_s", "vector_pj")
 
-def paths(
-    layers: Layers,
-    states: Sequence[int],
-    exit_of: Sequence[int],
-    exits: int,
-    first: FloatArray,
-    second: FloatArray,
-    *,
-    threads: int = 1,
-) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """Least sums from every entry to every exit of each point.
 
-    Args:
-        layers: edges of each step; ``states`` (steps + 1,) says how many states each layer has, those of the first are the entries.
-        exit_of: the exit that each last state is, 0 to ``exits`` - 1.
-        first, second: costs of the variants (points, variants), infinite where one cannot be; sums are compared as pairs.
-        threads: the result does not depend on it.
+class Arrays(NamedTuple):
+    """Models, steps and choices. A list that another one divides has an ``_ends`` array: where each row ends.
 
-    Returns:
-        sums (points, entries, exits, 2), infinite where there is no path, and the variants along each (points, entries, exits, steps),
-        -1 there.
+    Attributes:
+        shapes, operands: of products, as `dse_kernels.mapping.prepare` gives them.
+        lanes: (works, LANES) of vector work; a step names its own as a range.
+        step_ints, step_reals: (steps, .) the columns STEP_INTS and STEP_REALS. ``shape``: of a product its row, of attention its row in the
+            arrays of a call; ``ideal``: mask of the operands that can be resident, ``pins``: of that which is parameters.
+        price_ints, price_reals: (prices, .) ways to run a step but for the room, columns PRICE_INTS and PRICE_REALS.
+        edges, edge_ends: (edges, 3) state before, after, variant, by layer; ``states``: how many each layer has, and the end;
+            ``exits``: of each last state its place; ``graph_steps``: layers of each graph.
+        chain_graph, chain_ends: of each chain its graph, and its variants: ``variant_price``, ``variant_held`` [bits].
+        part_ints, part_runs, part_ends: the parts of each family of models: chain, enters, loops; how often.
+        models, model_ends, repeats: the models of each family, and for each model and part how often the part's segment runs.
+        weight_bits: of each model, what stays if its weights do.
+        attention_rows: rows of the attention arrays.
     """
-    edges = np.array([edge for layer in layers for edge in layer], dtype=np.int32).reshape(-1, 3)
-    ends = np.cumsum([len(layer) for layer in layers], dtype=np.int64)
-    points, steps = len(first), len(layers)
-    best = np.empty((points, states[0], exits, 2))
-    path = np.empty((points, states[0], exits, steps), dtype=np.int32)
-    _kernels.residency_paths(
-        edges,
-        ends,
-        np.asarray(states, dtype=np.int32),
-        np.asarray(exit_of, dtype=np.int32),
-        exits,
-        np.ascontiguousarray(first),
-        np.ascontiguousarray(second),
-        threads,
-        best,
-        path,
-    )
-    return best, path
+
+    shapes: IntArray
+    operands: FloatArray
+    lanes: FloatArray
+    step_ints: IntArray
+    step_reals: FloatArray
+    price_ints: IntArray
+    price_reals: FloatArray
+    edges: IntArray
+    edge_ends: IntArray
+    states: IntArray
+    exits: IntArray
+    graph_steps: IntArray
+    chain_graph: IntArray
+    chain_ends: IntArray
+    variant_price: IntArray
+    variant_held: FloatArray
+    part_ints: IntArray
+    part_runs: FloatArray
+    part_ends: IntArray
+    models: IntArray
+    model_ends: IntArray
+    repeats: IntArray
+    weight_bits: FloatArray
+    attention_rows: int
+
+
+class Points(NamedTuple):
+    """Hardware points: `MappingHardware.packed`, UNITS (points, 4), RATES (points, levels, 5), and what attention does inside on each,
+    ATTENTION_PARTS (rows, points, 5).
+    """
+
+    integers: IntArray
+    reals: FloatArray
+    levels: FloatArray
+    units: FloatArray
+    rates: FloatArray
+    attention: FloatArray
+
+
+class Way(NamedTuple):
+    """How often a part of a model runs from an entry to an exit, and the variants along the way."""
+
+    part: int
+    entry: int
+    exit: int
+    times: int
+    variants: list[int]
+
+
+class Found(NamedTuple):
+    """Sums (models, points, 3) of latency [s], energy [J] and the largest power of a step [W], infinite where a step has no mapping;
+    whether weights stay (models, points); mappings searched; the ways of one model on one point, if asked for.
+    """
+
+    sums: FloatArray
+    pinned: npt.NDArray[np.bool_]
+    searches: int
+    ways: list[Way]
+
+
+class Problem:
+    """Arrays checked and kept, to be solved for any points."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._problem = _kernels.ResidencyProblem(*arrays)
+        self._models = len(arrays.weight_bits)
+
+    def solve(self, points: Points, criterion: Criterion, *, weights: bool, want_ways: bool = False) -> Found:
+        """What is best on every point, to the last bit whatever other points are beside it. ``weights``: all of them may stay too."""
+        count = len(points.integers)
+        sums, pinned = np.empty((self._models, count, 3)), np.zeros((self._models, count), dtype=np.uint8)
+        searches, ways = self._problem.solve(*points, CRITERIA[criterion], weights, sums, pinned, want_ways)
+        return Found(sums, pinned.astype(bool), searches, [Way(*way) for way in ways])
 
 
 def paths_reference(
     layers: Layers, states: Sequence[int], exit_of: Sequence[int], exits: int, first: FloatArray, second: FloatArray
 ) -> FloatArray:
-    """The sums of `paths` by trying every path, for graphs of a few steps."""
+    """Least sums (points, entries, exits, 2) over a layered graph by trying every path, for graphs of a few steps.
+
+    ``states`` (steps + 1,): of each layer, and the end. ``exit_of``: the exit that each last state is. ``first``, ``second``
+    (points, variants): what variants add, compared as pairs.
+    """
     points = len(first)
     best = np.full((points, states[0], exits, 2), np.inf)
     for p in range(points):

@@ -4,16 +4,29 @@
 
 namespace mapping {
 
-bool Geometry::fits(int level, const double (&e)[3]) const {
-    const Memory &m = hw->memory;
-    const double *capacity = m.capacity[level];
-    const bool shared = m.per_core[level] == 0.0;
+void Geometry::take(int level, const double (&e)[3], double (&words)[3]) const {
+    const bool shared = hw->memory.per_core[level] == 0.0;
     const double batch = side_by_side(level);
-    const int64_t inputs = shape->map_pixels(static_cast<int64_t>(e[0]), shared ? (*split)[0] : 1) *
-                           shape->map_channels(static_cast<int64_t>(e[2]), shared ? (*split)[2] : 1);
-    const double weights = batch * e[2] * e[1] * word(level, 0), map = batch * static_cast<double>(inputs) * word(level, 1),
-                 outputs = batch * e[0] * e[1] * word(level, 2);
-    return weights <= capacity[0] && map <= capacity[1] && outputs <= capacity[2] && weights + map + outputs <= capacity[3];
+    double inputs = e[0] * e[2];
+    if (level >= share->map_from)
+        inputs = static_cast<double>(shape->map_pixels(static_cast<int64_t>(e[0]), shared ? (*split)[0] : 1) *
+                                     shape->map_channels(static_cast<int64_t>(e[2]), shared ? (*split)[2] : 1));
+    words[0] = batch * e[2] * e[1] * word(level, 0);
+    words[1] = batch * inputs * word(level, 1);
+    words[2] = batch * e[0] * e[1] * word(level, 2);
+}
+
+double Geometry::words(int level, const double (&e)[3]) const {
+    double each[3];
+    take(level, e, each);
+    return each[0] + each[1] + each[2];
+}
+
+bool Geometry::fits(int level, const double (&e)[3]) const {
+    const double *capacity = hw->memory.capacity[level];
+    double each[3];
+    take(level, e, each);
+    return each[0] <= capacity[0] && each[1] <= capacity[1] && each[2] <= capacity[2] && each[0] + each[1] + each[2] <= capacity[3];
 }
 
 int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const {

@@ -37,8 +37,12 @@ struct Geometry {
         const bool shared = hw->memory.per_core[level] == 0.0;
         return static_cast<double>(shared ? std::min(std::min((*split)[3], shape->batch) * core, shape->batch) : core);
     }
+    // Words that tiles of these extents take together.
+    double words(int level, const double (&e)[3]) const;
 
  private:
+    // Words of operands 0, 1, 2.
+    void take(int level, const double (&e)[3], double (&words)[3]) const;
     // Whether tiles of these extents fit a memory that holds a map: what it takes is no product of extents.
     bool fits(int level, const double (&e)[3]) const;
 };

@@ -110,6 +110,14 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
             v.cycles[i] = o.cycles;
         }
     }
+    roomiest_ = nullptr;
+    if constexpr (L > 2) {
+        for (const Lane &lane : lanes_)
+            if (!roomiest_ || lane.hw->memory.capacity[1][3] > roomiest_->memory.capacity[1][3]) roomiest_ = lane.hw;
+        const Hardware &hw = *roomiest_;
+        const double inside = hw.memory.capacity[0][3], cores = static_cast<double>(hw.core.cores);
+        if (hw.memory.capacity[1][3] == kInfinity || hw.memory.capacity[1][3] >= inside * cores) roomiest_ = nullptr;
+    }
     inside_.clear();
     for (size_t s = 0; s < splits; ++s) inside_.emplace_back(c.shares[s], *lanes_[0].hw, lanes_[0].outer[s], L);
     for (int i = 0; i < bounds_.count; ++i) {

@@ -97,6 +97,8 @@ class Search final : public Searcher {
     // the bundle at hand
     std::vector<Lane> lanes_;
     Lanes bounds_;
+    // The lane with the most room in the next memory, where that may not hold what the innermost ones do; else null.
+    const Hardware *roomiest_ = nullptr;
     std::vector<SplitLanes> split_lanes_;
     std::vector<Inside> inside_;  // by split
     std::vector<Todo> todo_;      // blocks

@@ -224,7 +224,13 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
     double e[3];
     for (int i = 0; i < 3; ++i)
         if (i != d) e[i] = g.extent(0, i, ceil_div(count[i], outer[i]) * tile[i]);
-    const int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
+    int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
+    if (roomiest_ && most > 0) {  // coarser tiles fit no lane's next memory
+        const Geometry outside(geometry_, *roomiest_);
+        for (int i = 0; i < 3; ++i)
+            if (i != d) e[i] = outside.extent(1, i, ceil_div(count[i], outer[i]) * tile[i]);
+        most = std::min(most, outside.most_tiles(1, d, e, count[d], tile[d]));
+    }
     if (most == 0) return;
     const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
     int64_t done[kLanes], cuts = 0;
@@ -302,6 +308,11 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
     const int inside = static_cast<int>(trial_.stationary[0]);
     const Geometry g(geometry_, *lanes_[0].hw);
     double fine[3];
+    if (roomiest_) {
+        const Geometry outside(geometry_, *roomiest_);
+        for (int d = 0; d < 3; ++d) fine[d] = outside.extent(1, d, tile[d]);
+        if (outside.words(1, fine) > roomiest_->memory.capacity[1][3]) return;
+    }
     for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, tile[d]);
     Triple least;  // fewest tiles along each dimension, the other two cut as finely as can be
     for (int d = 0; d < 3; ++d) {

@@ -63,3 +63,15 @@ def test_zigzag() -> None:
     for shape, found in zip(SAMPLE, answers("zigzag", "zigzag_convolutions.py", cases), strict=True):
         for column, value in benchmark.zigzag_row(found).items():
             assert value == pytest.approx(float(held()[shape][f"zigzag_{column}"]), rel=1e-9), (shape, column)
+
+
+def test_accelforge_keeps_a_block_on_chip() -> None:
+    """Where the whole tensors of a MobileNetV2 block fit, its fused mapper moves what ours does: input, weights, result once."""
+    fusion = _module(ROOT / "benchmarks" / "fusion.py")
+    block = fusion.BLOCKS["inverted"]
+    case = {"name": "inverted", "einsums": block["einsums"], "ranks": block["ranks"], "sram_bytes": 512 * 1024, "mac_pj": 0.0}
+    case |= {"dram_pj_per_byte": fusion.DRAM_PJ_PER_BYTE, "sram_pj_per_byte": 0.0}
+    (found,) = answers("accelforge", "accelforge_blocks.py", [case])
+    theirs = found["energy_j"] / (fusion.DRAM_PJ_PER_BYTE * 1e-12)
+    assert fusion.ours("inverted", 512) == pytest.approx(theirs, rel=1e-6)
+    assert theirs == pytest.approx(fusion.least_bytes("inverted"), rel=1e-6)

@@ -7,8 +7,12 @@ stays on chip, or both. Whatever is on chip while a step runs, its result includ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+
+import numpy as np
+import numpy.typing as npt
 
 from hw_models.costs.residency.steps import CARRIED, Chain
 
@@ -23,16 +27,16 @@ MOST_STATES = 256
 
 @dataclass(frozen=True)
 class Variant:
-    """How a step runs: which operands are on chip, whether its result stays there and goes to memory, bits that are held, and bits
-    that are loaded whole beside what the step streams.
+    """How a step runs: which operands are on chip, whether its result stays there and goes to memory, which tensors are held, and
+    which are loaded whole beside what the step streams.
     """
 
     step: int
     resident: tuple[bool, ...]
     keeps: bool
     stores: bool
-    held_bits: int
-    loaded_bits: int
+    held: tuple[int, ...]
+    loaded: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,39 @@ class Edges:
     """The layered graph of a chain from given entry states.
 
     ``layers[i]``: the edges of step i as (state before, state after, variant), states numbered within their layer; ``states[i]``
-    those before step i, ``states[-1]`` those at the end. ``exact``: no choice was cut.
+    those before step i, ``states[-1]`` those at the end. ``exact``: no choice was cut. ``refused``: what did not fit together.
     """
 
     variants: tuple[Variant, ...]
     layers: tuple[tuple[tuple[int, int, int], ...], ...]
     states: tuple[tuple[State, ...], ...]
     exact: bool
+    refused: frozenset[tuple[int, ...]]
+
+    def held_bits(self, bits: Mapping[int, int]) -> npt.NDArray[np.int64]:
+        """Bits that are held while each variant runs, of tensors of these ``bits``."""
+        return np.array([sum(bits[t] for t in v.held) for v in self.variants], dtype=np.int64)
+
+    def serve(self, chain: Chain, most_bits: int) -> bool:
+        """Whether they are the choices of another chain of the same `form`: what was refused does not fit there either."""
+        return all(sum(chain.bits[t] for t in tensors) > most_bits for tensors in self.refused)
+
+
+def form(chain: Chain) -> tuple[object, ...]:
+    """What the choices of a chain depend on but for the sizes of its tensors."""
+    steps = tuple((tuple(o.tensor for o in step.operands), step.stored) for step in chain.steps)
+    return steps, chain.leaving, chain.segment.enters or chain.segment.loops, CARRIED in chain.bits, tuple(chain.last_use.items())
 
 
 def edges_of(chain: Chain, *, most_bits: int) -> Edges:
     """Every choice of a chain whose resident tensors fit ``most_bits`` (of the largest design; smaller ones are told later)."""
     entries: list[State] = [MEMORY_ALONE]
-    if chain.segment.carried_bits and chain.segment.carried_bits <= most_bits and (chain.segment.enters or chain.segment.loops):
-        entries += [((CARRIED, ONLY),), ((CARRIED, BOTH),)]
+    refused: set[tuple[int, ...]] = set()
+    if chain.segment.carried_bits and (chain.segment.enters or chain.segment.loops):
+        if chain.segment.carried_bits <= most_bits:
+            entries += [((CARRIED, ONLY),), ((CARRIED, BOTH),)]
+        else:
+            refused.add((CARRIED,))
     variants: dict[Variant, int] = {}
     layers: list[tuple[tuple[int, int, int], ...]] = []
     states: list[tuple[State, ...]] = [tuple(entries)]
@@ -64,18 +87,20 @@ def edges_of(chain: Chain, *, most_bits: int) -> Edges:
         after: dict[State, int] = {}
         edges: dict[tuple[int, int, int], None] = {}
         for at, state in enumerate(states[-1]):
-            for variant, ends in _moves(chain, i, dict(state), most_bits, simple=cut):
+            for variant, ends in _moves(chain, i, dict(state), most_bits, refused, simple=cut):
                 number = variants.setdefault(variant, len(variants))
                 for end in ends:
                     edges[at, after.setdefault(end, len(after)), number] = None
         layers.append(tuple(edges))
         states.append(tuple(after))
-    return Edges(tuple(variants), tuple(layers), tuple(states), exact)
+    return Edges(tuple(variants), tuple(layers), tuple(states), exact, frozenset(refused))
 
 
-def _moves(chain: Chain, i: int, state: dict[int, int], most_bits: int, *, simple: bool) -> list[tuple[Variant, list[State]]]:
-    """The ways to run step i from a state: the variant, and the states that it may end in. ``simple``: nothing is loaded whole
-    and nothing is both kept and stored.
+def _moves(
+    chain: Chain, i: int, state: dict[int, int], most_bits: int, refused: set[tuple[int, ...]], *, simple: bool
+) -> list[tuple[Variant, list[State]]]:
+    """The ways to run step i from a state: the variant, and the states that it may end in. What does not fit is added to ``refused``.
+    ``simple``: nothing is loaded whole and nothing is both kept and stored.
     """
     step = chain.steps[i]
     absent = sorted({o.tensor for o in step.operands if o.tensor is not None and o.tensor not in state})
@@ -95,10 +120,11 @@ def _moves(chain: Chain, i: int, state: dict[int, int], most_bits: int, *, simpl
             here = dict(during)
             if keeps:
                 here[step.tensor] = BOTH if stores else ONLY
-            held = sum(chain.bits[t] for t in here)
-            if held > most_bits:
+            held = tuple(sorted(here))
+            if sum(chain.bits[t] for t in held) > most_bits:
+                refused.add(held)
                 continue
-            variant = Variant(i, resident, keeps, stores, held, sum(chain.bits[t] for t in loaded))
+            variant = Variant(i, resident, keeps, stores, held, tuple(loaded))
             found.append((variant, _ends(chain, i, here)))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw_models.costs.vector import function
-from workloads.ops import PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 from workloads.tensors import BEFORE, MEMORY, Segment
 
 CARRIED = -1
@@ -24,8 +24,9 @@ class Operand:
 class Step:
     """A row of the table with the rows in its epilogue.
 
-    ``operands``: those of the row, then the further ones of its epilogue. ``tensor`` is what it makes, of ``bits``; ``stored``:
-    which must reach memory.
+    ``operands``: ``own_operands`` of the row, of which the first ``shares`` lie side by side as its first operand, then the further ones
+    of its epilogue. ``tensor`` is what it makes, of ``bits``; ``stored``: which must reach memory. ``pins``: its second operand is
+    parameters.
     """
 
     row: int
@@ -35,6 +36,8 @@ class Step:
     tensor: int
     bits: int
     stored: bool
+    shares: int = 1
+    pins: bool = False
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -109,7 +112,9 @@ def chain_of(table: OperationTable, segment: Segment, *, epilogues: bool) -> Cha
         for at in inside:
             number[at] = this
         bits[this] = end.bits
-        steps.append(Step(row.at, epilogue, tuple(operands), len(row.uses), this, end.bits, end.stored))
+        pins = bool(table.second_is_weight[row.at])
+        shares = len(row.uses) if len(row.uses) > _most_operands(table, row.at) else 1
+        steps.append(Step(row.at, epilogue, tuple(operands), len(row.uses), this, end.bits, end.stored, shares, pins))
     last_use = dict.fromkeys(bits, -1)
     for i, step in enumerate(steps):
         last_use[step.tensor] = i
@@ -126,6 +131,16 @@ def _operand(source: int, bits: int, number: dict[int, int]) -> Operand:
     if source == MEMORY:
         return Operand(None, bits)
     return Operand(CARRIED if source == BEFORE else number[source], bits)
+
+
+def _most_operands(table: OperationTable, at: int) -> int:
+    """Activations that a row can read as operands of their own."""
+    kind = int(table.kind[at])
+    if kind not in PRODUCTS and kind not in ATTENTION:
+        return int(table.operands[at])
+    if bool(table.second_is_weight[at]) or bool(table.second_is_cache[at]):
+        return 1
+    return 2 if kind in PRODUCTS or bool(table.values_in_keys[at]) else 3
 
 
 def _elementwise(table: OperationTable, at: int) -> bool:

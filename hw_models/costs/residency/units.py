@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dse_kernels import mapping
+from dse_kernels import mapping, residency
 
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import attention, products, vector
@@ -30,7 +31,6 @@ from hw_models.technology.tables import dram
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 CAUSES = ("inputs", "weights", "cache", "outputs", "partial_sums", "loads", "stores", "gathers")
@@ -55,7 +55,6 @@ class StepCosts:
     """Costs of one step in several conditions: arrays (conditions, points); ``words`` (conditions, points, causes).
 
     ``array_s``, ``vector_s``, ``dram_s``: busy times. ``bound``: 0 the array, 1 + level, and 1 + levels the vector unit.
-    ``mapped_s``, ``mapped_j``: of a product alone, as the mapping search found it.
     """
 
     latency_s: FloatArray
@@ -65,8 +64,6 @@ class StepCosts:
     dram_s: FloatArray
     words: FloatArray
     bound: npt.NDArray[np.int8]
-    mapped_s: FloatArray
-    mapped_j: FloatArray
 
 
 @dataclass(eq=False)
@@ -88,9 +85,26 @@ class Machine:
     def __len__(self) -> int:
         return len(self.hardware)
 
-    def take(self, points: IntArray) -> Machine:
-        """The machine with some of the designs."""
-        return Machine(self.hardware.take(points), self.criterion, self.threads)
+    @cached_property
+    def _columns(self) -> tuple[Any, FloatArray, FloatArray]:
+        """The designs as the kernel takes them, but for attention."""
+        hw = self.hardware
+        units = {"frequency_hz": hw.frequency_hz, "lanes": hw.vector_lanes, "lane_bits": hw.mac_bits, "lane_pj": vector.lane_pj(hw.mac_pj)}
+        rates = np.stack([np.stack([getattr(level, name)[0] for name in residency.RATES], axis=-1) for level in self.rates], axis=1)
+        columns = np.column_stack([np.broadcast_to(units[name], len(hw)) for name in residency.UNITS]).astype(np.float64)
+        return self.target.packed(), columns, np.ascontiguousarray(rates, dtype=np.float64)
+
+    def points(self, at: IntArray, attention_rows: Sequence[OperationTable]) -> residency.Points:
+        """Some designs as the kernel takes them, with what attention (a row a table) does inside."""
+        packed, units, rates = self._columns
+        inside = np.zeros((len(attention_rows), len(at), len(residency.ATTENTION_PARTS)))
+        hardware = self.hardware.take(at) if attention_rows else self.hardware
+        for i, row in enumerate(attention_rows):
+            parts = attention.attention_parts(row, hardware, self.criterion, 1)
+            columns = (*parts.inner_times, parts.energy_pj, parts.vector_s, parts.vector_pj)
+            inside[i] = np.stack([np.broadcast_to(c, (1, len(at)))[0] for c in columns], axis=-1)
+        integers, reals, levels = (column[at] for column in packed)
+        return residency.Points(integers, reals, levels, units[at], rates[at], inside)
 
     @property
     def last(self) -> int:
@@ -98,16 +112,11 @@ class Machine:
         return self.hardware.levels - 1
 
 
-def step_costs(
-    table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine, wanted: BoolArray | None = None
-) -> StepCosts:
-    """Costs of a step (rows of ``table``) in each condition on each design; infinite where no mapping fits.
-
-    ``wanted`` (conditions, points): the mappings to search; the others are infinite.
-    """
+def step_costs(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine) -> StepCosts:
+    """Costs of a step (rows of ``table``) in each condition on each design; infinite where no mapping fits."""
     kind = int(table.kind[step.row])
     if kind in PRODUCTS:
-        return _product(table, step, conditions, machine, wanted)
+        return _product(table, step, conditions, machine)
     if kind in ATTENTION:
         return _attention(table, step, conditions, machine)
     return _vector(table, step, conditions, machine)
@@ -132,21 +141,17 @@ def _level_times(machine: Machine, reads: list[Any], writes: list[Any]) -> list[
     ]
 
 
-def _product(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine, wanted: BoolArray | None) -> StepCosts:
+def _product(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine) -> StepCosts:
     hw, last = machine.hardware, machine.last
     row = table.take([step.row])
     sizes, shared, bits, _ = products.product_shapes(row)
     windows, spread = products.map_windows(row, sizes, shared)
     own = step.own_operands
     # What the search depends on, each once.
-    keys = [(_mask(step, c), c.held_bits) for c in conditions]
+    keys = [(mask_of(step, c.resident, c.keeps) | (mapping.KEEP_WEIGHTS if c.pinned and step.pins else 0), c.held_bits) for c in conditions]
     distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     which = np.array([distinct[key] for key in keys])
     count = len(distinct)
-    asked = None
-    if wanted is not None:
-        asked = np.zeros((count, len(machine)), dtype=bool)
-        np.logical_or.at(asked, which, wanted)
     found = mapping.search(
         np.repeat(sizes, count, axis=0),
         np.repeat(shared, count),
@@ -158,7 +163,6 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
         threads=machine.threads,
         resident=np.array([mask for mask, _ in distinct]),
         held_bits=np.array([held for _, held in distinct]),
-        wanted=asked,
         return_words=True,
     )
     assert found.read_words is not None
@@ -202,16 +206,19 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
     bound = np.where(array >= latency, 0, 1 + np.argmax(beside, axis=0)).astype(np.int8)
     words = np.stack([np.broadcast_to(moved[cause], cycles.shape) for cause in CAUSES], axis=-1)
     energy_j = energy * 1e-12 + lanes_j
-    return StepCosts(
-        latency, energy_j, array, np.broadcast_to(lanes_s, cycles.shape), levels[-1], words, bound, cycles, found.energy_pj[which] * 1e-12
-    )
+    return StepCosts(latency, energy_j, array, np.broadcast_to(lanes_s, cycles.shape), levels[-1], words, bound)
 
 
-def _mask(step: Step, c: Condition) -> int:
-    """The kernel's mask of resident operands."""
-    mask = (mapping.KEEP_INPUTS if c.resident and c.resident[0] else 0) | (mapping.KEEP_OUTPUTS if c.keeps else 0)
-    second = c.resident[1] if step.own_operands > 1 else c.pinned
-    return mask | (mapping.KEEP_WEIGHTS if second else 0)
+def mask_of(step: Step, resident: Sequence[bool], keeps: bool) -> int:
+    """The kernel's mask of resident operands of a product, parameters aside."""
+    first, second = reads_on_chip(step, resident)
+    return (mapping.KEEP_INPUTS if first else 0) | (mapping.KEEP_WEIGHTS if any(second) else 0) | (mapping.KEEP_OUTPUTS if keeps else 0)
+
+
+def reads_on_chip(step: Step, resident: Sequence[bool]) -> tuple[bool, Sequence[bool]]:
+    """Whether the first operand of a step's row is on chip, and which of the others are; what lies in several tensors is if all are."""
+    own = resident[: step.own_operands]
+    return bool(own) and all(own[: step.shares]), own[step.shares :]
 
 
 def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tuple[FloatArray, FloatArray]:
@@ -280,7 +287,7 @@ def _vector(table: OperationTable, step: Step, conditions: Sequence[Condition], 
     moved["outputs"], moved["stores"] = stored * (1.0 - keeps), stored * keeps
     words = np.stack([np.broadcast_to(moved[cause], shape) for cause in CAUSES], axis=-1)
     energy_j = np.broadcast_to(energy * 1e-12 + lanes_j, shape)
-    return StepCosts(latency, energy_j, np.zeros(shape), times[0], levels[-1], words, bound, latency, energy_j)
+    return StepCosts(latency, energy_j, np.zeros(shape), times[0], levels[-1], words, bound)
 
 
 def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine) -> StepCosts:
@@ -291,14 +298,14 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
     parts = attention.attention_parts(row, hw, machine.criterion, machine.threads)
     keeps, stores, loaded = _flags(conditions)
     held = np.array([c.held_bits for c in conditions], dtype=np.float64)[:, None]
-    there = np.array([[float(r) for r in (*c.resident, False, False)[:3]] for c in conditions])
+    there = [reads_on_chip(step, c.resident) for c in conditions]
     query = float((row.row_input_elements() * row.input_bits)[0]) / word
     second_bits = float((row.row_second_elements() * row.weight_bits)[0])
     second = second_bits / word
-    ours = [o.bits for o in step.operands[1:]]
-    near = there[:, 1:] @ np.array([*ours, 0.0, 0.0][:2]) / second_bits if ours else np.zeros(len(conditions))
+    others = [o.bits for o in step.operands[step.shares : step.own_operands]]
+    near = np.array([sum(b for b, r in zip(others, beside, strict=True) if r) for _, beside in there]) / second_bits
     far = 1.0 - near[:, None]  # share of keys and values that comes from the DRAM
-    query_far = 1.0 - there[:, :1]
+    query_far = 1.0 - np.array([[float(first)] for first, _ in there])
     out = float((row.row_output_elements() * row.output_bits)[0]) / word
     stored, load = np.where(stores > 0, out, 0.0), loaded / word
     energy = parts.energy_pj
@@ -325,7 +332,7 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
     moved["outputs"], moved["stores"] = stored * (1.0 - keeps), stored * keeps
     words = np.stack([np.broadcast_to(moved[cause], shape) for cause in CAUSES], axis=-1)
     energy_j = np.broadcast_to((energy + parts.vector_pj) * 1e-12, shape)
-    return StepCosts(latency, energy_j, times[0], stack[-1], levels[-1], words, np.argmax(stack, axis=0).astype(np.int8), latency, energy_j)
+    return StepCosts(latency, energy_j, times[0], stack[-1], levels[-1], words, np.argmax(stack, axis=0).astype(np.int8))
 
 
 def pinned_bits(table: OperationTable) -> IntArray:

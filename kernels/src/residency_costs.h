@@ -1,0 +1,88 @@
+// Costs of steps on the points of a call: mappings searched for a room and kept for every room in which they are best, and what
+// vector work and attention cost in closed form.
+#pragma once
+
+#include <memory>
+
+#include "residency_problem.h"
+
+namespace residency {
+
+struct Value {
+    double latency, energy;
+};
+
+// A product's best mapping for every room from `need` to `room` words.
+struct Mapped {
+    double need, room;
+    double cycles, energy_pj;  // infinite: nothing fits
+    double read[mapping::kMaxLevels], write[mapping::kMaxLevels];
+};
+
+// A product with some operands resident, on every point.
+struct Product {
+    std::vector<Mapped> whole;                 // with all of the room; where `known`
+    std::vector<double> most_held;             // bits up to which `whole` stays best; less than 0: not known
+    std::vector<std::vector<Mapped>> narrow;   // with less
+};
+
+// A request for a search: of a product, with what is held (less than 0: nothing), on a point.
+struct Request {
+    int product;
+    double held;
+    int point;
+    bool operator<(const Request &o) const {
+        return product != o.product ? product < o.product : held != o.held ? held < o.held : point < o.point;
+    }
+    bool operator==(const Request &o) const { return product == o.product && held == o.held && point == o.point; }
+};
+
+class Costs {
+ public:
+    Costs(const Problem &problem, const Points &points);
+
+    // The cost of a way to run a step beside `held` bits, the parameters that stay (`pinned`) included; false: not known.
+    bool known(int price, double held, bool pinned, int point, Value &value);
+    // Otherwise a lower bound of what the criterion makes of it (see `first_of`); the step's `ideal` product must be known.
+    double bound(int price, bool pinned, int point);
+    // The request that makes it known, or brings it nearer.
+    Request request(int price, double held, bool pinned, int point) const;
+    // Ask for what bounds of a step need.
+    void ask_ideal(int step, bool pinned, int point, std::vector<Request> &wanted) const;
+    void search(std::vector<Request> &wanted);
+
+    double capacity_bits(int point) const { return points_.rates[(point * points_.levels + points_.levels - 2) * 5]; }
+    double first_of(const Value &v) const;
+    double second_of(const Value &v) const { return points_.criterion == mapping::kEnergy ? v.latency : v.energy; }
+    // Points in the order in which they are searched together.
+    const std::vector<int> &order() const { return order_; }
+    int64_t searches() const { return searches_; }
+
+ private:
+    static int mask_of(const Step &step, int mask, bool pinned) { return mask | (pinned ? step.pins : 0); }
+    const Mapped *find(int product, double held, int point) const;
+    Value product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const;
+    Value vector_value(const Price &price, double held, bool pinned, int point) const;
+    Value attention_value(const Price &price, double held, int point) const;
+    Value lanes_of(const Step &step, int point) const;
+    double level_time(int point, size_t level, double read, double write) const;
+    double room_needed(const mapping::Shape &shape, const mapping::Hardware &hw, const mapping::Mapping &found, int from) const;
+    const double *rate(int point, size_t level) const { return points_.rates + (point * points_.levels + level) * 5; }
+    double word(int point) const { return points_.reals[point * mapping::kRealColumns + mapping::kWordBits]; }
+    double frequency(int point) const { return points_.units[point * 4]; }
+    double room(int point, double held) const;
+
+    const Problem &problem_;
+    const Points &points_;
+    mapping::Plan plan_, part_;
+    std::vector<int> order_;
+    std::vector<Product> products_;  // by shape and mask
+    // Values that do not depend on the room: by price, parameters resident or not, row fits or not; NaN: not known yet.
+    std::vector<std::unique_ptr<Value[]>> values_;
+    std::vector<std::unique_ptr<double[]>> bounds_;
+    std::vector<mapping::Found> found_;
+    std::vector<int> from_;
+    int64_t searches_ = 0;
+};
+
+}  // namespace residency
