@@ -247,6 +247,7 @@ def synthetic_load(start: datetime, hours: int, *, mean_per_h: float, utc_offset
 
 
 ENVELOPE_MARGIN = 1.25
+_LOG_LONGEST_H = 100 * 8766  # a hundred years of hours are counted one by one
 
 
 def load_of_file(path: str | Path, start: datetime, hours: int, *, utc_offset_h: int = 0, seed: int = 0) -> Load:
@@ -270,6 +271,10 @@ def load_of_file(path: str | Path, start: datetime, hours: int, *, utc_offset_h:
             load = synthetic_load(start, hours, mean_per_h=mean, utc_offset_h=utc_offset_h, seed=seed)
             what = f"mean of {file.name} ({len(log)} requests in {span_h:.3g} h), hours of the synthetic week, seed {seed}"
             return replace(load, source=what)
+        if log.arrival_s[0] < 0 or span_h > _LOG_LONGEST_H:
+            raise DseError(
+                f"{file} has arrivals from {log.arrival_s[0]:g} to {log.arrival_s[-1]:g} s, must be from 0 to {_LOG_LONGEST_H * 3600:g} s"
+            )
         counts = np.bincount((log.arrival_s // 3600).astype(np.int64)).astype(np.float64)[: int(span_h)]
     else:
         _, counts = read_load(file)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,8 @@ import pytest
 import carbon
 from carbon.factors import grid
 from dse import cli
-from dse.errors import UsageError, shown
+from dse.errors import DseError, UsageError, shown
+from dse.operate.traces import load_of_file
 from dse.problem.objectives import parse_constraint
 from workloads.errors import WorkloadError
 from workloads.reasoning.traces import read_trace
@@ -104,6 +106,14 @@ def test_a_trace_has_seconds(tmp_path: Path) -> None:
         file.write_text(fuzz.TARGETS["reasoning-trace"].sound(tmp_path)[0].decode().replace('"wall_s": 0.1', f'"wall_s": {odd}'))
         with pytest.raises(WorkloadError, match=r"wall_s is .* must be a number of seconds"):
             read_trace(file)
+
+
+def test_a_log_of_requests_has_hours_that_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    for first, last in ((0, "1e19"), (-1e9, "4e5")):
+        file.write_text(f"arrival_s,prompt_tokens,output_tokens\n{first},100,5\n{last},20,3\n")
+        with pytest.raises(DseError, match="arriv"):
+            load_of_file(file, datetime(2024, 1, 1, tzinfo=UTC), 168)
 
 
 def test_a_message_is_one_printable_line() -> None:

@@ -45,3 +45,10 @@ def test_a_faster_clock_gives_no_bandwidth_of_the_dram(name: str) -> None:
     np.testing.assert_allclose(fast.dram_bytes_per_s, slow.dram_bytes_per_s, rtol=1e-12)  # one is rounded
     words = [b.level_read_words_per_cycle[:, -1] * b.frequency_hz for b in (slow, fast)]
     np.testing.assert_allclose(words[0], words[1], rtol=1e-12)  # words a cycle are the quotient of the two
+
+
+def test_every_memory_has_a_time_of_a_random_read() -> None:
+    from hw_models.technology.tables import dram_random_s, dram_types
+
+    for kind in dram_types():
+        assert 2e-8 < dram_random_s(kind) < 1e-4
