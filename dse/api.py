@@ -28,6 +28,7 @@ from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
 from dse.moved import warn_renamed
 from dse.problem.problem import Problem
+from dse.quality import evaluators
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
@@ -41,7 +42,9 @@ from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
+from dse.strategies.protocol import StrategyError
 from dse.strategies.registry import AUTO, name_of
+from dse.strategies.registry import names as strategy_names
 from dse.version import __version__
 from workloads import library
 
@@ -162,7 +165,7 @@ def search(
         try:
             return _finish(study, problem, folder, threads=threads, say=listener)
         except ValueError as error:
-            if isinstance(error, (UsageError, InfeasibleError)) or not _recorded(study):
+            if isinstance(error, (UsageError, InfeasibleError, StrategyError)) or not _recorded(study):
                 _take_back(study, error, made=made)
             raise
 
@@ -213,8 +216,18 @@ def search_served(
             raise
 
 
-def resume(path: str | Path, *, threads: int | None = None, say: Say | None = None) -> Run:
-    """Finish an interrupted search from its run folder; a finished one gets its files written again."""
+def resume(
+    path: str | Path,
+    *,
+    quality: Callable[..., Any] | None = None,
+    strategy: Any = None,
+    threads: int | None = None,
+    say: Say | None = None,
+) -> Run:
+    """Finish an interrupted search from its run folder; a finished one gets its files written again.
+
+    ``quality`` and ``strategy``: the objects that the search was given, where another process began it; a study keeps their names alone.
+    """
     folder = Path(path)
     file = folder if folder.is_file() else folder / FILE_NAME
     if threads is not None:
@@ -222,6 +235,7 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
     with Study.open(file) as study:
         description = study.description()
         problem = Problem.from_dict(description["problem"])
+        _given_again(description, path, quality=quality, strategy=strategy)
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
@@ -235,6 +249,24 @@ def resume(path: str | Path, *, threads: int | None = None, say: Say | None = No
         except InfeasibleError as error:  # what else is wrong may be mended
             _take_back(study, error, made=False)
             raise
+
+
+def _given_again(description: Mapping[str, Any], path: str | Path, *, quality: Any, strategy: Any) -> None:
+    """Make the objects of a study known in this process; one that is not the study's, or is missing, is an error."""
+    settings = description["measured"] or description.get("large") or {}
+    own = {"quality": settings.get("quality"), "strategy": settings.get("strategy")}
+    for field, given, word_of in (("quality", quality, evaluators.name_of), ("strategy", strategy, name_of)):
+        if given is not None and (word := word_of(given)) != own[field]:
+            raise UsageError(f"{field} is {word} and the study {path} has {own[field] or 'none of its own'}; give the object of that name")
+    measured_by, chosen = own["quality"], own["strategy"]
+    if measured_by is not None and measured_by.startswith("object:") and not evaluators.is_known(measured_by):
+        raise UsageError(
+            f"quality {measured_by!r} was given as an object of another process; give it again: dse.resume({str(path)!r}, quality=OBJECT)"
+        )
+    if chosen is not None and ":" not in chosen and chosen not in strategy_names():
+        raise UsageError(
+            f"strategy {chosen!r} was given as an object of another process; give it again: dse.resume({str(path)!r}, strategy=OBJECT)"
+        )
 
 
 def refine(path: str | Path, **options: Any) -> Run:

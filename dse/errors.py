@@ -39,7 +39,7 @@ def nearest(value: str, choices: Iterable[str]) -> str | None:
 
 def unknown_name(field: str, value: str, choices: Iterable[str]) -> UsageError:
     """The error for a name that is none of ``choices``."""
-    names = sorted(choices)
+    names = sorted(set(choices))
     close = nearest(value, names)
     hint = f"; did you mean {close!r}?" if close else ""
     shown = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"

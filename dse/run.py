@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon.analysis.robustness import Robustness
-from dse.analysis.explanation import Explanation, explain
+from dse.analysis.explanation import explain
+from dse.analysis.own_quality import own_quality
 from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError
@@ -16,8 +17,9 @@ from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
 from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
-from dse.problem.objectives import Constraint, parse_constraint
+from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import notebook
+from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 
@@ -50,7 +52,7 @@ class Run(RunRecord):
 
         Args:
             objective: a metric (``"latency_s"``, in the direction of the search or else the usual one), ``"min:METRIC"`` or
-                ``"max:METRIC"``.
+                ``"max:METRIC"``, or a preset of ``objective=`` with one cost (``"carbon"``, ``"latency"``, ``"energy"``).
             constraints: bounds that it must meet beside those of the search, like ``"latency_s<=0.02"``.
 
         Raises DseError for an unknown metric, or if no design of the front meets the bounds.
@@ -66,6 +68,11 @@ class Run(RunRecord):
                 )
             number = self.recommend().design
             return next(row for row in rows if row["design"] == number)
+        if objective in PRESETS and objective not in METRICS:
+            costs = [str(o) for o in PRESETS[objective].objectives if o.metric != "quality"]
+            if len(costs) > 1:
+                raise UsageError(f"best {objective!r} stands for {len(costs)} objectives; name one of {', '.join(costs)}")
+            objective = costs[0]
         direction, _, name = objective.rpartition(":")
         if not (self.problem.kind and name in self.designs[0]["metrics"]):
             name = metric("best", name).name
@@ -95,9 +102,9 @@ class Run(RunRecord):
             raise DseError(f"run {self.path} swept {self.summary.points:,} designs and has no trials; pareto() is its front")
         return pd.DataFrame(rows)
 
-    def explain(self, **options: Any) -> Explanation:
+    def explain(self, **options: Any) -> RunExplanation:
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
-        return explain(self, **options)
+        return RunExplanation(**vars(explain(self, **options)), run=self)
 
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order."""
@@ -107,18 +114,35 @@ class Run(RunRecord):
         """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
         return device_order(self.problem, self.designs[0]["knobs"] if self.designs else None, count=draws, seed=seed)
 
-    def evaluate(self, design: int | Mapping[str, Any]) -> dict[str, Any]:
+    def evaluate(self, design: int | Mapping[str, Any] | pd.Series) -> dict[str, Any]:
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
         Args:
-            design: its number on the front, or knob -> value; knobs that are not given have the workload's and the hardware's defaults.
+            design: its number on the front, a row of :meth:`pareto` or :meth:`best`, or knob -> value; knobs that are not given have the
+                workload's and the hardware's defaults.
+
+        Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the
+        reason in ``quality_reason``.
         """
-        if isinstance(design, Mapping):
-            return evaluate_in(self.problem, design)
-        found = next((entry for entry in self.designs if entry["design"] == design), None)
+        row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
+        knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
+        answer = evaluate_in(self.problem, knobs)
+        measured = own_quality(self)
+        return answer if measured is None else {**answer, **measured.answer(answer["design"])}
+
+    def _named(self, row: Any) -> Mapping[str, Any]:
+        """The knobs of a design of the front, given by its number or as a row that holds it."""
+        given: Mapping[str, Any] = row if isinstance(row, Mapping) else {"design": row}
+        number = given["design"]
+        found = next((entry for entry in self.designs if entry["design"] == number), None)
         if found is None:
-            raise UsageError(f"design {design} is not on the front; its designs are 1 to {len(self.designs)}")
-        return evaluate_in(self.problem, found["knobs"])
+            raise UsageError(f"design {number} is not on the front; its designs are 1 to {len(self.designs)}")
+        knobs: Mapping[str, Any] = found["knobs"]
+        for name, value in knobs.items():
+            if given.get(name, value) != value:
+                raise UsageError(f"design {number} has {name}={value} and the row given {name}={given[name]}; leave out 'design' for a "
+                                 "design of your own, given by its knobs alone")  # fmt: skip
+        return knobs
 
     def plot(self) -> go.Figure:
         """An interactive picture of the front."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from carbon.factors.values import Values
 FloatArray = npt.NDArray[np.float64]
 #: Metrics that the draws move; everything else of a design stays.
 CARBON_METRICS = ("total_kgco2e", "embodied_kgco2e", "operational_kgco2e", "kgco2e_per_request")
+_MOST_SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Robustness:
     """The answer: stability of the front, the spread of each design's total, and what was varied."""
 
@@ -33,6 +35,27 @@ class Robustness:
     total: Spread
     ranges: Mapping[str, Range]
     objective: str
+
+    def __repr__(self) -> str:
+        draws, designs = self.total.values.shape
+        lines = [
+            f"{designs} designs under {draws:,} draws of {len(self.ranges)} carbon factors (quality, latency and energy held)",
+            f"  two designs keep their order by {self.objective} in {self.stability.pairs:.1%} of the draws, "
+            f"the whole front stays a front in {self.stability.whole_front:.1%}",
+            f"  {'design':>6}{'stays':>9}{'best':>9}{'p5':>12}{'p50':>12}{'p95':>12}  total kgCO2e",
+        ]
+        shown = range(min(designs, _MOST_SHOWN))
+        lines += [
+            f"  {i + 1:>6}{self.stability.stays[i]:>9.1%}{self.stability.best[i]:>9.1%}"
+            f"{self.total.p5[i]:>12.4g}{self.total.p50[i]:>12.4g}{self.total.p95[i]:>12.4g}"
+            for i in shown
+        ]
+        if designs > len(shown):
+            lines.append(f"  and {designs - len(shown)} more; .stability.stays and .total hold all")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 @dataclass(frozen=True, slots=True)

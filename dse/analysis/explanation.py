@@ -176,7 +176,7 @@ def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[C
 def make_segments(
     candidates: Candidates,
     *,
-    regions: Sequence[str] = DEFAULT_REGIONS,
+    regions: str | Sequence[str] = DEFAULT_REGIONS,
     lifetimes: Sequence[float] = DEFAULT_LIFETIMES_YEARS,
     rates: Sequence[float] | None = None,
     budgets_s: Sequence[float] | None = None,
@@ -184,6 +184,8 @@ def make_segments(
     """Segments from the given axes. Rates default to those that keep the fastest design busy for 0.1 to 90 % of the time; budgets to
     the quartiles of the designs' latencies and none.
     """
+    if isinstance(regions, str):  # a name, or names as the command line takes them; iterated, it would be its letters
+        regions = [name.strip() for name in regions.split(",") if name.strip()]
     grids = sorted({(lookup(name).gco2e_per_kwh, name) for name in regions})
     if rates is None:
         fastest = float(candidates.latency_s.min())

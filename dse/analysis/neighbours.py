@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dse.analysis.own_quality import OwnQuality, own_quality
 from dse.errors import DseError, UsageError
 from dse.evaluation.design_costs import around
 from dse.evaluation.evaluation import Evaluation, Space
@@ -30,7 +31,8 @@ class Neighbour:
     Attributes:
         knob, value: what was changed, and to what. moved: other knobs that had to move with it (the space holds no design without).
         metrics: of the neighbour; empty where it cannot be costed. broken: constraints that it breaks.
-        verdict: ``infeasible``, ``worse`` (in no objective better), ``better`` (in no objective worse), ``trade`` or ``same``.
+        verdict: ``infeasible``, ``worse`` (in no objective better), ``better`` (in no objective worse), ``trade``, ``same`` or
+            ``unmeasured`` (its quality is an objective, and this study has not measured it).
     """
 
     knob: str
@@ -63,7 +65,8 @@ def why(run: RunRecord, number: int) -> Why:
     space = around(open_problem, knobs)
     own = {side: {name: knobs[name] for name in columns if name in knobs} for side, columns in _sides(space)}
     settings = space.settings
-    metrics, _ = _metrics(problem, own["models"], own["hardware"], settings)
+    measured = own_quality(run)
+    metrics, _ = _metrics(problem, own["models"], own["hardware"], settings, measured)
     found: list[Neighbour] = []
     for side, columns in _sides(space):
         steps = _steps(columns, own[side])
@@ -72,7 +75,7 @@ def why(run: RunRecord, number: int) -> Why:
         for knob, value, point in reversed(distinct.values()):
             moved = {name: other for name, other in point.items() if name != knob and own[side].get(name) != other}
             both = {**own, side: point}
-            other, failure = _metrics(problem, both["models"], both["hardware"], settings)
+            other, failure = _metrics(problem, both["models"], both["hardware"], settings, measured)
             found.append(_neighbour(problem, knob, value, moved, metrics, other, failure))
     return Why(number, knobs, metrics, tuple(found))
 
@@ -112,7 +115,7 @@ def _steps(columns: Mapping[str, npt.NDArray[Any]], at: Mapping[str, Any]) -> li
 
 
 def _metrics(
-    problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int]
+    problem: Problem, model: Mapping[str, Any], hardware: Mapping[str, Any], settings: Mapping[str, int], measured: OwnQuality | None
 ) -> tuple[dict[str, float], str]:
     """Every finite metric of one design, and why it has no latency where it has none."""
 
@@ -127,6 +130,10 @@ def _metrics(
         values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
     except (HardwareError, DseError) as failure:
         return {}, str(failure)
+    if measured is not None:
+        figure = measured.of({**model, **hardware})
+        values = {name: value for name, value in values.items() if not name.startswith("quality")}
+        values |= {} if figure is None else {"quality": figure.mean, "quality_se": figure.se}
     return {name: value for name, value in values.items() if np.isfinite(value)}, "no mapping fits its memories"
 
 
@@ -146,6 +153,8 @@ def _neighbour(
     )
     if broken or "latency_s" not in metrics:
         return Neighbour(knob, value, moved, metrics, broken or (failure,), "infeasible")
+    if any(o.metric == "quality" and "quality" in own and "quality" not in metrics for o in problem.objectives):
+        return Neighbour(knob, value, moved, metrics, (), "unmeasured")
     signs = {o.metric: o.sign for o in problem.objectives if o.metric in metrics and o.metric in own}
     change = [sign * (metrics[name] - own[name]) for name, sign in signs.items()]
     better, worse = any(c < 0 for c in change), any(c > 0 for c in change)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
-from dse.errors import DseError
+from dse.errors import DseError, unknown_name
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.provenance import expected_error, hardware_sources
@@ -44,6 +45,10 @@ def evaluate(
     says what may stay on chip between operations: none, activations, epilogue or weights. Several devices (``hw="h100,l40s"``): the
     first is costed, and ``device_order`` says how sure their order by carbon is.
     """
+    for name in serves:
+        if name not in DeploymentOptions.__annotations__:
+            own = [known for known in inspect.signature(evaluate).parameters if known != "serves"]
+            raise unknown_name("argument", name, [*own, *DeploymentOptions.__annotations__])
     problem = make_problem(
         workload,
         "hardware",

@@ -170,7 +170,7 @@ def _deployment(given: Deployment | None, fields: Mapping[str, Any], carbon_prof
         raise UsageError(f"{next(iter(fields))} and deployment are both given; put it into the deployment")
     for name in fields:
         if name not in DeploymentOptions.__annotations__:
-            raise unknown_name("argument", name, [*ProblemOptions.__annotations__, *DeploymentOptions.__annotations__])
+            raise unknown_name("argument", name, ProblemOptions.__annotations__)
     words: dict[str, Any] = {
         name: repr(float(value)) if name in ("grid", "fab_grid") and _is_number(value) else value for name, value in fields.items()
     }

@@ -54,6 +54,11 @@ def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
     return word
 
 
+def is_known(word: str) -> bool:
+    """Whether the object that a word ``object:NAME`` means was given in this process."""
+    return word in _given
+
+
 def _foreign(kind: str, rest: str) -> Evaluator | None:
     """The evaluator of an installed package: an entry point of the group ``dse.evaluators``, a maker that takes what follows the colon."""
     found = installed(GROUP, kind)
@@ -91,9 +96,7 @@ def parse(text: str, *, workload: str, metric: str = "quality", time_limit_s: fl
     if kind == "object":
         if text in _given:
             return _given[text]
-        raise UsageError(
-            f"quality {text!r} was given as an object of another process; give it again: dse.quality.evaluators.name_of(OBJECT)"
-        )
+        raise UsageError(f"quality {text!r} was given as an object of another process; give it again: dse.resume(PATH, quality=OBJECT)")
     if (foreign := _foreign(kind, rest)) is not None:
         return foreign
     close = nearest(kind, [form.partition(":")[0] for form in FORMS])

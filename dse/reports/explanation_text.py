@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,21 @@ from dse.reports.terminal import printable
 if TYPE_CHECKING:
     from dse.analysis.neighbours import Neighbour, Why
     from dse.storage.run_folder import RunRecord
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RunExplanation(Explanation):
+    """An explanation that shows itself as ``dse explain`` prints it, and its tree as a picture in a notebook."""
+
+    run: RunRecord = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return text(self.run, self, None)
+
+    def _repr_html_(self) -> str:
+        picture = base64.b64encode(svg(self.run, self).encode("utf-8")).decode("ascii")  # apart, so that its style stays its own
+        return f'<pre>{escape(repr(self))}</pre><img alt="decision tree" src="data:image/svg+xml;base64,{picture}">'
+
 
 _SHOWN = {
     "latency_s": "latency",
@@ -29,6 +46,7 @@ _VERDICTS = {
     "better": "better in all objectives",
     "trade": "another trade-off",
     "same": "the same",
+    "unmeasured": "quality not measured in this study",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dse.errors import DseError
 from dse.storage.trial import RUNNING, Proposal, Trial, trial_seed
 from dse.storage.trials import Claimed, TrialStore
 from dse.strategies.task import Task
@@ -28,6 +29,10 @@ class Wait:
 WAIT = Wait()
 
 
+class StrategyError(DseError):
+    """A strategy that failed, or that proposed what is no design."""
+
+
 class Strategy(Protocol):
     """A search strategy."""
 
@@ -36,6 +41,31 @@ class Strategy(Protocol):
     def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | Wait | None:
         """The design of trial ``number`` given all earlier trials; None when the space is exhausted."""
         ...
+
+
+def proposed(strategy: Strategy, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | Wait | None:
+    """What a strategy proposes; StrategyError, one sentence, where it raises an error or gives something else."""
+    name = getattr(strategy, "name", type(strategy).__name__)
+    try:
+        found = strategy.propose(task, history, number, seed)
+    except DseError:
+        raise  # a sentence already
+    except Exception as error:  # whatever a user's strategy raises
+        hint = ""
+        if any(not trial.done for trial in history) and isinstance(error, (KeyError, AttributeError, IndexError, TypeError)):
+            hint = "; trials that failed or are running have no metrics, so look at trial.done first"
+        raise StrategyError(f"strategy {name!r} failed at trial {number}: {type(error).__name__}: {error}{hint}") from error
+    if found is not None and not isinstance(found, (Proposal, Wait)):
+        raise StrategyError(
+            f"strategy {name!r} proposed a {type(found).__name__} at trial {number}; a Proposal (proposal_of(task, row)), WAIT or None "
+            "is needed"
+        )
+    if isinstance(found, Proposal) and set(found.parameters) != set(task.space.names):
+        raise StrategyError(
+            f"strategy {name!r} proposed {', '.join(map(str, found.parameters)) or 'nothing'} at trial {number}; a design has "
+            f"{', '.join(task.space.names)}"
+        )
+    return found
 
 
 def rng_of(seed: int, number: int, stream: int = 0) -> np.random.Generator:
@@ -74,7 +104,7 @@ class AskTell:
             imagined = list(history)
             ended = room <= 0
             for number in range(first, first + max(room, 0)):
-                proposal = self.strategy.propose(self.task, imagined, number, self.seed)
+                proposal = proposed(self.strategy, self.task, imagined, number, self.seed)
                 if proposal is None:
                     ended = True
                     break
@@ -99,7 +129,7 @@ def simulate(task: Task, strategy: Strategy, *, budget: int, seed: int, on_trial
     """Run a strategy in memory, one trial after the other: for benchmarks and tests."""
     history: list[Trial] = []
     for number in range(budget):
-        proposal = strategy.propose(task, history, number, seed)
+        proposal = proposed(strategy, task, history, number, seed)
         if proposal is None:
             break
         assert not isinstance(proposal, Wait), "nothing is running, so there is nothing to wait for"
