@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+from carbon.factors import grid as grids
+from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
@@ -245,6 +247,7 @@ def refine(path: str | Path, **options: Any) -> Run:
 
 
 def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None, say: Say | None) -> Run:
+    meter = Meter()
     description = study.description()
     _check_same_version(description["provenance"], folder)
     workers, objectives = threads or min(8, os.cpu_count() or 1), len(problem.objectives)
@@ -309,7 +312,7 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
             "convergence": analysis.convergence(study.blocks(), front),
             "importance": analysis.importance(evaluation, problem.objectives),
         }
-    return _written(study, problem, folder, description, evaluation, front, summary, found)
+    return _written(study, problem, folder, description, evaluation, front, summary, found, meter)
 
 
 def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None) -> MeasuredSettings | None:
@@ -371,6 +374,7 @@ def _written(
     front: Front,
     summary: SweepSummary,
     found: Mapping[str, Any],
+    meter: Meter,
 ) -> Run:
     """The finished run, in its study and its files; ``found`` is what the search itself adds to the context."""
     designs = describe_front(evaluation, front)
@@ -394,6 +398,7 @@ def _written(
     )
     run = replace(run, context={**run.context, **_alignment(run)})
     run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
+    run = replace(run, context={**run.context, "computation": _computation(meter.stop())})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
     if description["measured"] is not None:
@@ -401,6 +406,19 @@ def _written(
 
         measured_models.keep_models(run)
     return Run.of(run)
+
+
+def _computation(spent: Spent) -> dict[str, Any]:
+    """What the search itself took on this machine, its carbon at the world's average grid, as nobody has said where the machine stands."""
+    found = emissions(spent, grids.lookup("world"))
+    return {
+        "wall_s": spent.wall_s,
+        "cpu_s": spent.cpu_s,
+        "energy_j": spent.kwh * 3.6e6,
+        "gco2e": 1e3 * found.total_kgco2e,
+        "gco2e_per_kwh": found.place.gco2e_per_kwh,
+        "basis": spent.basis,
+    }
 
 
 def _knob_ranges(columns: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -75,6 +75,31 @@ CLAIMS: dict[str, list[str]] = {
         "front['total_kgco2e'].median() < 1.05 * front['total_kgco2e'].min() and front['latency_s'].min() < 0.2 * front['latency_s'].max()",
         "joules[4] < 0.6 * joules[8]",
     ],
+    "07-which-gpu": [
+        # "at 64 requests in flight a B200 is best in grams and in dollars; one at a time the older A100"
+        "best['64 at once'] == 'b200' and by_load.loc['64 at once', 'usd_per_million_tokens'].idxmin() == 'b200'",
+        "best['1 at once'] == 'a100' and by_load.loc['1 at once', 'usd_per_million_tokens'].idxmin() == 'a100'",
+        "least.iloc[0] > 20 * least.iloc[-1] and grams.loc['64 at once'].max() < 2 * grams.loc['64 at once'].min()",
+        # "a card that works one hour in twenty has about half of its grams behind it"
+        "made.loc['sweden'].loc['5% busy', 'embodied_share'].between(0.4, 0.7).all()",
+    ],
+    "08-is-a-chiplet-greener": [
+        # "at 800 mm2 four dies take about half"; "at 100 no difference"; "an interposer never pays below some 400"
+        "0.45 < table.loc['four, organic', 800] / table.loc['one die', 800] < 0.65",
+        "abs(table.loc['four, organic', 100] / table.loc['one die', 100] - 1) < 0.05",
+        "(table.loc['four, interposer', [100, 200, 400]] > table.loc['one die', [100, 200, 400]]).all()",
+        "yields['one die'] < 0.55 and yields['four, organic'] > 0.75",
+        # "a mature process and generous links turn the sign"
+        "saving(400, 1.3, 0.05) < 0 < saving(400, 1.1, 0.1)",
+    ],
+    "09-how-long-to-keep-a-server": [
+        # "one for one never"
+        "(kept['years'] == float('inf')).all() and (kept['new W'] > kept['old W']).all()",
+        # "of four in the United States in under a year, in Sweden of eight in some two and of four not within a life"
+        "(merged.loc['usa', '4 for 1'] < 1).all() and (merged.loc['sweden', '4 for 1'] > life).all()",
+        "merged.loc['sweden', '8 for 1'].between(1.5, 3).all()",
+        "4 < token_cost('llama3-8b', 'b200', 'usa', load=Load(), site=site).tokens_per_s / rate < 5",
+    ],
     "06-operating-a-design": [
         # "more than half is gone before any carbon data are looked at"
         "all(made.row('now').grams < 0.5 * made.row('always-on').grams for made in found.values())",

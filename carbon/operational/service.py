@@ -53,7 +53,8 @@ def equal_service(
 
     Args:
         energy_j_per_request: J of one request, everything on while it runs. latency_s: time one request occupies a slot.
-        idle_w: power while no request runs. rate_per_s: mean requests a second. pue: facility energy / IT energy, >= 1.
+        idle_w: power while no request runs: the leakage of a design's SRAM (CACTI 7, times its supply), or the idle watts of a board's
+            file (`leakage_w` of an accelerator either way). rate_per_s: mean requests a second. pue: facility energy / IT energy, >= 1.
         concurrency: requests in flight at once (a batch of B that takes latency_s has concurrency B).
         All arguments broadcast; tensors keep their gradients.
 

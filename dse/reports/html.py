@@ -78,7 +78,7 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     body = [
-        tag("a", "Skip to the Pareto front", href="#front", class_="skip"),
+        tag("a", "Skip to the designs", href="#designs", class_="skip"),
         tag(
             "main",
             recommended.header(run, units, {index: position for position, index in enumerate(keep)}),
@@ -133,10 +133,10 @@ def _contents(data: dict[str, Any], run: Any) -> Markup:
     """Links to the sections."""
     extras = data["extras"]
     entries = [
-        ("front", "Front"),
+        ("front", "Front") if len(run.designs) != 1 else None,
         ("pinned", "Pinned designs"),
         ("carbon", "Carbon"),
-        ("parallel", "Trade-offs"),
+        ("parallel", "Trade-offs") if len(run.designs) != 1 else None,
         ("designs", "All designs"),
         ("uncertainty", "Uncertainty") if "uncertainty" in extras else None,
         ("convergence", "Convergence") if "convergence" in extras else None,
@@ -182,7 +182,9 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
             _plot("front-plot", "Scatter plot of the Pareto front"),
             tag("p", id="front-note", class_="note"),
             sections.hypervolume(run),
-        ),
+        )
+        if shown != 1  # one design has no front to draw
+        else None,
         section(
             "pinned",
             "Pinned designs",

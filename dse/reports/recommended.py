@@ -90,7 +90,9 @@ def _cards(run: Any, found: Recommendation, units: Mapping[str, DisplayUnit], po
                 class_="card recommended",
             )
         )
-    cards += [_extreme(run, extreme, places[extreme.design], units, positions) for extreme in found.extremes]
+    # What the recommended design is the best of is said above its card.
+    others = [extreme for extreme in found.extremes if extreme.design != found.design]
+    cards += [_extreme(run, extreme, places[extreme.design], units, positions) for extreme in others]
     return cards
 
 

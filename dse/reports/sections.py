@@ -274,6 +274,8 @@ def provenance(run: Any) -> Markup:
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True, default=str).encode()).hexdigest()
         facts.append(("Data", f"{plural(len(factors), 'factor')}, SHA-256 {digest[:16]}"))
     facts.append(("Evaluated", plural(run.summary.points, "design")))
+    if isinstance(spent := run.context.get("computation"), Mapping):
+        facts.append(("This search took", computation_text(spent)))
     shown = {"command", "version", "versions", "seed", "python", "started"}
     facts += [(str(name), str(value)) for name, value in (known.get("versions") or {}).items()]
     facts += [(str(name), _cell(value)) for name, value in known.items() if name not in shown]
@@ -289,6 +291,14 @@ def provenance(run: Any) -> Markup:
             " beside it has all of them.",
             class_="note",
         ),
+    )
+
+
+def computation_text(spent: Mapping[str, Any]) -> str:
+    """What a search itself took, as a sentence of figures."""
+    return (
+        f"{spent['wall_s']:.3g} s, {spent['cpu_s']:.3g} CPU s, {spent['energy_j']:.3g} J and {1e3 * spent['gco2e']:.2g} mg CO2e at "
+        f"{spent['gco2e_per_kwh']:.0f} g/kWh, the world's average ({spent['basis']})"
     )
 
 

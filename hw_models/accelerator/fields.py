@@ -25,7 +25,14 @@ class ArrayKind(IntEnum):
 
 
 class Dataflow(IntEnum):
-    """The operand that stays in the array: outputs, weights or inputs; ANY lets the mapper choose."""
+    """The operand that stays in the array: outputs, weights or inputs; ANY lets the mapper choose.
+
+    A mapping is a loop nest in which one of three operands rests, so these are all that the mapper can express; another kind of
+    dataflow is another mapper. A further member (4: the range is checked) is named here, in ``kernels/dse_kernels/mapping.py`` and
+    ``mapping_reference.py`` (`DATAFLOW_OF`), ``kernels/src/mapping_model.h`` (enum), ``mapping.cpp`` (range) and
+    ``mapping_options.cpp`` (what it lets rest), in `hw_models.systolic` (``gemm.py``, ``conv.py``) if it has a closed form, and in
+    the tools that know names of their own: exporters ``accelforge``, ``scalesim``, ``gemmini``, importer ``scalesim``.
+    """
 
     OS = 0
     WS = 1

@@ -7,10 +7,12 @@ Physical model. A function is a list of steps (vector_functions.csv), a step a n
     time           = max(compute, words / bandwidth of every level) / frequency
     energy         = lane cycles * (MAC + register read + write) + words moved * energy of a word, level by level
 
+A softmax is max, add, exp, add, mul an element (1 + 1 + 15 + 1 + 1 = 19 cycles), a division a row (10), and three passes over the
+row; a layer norm, a GELU and the others are rows of the same table.
+
 Every operation stands alone: its inputs come from the DRAM and its output goes there, through every level between
-    (what fusing operations would save is not taken). A level reads and writes at the same time. A reduction passes
-    over its rows several times: out of the innermost level that holds a row. Gathers read whole DRAM bursts and
-    compute nothing.
+(`hw_models.costs.residency` keeps tensors on chip). A level reads and writes at the same time. A reduction passes over its rows
+several times: out of the innermost level that holds a row. Gathers read whole DRAM bursts and compute nothing.
 """
 
 from __future__ import annotations

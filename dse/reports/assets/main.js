@@ -35,8 +35,8 @@ function drawNext() {
 }
 
 function startCharts() {
-  if (COUNT) startFront();
-  else waiting.length = 0;
+  if (byId("front")) startFront();
+  if (!COUNT) waiting.length = 0;
   document.documentElement.dataset.ready = "true";
   setTimeout(drawNext, 0);
 }
@@ -50,7 +50,7 @@ async function runPlotly() {
 }
 
 runPlotly().then(startCharts, () => {
-  replace(byId("front-note"), document.createTextNode("This browser cannot unpack the charts (it needs DecompressionStream, of 2023); the tables and pareto.csv hold the same figures."));
+  replace(byId("front-note") || byId("pinned-note"), document.createTextNode("This browser cannot unpack the charts (it needs DecompressionStream, of 2023); the tables and pareto.csv hold the same figures."));
   waiting.length = 0;
   Object.assign(document.documentElement.dataset, { ready: "true", complete: "true" });
 });

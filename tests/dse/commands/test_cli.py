@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ def test_a_sweep_is_written_without_what_other_searches_need(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["designs", "pareto.csv", "report.html", "study.db"]
+    with sqlite3.connect(tmp_path / "run" / "study.db") as connection:
+        spent = json.loads(connection.execute("SELECT value FROM result").fetchone()[0])["context"]["computation"]
+    # 4 to 12 W a core: what the search took cannot be none, and not what a minute of a machine takes.
+    assert 0 < spent["cpu_s"] < 60 and 4 * spent["cpu_s"] < spent["energy_j"] < 60 * 200
+    assert spent["gco2e"] == pytest.approx(spent["energy_j"] / 3.6e6 * spent["gco2e_per_kwh"])
+    assert "This search took" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,9 @@ def test_cycles_of_scans_and_selections() -> None:
     assert element.tolist() == [3 * 16 * multiply, compare, 3 * function("add").element_cycles, 0]
     assert row.tolist() == [0, 5 * compare, 0, 0]
     assert passes.tolist() == [1, 1, 1, 1]
+
+
+def test_a_softmax_as_its_page_says() -> None:
+    """Five steps an element, 19 cycles of a lane with the exponential's 15; a division of 10 a row; three passes."""
+    f = function("softmax")
+    assert (f.element_cycles, f.row_cycles, f.passes) == (1 + 1 + 15 + 1 + 1, 10, 3)
