@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dse.problem.objectives import asks_for_quality
 from dse.problem.wording import error_text, finite, joined, number_text, plural
 
 # Below this a proxy's order says little about the target's.
@@ -72,6 +73,8 @@ def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:
 def _surrogate(run: Any) -> list[str]:
     """How far a surrogate's quality can be trusted."""
     if run.problem.kind or "quality_evaluator" in run.context or not any("quality" in design["metrics"] for design in run.designs):
+        return []
+    if not asks_for_quality(run.problem.objectives, run.problem.constraints):
         return []
     surrogate = run.context.get("quality_surrogate") or {}
     errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
