@@ -389,6 +389,7 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
+            "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),

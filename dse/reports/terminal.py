@@ -123,7 +123,8 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
 
     notes = []
     if any("quality" in design["metrics"] for design in shown):
-        notes.append(f"quality: {quality_label(run.context)}, ± its standard error")
+        known = any(design["metrics"].get("quality_se") for design in shown)
+        notes.append(f"quality: {quality_label(run.context)}, " + ("± its standard error" if known else "without a standard error"))
     same = [f"{name}={run.designs[0]['knobs'][name]}" for name in knob_names(run.designs) if name not in varying]
     if same:
         notes.append(f"the same for all: {', '.join(same)}")
