@@ -116,7 +116,8 @@ class Recommendation:
             found.append(f"runner-up: design {self.runner_up}, {self.runner_up_phrase}: {self.runner_up_reason}")
         if self.kept_share is not None:
             found.append(
-                f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design"
+                f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design "
+                "(quality, latency and energy held)"
             )
         if self.changes:
             found.append("what would change it: " + "; ".join(map(str, self.changes)))
