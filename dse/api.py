@@ -21,9 +21,10 @@ from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
-from dse.evaluation import device_order
+from dse.evaluation import careful, device_order
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate
+from dse.evaluation.one_design import context, describe_design, evaluate, sources
+from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
 from dse.moved import warn_renamed
@@ -420,16 +421,18 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "models_left_out": evaluation.space.models_left_out,
+            "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             **found,
+            "cautions": careful.models_unasked(evaluation),
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )
     run = replace(run, context={**run.context, **_alignment(run)})
-    run = replace(run, context={**run.context, "recommendation": recommend_surely(run).to_dict()})
+    run = replace(run, context={**run.context, **_recommended(run, evaluation)})
     run = replace(run, context={**run.context, "computation": _computation(meter.stop())})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run, evaluation)
@@ -438,6 +441,19 @@ def _written(
 
         measured_models.keep_models(run)
     return Run.of(run)
+
+
+def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """What to build with all that is to be said of it, and the sources of the numbers of its hardware."""
+    found = recommend_surely(run)
+    if found.design is None:
+        return {"recommendation": found.to_dict()}
+    found = replace(found, warnings=(*found.warnings, *careful.parts_beyond_bound(run.problem, found.knobs)))
+    known = {"recommendation": found.to_dict()}
+    if evaluation.hardware_space.shipped:
+        return known
+    design = next(design for design in run.designs if design["design"] == found.design)
+    return {**known, "sources": sources(evaluation, points_of(run.problem, [design]), f"design {found.design}")}
 
 
 def _computation(spent: Spent) -> dict[str, Any]:

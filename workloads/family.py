@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -129,21 +129,34 @@ class Family:
         knobs = [name for name in ("layers", "hidden", "ffn", "heads") if isinstance(self.dimensions.get(name), int)]
         return {name: np.array([self.dimensions[name]], dtype=np.int64) for name in knobs}
 
+    def existing(
+        self, names: Sequence[str], rows: Iterable[Sequence[Any]], given: Mapping[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """Which models exist, of ``rows`` of values of the knobs ``names`` beside those that are ``given``: (rows,), and why the others
+        do not, in order.
+
+        Raises WorkloadError where none exists, or a knob that is given cannot have its value at all.
+        """
+        for name, value in (given or {}).items():
+            self.knobs[name].check(value, self.name)
+        keep, reasons = [], []
+        for values in rows:
+            try:
+                self.values(**{**(given or {}), **dict(zip(names, values, strict=True))})
+                keep.append(True)
+            except WorkloadError as error:
+                keep.append(False)
+                reasons.append(str(error))
+        if not any(keep):
+            problem = reasons[-1] if reasons else f"no value is listed for a knob of {self.name}, at least one is needed"
+            raise WorkloadError(f"no combination of the listed knobs of {self.name} is a model that exists: {problem}")
+        return np.array(keep, dtype=bool), reasons
+
     def _product(self, choices: Mapping[str, Sequence[int]]) -> Grid:
-        kept: list[tuple[int, ...]] = []
-        names = list(choices)
-        for name in names:
+        for name in choices:
             if name not in self.knobs:
                 raise unknown_name(f"knob of {self.name}", name, self.knobs)
-        problem = WorkloadError(f"no value is listed for a knob of {self.name}, at least one is needed")
-        for values in itertools.product(*[list(choices[name]) for name in names]):
-            try:
-                self.values(**dict(zip(names, values, strict=True)))
-            except WorkloadError as error:
-                problem = error
-                continue
-            kept.append(values)
-        if not kept:
-            raise WorkloadError(f"no combination of the listed knobs of {self.name} is a model that exists: {problem}")
-        columns = np.array(kept, dtype=np.int64).reshape(len(kept), len(names))
-        return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(names)}
+        rows = list(itertools.product(*map(list, choices.values())))
+        keep, _ = self.existing(list(choices), rows)
+        columns = np.array(list(itertools.compress(rows, keep)), dtype=np.int64).reshape(-1, len(choices))
+        return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(choices)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from workloads.errors import WorkloadError, require_field, shorten, unknown_name
 from workloads.families import builder
-from workloads.family import Family
+from workloads.family import Builder, Family
 from workloads.mix import family_from_mix
 
 # Short names that people type, and the record each stands for.
@@ -147,6 +147,7 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
         require_field(record, name, kind, where, optional=True)
     chosen = builder(record["family"])
     settings = [name for name, knob in chosen.knobs.items() if knob.setting]
+    _check_fields(record, [*(name for name, _ in required), *(name for name, _ in optional)], chosen, settings, where)
     dimensions = {
         name: _checked(value, name, chosen.defaults, where)
         for name, value in record["dimensions"].items()
@@ -166,7 +167,7 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
         name=record["name"],
         builder=chosen,
         dimensions=MappingProxyType(dimensions),
-        defaults=MappingProxyType({**{name: chosen.defaults[name] for name in settings}, **given}),
+        defaults=MappingProxyType({**{name: chosen.defaults[name] for name in settings}, **_fitting(chosen, dimensions, given), **given}),
         published=MappingProxyType(record.get("published", {})),
         sources=MappingProxyType(record.get("sources", {})),
         quality_metrics=tuple(record.get("quality_metrics", ())),
@@ -175,6 +176,36 @@ def family_from_record(record: Mapping[str, Any], where: str) -> Family:
             space for space in record.get("model_spaces", ()) if _known(space, list(chosen.grids), f"{where}: entry of model_spaces")
         ),
     )
+
+
+def _check_fields(record: Mapping[str, Any], fields: list[str], chosen: Builder, settings: list[str], where: str) -> None:
+    """What a record says beyond its fields would be passed over: an error, with the table that it belongs into where there is one."""
+    for name in record:
+        if name in fields:
+            continue
+        table = "defaults" if name in settings else "dimensions" if name in (*chosen.knobs, *chosen.defaults) else ""
+        if table:
+            raise WorkloadError(f"{where}: field {name!r} stands outside of the tables, must be in [{table}]")
+        if name == "settings":  # what hardware files call it, and too far from its name here to be found by spelling
+            raise WorkloadError(f"{where}: field is 'settings', must be one of {', '.join(sorted(fields))}; nearest is 'defaults'")
+        raise unknown_name(f"{where}: field", name, fields)
+
+
+def _fitting(chosen: Builder, dimensions: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, int]:
+    """Lengths that a record does not state, where the builder's own are longer than the model's positions."""
+    positions, own = dimensions.get("positions"), {**chosen.defaults, **given}
+    if not isinstance(positions, int) or "positions" not in chosen.knobs or not isinstance(own.get("sequence"), int):
+        return {}
+    found: dict[str, int] = {}
+    tokens = 0
+    if own.get("phase") == "generate" and isinstance(own.get("new_tokens"), int):
+        tokens = own["new_tokens"]
+        if "new_tokens" not in given and own["sequence"] + tokens > positions:
+            room = positions - own["sequence"] if "sequence" in given else positions // 2
+            found["new_tokens"] = tokens = min(tokens, max(1, room))
+    if "sequence" not in given:
+        found["sequence"] = min(own["sequence"], max(1, positions - tokens))
+    return found
 
 
 def _known(name: str, allowed: list[str], what: str) -> bool:

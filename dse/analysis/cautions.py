@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dse.problem.objectives import asks_for_quality
 from dse.problem.wording import error_text, finite, joined, number_text, plural
 
 # Below this a proxy's order says little about the target's.
@@ -22,6 +23,7 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
     found += _failed(run)
     found += _edge(run, design)
     found += _surrogate(run)
+    found += _without_error(run)
     found += _devices(run, design)
     rank = finite((run.context.get("proxy") or {}).get("rank_correlation"))
     if rank is not None and rank < WEAK_RANK_CORRELATION:
@@ -31,6 +33,8 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
         )
     if others := run.context.get("models_dominated"):
         found.append(f"Counts are of the models that can be on the front; {plural(others, 'further model')} of the space cannot.")
+    if run.context.get("models_invalid"):
+        found.append(str(run.context["models_invalid"]))
     left_out = run.context.get("models_left_out")
     if left_out:
         verb = "was" if left_out == 1 else "were"
@@ -69,9 +73,28 @@ def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:
     return [f"Times are modelled, not measured: {line}." for line in known if named is None or line.startswith(f"{named}:")]
 
 
+def _without_error(run: Any) -> list[str]:
+    """Where the best measured quality has no standard error, the rule cannot say which designs are as good, and is another one."""
+    if run.problem.kind or not isinstance(run.context.get("quality_evaluator"), Mapping) or len(run.problem.objectives) < 2:
+        return []
+    if not any(o.metric == "quality" and o.direction == "max" for o in run.problem.objectives):
+        return []
+    known = [(mean, finite(design["metrics"].get("quality_se"))) for design in run.designs
+             if (mean := finite(design["metrics"].get("quality"))) is not None]  # fmt: skip
+    if len(set(known)) < 2 or (max(known, key=lambda pair: pair[0])[1] or 0.0) > 0:
+        return []
+    return [
+        "The best quality has no standard error, so nobody can say which designs are as good: recommended is the design nearest to the "
+        "best of every objective, in place of the least costly within one standard error. Measurements with their error (quality_se) "
+        "change that."
+    ]
+
+
 def _surrogate(run: Any) -> list[str]:
     """How far a surrogate's quality can be trusted."""
     if run.problem.kind or "quality_evaluator" in run.context or not any("quality" in design["metrics"] for design in run.designs):
+        return []
+    if not asks_for_quality(run.problem.objectives, run.problem.constraints):
         return []
     surrogate = run.context.get("quality_surrogate") or {}
     errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})

@@ -117,7 +117,7 @@ class Recommendation:
         if self.kept_share is not None:
             found.append(
                 f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design "
-                "(carbon factors drawn; quality held)"
+                "(quality, latency and energy held)"
             )
         if self.changes:
             found.append("what would change it: " + "; ".join(map(str, self.changes)))

@@ -45,7 +45,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     deployment.add_argument("--electricity-usd", type=float, default=0.12, metavar="USD", help="price of a kWh (default 0.12)")
     deployment.add_argument("--package", default="", metavar="NAME", help="package, where the carbon profile has several")
     deployment.add_argument("--carbon-profile", metavar="NAME", help="embodied carbon model (default act2; for hw datacenter "
-                            "and for boards, whose memories act2 does not know: default)")  # fmt: skip
+                            "and where act2 does not know the memory, as of boards: default)")  # fmt: skip
 
 
 def take_calibration(args: argparse.Namespace) -> None:

@@ -55,6 +55,7 @@ class Space:
     hardware: dict[str, npt.NDArray[Any]]
     models_left_out: int  # models of the grid that nothing published supports
     settings: dict[str, int]  # knobs of the workload that are set for every model (sequence, batch, bits)
+    models_invalid: str = ""  # how many combinations of a space file are no model, and why the first is none
 
     @property
     def model_count(self) -> int:
@@ -400,10 +401,11 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
 
 def build_space(problem: Problem, family: Family, hardware_space: hardware.HardwareSpace) -> Space:
     """The joint space of a problem; models without support are left out unless the problem allows them."""
+    invalid = ""
     if problem.models is not None:
         grid = {name: np.array(column, dtype=np.int64) for name, column in problem.models.items()}
     else:
-        grid = space_file.model_grid(problem.space_toml, problem.space, family)
+        grid, invalid = space_file.model_grid(problem.space_toml, problem.space, family, problem.fixed)
     points = _with_deployments(hardware_space.narrowed(problem.fixed).grid(), problem)
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
@@ -420,7 +422,7 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     else:
         models = fix_knobs(grid, problem.fixed) if grid else {}
         models, left_out = _keep_supported(problem, family, models)
-    return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings)
+    return Space(models, fix_knobs(points, problem.fixed) if points else {}, left_out, settings, invalid)
 
 
 def _with_deployments(grid: dict[str, npt.NDArray[Any]], problem: Problem) -> dict[str, npt.NDArray[Any]]:

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from dse.errors import DseError, unknown_name
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_hardware
+from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
 from dse.problem.deployment import VARIABLE, Deployment
@@ -73,6 +74,11 @@ def evaluate(
 
 def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of :func:`evaluate` for one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
+    return describe_design(evaluation_of(problem, knobs), allow_unsupported=True)
+
+
+def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
+    """An evaluation of one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
     deployed = {name: value for name, value in knobs.items() if name in VARIABLE}
     own = {name: value for name, value in knobs.items() if name not in VARIABLE}
     hardware = load_hardware(problem)
@@ -81,7 +87,7 @@ def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:
         problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
         vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
     )  # fmt: skip
-    return describe_design(Evaluation(one, threads=1), allow_unsupported=True)
+    return Evaluation(one, threads=1)
 
 
 def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:
@@ -93,6 +99,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     names = [name for name in evaluation.metric_names if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
+    answer["settings"] = {name: value for name, value in settings(evaluation).items() if name not in design}
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
     answer["infeasible_reasons"] = _reasons(answer, evaluation)
     support = support_name(evaluation, 0)
@@ -109,10 +116,28 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
             answer["quality_se"] = float(evaluation.quality.standard_error[0])
     answer["busy_s"] = evaluation.busy_s(0, 0)
     answer["components"] = evaluation.breakdown(0, 0)
+    answer["latency_by_bound_s"] = _by_bound(answer["components"])
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
     answer["residency"] = evaluation.residency(0, 0)
     return answer
+
+
+def settings(evaluation: Evaluation) -> dict[str, Any]:
+    """How the workload is run, by setting: sequence length, batch, bits and whatever else its family has, defaults too."""
+    family = evaluation.family
+    values = family.values(**{name: value for name, value in evaluation.space.settings.items() if name in family.knobs})
+    named = {name: values.get(name) for name, knob in family.knobs.items() if knob.setting}
+    return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
+
+
+def _by_bound(components: list[dict[str, Any]]) -> dict[str, float]:
+    """Latency [s] of the operations that each bound limits, the largest first; all bounds together are the latency."""
+    found: dict[str, float] = {}
+    for entry in components:
+        for name, latency in entry["latency_by_bound_s"].items():
+            found[name] = found.get(name, 0.0) + latency
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _reasons(answer: Mapping[str, Any], evaluation: Evaluation) -> list[str]:
@@ -153,6 +178,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     """What is common to all designs of an evaluation: deployment, sources, what is not modelled, the surrogate."""
     return {
         "deployment": evaluation.deployment.to_dict(),
+        "memory_act_lacks": evaluation.hardware_space.memory_act_lacks,
         "criterion": evaluation.problem.criterion,
         "residency": evaluation.problem.residency,
         "hardware_profile": evaluation.problem.hardware_profile,
@@ -164,11 +190,14 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def sources(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence."""
+def sources(evaluation: Evaluation, points: Points | None = None, label: str = "") -> list[dict[str, Any]]:
+    """Every factor of the carbon figures and the hardware tables: what, value, source, vintage, licence.
+
+    ``points``: whose hardware is told of, under the name ``label``; by default the first design of each kind.
+    """
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    hardware = hardware_sources(evaluation.points, evaluation.hardware_space)
+    hardware = hardware_sources(points or evaluation.points, evaluation.hardware_space, label)
     whole = [hardware_source] if hardware_source["source"] else []
     return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 

@@ -22,14 +22,14 @@ _UNITS = {"hz": "Hz", "nm": "nm", "v": "V", "bytes": "bytes", "mm2": "mm2", "w":
 _MEASURED = {"vintage": "2025", "licence": "Apache-2.0 (measurements of aiconfigurator 0.12.0)"}
 
 
-def hardware_sources(points: Points, hardware: HardwareSpace) -> list[dict[str, Any]]:
+def hardware_sources(points: Points, hardware: HardwareSpace, label: str = "") -> list[dict[str, Any]]:
     """One entry a number of the first design of each kind, in the form of the carbon factors: key, value, unit, source, vintage,
-    licence, note."""
+    licence, note. ``label`` names the design where it has no name of its own."""
     entries: list[dict[str, Any]] = []
     for name in hardware.shipped:
         entries += _device(name)
     for batch in points.batches:
-        entries += _kernels(batch) if (batch.execution != Execution.MAPPED).any() else _tables(batch)
+        entries += _kernels(batch) if (batch.execution != Execution.MAPPED).any() else _tables(batch, label)
         if (batch.tdp_w > 0).any():
             entries += _board(batch)
     return list({repr(entry): entry for entry in entries}.values())
@@ -67,12 +67,13 @@ def _device(name: str) -> Iterator[dict[str, Any]]:
         yield _entry(f"device.{name}.{key}", value, unit, source, device.vintage or "see source")
 
 
-def _tables(batch: AcceleratorBatch) -> Iterator[dict[str, Any]]:
+def _tables(batch: AcceleratorBatch, label: str) -> Iterator[dict[str, Any]]:
     """What the technology tables say of an array: a MAC, words of SRAM and DRAM, leakage, area."""
     node = float(batch.node_nm[0])
-    label = batch.names[0] if batch.names else "design 1"
+    first = "" if len(batch) == 1 else "; first design"
+    label = label or (batch.names[0] if batch.names else "design 1")
     mac = next(row for row in read_table("logic.csv") if row["component"] == "mac")
-    note = f"at {node:g} nm, {node_status(node)}; first design"
+    note = f"at {node:g} nm, {node_status(node)}{first}"
     yield _entry(f"hardware.{label}.mac_pj", float(batch.mac_pj[0]), "pJ", mac["source"], mac["vintage"], mac["licence"], note)
     cacti = read_table("sram_cacti.csv")[0]
     for i, (name, kind) in enumerate(zip(batch.level_names, batch.level_kinds, strict=True)):

@@ -82,9 +82,11 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
         for name, column in bands.items():
             column.extend(float(value) for value in getattr(spread(moved["total_kgco2e"]), name))
     ranges = {name: [one.low, one.mode, one.high] for name, one in known.items()}
+    upward = sum(high - mode > mode - low for low, mode, high in ranges.values())
     notes = [
         f"Total carbon was drawn {DRAWS} times from the ranges of {len(ranges)} factors (seed {seed}); "
-        "quality, latency and energy were held."
+        "quality, latency and energy were held.",
+        f"The median is not the point value: ranges are not symmetric about it, and {upward} of {len(ranges)} reach further up than down.",
     ]
     ordered = len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
 from dse.problem.deployment import VARIABLE
+from dse.problem.wording import plural
 from dse.quality import surrogate as quality
 from dse.spaces import parameters as space
 from dse.spaces.parameters import Parameter, Space
@@ -63,26 +64,50 @@ def varied(found: Space) -> dict[str, tuple[Any, ...]]:
     return {p.name: p.values for p in found.parameters if p.role not in MODEL_ROLES}
 
 
-def model_grid(text: str | None, name: str, family: Family) -> dict[str, npt.NDArray[np.int64]]:
-    """Models of a problem: those of its space file, or of the workload's own space called ``name``."""
+def model_grid(
+    text: str | None, name: str, family: Family, fixed: Mapping[str, Any] | None = None
+) -> tuple[dict[str, npt.NDArray[np.int64]], str]:
+    """Models of a problem: those of its space file, or of the workload's own space called ``name``; and what is to be said of them.
+
+    ``fixed``: what is set for every model, a length or a width that the file does not list among it; knobs that it does list are narrowed
+    by whoever asks, here only the models that are left out are counted among those that stay.
+    """
     if text is None:
-        return family.model_grid(name)
+        return family.model_grid(name), ""
     found = space.parse(text, where=name)
     choices = {p.name: [int(value) for value in p.values] for p in found.parameters if p.role in MODEL_ROLES}
     if not choices:
-        return family.model_grid("default")
-    own = family.values()
+        return family.model_grid("default"), ""
+    given = {knob: value for knob, value in (fixed or {}).items() if knob in family.knobs and knob not in choices}
     surrogate = quality.for_workload(family.name)
     if surrogate is not None:  # it is asked for all of its knobs
+        own = {**family.values(**{knob: value for knob, value in given.items() if family.knobs[knob].setting}), **given}
         choices |= {knob: [int(own[knob])] for knob in surrogate.knobs if knob not in choices}
+        given = {knob: value for knob, value in given.items() if knob not in choices}
     size = int(np.prod([len(values) for values in choices.values()], dtype=np.float64))
     if size > MODEL_LIMIT:
         raise UsageError(f"space {name} has {size:,} combinations of model knobs; at most {MODEL_LIMIT:,} are taken, leave some values out")
-    grid = family.model_grid("default", **choices)
+    for knob, values in choices.items():
+        if knob not in family.knobs:
+            raise unknown_name(f"space {name}: knob of {family.name}", knob, family.knobs)
+        if any(abs(value) >= 2**62 for value in values):
+            family.knobs[knob].check(max(values, key=abs), family.name)
+    axes = np.meshgrid(*(np.array(values, dtype=np.int64) for values in choices.values()), indexing="ij")
+    grid = {knob: axis.reshape(-1) for knob, axis in zip(choices, axes, strict=True)}
     keep = _meets(found, grid)
     if not keep.any():
         raise UsageError(f"space {name}: no model meets the constraints {_texts(found, grid)}")
-    return {knob: column[keep] for knob, column in grid.items()}
+    grid = {knob: column[keep] for knob, column in grid.items()}
+    exists, reasons = family.existing(list(grid), zip(*(column.tolist() for column in grid.values()), strict=True), given)
+    asked = np.ones(len(exists), dtype=bool)
+    for knob, value in (fixed or {}).items():
+        asked &= grid[knob] == value if knob in grid else True
+    if not (asked & exists).any():  # told by whoever narrows the space
+        asked = np.ones(len(exists), dtype=bool)
+    gone = asked & ~exists
+    why = reasons[int(np.cumsum(~exists)[np.argmax(gone)]) - 1].partition("; nearest")[0] if gone.any() else ""
+    told = f"{np.count_nonzero(gone):,} of {plural(int(np.count_nonzero(asked)), 'model')} of the space left out: {why}." if why else ""
+    return {knob: column[exists] for knob, column in grid.items()}, told
 
 
 def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

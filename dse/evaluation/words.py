@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -14,10 +16,10 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
-from dse.spaces.hardware import from_text, load_path_or_name
+from dse.spaces.hardware import HardwareSpace, from_text, load_path_or_name
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
-from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.design import NUMBERS, Accelerator
 from workloads import library
 from workloads.family import Family
 
@@ -103,6 +105,7 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
+    _check_variable(vary or {}, hardware, hardware_toml, family, workload)
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
@@ -193,6 +196,41 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
                 raise UsageError(f"vary {name} has the value {value!r}; a positive number is needed")
         if len(set(chosen)) != len(chosen):
             raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
+
+
+def _check_variable(
+    vary: Mapping[str, Sequence[Any]], hardware: HardwareSpace, hardware_toml: str | None, family: Family, workload: str
+) -> None:
+    """A name that neither the hardware nor the deployment lets vary is an error that says where its values belong."""
+    for name, chosen in vary.items():
+        if name in VARIABLE or name in hardware.knobs or name in hardware.settings:
+            continue
+        written = f"`{name} = {json.dumps(list(chosen), ensure_ascii=False, default=str)}`"
+        table = _table_of(name, hardware_toml)
+        if table is not None:
+            raise UsageError(f"vary {name} needs a template, and {hardware.name} describes its designs itself; write {written} in {table}")
+        if name in family.knobs:
+            file = "my-space.toml"
+            raise UsageError(
+                f"vary {name} is of the hardware and the deployment, and {name} is a knob of the model {family.name}; list its values in a "
+                f"space file (`dse init space {file} --workload {workload}`) and search it with --space {file}"
+            )
+        if len(hardware.shipped) == 1 and hardware_toml is None and name in NUMBERS:
+            device = hardware.shipped[0]
+            raise UsageError(
+                f"vary {name} needs a template; {hardware.name} is a single design: `dse init accelerator my-{device}.toml --from "
+                f"{device}` writes it to a file, in which {written} is a knob"
+            )
+
+
+def _table_of(name: str, text: str | None) -> str | None:
+    """Where a file that describes a whole accelerator sets a field, in words; None where it does not, or names a template."""
+    document = tomllib.loads(text) if text is not None else {}
+    if "template" in document:
+        return None
+    if name in document and not isinstance(document[name], (dict, list)):
+        return "the file"
+    return next((f"[{key}] of the file" for key, value in document.items() if isinstance(value, dict) and name in value), None)
 
 
 def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family, space: str) -> tuple[Objective, ...]:

@@ -111,6 +111,11 @@ def parse_constraint(text: str) -> Constraint:
     return Constraint(name, relation, bound)
 
 
+def asks_for_quality(objectives: Iterable[Objective], constraints: Iterable[Constraint]) -> bool:
+    """Whether an objective or a bound is on quality."""
+    return any(name.startswith("quality") for name in (*(o.metric for o in objectives), *(c.metric for c in constraints)))
+
+
 def read_constraint(text: str) -> Constraint:
     """The inverse of ``str(constraint)``, for metrics that no list knows; ValueError for another text."""
     name, relation, bound = re.split(r"(<=|>=)", text, maxsplit=1)

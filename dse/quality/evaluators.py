@@ -123,9 +123,10 @@ class SurrogateEvaluator:
 
 @dataclass(frozen=True)
 class TableEvaluator:
-    """Figures of a CSV file: one column a parameter, the metric, optionally METRIC_se and fidelity.
+    """Figures of a CSV file: one column a parameter, the metric, optionally METRIC_se, fidelity and seed.
 
-    Rows of equal parameters and fidelity are averaged; their spread gives a standard error where none is stated.
+    Rows that differ in their seed alone are averaged; their spread gives a standard error where none is stated. Without a seed two
+    figures of one model contradict each other, and are an error.
     """
 
     path: str
@@ -138,30 +139,40 @@ class TableEvaluator:
         """Read a file; one without the metric, or with a cell that is no number, is an error that names it."""
         try:
             with Path(path).open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(line for line in file if not line.startswith("#"))
-                header, lines = list(reader.fieldnames or ()), list(reader)
+                text = [(number, line) for number, line in enumerate(file, 1) if not line.startswith("#")]
+                reader = csv.DictReader(line for _, line in text)
+                header = list(reader.fieldnames or ())
+                lines = [(text[reader.line_num - 1][0], line) for line in reader]
         except (OSError, UnicodeDecodeError) as error:
             raise DseError(f"table {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
         if metric not in header:
             close = nearest(metric, header)
             hint = f"; did you mean {close!r}?" if close else ""
             raise UsageError(f"table {path} has no column {metric!r}; it has {', '.join(header) or 'none'}{hint}")
-        names = tuple(n for n in header if n not in (metric, f"{metric}_se", "fidelity", "source"))
+        names = tuple(n for n in header if n not in (metric, f"{metric}_se", "fidelity", "seed", "source"))
         groups: dict[tuple[float, tuple[str, ...]], list[tuple[float, float | None]]] = {}
-        for number, line in enumerate(lines, 2):
-            value = _cell(path, number, metric, line[metric])
-            se = _cell(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
-            fidelity = _cell(path, number, "fidelity", line["fidelity"]) if "fidelity" in header else 1.0
+        known: dict[tuple[float, tuple[str, ...], str], tuple[int, float]] = {}
+        for number, line in lines:
+            value = _number(path, number, metric, line[metric])
+            se = _number(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
+            fidelity = _number(path, number, "fidelity", line["fidelity"]) if "fidelity" in header else 1.0
             if se is not None and se < 0:
                 raise DseError(f"table {path} line {number}: {metric}_se is {se}; it cannot be negative")
-            groups.setdefault((fidelity, tuple(_text(line[n]) for n in names)), []).append((value, se))
+            key = (fidelity, tuple(cell(line[n]) for n in names))
+            first, told = known.setdefault((*key, cell(line.get("seed"))), (number, value))
+            if told != value:
+                shown = ", ".join(f"{n}={line[n]}" for n in names) or "the one model"
+                raise DseError(
+                    f"table {path} lines {first} and {number} are both of {shown}, with {metric} {told:g} and {value:g}; leave one out, "
+                    "or give repeated measurements a column seed that differs"
+                )
+            groups.setdefault(key, []).append((value, se))
         if not groups:
             raise DseError(f"table {path} has no row")
         return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        self._check(parameters)
-        key = tuple(_text(parameters[name]) for name in self.parameters)
+        key = self.key(parameters)
         found = self.rows.get((fidelity, key))
         if found is None:
             shown = ", ".join(f"{n}={v}" for n, v in zip(self.parameters, key, strict=True))
@@ -175,19 +186,23 @@ class TableEvaluator:
 
     def has(self, parameters: Mapping[str, Value], *, fidelity: float = 1.0) -> bool:
         """Whether the table holds a design: a search is limited to those it holds."""
+        return (fidelity, self.key(parameters)) in self.rows
+
+    def key(self, parameters: Mapping[str, Value]) -> tuple[str, ...]:
+        """What a design and the row of it have in common: the cells of the table's parameters."""
         self._check(parameters)
-        return (fidelity, tuple(_text(parameters[name]) for name in self.parameters)) in self.rows
+        return tuple(cell(parameters[name]) for name in self.parameters)
 
 
-def _text(value: Value | None) -> str:
-    """One text a value: 4, 4.0 and '4' are the same cell."""
+def cell(value: Value | None) -> str:
+    """One text a value: 4, 4.0 and '4' are the same cell of a table."""
     try:
         return repr(float(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return str(value).strip()
 
 
-def _cell(path: str | Path, line: int, column: str, text: str | None) -> float:
+def _number(path: str | Path, line: int, column: str, text: str | None) -> float:
     try:
         value = float(text or "")
     except ValueError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dse.evaluation.evaluation import load_hardware
 from dse.problem.metrics import METRICS
+from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
+from dse.problem.wording import joined
 from dse.quality import surrogate as quality
 from dse.reports import recommendation_text, terminal, text
 from dse.reports.kept import of_run
@@ -31,14 +33,15 @@ def say_problem(
     problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
-    deployment = problem.deployment
+    deployment, hardware = problem.deployment, load_hardware(problem)
+    defaults = [str(constraint) for constraint in problem.constraints if constraint in hardware.default_constraints]
+    own = [c for c in problem.constraints if c not in (*hardware.default_constraints, SERVICE_CONSTRAINT)]
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
-        f"deployment  {deployment.rate_per_s:g} requests/s for {deployment.lifetime_years:g} years, grid {deployment.grid}, "
-        f"fab grid {deployment.fab_grid or 'fixed by the profile'}, PUE {deployment.pue:g}, carbon profile {deployment.carbon_profile}",
+        f"deployment  {_deployment_text(deployment.to_dict(), hardware.memory_act_lacks)}",
         *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
@@ -50,9 +53,10 @@ def say_problem(
         f"residency   {problem.residency}" + ("" if problem.residency == "none" else ": what stays on chip between operations is the best"),
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
-    if any(constraint in load_hardware(problem).default_constraints for constraint in problem.constraints):
+    if defaults:
         at = next(i for i, line in enumerate(lines) if line.startswith("constraints"))
-        lines.insert(at + 1, "            (defaults; --no-constraint METRIC or --no-default-constraints removes them)")
+        which = f"{joined(defaults)} by default" if own else "defaults"
+        lines.insert(at + 1, f"            ({which}; --no-constraint METRIC or --no-default-constraints removes them)")
     surrogate = quality.for_workload(_full_name(problem.workload))
     of_surrogate = measured is None or large is not None
     if of_surrogate and surrogate is not None and any(objective.metric == "quality" for objective in problem.objectives):
@@ -66,6 +70,16 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
+    """Where and how a device serves, and why its carbon profile is our own where ACT's does not know the memory."""
+    reason = f" (act2 knows no {memory_act_lacks})" if memory_act_lacks and deployment["carbon_profile"] == "default" else ""
+    return (
+        f"{deployment['rate_per_s']:g} requests/s for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
+        f"fab grid {deployment['fab_grid'] or 'fixed by the profile'}, PUE {deployment['pue']:g}, "
+        f"carbon profile {deployment['carbon_profile']}{reason}"
+    )
 
 
 def _values(chosen: Sequence[Any]) -> str:
@@ -156,6 +170,11 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
     print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
+    # What is off says nothing, nor does the optimizer of a model that is not trained; JSON has them all.
+    idle = ("optimizer",) if answer["settings"].get("phase") == "forward" else ()
+    if told := [f"{name}={value}" for name, value in answer["settings"].items() if value and name not in idle]:
+        print("  settings: " + ", ".join(told))
+    print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
@@ -176,6 +195,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
         print(f"  {'busy':<20} {shares} of the latency")
+        bound = ", ".join(f"{name} {latency / answer['latency_s']:.1%}" for name, latency in answer["latency_by_bound_s"].items())
+        print(f"  {'bound by':<20} {bound} of the latency")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood

@@ -39,6 +39,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     says so. ``width`` and ``color`` default to what stdout can show. Knobs that all designs share stand below the table.
     """
     # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
+    from dse.problem.objectives import asks_for_quality
     from dse.reports.data import thinned
     from dse.reports.units import design_units, knob_names
     from dse.storage.run_folder import distinct, equals
@@ -55,7 +56,8 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     labels = [f"{d['design']} (+{more[d['design']]} equal)" if more.get(d["design"]) else str(d["design"]) for d in shown]
     columns = [_Column("design", "", labels, left=bool(more))]
     columns += [_metric_column(name, units[name], shown) for name in objectives if name in units]
-    if any(design.get("quality_support") for design in shown):
+    asked = run.problem.kind or asks_for_quality(run.problem.objectives, run.problem.constraints)
+    if asked and any(design.get("quality_support") for design in shown):
         columns.append(_Column("support", "", [str(design.get("quality_support") or "–") for design in shown], left=True))
     needed = len(columns)
     columns += [_Column(name, "", [str(design["knobs"].get(name, "–")) for design in shown]) for name in varying]
@@ -121,7 +123,8 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
 
     notes = []
     if any("quality" in design["metrics"] for design in shown):
-        notes.append(f"quality: {quality_label(run.context)}, ± its standard error")
+        known = any(design["metrics"].get("quality_se") for design in shown)
+        notes.append(f"quality: {quality_label(run.context)}, " + ("± its standard error" if known else "without a standard error"))
     same = [f"{name}={run.designs[0]['knobs'][name]}" for name in knob_names(run.designs) if name not in varying]
     if same:
         notes.append(f"the same for all: {', '.join(same)}")

@@ -27,7 +27,7 @@ from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
 from dse.quality.trained.quality import TrainedEvaluator
-from dse.searches import measured_models
+from dse.searches import measured_models, table_rows
 from dse.searches.measured_search import search
 from dse.searches.plan import MeasuredSettings
 from dse.searches.sweep import sweep_block
@@ -41,6 +41,7 @@ from dse.strategies.registry import check as check_strategy
 from dse.strategies.registry import find
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
+from dse.strategies.views import model_columns
 from dse.version import __version__
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ def run(
         shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality, target)
     context = _context(evaluation, settings, found, notes, shared)
+    tables = [given for given in (target, proxy) if isinstance(given, evaluators.TableEvaluator)]
+    own_space, columns = evaluation.problem.space_toml is not None, model_columns(evaluation)
+    context["cautions"] = [line for table in tables for line in table_rows.cautions(table, columns, own_space=own_space)]
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
     return found.front, _summary(evaluation, found), context

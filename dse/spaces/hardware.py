@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from carbon.factors import memories
 from dse.errors import UsageError, unknown_name
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
@@ -53,11 +54,21 @@ class HardwareSpace:
 
     @property
     def default_carbon_profile(self) -> str:
-        """The carbon profile where none is named: the template's, our own for boards, whose memories peers do not know, elsewhere ACT's."""
+        """The carbon profile where none is named: the template's, elsewhere ACT's; our own for boards and for memories ACT lacks."""
         if self.template is not None:
-            return self.template.carbon_profile
+            named = self.template.carbon_profile
+            return "default" if named == "act2" and self.memory_act_lacks else named
         board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
-        return "default" if board or self.shipped else "act2"
+        return "default" if board or self.shipped or self.memory_act_lacks else "act2"
+
+    @property
+    def memory_act_lacks(self) -> str:
+        """The first DRAM of its designs whose carbon ACT does not give; empty where it gives all."""
+        template = self.template
+        listed = () if template is None else template.knobs.get("dram_type", ())
+        kinds = [str(kind) for kind in listed] or [self.accelerator(self.defaults).levels[-1].kind]
+        known = memories()
+        return next((kind for kind in kinds if kind not in known or known[kind].source_id != "act"), "")
 
     @property
     def runs_kernels(self) -> bool:
@@ -156,8 +167,12 @@ class HardwareSpace:
 
     @property
     def not_modelled(self) -> tuple[str, ...]:
-        """What the costs leave out."""
-        return () if isinstance(self._source, Accelerator) else self._source.not_modelled
+        """What the costs leave out: the template's own list; for other mapped designs what the technology tables lack."""
+        template = self.template
+        if template is not None and template.not_modelled:
+            return template.not_modelled
+        mapped = self.accelerator(self.defaults).execution == Execution.MAPPED
+        return templates.load("edge22").not_modelled if mapped else ()
 
     @property
     def source(self) -> str:

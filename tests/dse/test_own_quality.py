@@ -81,7 +81,7 @@ def test_what_a_study_answers_shows_itself(study: Run) -> None:
     assert repr(found) == text(study, found, None) and "svg+xml" in found._repr_html_()
     stands = study.robustness(draws=20)
     assert "20 draws" in repr(stands) and len(repr(stands).splitlines()) <= 24
-    assert "quality held" in repr(study.recommend())
+    assert "(quality, latency and energy held)" in repr(study.recommend())
 
 
 def test_known_arguments_are_listed_once() -> None:

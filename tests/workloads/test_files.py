@@ -156,6 +156,11 @@ def test_mixes_that_are_wrong(change: Callable[[str], str], words: str, folder: 
         (lambda t: t.replace("hidden = 64", "hidden = 64\ntied = 1"), "field 'tied' is 1, must be a true or false"),
         (lambda t: t.replace("sequence = 32", "layers = 32"), "field of defaults is 'layers'"),
         (lambda t: t.replace("[dimensions]", "[dimension]"), "field 'dimensions' is None"),
+        (lambda t: t.replace("[defaults]", "[settings]"), "field is 'settings', must be one of"),
+        (lambda t: t.replace("[defaults]", "[settings]"), "nearest is 'defaults'"),
+        (lambda t: t.replace("[defaults]", "[default]"), "nearest is 'defaults'"),
+        (lambda t: "sequence = 32\n" + t, "field 'sequence' stands outside of the tables, must be in [defaults]"),
+        (lambda t: "rotary_dim = 8\n" + t, "field 'rotary_dim' stands outside of the tables, must be in [dimensions]"),
     ],
 )
 def test_records_that_are_wrong(change: Callable[[str], str], words: str, folder: Path) -> None:
@@ -164,6 +169,28 @@ def test_records_that_are_wrong(change: Callable[[str], str], words: str, folder
     with pytest.raises(workloads.WorkloadError) as caught:
         workloads.load(str(path)).build()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("positions", "stated", "sequence", "new_tokens"),
+    [(1024, "", 512, 128), (256, "", 128, 128), (100, "", 50, 50), (256, "new_tokens = 6", 250, 6), (256, "sequence = 200", 200, 56)],
+)
+def test_lengths_that_a_record_leaves_out_fit_its_positions(
+    positions: int, stated: str, sequence: int, new_tokens: int, folder: Path
+) -> None:
+    path = folder / "mine.toml"
+    path.write_text(RECORD.partition("[defaults]")[0].replace("positions = 512", f"positions = {positions}") + f"[defaults]\n{stated}\n")
+    values = workloads.load(str(path)).values()
+    assert (values["sequence"], values["new_tokens"]) == (sequence, new_tokens)
+    assert workloads.load(str(path)).build().macs() > 0
+
+
+def test_an_encoder_with_few_positions_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = RECORD.partition("[defaults]")[0].replace("decoder", "encoder").replace("kv_heads = 2\n", "").replace("= 512", "= 256")
+    (folder / "enc.toml").write_text(text)
+    assert workloads.load(str(folder / "enc.toml")).values()["sequence"] == 256
+    assert cli.main(["workload", "show", str(folder / "enc.toml")]) == 0
+    assert cli.main(["workload", "show", str(folder / "enc.toml"), "--set", "sequence=257"]) != 0
 
 
 LINES = [line for line in (RECORD + MIX).splitlines() if line]

@@ -45,7 +45,7 @@ function metricText(name, position) {
 
 function standardError(position) {
   const errors = COLUMNS.metrics.quality_se;
-  return errors && isNumber(errors[position]) ? errors[position] : null;
+  return errors && isNumber(errors[position]) && errors[position] > 0 ? errors[position] : null; // 0: nobody stated one
 }
 
 function axisLabel(name) {

@@ -65,7 +65,7 @@ function tableNote(shown, all) {
   const parts = [shown < all ? shown.toLocaleString("en-GB") + " of " + all.toLocaleString("en-GB") + " designs." : all.toLocaleString("en-GB") + (all === 1 ? " design." : " designs.")];
   if (state.kept) parts.push("Only those within the ranges kept above.");
   if (FIXED_KNOBS.length) parts.push("The same for all: " + FIXED_KNOBS.map((name) => name + " " + knobText(COLUMNS.knobs[name][0])).join(", ") + ".");
-  if (COLUMNS.metrics.quality) parts.push(DATA.measured ? "Quality was measured, ± its standard error." : "Quality is a surrogate's prediction ± its standard error.");
+  if (COLUMNS.metrics.quality) parts.push((DATA.measured ? "Quality was measured" : "Quality is a surrogate's prediction") + (COLUMNS.design.some((_, i) => standardError(i)) ? " ± its standard error." : ", without a standard error."));
   return parts.join(" ");
 }
 

@@ -203,3 +203,15 @@ def test_the_size_of_a_space_is_models_times_designs() -> None:
     assert (space.model_count, space.hardware_count, space.size) == (3, 4, 12)
     assert space.design(1, 3) == {"layers": 4, "hidden": 256, "cores": 4, "glb_mib": 2}
     assert (Space({}, {}, 0, {}).model_count, Space({}, {}, 0, {}).size) == (1, 1)
+
+
+def test_a_breakdown_adds_up_and_names_the_bound_that_takes_most(evaluation: Evaluation) -> None:
+    """Components hold the whole latency and energy; their latency by bound is that of their operations, and the largest is named."""
+    entries = evaluation.breakdown(0, 0)
+    assert sum(e["latency_s"] for e in entries) == pytest.approx(_one(evaluation, "latency_s"), rel=1e-12)
+    for entry in entries:
+        by_bound: dict[str, float] = {}
+        for operation in entry["operations"]:
+            by_bound[operation["bound"]] = by_bound.get(operation["bound"], 0.0) + operation["latency_s"]
+        assert entry["latency_by_bound_s"] == pytest.approx(by_bound, rel=1e-12)
+        assert entry["latency_by_bound_s"][entry["bound"]] == max(by_bound.values())

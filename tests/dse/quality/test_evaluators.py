@@ -84,7 +84,7 @@ def test_command_that_runs_too_long_is_ended_with_its_children(tmp_path: Path) -
 
 def test_table(tmp_path: Path) -> None:
     file = tmp_path / "quality.csv"
-    file.write_text("# measured\nlayers,heads,quality,quality_se\n4,2,70.5,0.3\n4,2,71.5,0.3\n6.0,2,80,0\n", encoding="utf-8")
+    file.write_text("# measured\nlayers,heads,seed,quality,quality_se\n4,2,0,70.5,0.3\n4,2,1,71.5,0.3\n6.0,2,0,80,0\n", encoding="utf-8")
     table = evaluators.parse(f"table:{file}", workload="bert")
     assert isinstance(table, evaluators.TableEvaluator)
     found = table({"layers": 4, "heads": 2, "cores": 1}, fidelity=1.0, seed=0)["quality"]
@@ -93,6 +93,9 @@ def test_table(tmp_path: Path) -> None:
     assert table.has({"layers": 6, "heads": 2})
     with pytest.raises(DseError, match="no row for layers=7"):
         table({"layers": 7, "heads": 2}, fidelity=1.0, seed=0)
+    file.write_text("# measured\nlayers,quality\n4,70\n\n6,80\n4.0,71\n", encoding="utf-8")
+    with pytest.raises(DseError, match=r"lines 3 and 6 are both of layers=4.0, with quality 70 and 71; .* column seed"):
+        evaluators.parse(f"table:{file}", workload="bert")
     file.write_text("layers,qualty\n4,1\n", encoding="utf-8")
     with pytest.raises(UsageError, match="did you mean 'qualty'"):
         evaluators.parse(f"table:{file}", workload="bert")

@@ -265,3 +265,13 @@ def test_a_design_of_several_chips_is_its_file() -> None:
     design = on(8, link_bytes_per_s=3e11)
     assert read_document(tomllib.loads(design.to_toml()), where="text") == design
     assert "chips" not in A100.to_toml()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_two_groups_are_groups(groups: int) -> None:
+    """A convolution of two groups is dealt by groups like one of three; one of one group by its columns."""
+    table = OperationTable.from_rows(
+        [Operation("c", Kind.CONV, m=49, n=64, k=576, groups=groups, second_is_weight=True, parallel=Parallel.COLUMN)]
+    )
+    dealt = parallel.dealing(table)
+    assert (bool(dealt.groups[0]), bool(dealt.n[0])) == (groups > 1, groups == 1)

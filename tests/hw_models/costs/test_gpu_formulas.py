@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -184,3 +186,17 @@ def test_functions_in_a_kernel_read_what_it_has_not() -> None:
     launch = kernel.launch_s * 1.6e9 / H100.frequency_hz
     streams = [bytes_ * elements / (H100.dram_bytes_per_s * kernel.dram_efficiency) for bytes_ in (2, 4, 0, 6, 4)]
     assert found.latency_s == pytest.approx([*streams[:3], launch + streams[3], launch + streams[4]], rel=1e-12)
+
+
+def test_scans_take_the_lanes_and_windows_are_read_once() -> None:
+    """A scan takes four operations a state on the vector lanes where those outlast its bytes; windows of a convolution overlap, so that
+    its first operand is what the layer stores, not what its product streams.
+    """
+    scan = Operation("scan", Kind.SCAN, m=512, n=2048, k=256, batch=3, input_bits=16, output_bits=16)
+    conv = Operation("conv", Kind.CONV, m=3136, n=64, k=576, batch=2, second_is_weight=True, input_bits=16, weight_bits=16, output_bits=16,
+                     input_elements=2 * 58 * 58 * 64)  # fmt: skip
+    sheet = replace(H100, l2_bytes=1e5)  # nothing stays: every byte is seen
+    found = kernel_times(OperationTable.from_rows([scan, conv]), sheet)
+    lanes = sheet.peak_macs_per_s * sheet.rates.get("fp32", min(sheet.rates.values()))
+    assert float(found.compute_s[0]) == pytest.approx(4.0 * 3 * 512 * 2048 * 256 / lanes, rel=1e-12)
+    assert float(found.dram_bytes[1]) == pytest.approx(2 * (2 * 58 * 58 * 64 + 576 * 64 + 2 * 3136 * 64), rel=1e-12)

@@ -1,0 +1,78 @@
+"""What a search was not asked and a reader may take for granted: that the model stays, that a bound holds for each part of a mix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dse.evaluation.evaluation import Evaluation, load_family
+from dse.evaluation.one_design import evaluation_of
+from dse.problem.objectives import asks_for_quality
+from dse.problem.problem import Problem
+from dse.problem.wording import joined, number_text
+
+# The parts' latencies add to the request's but for rounding; where they do not (chips in a pipeline), no part has a latency of its own.
+_ROUNDING = 1e-9
+
+
+def models_unasked(evaluation: Evaluation) -> list[str]:
+    """A sentence where models are searched and neither an objective nor a bound asks for their quality: the least model then wins."""
+    problem, space = evaluation.problem, evaluation.space
+    if space.model_count < 2 or asks_for_quality(problem.objectives, problem.constraints):
+        return []
+    own = evaluation.family.values()
+    left = np.ones(space.model_count, dtype=bool)
+    words = []
+    for name, column in space.models.items():
+        here = left & (column == own.get(name))
+        if here.any() and here.sum() < left.sum():
+            words.append(f"--set {name}={own[name]}")
+            left = here
+        elif not here.any():  # the model itself is not in the space
+            words = []
+            break
+    ways = " or ".join(["--objective hardware", *([" ".join(words)] if words else [])])
+    return [f"Models are searched too and nothing asks for quality, so the least tends to win; {ways} keeps {evaluation.family.name}."]
+
+
+def parts_beyond_bound(problem: Problem, knobs: Mapping[str, Any]) -> list[str]:
+    """A sentence where a design meets a bound on a mix's latency, which is the mean of its parts, and a part takes longer."""
+    bounds = [c.bound for c in problem.constraints if c.metric == "latency_s" and c.relation == "<="]
+    if not bounds or problem.kind:
+        return []
+    evaluation = evaluation_of(problem, knobs) if is_mix(problem) else None
+    parts = {} if evaluation is None else part_latency_s(evaluation)
+    if all(latency <= min(bounds) for latency in parts.values()):
+        return []
+    told = joined([f"{name} takes {number_text(1e3 * latency)} ms" for name, latency in parts.items()])
+    return [f"latency_s<={min(bounds)!r} holds for the mean request of the mix, not for each part: {told}."]
+
+
+def is_mix(problem: Problem) -> bool:
+    """Whether the workload of a problem is a mix of several models or phases."""
+    return load_family(problem).family == "mix"
+
+
+def part_latency_s(evaluation: Evaluation) -> dict[str, float]:
+    """Latency [s] of one request of each part of a mix, for an evaluation of one design; empty where parts have none of their own."""
+    workload = evaluation.workload
+    weights = {name.removesuffix(".weight"): float(w) for name, w in workload.dimensions.items() if name.endswith(".weight")}
+    rows = np.zeros(len(evaluation.table))
+    if evaluation.on_chip is not None and evaluation.on_chip.able[0]:
+        for step in evaluation.residency(0, 0)["steps"]:
+            rows[step["row"]] += step["latency_s"]
+    else:
+        rows = evaluation.weight[0] * evaluation.unit.latency_s[evaluation.index[0], 0]
+    whole = float(evaluation.block(0, 1).metric("latency_s").reshape(-1)[0])
+    if abs(rows.sum() - whole) > _ROUNDING * whole:
+        return {}
+    found = dict.fromkeys(weights, 0.0)
+    first = 0
+    for phase in workload.phases:
+        # A part's name may hold a dot, so the longest that fits is the part.
+        part = max((name for name in weights if phase.name.startswith(f"{name}.")), key=len)
+        found[part] += float(rows[first : first + len(phase.table)].sum()) / weights[part]
+        first += len(phase.table)
+    return found

@@ -1,0 +1,98 @@
+"""What a reader takes for granted and is told: the model stays, a bound of a mix, what a file's numbers are and leave out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dse import api
+from dse.cli import main
+from dse.evaluation import careful
+from dse.evaluation.evaluation import Evaluation
+from dse.spaces import starters
+from dse.spaces.hardware import load_path_or_name
+
+MIX = '[[part]]\nname = "a.b"\nworkload = "bert-base"\nweight = 3\n[[part]]\nname = "a"\nworkload = "vit-b16"\n'
+
+
+@pytest.fixture
+def npu(tmp_path: Path) -> Path:
+    """An accelerator of one's own with LPDDR5, which ACT's table lacks."""
+    path = tmp_path / "npu.toml"
+    text = starters.accelerator("edge22").replace('kind = "lpddr4"', 'kind = "lpddr5"')
+    assert 'kind = "lpddr5"' in text
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("cores", ["cores = 2", "cores = [1, 2]"])
+def test_a_file_with_a_memory_that_act_lacks_has_our_profile_and_the_list_of_what_is_left_out(npu: Path, cores: str) -> None:
+    npu.write_text(npu.read_text(encoding="utf-8").replace("cores = 2", cores), encoding="utf-8")
+    found = load_path_or_name(str(npu), profile=None)
+    assert (found.default_carbon_profile, found.memory_act_lacks) == ("default", "lpddr5")
+    edge = load_path_or_name("edge22", profile=None)
+    assert (edge.default_carbon_profile, edge.memory_act_lacks) == ("act2", "")
+    assert found.not_modelled == edge.not_modelled != ()
+    assert load_path_or_name("h100", profile=None).not_modelled == ()  # kernels, of which that list says nothing
+
+
+def test_evaluate_says_what_the_figures_are_of(npu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--workload", "bert-base", "--hw", str(npu), "--rate", "2", "--set", "sequence=64"]) == 0
+    told = capsys.readouterr().out
+    assert "settings: sequence=64, phase=forward, batch=1" in told and "optimizer" not in told
+    assert "deployment: 2 requests/s for 3 years, grid world" in told and "carbon profile default (act2 knows no lpddr5)" in told
+    assert main(["evaluate", "--workload", "bert-base", "--hw", str(npu), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["settings"]["batch"] == 1 and answer["deployment"]["rate_per_s"] == 1.0
+    # Every operation has one bound.
+    assert sum(answer["latency_by_bound_s"].values()) == pytest.approx(answer["latency_s"], rel=1e-12)
+
+
+def test_models_that_are_searched_unasked(npu: Path) -> None:
+    bound = ["latency_s<=0.02"]
+    free = api.make_problem("bert-base", ["min:total_kgco2e"], hw=str(npu), constraints=bound)
+    (line,) = careful.models_unasked(Evaluation(free, threads=1, mapped=False))
+    assert "--objective hardware or --set layers=12 --set hidden=768 keeps bert-base" in line
+    kept = replace(free, fixed={"layers": 12, "hidden": 768})
+    asked = api.make_problem("bert-base", ["min:total_kgco2e"], hw=str(npu), constraints=["quality>=80"])
+    for problem in (kept, asked, api.make_problem("bert-base", "hardware", hw=str(npu), constraints=bound)):
+        assert careful.models_unasked(Evaluation(problem, threads=1, mapped=False)) == []
+
+
+@pytest.mark.parametrize("residency", ["none", "weights"])
+def test_parts_of_a_mix_take_what_they_take_alone_and_a_bound_that_one_breaks_is_told(npu: Path, residency: str, tmp_path: Path) -> None:
+    mix = tmp_path / "mix.toml"
+    mix.write_text(MIX, encoding="utf-8")
+    alone = {
+        name: api.evaluate(model, str(npu), residency=residency)["latency_s"] for name, model in (("a.b", "bert-base"), ("a", "vit-b16"))
+    }
+    bound = (3 * alone["a.b"] + alone["a"]) / 4 * 1.01  # the mean of the parts meets it
+    assert bound < alone["a.b"]
+    problem = api.make_problem(str(mix), "hardware", hw=str(npu), residency=residency, constraints=[f"latency_s<={bound!r}"])
+    found = careful.part_latency_s(Evaluation(problem, threads=1))
+    assert found == pytest.approx(alone, rel=1e-9)
+    (line,) = careful.parts_beyond_bound(problem, {})
+    assert "mean request of the mix" in line and f"a.b takes {1e3 * alone['a.b']:.4g} ms" in line
+    wide = replace(problem, constraints=tuple(replace(c, bound=1.0) for c in problem.constraints))
+    assert careful.parts_beyond_bound(wide, {}) == []
+
+
+def test_a_search_of_hardware_alone_is_silent_on_quality_and_names_the_recommended_hardware(
+    npu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    npu.write_text(npu.read_text(encoding="utf-8").replace("cores = 2", "cores = [1, 2, 4]"), encoding="utf-8")
+    words = ["search", "--workload", "bert-base", "--hw", str(npu), "--objective", "hardware", "--constraint", "latency_s<=1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    assert "(dram_fill<=1.0 by default;" in said.err
+    assert "support" not in said.out and "Quality is a surrogate's" not in said.out
+    run = api.load(tmp_path / "run")
+    design = run.context["recommendation"]["design"]
+    areas = [s for s in run.context["sources"] if str(s.get("key")).endswith("area_mm2") and str(s.get("key")).startswith("hardware.")]
+    chosen = next(d for d in run.designs if d["design"] == design)
+    assert [s["value"] for s in areas] == [pytest.approx(chosen["metrics"]["area_mm2"])]
+    assert chosen["knobs"]["cores"] > 1  # not the first of the sweep
+    assert any("reach further up than down" in line for line in run.context["uncertainty"]["notes"])
