@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from carbon.analysis.robustness import Robustness
 from dse.analysis.explanation import explain
-from dse.analysis.own_quality import own_quality
 from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError
@@ -124,6 +123,8 @@ class Run(RunRecord):
         Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the
         reason in ``quality_reason``.
         """
+        from dse.analysis.own_quality import own_quality
+
         row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
         knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
         answer = evaluate_in(self.problem, knobs)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dse.quality.measured import Measured
-
-if TYPE_CHECKING:
-    from dse.storage.run_folder import RunRecord
+from dse.searches.measured import trials_of_study
+from dse.storage.run_folder import RunRecord
 
 NOT_MEASURED = "not measured in this study"
 
@@ -58,8 +57,6 @@ def own_quality(run: RunRecord) -> OwnQuality | None:
     told = run.context.get("quality_evaluator")
     if not isinstance(told, Mapping) or told["evaluator"] == "surrogate":
         return None
-    from dse.searches.measured import trials_of_study  # start-up: only measured studies need what reads them
-
     names = list(told["parameters"])
     rows = [row for row in trials_of_study(run.path) if row["state"] == "complete" and row["fidelity"] >= 1.0 and "quality" in row]
     front = [
