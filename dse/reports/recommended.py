@@ -43,7 +43,7 @@ def _answers(found: Recommendation) -> Markup | None:
     if found.kept_share is not None or found.changes or found.unchanged:
         parts = dict(line.split(": ", 1) for line in found.lines)
         if "how sure" in parts:
-            rows.append(("How sure", parts["how sure"] + "; quality, latency and energy held"))
+            rows.append(("How sure", parts["how sure"]))
         if found.changes:
             rows.append(("What would change it", tag("ul", [tag("li", str(change)) for change in found.changes])))
         if found.unchanged:
