@@ -23,8 +23,10 @@ def leakage_w(
     node_nm: npt.ArrayLike = 22.0,
     supply: npt.ArrayLike = 1.0,
 ) -> FloatArray:
-    """SRAM leakage (points,) [W] at a supply relative to nominal (CACTI 7); the leakage of logic and the refresh of DRAM are not
-    modelled.
+    """SRAM leakage (points,) [W]: (cores x that of a core's memories + that of the shared ones) x supply relative to nominal.
+
+    The watts of a memory are those of CACTI 7 at its size, width and node (``data/sram_cacti.csv``), interpolated between its rows. The
+    leakage of logic and the refresh of DRAM are not modelled.
     """
     count = np.asarray(cores, dtype=np.float64)
     node = np.broadcast_to(np.asarray(node_nm, dtype=np.float64), count.shape)
