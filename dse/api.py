@@ -20,7 +20,7 @@ from carbon.factors import grid as grids
 from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, InfeasibleError, UsageError, unknown_name
+from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, unknown_name
 from dse.evaluation import careful, device_order
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, sources
@@ -43,7 +43,6 @@ from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.strategies.protocol import StrategyError
 from dse.strategies.registry import AUTO, name_of
 from dse.strategies.registry import names as strategy_names
 from dse.version import __version__

@@ -19,6 +19,10 @@ class UsageError(DseError):
     exit_code = 2
 
 
+class StrategyError(DseError):
+    """A strategy that failed, or that proposed what is no design."""
+
+
 class InfeasibleError(DseError):
     """A search that ended and found no design that meets its constraints."""
 

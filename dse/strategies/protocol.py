@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import DseError
+from dse.errors import DseError, StrategyError
 from dse.storage.trial import RUNNING, Proposal, Trial, trial_seed
 from dse.storage.trials import Claimed, TrialStore
 from dse.strategies.task import Task
@@ -27,10 +27,6 @@ class Wait:
 
 
 WAIT = Wait()
-
-
-class StrategyError(DseError):
-    """A strategy that failed, or that proposed what is no design."""
 
 
 class Strategy(Protocol):

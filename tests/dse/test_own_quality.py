@@ -10,11 +10,11 @@ import pytest
 import dse
 from dse import api
 from dse.analysis.neighbours import why
-from dse.errors import UsageError
+from dse.errors import StrategyError, UsageError
 from dse.quality.surrogate import for_workload
 from dse.reports.explanation_text import text
 from dse.run import Run
-from dse.strategies.protocol import StrategyError, proposal_of, taken_rows
+from dse.strategies.protocol import proposal_of, taken_rows
 from workloads.library import load
 
 SMALL: dict[str, Any] = {"cores": 1, "width": 64, "depth": 16, "l2_kib": 128, "l2_words_per_cycle": 64, "glb_mib": 2}
