@@ -70,6 +70,8 @@ class Estimate:
         embodied, operational, total: distributions. tornado: widest bars of the total.
         metrics: decision metrics asked for. per_unit: grams per functional unit, or None.
         sources: key -> factor. warnings: suspect figures, infeasible designs.
+        counts: how many there are of each component. machines_kwh: electricity of the machines over the lifetime, without PUE;
+            pue and lifetime_years: as [use] has them (of a range the middle).
     """
 
     name: str
@@ -87,6 +89,10 @@ class Estimate:
     metrics: list[metrics.Metric]
     sources: Mapping[str, Factor | GridFactor]
     warnings: list[str]
+    counts: Mapping[str, float]
+    machines_kwh: float = 0.0
+    pue: float = 1.0
+    lifetime_years: float | None = None
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -156,6 +162,11 @@ class _Run:
 
     def _inputs(self, component: str, table: Mapping[str, Any]) -> dict[str, Any]:
         names = {field.name for field in dataclasses.fields(devices.Device)}
+        if "device" in table:
+            raise CarbonError(
+                f"device of {component} is {table['device']!r}, but names of devices are read by `dse carbon estimate` alone; "
+                "give area_mm2, node_nm, memory_type and memory_gb here"
+            )
         _known(table, names, f"key of {component}")
         found: dict[str, Any] = {}
         for name, value in table.items():
@@ -270,6 +281,15 @@ class _Run:
         warnings = [f"infeasible: {reason}" for reason in wrong]
         if operation is not None and not operation.feasible:
             warnings.append(f"infeasible: utilisation is {float(operation.utilisation):.3g}, above 1")
+        warnings += [
+            f"{one.name}: cpu_packages is {packages:g}, but dies is {dies:g}: of one die a processor dies = {packages:g} is needed"
+            for one in self.components
+            if one.inputs.get("area_mm2") is not None
+            and isinstance(packages := one.inputs.get("cpu_packages", 0), (int, float))
+            and isinstance(dies := one.inputs.get("dies", 1), (int, float))
+            and dies < packages
+            and not one.inputs.get("chiplets")
+        ]
         sources = dict(values.keyed())
         warnings += [
             f"{factor.code}: {factor.note}" for factor in sources.values() if isinstance(factor, GridFactor) and factor.status == "suspect"
@@ -278,6 +298,10 @@ class _Run:
         count, seed = int(self.settings.get("draws", 20000)), int(self.settings.get("seed", 0))
         drawn = self._evaluate(uncertainty.draws(ranges, count, seed))
         spreads = [uncertainty.spread(np.broadcast_to(np.asarray(each, dtype=np.float64), (count,))) for each in drawn]
+        pue, years = 1.0, None
+        if operation is not None:
+            pue = float(_resolve(self._number(self.use, "pue", 1.0), {}, self.input_ranges))
+            years = float(_resolve(self._number(self.use, "lifetime_years"), {}, self.input_ranges))
         bars = uncertainty.tornado(lambda overrides: self._evaluate(overrides)[2], ranges)
         return Estimate(
             name=self.name,
@@ -295,6 +319,10 @@ class _Run:
             metrics=self._metrics(embodied, used, operation),
             sources=sources,
             warnings=warnings,
+            counts={component.name: component.count for component in self.components},
+            machines_kwh=0.0 if operation is None else float(operation.energy_kwh) / pue,
+            pue=pue,
+            lifetime_years=years,
         )
 
     def _evaluate(self, overrides: Mapping[str, Numeric]) -> tuple[Numeric, Numeric, Numeric]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from carbon.analysis.uncertainty import Spread
 from carbon.factors.grid import GridFactor
 from carbon.operational.computing import Emissions
 
@@ -17,25 +18,43 @@ SERVICES = "Scope 3, category 1: purchased goods and services"
 
 
 def ghg_rows(
-    name: str, *, embodied_kgco2e: float, kwh: float, place: GridFactor | None, basis: str, cloud: bool = False
+    name: str,
+    *,
+    embodied_kgco2e: float,
+    kwh: float,
+    place: GridFactor | None,
+    basis: str,
+    cloud: bool = False,
+    units: str = "",
+    period_years: float | None = None,
+    spreads: tuple[Spread, Spread] | None = None,
 ) -> list[dict[str, Any]]:
     """Lines of an inventory (Corporate Standard; Corporate Value Chain Standard for scope 3).
 
     Args:
         kwh: purchased electricity, the facility's share included; 0 for none. cloud: machines that another company owns: everything is
             then a purchased service.
+        units: what the lines are of ("8 x h100"). period_years: the time that the lines cover. spreads: embodied and operational, where
+            factors were drawn.
 
     A life-cycle intensity also holds what scope 3, category 3 (fuel- and energy-related activities) asks for; the line says which it is.
     """
     rows: list[dict[str, Any]] = []
+    of = {"units": units, "period_years": period_years}
+    made, used = spreads or (None, None)
     if embodied_kgco2e:
         category = SERVICES if cloud else CAPITAL_GOODS
-        rows.append(_row(name, category, "making of the hardware", 1.0, "unit", embodied_kgco2e, "this estimate", basis))
+        rows.append(_row(name, category, "making of the hardware", 1.0, "unit", embodied_kgco2e, "this estimate", basis) | of | _span(made))
     if kwh and place is not None:
         factor = place.gco2e_per_kwh / 1e3
         category = SERVICES if cloud else ELECTRICITY
-        rows.append(_row(name, category, f"electricity, {place.name}", kwh, "kWh", factor, place.source, f"{place.kind}; {basis}"))
+        row = _row(name, category, f"electricity, {place.name}", kwh, "kWh", factor, place.source, f"{place.kind}; {basis}")
+        rows.append(row | of | _span(used))
     return rows
+
+
+def _span(spread: Spread | None) -> dict[str, float | None]:
+    return {"p5_kgco2e": None if spread is None else float(spread.p5), "p95_kgco2e": None if spread is None else float(spread.p95)}
 
 
 def _row(name: str, category: str, activity: str, amount: float, unit: str, factor: float, source: str, note: str) -> dict[str, Any]:

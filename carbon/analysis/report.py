@@ -43,6 +43,8 @@ def estimate_data(answer: Estimate) -> dict[str, Any]:
             "active_kgco2e": float(used.active_kgco2e),
             "idle_kgco2e": float(used.idle_kgco2e),
             "energy_kwh": float(used.energy_kwh),
+            "machines_kwh": answer.machines_kwh,
+            "pue": answer.pue,
             "utilisation": float(used.utilisation),
             "feasible": bool(used.feasible),
         }
@@ -100,6 +102,7 @@ def estimate_text(answer: Estimate) -> str:
     lines = [f"{answer.name}", f"basis: {answer.basis}", ""]
     rows = [[name, number(kg)] for name, kg in answer.embodied_parts.items()]
     lines.append(table(["embodied part", "kgCO2e"], rows))
+    lines += ["", table(["component", "kgCO2e", "share of embodied"], _by_component(answer))]
     lines.append("")
     spreads = [("embodied", answer.embodied_kgco2e, answer.embodied)]
     if answer.operation is not None:
@@ -111,10 +114,18 @@ def estimate_text(answer: Estimate) -> str:
             [[name, number(kg), *(number(float(value)) for value in (one.p5, one.p50, one.p95))] for name, kg, one in spreads],
         )
     )
-    if spreads and float(spreads[-1][2].p50) > 1.05 * spreads[-1][1]:
+    if answer.operation is not None and answer.total_kgco2e > 0.0:
+        share = answer.embodied_kgco2e / answer.total_kgco2e
+        lines.append(f"embodied {share:.1%}, operational {1.0 - share:.1%} of the total")
         lines.append(
-            "The estimate takes every factor at its usual value; most ranges reach further up than down, so that half of the draws lie "
-            f"above p50, {float(spreads[-1][2].p50) / spreads[-1][1] - 1.0:+.0%} of the estimate."
+            f"energy: {number(answer.machines_kwh)} kWh of the machines, {number(float(answer.operation.energy_kwh))} kWh at the meter "
+            f"(PUE {answer.pue:g})"
+        )
+    shifted = [f"{name} {float(one.p50) / kg - 1.0:+.0%}" for name, kg, one in spreads if kg > 0.0 and float(one.p50) > 1.05 * kg]
+    if shifted:
+        lines.append(
+            "The estimate takes every factor at its point value; p50 is the middle of the draws. Ranges are not symmetric about the point "
+            f"value, most reach further up, so that p50 lies above the estimate: {', '.join(shifted)}."
         )
     bars = [bar for bar in answer.tornado if bar.swing > 0.0][:8]
     if bars:
@@ -130,6 +141,16 @@ def estimate_text(answer: Estimate) -> str:
         )
     lines += [f"warning: {warning}" for warning in answer.warnings]
     return "\n".join(lines)
+
+
+def _by_component(answer: Estimate) -> list[list[str]]:
+    """Embodied carbon of each component, all of its kind together, with its share."""
+    rows = []
+    for name, count in answer.counts.items():
+        kg = sum(part for key, part in answer.embodied_parts.items() if len(answer.counts) == 1 or key.startswith(f"{name}."))
+        share = kg / answer.embodied_kgco2e if answer.embodied_kgco2e > 0.0 else 0.0
+        rows.append([name if count == 1 else f"{name} x {count:g}", number(kg), f"{share:.1%}"])
+    return rows
 
 
 def sources_text(sources: Mapping[str, Factor | GridFactor]) -> str:

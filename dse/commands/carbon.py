@@ -42,11 +42,14 @@ def _estimate(actions: Any) -> None:
     parser = _add(actions, "estimate", "estimate a device or product from a TOML specification")
     parser.add_argument("spec", metavar="SPEC.toml", help="specification, see docs/models/carbon.md")
     parser.add_argument("--profile", help="use this profile instead of the specification's")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--format", default="text", metavar="NAME", help="text, json or ghg (default text)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("--draws", type=int, help="Monte Carlo draws (default 20000)")
     parser.add_argument("--seed", type=int, help="seed of the draws (default 0)")
-    parser.add_argument("--ghg", metavar="OUT.csv", help="also write the lines of a GHG-protocol inventory")
-    parser.add_argument("--cloud", action="store_true", help="with --ghg: machines of another company (scope 3, category 1)")
+    parser.add_argument("--ghg", metavar="OUT.csv", help="also write the lines of --format ghg, a GHG-protocol inventory")
+    parser.add_argument(
+        "--cloud", action="store_true", help="with --ghg or --format ghg: machines of another company (scope 3, category 1)"
+    )
     parser.set_defaults(run=run_estimate)
 
 
@@ -113,7 +116,9 @@ def run_estimate(args: argparse.Namespace) -> int:
     """Estimate and print."""
     from carbon.analysis import estimate, report
     from carbon.errors import CarbonError
+    from dse.reports.tables import check_format
 
+    check_format(args.format, ("text", "json", "ghg"))
     spec = estimate.load(args.spec)
     if args.profile is not None:
         spec["profile"] = args.profile
@@ -121,29 +126,35 @@ def run_estimate(args: argparse.Namespace) -> int:
     if given and isinstance(held := spec.get("uncertainty", {}), dict):  # what is no table is told by the estimate
         spec["uncertainty"] = {**held, **given}
     answer = _of_file(args.spec, spec)
-    if args.cloud and args.ghg is None:
-        raise CarbonError("cloud is given without --ghg, the only table that asks whose the machines are")
+    if args.cloud and args.ghg is None and args.format != "ghg":
+        raise CarbonError("cloud is given without --ghg or --format ghg, the only table that asks whose the machines are")
     if args.ghg is not None:
-        _write_inventory(args.ghg, answer, cloud=args.cloud)
-    if args.json:
+        lines = _inventory(answer, cloud=args.cloud)
+        Path(args.ghg).write_text(lines + "\n", encoding="utf-8")
+        print(f"{args.ghg}: {lines.count(chr(10))} lines", file=sys.stderr)
+    if args.format == "json":
         _print_json(report.estimate_data(answer))
+    elif args.format == "ghg":
+        print(_inventory(answer, cloud=args.cloud))
     else:
         print(report.estimate_text(answer))
     return 0
 
 
 def _of_file(path: str, spec: Any) -> Any:
-    """The estimate of a specification; an error names the file."""
+    """The estimate of a specification, devices named in it looked up; an error names the file."""
     from carbon.analysis import estimate
     from carbon.errors import CarbonError
+    from dse.evaluation.board_specification import with_devices
 
     try:
-        return estimate.estimate(spec)
+        return estimate.estimate(with_devices(spec))
     except CarbonError as error:
         raise CarbonError(f"specification {path!r}: {error}") from error
 
 
-def _write_inventory(path: str, answer: Any, *, cloud: bool) -> None:
+def _inventory(answer: Any, *, cloud: bool) -> str:
+    """The lines of a GHG-protocol inventory as CSV."""
     from carbon.analysis.inventory import ghg_rows
     from carbon.factors.grid import GridFactor
     from dse.reports.tables import table
@@ -151,9 +162,18 @@ def _write_inventory(path: str, answer: Any, *, cloud: bool) -> None:
     found = answer.sources.get("use.grid")
     place = found if isinstance(found, GridFactor) else None
     kwh = float(answer.operation.energy_kwh) if answer.operation is not None else 0.0
-    rows = ghg_rows(answer.name, embodied_kgco2e=answer.embodied_kgco2e, kwh=kwh, place=place, basis=answer.basis, cloud=cloud)
-    Path(path).write_text(table(rows, "csv") + "\n", encoding="utf-8")
-    print(f"{path}: {len(rows)} lines", file=sys.stderr)
+    rows = ghg_rows(
+        answer.name,
+        embodied_kgco2e=answer.embodied_kgco2e,
+        kwh=kwh,
+        place=place,
+        basis=answer.basis,
+        cloud=cloud,
+        units=", ".join(f"{count:g} x {name}" for name, count in answer.counts.items()),
+        period_years=answer.lifetime_years,
+        spreads=(answer.embodied, answer.operational),
+    )
+    return table(rows, "csv")
 
 
 def run_batch(args: argparse.Namespace) -> int:

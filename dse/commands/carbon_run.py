@@ -48,8 +48,13 @@ def register(actions: Any) -> None:
         description="Litres of operation: the data centre's own water and that of its electricity. Water is a quantity beside carbon.",
         allow_abbrev=False,
     )
-    water.add_argument("--kwh", type=float, required=True, metavar="N", help="energy of the machines")
-    water.add_argument("--zone", default="WOR", metavar="ISO3", help="of the electricity: FRA, TWN, USA, WOR (default WOR)")
+    water.add_argument("--kwh", type=float, required=True, metavar="N", help="energy of the machines, without PUE")
+    water.add_argument(
+        "--zone",
+        default="WOR",
+        metavar="ISO3",
+        help="of the electricity: FRA, TWN or USA, the only countries with a figure; elsewhere WOR (default)",
+    )
     water.add_argument("--site", metavar="CODE", help="a data centre with a published figure: aws:us-east-1, gcp:..., azure:...")
     water.add_argument("--wue", type=float, metavar="L_PER_KWH", help="the data centre's own water a kWh of its machines")
     water.add_argument("--pue", type=float, default=1.0, help="facility power over machine power (default 1)")
@@ -129,12 +134,15 @@ def _text(name: str, found: Any, args: argparse.Namespace) -> str:
     import datetime
 
     from carbon.analysis.inventory import codecarbon_row, ghg_rows
+    from carbon.operational.service import DAYS_PER_YEAR
     from dse.reports.tables import table
 
     spent = found.spent
     if args.format == "ghg":
         rows = ghg_rows(name, embodied_kgco2e=found.embodied_kgco2e, kwh=found.facility_kwh, place=found.place, basis=spent.basis,
-                        cloud=args.cloud)  # fmt: skip
+                        cloud=args.cloud,
+                        units=f"{args.count} x {args.hw or 'device'}" if args.hours is not None else "",
+                        period_years=spent.wall_s / (DAYS_PER_YEAR * 24 * 3600))  # fmt: skip
         return table(rows, "csv")
     if args.format == "codecarbon":
         return table([codecarbon_row(name, found, when=datetime.datetime.now())], "csv")

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ, {usd} a million tokens of "
             f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
+            f"{cost.gco2e_per_request:.3g} g a request; "
             f"{100 * cost.embodied_share:.2g} % embodied)"
         )
         return 0
@@ -83,6 +84,7 @@ _COLUMNS = {
     "hw": "hw",
     "grid": "grid",
     "g/Mtok": "gco2e_per_million_tokens",
+    "g/request": "gco2e_per_request",
     "J/Mtok": "energy_j_per_million_tokens",
     "USD/Mtok": "usd_per_million_tokens",
     "tokens/s": "tokens_per_s",

@@ -72,6 +72,7 @@ class TokenCost:
 
     Attributes:
         energy_j: at the wall of the facility. usd: boards over their lifetime and electricity; None where a board has no public price.
+        gco2e_per_request: of one request, its prompt and output tokens together.
         embodied_share: share of the grams that was spent before the chips ran.
     """
 
@@ -87,6 +88,7 @@ class TokenCost:
     tpot_ms: float
     gco2e_per_kwh: float
     grid_source: str
+    gco2e_per_request: float
 
 
 def token_cost(
@@ -151,4 +153,5 @@ def _cost(served: Served, workload: str, factor: grids.GridFactor, load: Load, s
         tpot_ms=1e3 * float(np.nanmean(served.tpot_s)) if load.output_tokens > 1 else 0.0,
         gco2e_per_kwh=factor.gco2e_per_kwh,
         grid_source=factor.source,
+        gco2e_per_request=(embodied_g + operational_g) / len(served.output),
     )
