@@ -150,7 +150,7 @@ def ours(name: str, kib: int) -> float:
     """Bytes of the DRAM with what is best kept on chip."""
     table = OperationTable.from_rows(BLOCKS[name]["rows"]())
     workload = Workload(name=name, family="imported", phases=(Phase("forward", table),))
-    found = report(workload, accelerator(kib).batch(), model=0, point=0, level="activations", criterion="energy")
+    found = report(workload, accelerator(kib).batch(), point=0, level="activations", criterion="energy")
     return float(found["dram_bytes"])
 
 

@@ -426,7 +426,7 @@ def _written(
             "shapes": len(evaluation.shapes),
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             **found,
-            "cautions": careful.models_unasked(evaluation),
+            "cautions": [*found.get("cautions", ()), *careful.models_unasked(evaluation)],
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )

@@ -95,7 +95,7 @@ def latency_s(one_by_one_s: FloatArray, passes: Passes, hardware: AcceleratorBat
     stages = hardware.pipeline_stages.astype(np.float64)
     batches = hardware.in_flight / hardware.data_parallel
     layers = passes.layers[:, None]
-    slowest = one_by_one_s * np.ceil(layers / stages) / layers
+    slowest = one_by_one_s * (np.ceil(layers / stages) / layers)  # the share first: exactly 1 for one stage
     hop = hop_s(hardware, passes.hop_bytes) * passes.passes[:, None]
     return np.asarray(np.maximum(one_by_one_s + (stages - 1) * hop, batches * (slowest + hop * (stages > 1))))
 
