@@ -255,6 +255,24 @@ def operating_points(
     return tuple(found), idle_w / 1e3
 
 
+def entry_of(run: RunRecord, design: int | None, what: str) -> dict[str, Any]:
+    """The front's entry of a number (from 1; None: the first); ``what`` the entries are is said in the error."""
+    number = 1 if design is None else design
+    entry = next((d for d in run.designs if d["design"] == number), None)
+    if entry is None:
+        raise UsageError(f"design is {number}, must be from 1 to {len(run.designs)}, the {what} of {run.path}")
+    return entry
+
+
+def check_operation(clocks: Sequence[float], sleep_share: float, whose: str) -> None:
+    """Relative clocks from 0.1 to 1 (of ``whose`` own) and a share of sleep from 0 to 1, else UsageError."""
+    for clock in clocks:
+        if not 0.1 <= clock <= 1:
+            raise UsageError(f"clock is {clock:g}, must be from 0.1 to 1 of the {whose}'s own")
+    if not 0 <= sleep_share <= 1:
+        raise UsageError(f"sleep share is {sleep_share:g}, must be from 0 to 1")
+
+
 def of_run(
     run: RunRecord,
     design: int | None,
@@ -276,15 +294,9 @@ def of_run(
     """
     if not run.designs:
         raise DseError(f"run {run.path} has no design on its front")
-    number = 1 if design is None else design
-    entry = next((d for d in run.designs if d["design"] == number), None)
-    if entry is None:
-        raise UsageError(f"design is {number}, must be from 1 to {len(run.designs)}, the designs of {run.path}")
-    for clock in clocks:
-        if not (math.isfinite(clock) and 0.1 <= clock <= 1):
-            raise UsageError(f"clock is {clock:g}, must be from 0.1 to 1 of the design's own")
-    if not 0 <= sleep_share <= 1:
-        raise UsageError(f"sleep share is {sleep_share:g}, must be from 0 to 1")
+    entry = entry_of(run, design, "designs")
+    number = entry["design"]
+    check_operation(clocks, sleep_share, "design")
     problem = run.problem
     hardware, family = load_hardware(problem), load_family(problem)
     knobs = entry["knobs"]

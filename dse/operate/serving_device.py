@@ -14,7 +14,7 @@ import numpy as np
 from dse_kernels.serving import Requests
 
 from dse.errors import DseError, UsageError
-from dse.operate.device import CLOCKS, HOURS_PER_YEAR, SLEEP_SHARE, Device, OperatingPoint, supply_at
+from dse.operate.device import CLOCKS, HOURS_PER_YEAR, SLEEP_SHARE, Device, OperatingPoint, check_operation, entry_of, supply_at
 from dse.serving.fleet import setups
 from dse.serving.requests import read_requests
 from dse.serving.sheet import sheet
@@ -43,14 +43,9 @@ def of_fleet(
 
     Raises UsageError for a fleet that the run has not and for values out of range; DseError where no point keeps the limit.
     """
-    number = 1 if design is None else design
-    entry = next((d for d in record.designs if d["design"] == number), None)
-    if entry is None:
-        raise UsageError(f"design is {number}, must be from 1 to {len(record.designs)}, the fleets of {record.path}")
-    if bad := [c for c in clocks if not 0.1 <= c <= 1]:
-        raise UsageError(f"clock is {bad[0]:g}, must be from 0.1 to 1 of the chip's own")
-    if not 0 <= sleep_share <= 1:
-        raise UsageError(f"sleep share is {sleep_share:g}, must be from 0 to 1")
+    entry = entry_of(record, design, "fleets")
+    number = entry["design"]
+    check_operation(clocks, sleep_share, "chip")
     if bad_batches := [b for b in batches if b < 1]:
         raise UsageError(f"batch is {bad_batches[0]}, must be at least 1")
     knobs = entry["knobs"]
