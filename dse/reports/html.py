@@ -12,7 +12,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from dse.reports import measured_section, recommended, sections, text
+from dse.reports import measured_section, on_chip_section, recommended, sections, text
 from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.plotly_script import packed_plotly
@@ -92,6 +92,7 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
                 ),
             ),
             _charts(run, data, len(keep)),
+            on_chip_section.on_chip(run),
             sections.alignment(run),
             sections.infeasible(run),
             sections.setting(run),
@@ -141,6 +142,7 @@ def _contents(data: dict[str, Any], run: Any) -> Markup:
         ("uncertainty", "Uncertainty") if "uncertainty" in extras else None,
         ("convergence", "Convergence") if "convergence" in extras else None,
         ("importance", "Importance") if "importance" in extras else None,
+        ("on-chip", "On chip") if on_chip_section.shown(run) else None,
         ("alignment", "Alignment") if run.context.get("alignment") else None,
         ("infeasible", "Infeasible"),
         ("setting", "Setting"),
