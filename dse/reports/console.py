@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dse.evaluation import space_file
 from dse.evaluation.evaluation import load_hardware
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
@@ -38,6 +39,7 @@ def say_problem(
     own = [c for c in problem.constraints if c not in (*hardware.default_constraints, SERVICE_CONSTRAINT)]
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
+        *_models_text(problem),
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
@@ -70,6 +72,16 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _models_text(problem: Problem) -> list[str]:
+    """What a space file searches of the model, and what stays as the workload's own model has it: a table of figures may mean others."""
+    searched = space_file.model_knobs(problem.space_toml, problem.space)
+    if not searched:
+        return []
+    own = space_file.held(library.load(problem.workload, bind=problem.bind or None), searched, problem.fixed)
+    alike = f"; the same in every model: {', '.join(f'{name}={value}' for name, value in own.items())}" if own else ""
+    return [f"models      {', '.join(searched)}{alike}"]
 
 
 def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
