@@ -19,7 +19,7 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import DEFAULT_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
-from hw_models.accelerator.design import Execution
+from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
 
 
