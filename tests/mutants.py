@@ -10,7 +10,9 @@ the tests that reach that function, the quickest first. No file is changed.
 
 A position in a function's body is drawn first, then one of the operators that apply to it, so that `a + b` with its many replacements
 weighs no more than `not a`. Left out: shifts and bit operations in place of arithmetic (a TypeError on floats says nothing about tests),
-text of errors, annotations, decorators, and what runs at import.
+annotations, decorators, what runs at import, and by their kind the faults that nothing could notice: formatted texts and texts of errors
+(words are not asserted), `strict=` of zip (the lengths are equal), how many threads compute (the results are the same by contract) and
+which line a warning names.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ ROOMS = {
 }
 # Faces of files and pages, not formulas.
 NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
+# Functions that make the text of an error, and keywords that change no result: how many threads work, the line that a warning names.
+TEXTS, NO_RESULT = ("bad_value", "unknown_name", "unknown", "CarbonError", "warn"), ("threads", "max_workers", "stacklevel")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
 QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 20
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
@@ -99,16 +103,29 @@ def bodies(source: str) -> tuple[dict[int, int], list[tuple[tuple[int, int], tup
             lines[line] = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     left_out: list[ast.AST] = []
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Raise, ast.Assert)):
+        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr)):
             left_out.append(node)
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             left_out += [x for x in (node.returns, *(a.annotation for a in arguments), *node.decorator_list) if x]
         if isinstance(node, ast.AnnAssign):
             left_out.append(node.annotation)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("bad_value", "unknown_name", "unknown", "CarbonError"):
+        if isinstance(node, (ast.Compare, ast.BoolOp)) and _names_threads(node):
             left_out.append(node)
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            left_out += [node] if called in TEXTS else []
+            left_out += [k.value for k in node.keywords if k.arg in NO_RESULT or (called, k.arg) == ("zip", "strict")]
     return lines, [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in left_out]
+
+
+def _names_threads(node: ast.Compare | ast.BoolOp) -> bool:
+    """Whether an operand is a number of threads: `threads == 1`, `threads or os.cpu_count() or 1`."""
+    for operand in node.values if isinstance(node, ast.BoolOp) else (node.left, *node.comparators):
+        named = operand.func if isinstance(operand, ast.Call) else operand
+        if getattr(named, "id", getattr(named, "attr", "")) in (*NO_RESULT, "cpu_count"):
+            return True
+    return False
 
 
 def mutants_of(path: str, known: dict[str, Any]) -> dict[tuple[int, int], list[Mutant]]:
