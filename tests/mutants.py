@@ -326,8 +326,8 @@ class Calls:
 class Runner:
     """A pytest plugin that takes over where tests would run: they are collected, and forked processes run them."""
 
-    def __init__(self, wanted: list[Mutant], out: Path) -> None:
-        self.wanted, self.out = wanted, out
+    def __init__(self, wanted: list[Mutant], out: Path, jobs: int) -> None:
+        self.wanted, self.out, self.jobs = wanted, out, jobs
         self.failed = False
         self.record: Calls | None = None
 
@@ -353,7 +353,8 @@ class Runner:
         # Without a fault the same tests must pass, or what they say of faults is nothing.
         for mutant in self.wanted[:CONTROLS]:
             chosen = [items for _, items in reached.get((mutant.path, mutant.function), [])][:50]
-            if self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None) != SURVIVED:
+            child = self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None)
+            if self.verdict(os.waitpid(child, 0)[1], mutant) != SURVIVED:
                 raise RuntimeError(f"the tests of {mutant} fail without it")
         say(f"{CONTROLS} runs without a fault pass")
         # All faults meet the quick tests first: what lives is seen long before the slow ones, which only those meet, are through.
@@ -361,9 +362,8 @@ class Runner:
         for part in ("quick", "slow"):
             left = [number for number in range(len(self.wanted)) if outcomes.get(number, SURVIVED) == SURVIVED]
             say(f"{part} tests: {len(left)} faults")
-            for count, number in enumerate(left, start=1):
-                mutant = self.wanted[number]
-                outcomes[number] = self.outcome(mutant, session.items, reached.get((mutant.path, mutant.function), []), part)
+            for count, (number, outcome) in enumerate(self.outcomes(left, session.items, reached, part), start=1):
+                mutant, outcomes[number] = self.wanted[number], outcome
                 if outcomes[number] not in (KILLED, SLOW):
                     place = f"{mutant.path}:{mutant.line} {mutant.operator.split('/')[1]}"
                     say(f"{number:>4}  {outcomes[number]}: {place}: {shown(mutant)}")
@@ -421,15 +421,29 @@ class Runner:
             table[item.nodeid] = (time.process_time() - began, not self.failed, sorted(called))
         file.write_text(json.dumps(table), encoding="utf-8")
 
-    def outcome(self, mutant: Mutant, items: list[Any], tests: list[tuple[float, int]], part: str) -> str:
-        """What becomes of a fault by its quick tests, or by those that are left after them."""
-        quick, slow = self._within(tests, QUICK_TEST_S, QUICK_RUN_S), self._within(tests, LONGEST_TEST_S, LONGEST_RUN_S)
-        chosen = quick if part == "quick" else slow[len(quick) :]
-        if not slow:
-            return UNCALLED
-        if not chosen:
-            return SURVIVED
-        return self.apart([items[number] for _, number in chosen], sum(cost for cost, _ in chosen), mutant)
+    def outcomes(
+        self, left: list[int], items: list[Any], reached: dict[Place, list[tuple[float, int]]], part: str
+    ) -> Iterator[tuple[int, str]]:
+        """(number of a fault, what becomes of it by its quick tests, or by those that are left after them), as they end."""
+        running: dict[int, int] = {}
+        for number in left:
+            mutant = self.wanted[number]
+            tests = reached.get((mutant.path, mutant.function), [])
+            quick, slow = self._within(tests, QUICK_TEST_S, QUICK_RUN_S), self._within(tests, LONGEST_TEST_S, LONGEST_RUN_S)
+            chosen = quick if part == "quick" else slow[len(quick) :]
+            if not chosen:
+                yield number, SURVIVED if slow else UNCALLED
+                continue
+            while len(running) >= self.jobs:
+                yield self._ended(running)
+            running[self.apart([items[test] for _, test in chosen], sum(cost for cost, _ in chosen), mutant)] = number
+        while running:
+            yield self._ended(running)
+
+    def _ended(self, running: dict[int, int]) -> tuple[int, str]:
+        child, status = os.wait()
+        number = running.pop(child)
+        return number, self.verdict(status, self.wanted[number])
 
     @staticmethod
     def _within(tests: list[tuple[float, int]], longest: float, together: float) -> list[tuple[float, int]]:
@@ -437,8 +451,8 @@ class Runner:
         sums = itertools.accumulate(cost for cost, _ in tests)
         return [test for test, total in zip(tests, sums, strict=True) if test[0] <= longest and total <= together]
 
-    def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None) -> str:
-        """Run tests until one fails, in a process of their own, with a fault or without."""
+    def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None) -> int:
+        """Run tests until one fails, in a process of their own, with a fault or without; the number of the process."""
         if (child := os.fork()) == 0:
             code = 4
             with told(self.out.with_suffix(".error.txt")), quiet():
@@ -451,7 +465,9 @@ class Runner:
                         code = 1
                         break
             os._exit(code)
-        _, status = os.waitpid(child, 0)
+        return child
+
+    def verdict(self, status: int, mutant: Mutant) -> str:
         if os.WIFSIGNALED(status):
             return SLOW if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else KILLED
         code = os.WEXITSTATUS(status)
@@ -487,6 +503,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default: 2)")
     parser.add_argument("--room", choices=ROOMS, action="append", help="these rooms alone (default: all)")
     parser.add_argument("--again", action="store_true", help="take over which test calls what from the last run: no function has moved")
     parser.add_argument(
@@ -504,7 +521,7 @@ def main() -> int:
     wanted = [one for one in wanted if vars(one) not in [{name: old[name] for name in vars(one)} for old in noticed]]
     tests = [str(ROOT / place) for places in rooms.values() for place in places]
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-s"]
-    pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out)])
+    pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out, args.jobs)])
     found = noticed + json.loads(args.out.read_text(encoding="utf-8"))
     args.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     for room in rooms:
