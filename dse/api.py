@@ -21,7 +21,7 @@ from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, unknown_name
-from dse.evaluation import careful, device_order
+from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, sources
 from dse.evaluation.robustness import points_of
@@ -425,6 +425,7 @@ def _written(
             "hardware_points": evaluation.space.hardware_count,
             "shapes": len(evaluation.shapes),
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
+            "models_alike": _models_alike(evaluation),
             **found,
             "cautions": [*found.get("cautions", ()), *careful.models_unasked(evaluation)],
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
@@ -466,6 +467,13 @@ def _computation(spent: Spent) -> dict[str, Any]:
         "gco2e_per_kwh": found.place.gco2e_per_kwh,
         "basis": spent.basis,
     }
+
+
+def _models_alike(evaluation: Evaluation) -> dict[str, Any]:
+    """What every model of a user's own space has alike, the dimensions that it does not list: they are told beside the front."""
+    if evaluation.problem.space_toml is None:
+        return {}
+    return space_file.held(evaluation.family, evaluation.space.models, evaluation.space.settings)
 
 
 def _knob_ranges(columns: Mapping[str, Any]) -> dict[str, list[float]]:

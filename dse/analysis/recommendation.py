@@ -18,7 +18,7 @@ from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
-from dse.problem.wording import design_phrase, error_text, finite, lowered, number_text, whole_percents
+from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, whole_percents
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -267,6 +267,8 @@ def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
         direction = front.objectives[0].direction if front.objectives else "max"
         return f"the {'highest' if direction == 'max' else 'lowest'} {_label(name)} of all feasible designs"
     if rule == NEAREST:
+        if front.quality is None and (front.costs[chosen] == front.costs.min(axis=0)).all():
+            return f"the best of all feasible designs in {joined([_label(o.metric) for o in front.objectives])}"
         told = [f"{_label(o.metric)} {_times(front.costs[:, i], front.costs[chosen, i], o)}" for i, o in enumerate(front.objectives)]
         if front.quality is not None:
             told.insert(0, f"quality {number_text(front.quality[chosen])} of at most {number_text(front.quality.max())}")

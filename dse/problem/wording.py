@@ -74,7 +74,7 @@ def whole_percents(shares: Sequence[float]) -> list[int]:
 def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
     """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither."""
     size = {"layers", "hidden"}
-    model = f"{knobs['layers']} layers x {knobs['hidden']}" if size <= knobs.keys() and size & set(varying) else ""
+    model = f"{plural(knobs['layers'], 'layer')} x {knobs['hidden']}" if size <= knobs.keys() and size & set(varying) else ""
     if "weight_bits" in varying and "weight_bits" in knobs:
         model = f"{model} at {knobs['weight_bits']} bits a weight".strip()
     rows, columns = ("width", "depth") if "width" in knobs else ("array_rows", "array_columns")

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
+from dse.evaluation.careful import part_costs
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import support_name
 from dse.fronts.pareto import Front, rounded
@@ -77,7 +78,8 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
 
     Each entry: ``design`` (rank, from 1), ``equal_to`` (the first of the designs that have the same objective values, None where this is
     it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
-    ``MAX_BREAKDOWNS`` of them evenly spaced, ``components``. Equal designs are ordered by latency, energy and area.
+    ``MAX_BREAKDOWNS`` of them evenly spaced, ``components`` and of a mix ``parts`` (what one request of each takes). Equal designs are
+    ordered by latency, energy and area.
     """
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
@@ -86,6 +88,7 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         block = evaluation.block(start, end)
         columns = {name: np.broadcast_to(block.metric(name), block.shape) for name in names}
         values |= {model: {name: column[model - start] for name, column in columns.items()} for model in range(start, end)}
+    mix = evaluation.family.family == "mix"
     detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
     designs = []
     order, first = _with_ties_ordered(front, values)
@@ -102,6 +105,8 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         }
         if rank in detailed:
             entry["components"] = evaluation.breakdown(model, hardware)
+            if mix and (parts := part_costs(evaluation, model, hardware, entry["metrics"]["latency_s"])):
+                entry["parts"] = parts
         designs.append(entry)
     return designs
 
