@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workloads.family import Family
 
-TOPICS = ("workloads", "loops", "templates", "regions", "strategies", "presets", "metrics", "profiles")
+TOPICS = ("workloads", "loops", "templates", "regions", "strategies", "presets", "metrics", "profiles", "memories")
 
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "list",
-        help="show the known workloads, loops, templates, regions, strategies, presets and metrics",
+        help="show the known workloads, loops, templates, regions, strategies, presets, metrics and memories",
         description="Show the names that the other commands take.",
         allow_abbrev=False,
     )
@@ -90,11 +90,27 @@ def _known(topic: str) -> dict[str, str]:
         from dse.problem.metrics import METRICS
 
         return {name: f"[{metric.unit}] {metric.meaning}" for name, metric in METRICS.items()}
+    if topic == "memories":
+        return _memories()
     import carbon.device.profiles
     from hw_models.technology.profiles import profiles
 
     found = {f"hardware: {name}": profile.title for name, profile in profiles().items()}
     return found | {f"carbon: {name}": carbon.device.profiles.get(name).summary for name in carbon.device.profiles.names()}
+
+
+def _memories() -> dict[str, str]:
+    """Values of ``memory_type`` in a carbon specification: those of the profile ``default`` first, then those of ``act2``."""
+    from carbon.embodied import memory
+    from carbon.factors import memories
+
+    own = {name: factor for name, factor in memory.per_gb().items() if name != "nand"}
+    found = {name: f"{f.value:.3g} kgCO2e/GB ({f.low:.3g} to {f.high:.3g}); {f.note}" for name, f in own.items()}
+    for name, kind in memories().items():
+        if kind.source_id == "act":
+            act = f"{kind.per_gb.value:.3g} kgCO2e/GB with carbon profile act2"
+            found[name] = f"{found[name]}; {act}" if name in found else act
+    return found
 
 
 def _workload_line(family: Family) -> str:

@@ -57,22 +57,35 @@ def is_mix(problem: Problem) -> bool:
 
 def part_latency_s(evaluation: Evaluation) -> dict[str, float]:
     """Latency [s] of one request of each part of a mix, for an evaluation of one design; empty where parts have none of their own."""
-    workload = evaluation.workload
-    weights = {name.removesuffix(".weight"): float(w) for name, w in workload.dimensions.items() if name.endswith(".weight")}
-    rows = np.zeros(len(evaluation.table))
-    if evaluation.on_chip is not None and evaluation.on_chip.able[0]:
-        for step in evaluation.residency(0, 0)["steps"]:
-            rows[step["row"]] += step["latency_s"]
-    else:
-        rows = evaluation.weight[0] * evaluation.unit.latency_s[evaluation.index[0], 0]
     whole = float(evaluation.block(0, 1).metric("latency_s").reshape(-1)[0])
-    if abs(rows.sum() - whole) > _ROUNDING * whole:
+    return {name: costs["latency_s"] for name, costs in part_costs(evaluation, 0, 0, whole).items()}
+
+
+def part_costs(evaluation: Evaluation, model: int, hardware: int, latency_s: float) -> dict[str, dict[str, float]]:
+    """What one request of each part of a mix takes: part -> share of the requests, latency [s], dynamic energy [J].
+
+    ``latency_s`` is the whole request's. Empty where the workload has no parts, or they have no costs of their own.
+    """
+    workload = evaluation.workload
+    dimensions = {name.removesuffix(".weight"): w for name, w in workload.dimensions.items() if name.endswith(".weight")}
+    weights = {name: float(np.broadcast_to(w, (evaluation.space.model_count,))[model]) for name, w in dimensions.items()}
+    design = int(evaluation.points.design[hardware])
+    if evaluation.on_chip is not None and evaluation.on_chip.able[design]:
+        rows = {name: np.zeros(len(evaluation.table)) for name in ("latency_s", "energy_j")}
+        for step in evaluation.residency(model, hardware)["steps"]:
+            for name, column in rows.items():
+                column[step["row"]] += step[name]
+    else:
+        weight, index = evaluation.weight[model], evaluation.index[model]
+        rows = {name: weight * getattr(evaluation.unit, name)[index, design] for name in ("latency_s", "energy_j")}
+    if not weights or abs(rows["latency_s"].sum() - latency_s) > _ROUNDING * latency_s:
         return {}
-    found = dict.fromkeys(weights, 0.0)
+    found = {name: {"share": share / sum(weights.values()), **dict.fromkeys(rows, 0.0)} for name, share in weights.items()}
     first = 0
     for phase in workload.phases:
         # A part's name may hold a dot, so the longest that fits is the part.
         part = max((name for name in weights if phase.name.startswith(f"{name}.")), key=len)
-        found[part] += float(rows[first : first + len(phase.table)].sum()) / weights[part]
+        for name, column in rows.items():
+            found[part][name] += float(column[first : first + len(phase.table)].sum()) / weights[part]
         first += len(phase.table)
     return found

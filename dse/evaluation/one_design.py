@@ -19,6 +19,7 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import DEFAULT_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
+from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
 
 
@@ -180,6 +181,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "deployment": evaluation.deployment.to_dict(),
         "memory_act_lacks": evaluation.hardware_space.memory_act_lacks,
         "criterion": evaluation.problem.criterion,
+        "mapped": any(bool((batch.execution == Execution.MAPPED).any()) for batch in evaluation.points.batches),
         "residency": evaluation.problem.residency,
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +306,22 @@ def test_a_run_of_a_generated_level_is_the_same_wherever_it_begins(monkeypatch: 
     for held, made in zip(whole, generator.ranker(shape).levels, strict=True):
         for node in (0, 1, held.shape[0] - 1):
             assert made.weights[:300, [node]].indices.tolist() == sorted(set(held[node].tolist()))
+
+
+@pytest.mark.parametrize(("name", "parts"), [("xmc", {"speed", "growth"}), ("xmc_peers", {"ours", "omikuji", "napkinxc", "hnswlib"})])
+def test_benchmarks_run_where_no_part_is_named(name: str, parts: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """argparse of Python 3.11 holds the list that stands for none against the choices as if it were one of them."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ran: set[str] = set()
+    monkeypatch.setattr(module, "environment", lambda folder: folder)
+    monkeypatch.setattr(module, "prepare", lambda data, folder: (None, None), raising=False)
+    monkeypatch.setattr(module, "peer", lambda who, *rest: ran.add(who), raising=False)
+    for part in parts:
+        if hasattr(module, part):
+            monkeypatch.setattr(module, part, lambda *rest, part=part: {} if ran.add(part) else {})
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    assert module.main() == 0 and ran == parts
