@@ -188,6 +188,8 @@ def from_log(
 
 def lifted(network: Network, seen: FloatArray) -> FloatArray:
     """The last hidden layer of a network for observations, and a one: what a neural-linear bandit sees."""
+    if network.recurrent is not None:
+        raise UsageError("a neural-linear bandit takes a network without a memory, got one with an LSTM")
     x = seen
     for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
         x = np.tanh(x @ weight.T + bias)

@@ -258,7 +258,7 @@ def test_costs_of_shares_are_least_at_the_share_of_the_plan(prepared) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_cost_between_shares_is_linear() -> None:
+def testcost_between_shares_is_linear() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("sb3_contrib")
     from dse.operate.agents import learners
@@ -267,7 +267,7 @@ def test_cost_between_shares_is_linear() -> None:
     for share, expected in ((0.0, (4.0, 0.0)), (0.25, (2.5, 1.0)), (0.5, (1.0, 2.0)), (1.0, (0.0, 6.0))):
         for row in (0, 1):
             out = torch.full((1,), share, requires_grad=True)
-            loss = learners._cost_between(out, costs[row : row + 1])
+            loss = learners.cost_between(out, costs[row : row + 1])
             assert float(loss) == pytest.approx(expected[row])
     loss.backward()
     assert float(out.grad) == pytest.approx(8.0)  # the slope of the last piece: 4 over half a share
