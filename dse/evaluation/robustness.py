@@ -88,12 +88,12 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
         "quality, latency and energy were held.",
         f"The median is not the point value: ranges are not symmetric about it, and {upward} of {len(ranges)} reach further up than down.",
     ]
-    ordered = len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
+    ordered = 1 < len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:
         # Equal designs have no order to keep: they would change places in every draw.
         answer = analyse(problem, once, seed=seed)
         notes.append(
-            f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, the whole front stays a "
-            f"front in {answer.stability.whole_front:.1%}."
+            f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, and in "
+            f"{answer.stability.whole_front:.1%} none of its {len(once)} designs leaves the front, which asks of all of them at once."
         )
     return {"metrics": {"total_kgco2e": bands}, "notes": notes, "ranges": ranges, "draws": DRAWS, "seed": seed}
