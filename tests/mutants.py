@@ -59,7 +59,7 @@ NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
 # Functions that make the text of an error, and keywords that change no result: how many threads work, the line that a warning names.
 TEXTS, NO_RESULT = ("bad_value", "unknown_name", "unknown", "CarbonError", "warn"), ("threads", "max_workers", "stacklevel")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
-QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 20
+QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 8
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
 
 
@@ -351,11 +351,12 @@ class Runner:
         started = time.monotonic()
         reached = self.calls(session.items)
         # Without a fault the same tests must pass, or what they say of faults is nothing.
-        for mutant in self.wanted[:CONTROLS]:
-            chosen = [items for _, items in reached.get((mutant.path, mutant.function), [])][:50]
-            child = self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None)
-            if self.verdict(os.waitpid(child, 0)[1], mutant) != SURVIVED:
-                raise RuntimeError(f"the tests of {mutant} fail without it")
+        firsts = [reached.get((mutant.path, mutant.function), [])[:50] for mutant in self.wanted[:CONTROLS]]
+        running = {self.apart([session.items[number] for _, number in tests], LONGEST_RUN_S, None): i for i, tests in enumerate(firsts)}
+        while running:
+            number, outcome = self._ended(running)
+            if outcome != SURVIVED:
+                raise RuntimeError(f"the tests of {self.wanted[number]} fail without it")
         say(f"{CONTROLS} runs without a fault pass")
         # All faults meet the quick tests first: what lives is seen long before the slow ones, which only those meet, are through.
         outcomes: dict[int, str] = {}

@@ -51,7 +51,7 @@ HEAVY = {
 # Modules that are torch (or gymnasium, or Triton) through and through, and are themselves imported where they are used.
 OF_TORCH = {
     "operate/federated/dqn.py",
-    *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/vectorised")),
+    *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/recurrent", "agents/vectorised")),
     "attention_torch.py",
     "attention_triton.py",
     *(f"music/{name}.py" for name in ("model", "training", "decoding", "files")),

@@ -110,7 +110,7 @@ def _looked_at(evaluation: Evaluation, front: Front, floors: Sequence[float]) ->
 def _weighed(problem: Problem, floor: float) -> bool:
     """Whether the rule weighs several objectives against each other, all of which then decide who stands on a front."""
     costs = sum(o.metric != "quality" for o in problem.objectives)
-    return costs > 1 or (costs < len(problem.objectives) and np.isneginf(floor))
+    return costs > 1 or (costs < len(problem.objectives) and floor == -np.inf)
 
 
 def _unbeaten(evaluation: Evaluation, models: IntArray, *, weighed: bool, alone: bool) -> set[tuple[int, int]]:
