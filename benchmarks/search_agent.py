@@ -81,13 +81,13 @@ SECTIONS = {"nested": nested, "large": large}
 
 
 def main() -> None:
-    """Run the sections that were named."""
+    """Run the sections that are named, all if none is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", default=list(SECTIONS), choices=list(SECTIONS))
+    parser.add_argument("sections", nargs="*", default="all", choices=[*SECTIONS, "all"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     found = {}
-    for name in args.sections:
+    for name in SECTIONS if "all" in args.sections else args.sections:
         print(f"{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}", flush=True)
         found[name] = SECTIONS[name]()
     if args.json:

@@ -123,7 +123,7 @@ def exact(folder: Path, queries: sparse.csr_matrix, truth: sparse.csr_matrix) ->
 def main() -> int:
     """Run who is named, all if nobody is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("who", nargs="*", default=["ours", *RUNS], choices=("ours", *RUNS))
+    parser.add_argument("who", nargs="*", default="all", choices=("ours", *RUNS, "all"))
     parser.add_argument("--data", default="wordnet-hypernyms")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--folder", type=Path, help="keep what is prepared and trained here, and take what is there already")
@@ -134,7 +134,7 @@ def main() -> int:
         folder = args.folder or Path(held)
         folder.mkdir(parents=True, exist_ok=True)
         queries, truth = prepare(args.data, folder)
-        for who in args.who:
+        for who in ("ours", *RUNS) if "all" in args.who else args.who:
             if who == "ours":
                 results[who] = ours(folder, queries, truth)
             else:

@@ -8,9 +8,10 @@ linear, so it is a list of (price, amount) in the order of prices. Backwards in 
     V_h = the slots of hour h merged into V_{h+1}, of which at most U_h may be left (what has come and is due later than h),
           without its first a_h, which are what arrives in hour h,
 
-which is the linear program's optimum without a program. Behind the horizon work costs the mean price of the sites' first segments; beyond
-all room an hour has a slot at a price that only a missed deadline pays. With several classes U_h is their sum, which is looser than their
-deadlines; the filter holds these.
+which is the linear program's optimum without a program. What runs now asks of that list only how much of it is cheaper than each slot of
+this hour, and of all but the queue that can be prepared for many hours at once (`Plan.cheaper_later`). Behind the horizon work costs the
+mean price of the sites' first segments; beyond all room an hour has a slot at a price that only a missed deadline pays. With several
+classes U_h is their sum, which is looser than their deadlines; the filter holds these.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import numpy.typing as npt
 from dse.operate.weeks import Queue, Weeks
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 _TOO_DEAR = 1e300
 _MEMORY = 0.9
+_BLOCK = 2**20
 MARGIN = 0.05
 
 
@@ -98,6 +101,18 @@ def slots_now(weeks: Weeks, hour: int, room: FloatArray) -> tuple[FloatArray, Fl
     return np.concatenate(prices, axis=1), np.concatenate(spaces, axis=1)
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Of some hours n from ``first`` on: what will have come and be due later (n, e, leads + 1), and for each slot's price now the sums of
+    room less arrivals and the running maxima before them (n, e, slots, leads + 1), as `Plan.cheaper_later` needs them."""
+
+    number: int
+    first: int
+    come: FloatArray
+    sums: FloatArray
+    floor: FloatArray
+
+
 class Plan:
     """Model-predictive control with the weeks' forecast (see the module).
 
@@ -110,15 +125,20 @@ class Plan:
         self.name, self._sees_load, self._margin = name, sees_load, 0.0 if sees_load else margin
 
     def begin(self, weeks: Weeks) -> None:
-        """Prepare the room of all hours and segments under the expected firm load, and the sums of expected arrivals."""
+        """Prepare the sums of expected arrivals; what the plans of an hour need beside the queue is made a block of hours at a time."""
         self._weeks = weeks
-        self._slopes = np.concatenate([curve.slopes * pue for curve, pue in zip(weeks.curves, weeks.pue, strict=True)])
+        self._slopes = np.concatenate([curve.slopes for curve in weeks.curves])
         self._of_site = np.repeat(np.arange(weeks.sites), [len(curve.slopes) for curve in weeks.curves])
         self._cheapest = np.cumsum([0, *(len(curve.slopes) for curve in weeks.curves[:-1])])
         self._firm = weeks.firm if self._sees_load else weeks.firm_expected
         self._arrivals = weeks.arrivals if self._sees_load else weeks.arrival_expected
         nothing = np.zeros((weeks.episodes, 1, len(weeks.deadlines)))
         self._come = np.concatenate([nothing, np.cumsum(self._arrivals, axis=1)], axis=1)
+        leads = weeks.forecast.shape[3]
+        numbers = weeks.episodes * len(self._slopes) * (leads + 1)
+        self._block_h = int(min(max(_BLOCK // numbers, 1), weeks.hours))
+        self._block: _Block | None = None
+        self._due_at = np.minimum(np.arange(leads + 1), weeks.horizon)
 
     def _left_over(self, queue: Queue, reach: int, factor: FloatArray) -> FloatArray:
         """Most that may be left after hours t ... t + reach (e, reach + 1): what waits or is expected, and is due later."""
@@ -133,30 +153,31 @@ class Plan:
             known[:, -1] = 0.0
         return np.maximum(known, 0.0)
 
-    def _nowcast(self, t: int, reach: int) -> tuple[FloatArray, FloatArray]:
-        """Load over expectation in hours t ... t + reach, of a site (e, s, reach + 1) and of all: as now, forgotten at a tenth an hour."""
+    def _nowcast(self, t: IntArray, reach: int) -> tuple[FloatArray, FloatArray]:
+        """Load over expectation in hours t ... t + reach (t: n of them), of a site (e, s, n, reach + 1) and of all (e, n, reach + 1): as
+        now, forgotten at a tenth an hour."""
         weeks = self._weeks
         if self._sees_load:
-            return np.ones((weeks.episodes, weeks.sites, reach + 1)), np.ones((weeks.episodes, reach + 1))
+            return np.ones((weeks.episodes, weeks.sites, len(t), reach + 1)), np.ones((weeks.episodes, len(t), reach + 1))
         seen, usual = weeks.firm[:, :, t], self._firm[:, :, t]
         fades = _MEMORY ** np.arange(reach + 1)
         own = np.divide(seen, usual, out=np.ones_like(seen), where=usual > 0)
         all_seen, all_usual = seen.sum(axis=1), usual.sum(axis=1)
         together = np.divide(all_seen, all_usual, out=np.ones_like(all_seen), where=all_usual > 0)
-        return 1.0 + (own - 1.0)[:, :, None] * fades, 1.0 + (together - 1.0)[:, None] * fades
+        return 1.0 + (own - 1.0)[..., None] * fades, 1.0 + (together - 1.0)[..., None] * fades
 
     def later(self, queue: Queue) -> tuple[FloatArray, FloatArray]:
         """(price, amount) (e, n) of leaving work to later hours, amounts together at most what may be left."""
         weeks, t = self._weeks, queue.hour
         reach = min(weeks.forecast.shape[3], weeks.hours - 1 - t)
-        own, factor = self._nowcast(t, reach)
+        (own,), (factor,) = (np.moveaxis(x, -2, 0) for x in self._nowcast(np.array([t]), reach))
         left = self._left_over(queue, reach, factor)
         rooms = []
         for s, curve in enumerate(weeks.curves):
             firm = (self._firm[:, s, t : t + 1 + reach] * own[:, s] * (1.0 + self._margin))[:, :, None]
             rooms.append(np.clip(curve.work[1:] - np.maximum(firm, curve.work[:-1]), 0.0, curve.widths))
         space = np.concatenate(rooms, axis=2)  # (e, reach + 1, slots)
-        ahead = weeks.forecast[:, :, t, :reach][:, self._of_site] * self._slopes[:, None]  # (e, slots, reach)
+        ahead = self._prices(weeks.forecast[:, :, t, :reach])  # (e, slots, reach)
         end = ahead[:, self._cheapest].mean(axis=(1, 2)) if reach else np.zeros(weeks.episodes)
         price, amount = end[:, None], left[:, -1:]
         for h in range(reach, 0, -1):
@@ -173,16 +194,84 @@ class Plan:
             price, amount = price[:, part], amount[:, part]
         return price, amount
 
+    def _of_hours(self, t: int) -> _Block:
+        """What plans need beside the queue, of the block of hours in which ``t`` lies."""
+        number = t // self._block_h
+        if self._block is None or self._block.number != number:
+            self._block = self._made(number)
+        return self._block
+
+    def _made(self, number: int) -> _Block:
+        weeks, leads = self._weeks, self._weeks.forecast.shape[3]
+        t = np.arange(number * self._block_h, min((number + 1) * self._block_h, weeks.hours))
+        h = np.arange(leads + 1)
+        own, factor = self._nowcast(t, leads)
+        last = weeks.hours - 1
+        at = np.minimum(t[:, None] + h, last)
+        come = np.zeros_like(factor)
+        for c, deadline in enumerate(weeks.deadlines):
+            before = np.minimum(t[:, None] + np.maximum(h - deadline, 0), last)
+            come += (self._come[:, at + 1, c] - self._come[:, before + 1, c]) * factor
+        price = self._prices(weeks.intensity[:, :, t])[..., None]  # (e, slots, hours, 1)
+        ahead = weeks.forecast[:, :, t]
+        gain = -(self._arrivals.sum(axis=2)[:, at[:, 1:]] * factor[..., 1:])[:, None]  # (e, 1, hours, leads)
+        gain = np.repeat(gain, len(self._slopes), axis=1)
+        later = at[:, 1:]
+        for j, s in enumerate(self._of_site):
+            curve, segment = weeks.curves[s], j - self._cheapest[s]
+            firm = self._firm[:, s, later] * own[:, s, :, 1:] * (1.0 + self._margin)
+            space = np.clip(curve.work[segment + 1] - np.maximum(firm, curve.work[segment]), 0.0, curve.widths[segment])
+            cheaper = (ahead[:, s] * weeks.pue[s] * self._slopes[j])[:, None] < price
+            gain += cheaper * space[:, None]
+        sums = np.zeros((*gain.shape[:3], leads + 1))
+        np.cumsum(gain, axis=3, out=sums[..., 1:])
+        floor = np.full_like(sums, -np.inf)
+        np.maximum.accumulate(sums[..., :-1], axis=3, out=floor[..., 1:])
+        # Behind the horizon work costs the mean price of the first segments; at the end of an episode none may be left.
+        reach = np.minimum(leads, last - t)
+        kept = ahead * (h[1:] <= reach[:, None])
+        pue = np.array(weeks.pue) * self._slopes[self._cheapest]
+        end = (kept.sum(axis=3) * pue[:, None]).sum(axis=1) / np.maximum(reach * weeks.sites, 1)  # (e, hours)
+        open_end = (end[:, None] < price[..., 0]) & (t + leads < last)
+        hours = np.arange(len(t))
+        ends = sums[:, :, hours, reach]
+        floor[:, :, hours, reach] = np.where(open_end, floor[:, :, hours, reach], np.maximum(ends, floor[:, :, hours, reach]))
+        sums[:, :, hours, reach] = np.where(open_end, ends, -np.inf)
+        sums[:, :, h > reach[:, None]] = np.inf
+        # hours first, so that an hour's part is one piece
+        come, sums, floor = (np.ascontiguousarray(np.moveaxis(x, -2, 0)) for x in (come, sums, floor))
+        return _Block(number, int(t[0]), come, sums, floor)
+
+    def _prices(self, intensity: FloatArray) -> FloatArray:
+        """Price of each slot (e, slots, ...) under an intensity of each site (e, s, ...)."""
+        shape = (-1,) + (1,) * (intensity.ndim - 2)
+        pue = np.array(self._weeks.pue)[self._of_site].reshape(shape)
+        return np.asarray(intensity[:, self._of_site] * pue * self._slopes.reshape(shape))
+
+    def cheaper_later(self, queue: Queue) -> FloatArray:
+        """Work (e, slots) that the cheapest plan would leave to later hours at a lower price than each slot's price now.
+
+        With u_k the most that may be left after the k-th hour from now, c_k the room below the price in it less what arrives in it, and
+        P_k = c_1 + ... + c_k, the amount in the list of `later` below a price is w_0 of w_{k-1} = min(u_{k-1}, max(0, w_k + c_k)), which
+        is min over k of max(u_k + P_k, P_0, ..., P_{k-1}): the queue is in u alone, so all else is prepared.
+        """
+        block = self._of_hours(queue.hour)
+        i = queue.hour - block.first
+        due = np.cumsum(queue.due, axis=1)
+        left = np.maximum(due[:, -1:] - due[:, self._due_at] + block.come[i], 0.0)
+        return np.asarray(np.maximum(left[:, None] + block.sums[i], block.floor[i]).min(axis=2))
+
     def work(self, queue: Queue, room: FloatArray) -> FloatArray:
         """The first hour of the cheapest plan."""
-        weeks = self._weeks
-        price, amount = self.later(queue)
+        weeks, waits, cheaper = self._weeks, queue.total, self.cheaper_later(queue)
+        if weeks.sites == 1:  # slots are in the order of their prices: run up to a slot's end what no later hour runs for less
+            ends = np.maximum(weeks.curves[0].work[1:] - (weeks.capacity[0] - room), 0.0)
+            return np.asarray(np.maximum(np.minimum(waits[:, None] - cheaper, ends).max(axis=1, keepdims=True), 0.0))
         now, space = slots_now(weeks, queue.hour, room)
         chosen, taken = np.zeros_like(room), np.zeros(weeks.episodes)
         rows = np.arange(weeks.episodes)
         for slot, site in _in_order(now, weeks):
-            cheaper = np.where(price < now[rows, slot][:, None], amount, 0.0).sum(axis=1)
-            more = np.clip(queue.total - cheaper - taken, 0.0, space[rows, slot])
+            more = np.clip(waits - cheaper[rows, slot] - taken, 0.0, space[rows, slot])
             chosen[rows, site] += more
             taken = taken + more
         return chosen

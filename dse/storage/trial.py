@@ -93,6 +93,17 @@ def _check(trial: Trial) -> Trial:
     return trial
 
 
+class _Told(dict[str, Measured]):
+    """Metrics as a file has them: one that is missing there is a fault of the file, whoever asks for it."""
+
+    def __init__(self, number: Any, metrics: Mapping[str, Measured]) -> None:
+        super().__init__(metrics)
+        self._number = number
+
+    def __missing__(self, name: str) -> Measured:
+        raise DseError(f"trial {self._number} of the study is damaged: it is complete but has no {name}; search again")
+
+
 def trial_of_row(row: Mapping[str, Any]) -> Trial:
     """A trial from a row of its table; DseError where the row holds what no search writes."""
     try:
@@ -101,7 +112,7 @@ def trial_of_row(row: Mapping[str, Any]) -> Trial:
             parameters=dict(json.loads(row["parameters"])),
             seed=row["seed"],
             state=row["state"],
-            metrics={name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()},
+            metrics=_Told(row["number"], {name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()}),
             fidelity=row["fidelity"],
             info=dict(json.loads(row["info"])),
             error=row["error"],

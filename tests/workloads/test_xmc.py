@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -266,9 +270,64 @@ def test_generated_trees(tmp_path: Path) -> None:
     labels, scores = xmc.load(tmp_path / "t.xmc").predict(queries)
     expected = predict_reference(ranker, queries)
     assert np.array_equal(labels, expected[0]) and np.array_equal(scores, expected[1])
-    # Zipf: the most frequent feature of the leaves has about the share that the law gives it.
+    # The law gives rank r the share ((r + 1)^0.1 - r^0.1) / (5001^0.1 - 1) of the draws; a label has it if one of its 20 draws was it.
     leaf = ranker.levels[-1].weights
     counts = np.sort(np.bincount(leaf.indices, minlength=5001)[:-1])[::-1]
-    assert counts[0] > 5 * counts[50] > 0
+    share = np.diff(np.arange(1.0, 5002.0) ** 0.1) / (5001.0**0.1 - 1.0)
+    expected_labels = 3000 * (1 - (1 - share) ** 20)
+    deviation = np.sqrt(expected_labels * (1 - expected_labels / 3000))
+    assert (np.abs(counts - expected_labels)[:5] < 5 * deviation[:5]).all()
+    weights = leaf[:-1].data
+    assert abs(weights.mean() - 0.4) < 5 * 0.5 / weights.size**0.5 and abs(weights.std() - 0.5) < 0.01
     with pytest.raises(ValueError, match=r"zipf 1\.5"):
         generator.Shape(10, zipf=1.5)
+
+
+def test_a_generated_parent_has_features_of_its_children() -> None:
+    for shape in (
+        generator.Shape(3000, 5000, 20, 30),
+        generator.Shape(77, 50, 3, 40, leaf=4, branch=3, bias=0),
+        generator.Shape(5, 9, leaf=2),
+    ):
+        levels = generator.ranker(shape).levels
+        for above, below in itertools.pairwise(levels):
+            for parent in range(above.weights.shape[1]):
+                children = below.parents[:, [parent]].indices
+                held = set(below.weights[: shape.features, children].indices)
+                assert children.size and set(above.weights[: shape.features, [parent]].indices) <= held
+
+
+def test_a_run_of_a_generated_level_is_the_same_wherever_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = generator.Shape(700, features=300, label_features=5, node_features=12, leaf=7, branch=4)
+    whole = [generator._nodes(shape, level, 0, nodes) for level, nodes in enumerate(shape.nodes)]
+    for level, nodes in enumerate(shape.nodes):
+        for begin, end in itertools.pairwise((0, 1, nodes // 3, nodes // 2, nodes)):
+            assert begin == end or np.array_equal(generator._nodes(shape, level, begin, end), whole[level][begin:end])
+    monkeypatch.setattr(generator, "RUN_WEIGHTS", 64)  # many runs: the same features, in the same columns
+    for held, made in zip(whole, generator.ranker(shape).levels, strict=True):
+        for node in (0, 1, held.shape[0] - 1):
+            assert made.weights[:300, [node]].indices.tolist() == sorted(set(held[node].tolist()))
+
+
+@pytest.mark.parametrize(("name", "parts"), [("xmc", {"speed", "growth"}), ("xmc_peers", {"ours", "omikuji", "napkinxc", "hnswlib"})])
+def test_benchmarks_run_where_no_part_is_named(name: str, parts: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """argparse of Python 3.11 holds the list that stands for none against the choices as if it were one of them."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ran: set[str] = set()
+    monkeypatch.setattr(module, "environment", lambda folder: folder)
+    monkeypatch.setattr(module, "prepare", lambda data, folder: (None, None), raising=False)
+    monkeypatch.setattr(module, "peer", lambda who, *rest: ran.add(who), raising=False)
+
+    def run(part: str, *rest: object) -> dict[str, object]:
+        ran.add(part)
+        return {}
+
+    for part in parts:
+        if hasattr(module, part):
+            monkeypatch.setattr(module, part, functools.partial(run, part))
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    assert module.main() == 0 and ran == parts

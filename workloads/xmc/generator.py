@@ -2,23 +2,29 @@
 
 They stand in for a trained catalogue where only speed, memory and traffic are asked for; they have no quality. The default shape (337,067
 features, about 94 weights a label, clusters of 100 labels, 16 branches) is that of the product-search trees in the PECOS benchmarks.
+
+Nodes are drawn from the root down, in runs, each level from one stream of random numbers in which the place of a node is known: a level of
+any size is written in little memory, and the features of one label are found without drawing those before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
 from dse_kernels.xmc_layout import Columns, LevelSource
 from dse_kernels.xmc_model import Level, Ranker
 from scipy import sparse
+from scipy.special import ndtri
 
 IntArray = npt.NDArray[np.int64]
+Features = npt.NDArray[np.int32]
 
-BLOCK_CLUSTERS = 500  # clusters drawn from one seed
+RUN_WEIGHTS = 1 << 18  # of nodes drawn together: their arrays stay in the caches
+QUANTILES = 1 << 16
 MAX_LABELS = 200_000_000
 
 
@@ -59,22 +65,33 @@ class Shape:
             sizes.append(-(-sizes[-1] // self.branch))
         return tuple(sizes[::-1]) if sizes[-1] > 1 else tuple(sizes[:-1][::-1]) or (self.labels,)
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Features drawn for a node of each level: as many as are asked for, and no more than its children have."""
+        widths = [self.label_features]
+        for above, below in zip(self.nodes[-2::-1], self.nodes[:0:-1], strict=True):
+            widths.append(min(self.node_features, below // above * widths[-1]))
+        return tuple(widths[::-1])
+
+    @cached_property
+    def scattered(self) -> Features:
+        """The feature of each rank of frequency."""
+        return (np.arange(self.features) * _stride(self.features) % self.features).astype(np.int32)
+
 
 def families(shape: Shape, level: int) -> IntArray:
     """Children of each parent of a level: as equal as can be."""
-    nodes = shape.nodes[level]
-    above = shape.nodes[level - 1] if level else 1
-    edges = np.arange(above + 1) * nodes // above
-    return np.diff(edges)
+    return np.diff(_edges(shape, level, 0, _above(shape, level)))
 
 
-def _draw(shape: Shape, rng: np.random.Generator, size: tuple[int, int]) -> IntArray:
-    """Features with frequency about rank^-zipf: the inverse of the continuous law, cut to integers; ranks are scattered over the ids."""
-    flat = 1.0 - shape.zipf
-    top = float(shape.features + 1) ** flat
-    rank = (1.0 + rng.random(size) * (top - 1.0)) ** (1.0 / flat)
-    scattered: IntArray = np.minimum(rank.astype(np.int64) - 1, shape.features - 1) * _stride(shape.features) % shape.features
-    return scattered
+def _above(shape: Shape, level: int) -> int:
+    return shape.nodes[level - 1] if level else 1
+
+
+def _edges(shape: Shape, level: int, begin: int, end: int) -> IntArray:
+    """First child of each of the parents ``begin`` .. ``end`` - 1 of a level, and the end of the last one's."""
+    edges: IntArray = np.arange(begin, end + 1) * shape.nodes[level] // _above(shape, level)
+    return edges
 
 
 def _stride(features: int) -> int:
@@ -85,63 +102,75 @@ def _stride(features: int) -> int:
     return stride
 
 
-def _columns(shape: Shape, drawn: IntArray, rng: np.random.Generator) -> tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Sorted distinct features of each row of ``drawn`` as columns of weights, the bias last."""
-    drawn = np.sort(drawn, axis=1)
-    keep = np.ones(drawn.shape, bool)
-    keep[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
-    biased = int(shape.bias > 0)
-    counts = keep.sum(axis=1) + biased
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    indices = np.empty(indptr[-1], np.int32)
-    is_bias = np.zeros(indptr[-1], bool)
-    if biased:
-        is_bias[indptr[1:] - 1] = True
-    indices[~is_bias] = drawn[keep]
-    indices[is_bias] = shape.features
-    data = (rng.standard_normal(indptr[-1], dtype=np.float32) * np.float32(0.5) + np.float32(0.4)).astype(np.float32)
-    data[is_bias] -= np.float32(0.6)
-    return indptr, indices, data
+def _draw(shape: Shape, rng: np.random.Generator, size: tuple[int, int]) -> Features:
+    """Features with frequency about rank^-zipf: the inverse of the continuous law, cut to integers; ranks are scattered over the ids."""
+    flat = 1.0 - shape.zipf
+    rank = rng.random(size)  # one number of the stream each, which _features counts on
+    rank *= float(shape.features + 1) ** flat - 1.0
+    rank += 1.0
+    np.power(rank, 1.0 / flat, out=rank)
+    return np.take(shape.scattered, rank.astype(np.int32) - np.int32(1), mode="clip")
 
 
-def _leaf_blocks(shape: Shape) -> Iterator[tuple[Columns, list[IntArray]]]:
-    """Runs of clusters with their labels' columns, and the features among which their parents choose."""
-    sizes = families(shape, len(shape.nodes) - 1)
-    for begin in range(0, sizes.size, BLOCK_CLUSTERS):
-        held = sizes[begin : begin + BLOCK_CLUSTERS]
-        rng = np.random.default_rng([shape.seed, 1, begin])
-        drawn = _draw(shape, rng, (int(held.sum()), shape.label_features))
-        indptr, indices, data = _columns(shape, drawn, rng)
-        ends = np.cumsum(held)
-        chosen = [
-            rng.choice(drawn[e - n : e].ravel(), min(shape.node_features, int(n) * shape.label_features), replace=False)
-            for n, e in zip(held, ends, strict=True)
-        ]
-        yield Columns(indptr, indices, data, np.arange(held.sum(), dtype=np.uint32), held), chosen
+def _features(shape: Shape, level: int, begin: int, end: int) -> Features:
+    """Features of the children of the parents ``begin`` .. ``end`` - 1 (children, width), not yet sorted, some twice: drawn one by one, but
+    in places spread evenly over the children of a parent those of the parent, which so has features of its children."""
+    width = shape.widths[level]
+    edges = _edges(shape, level, begin, end)
+    stream = np.random.PCG64([shape.seed, 1, level])
+    stream.advance(int(edges[0]) * width)
+    drawn = _draw(shape, np.random.Generator(stream), (int(edges[-1] - edges[0]), width))
+    if level:
+        wide = shape.widths[level - 1]
+        room = np.diff(edges)[:, None] * width
+        places = (edges[:-1, None] - edges[0]) * width + (2 * np.arange(wide) + 1) * room // (2 * wide)
+        drawn.reshape(-1)[places] = _nodes(shape, level - 1, begin, end)
+    return drawn
 
 
-def _upper_levels(shape: Shape, chosen: list[IntArray]) -> list[Columns]:
-    """Columns of all levels but the last, bottom up: a node has features of its children."""
-    rng = np.random.default_rng([shape.seed, 2])
-    levels = []
-    for level in range(len(shape.nodes) - 2, -1, -1):
-        width = max(len(c) for c in chosen)
-        drawn = np.array([np.resize(c, width) for c in chosen])
-        held = families(shape, level)
-        levels.append(Columns(*_columns(shape, drawn, rng), np.arange(len(chosen), dtype=np.uint32), held))
-        ends = np.cumsum(held)
-        pools = [drawn[e - n : e].ravel() for n, e in zip(held, ends, strict=True)]
-        chosen = [rng.choice(p, min(shape.node_features, p.size), replace=False) for p in pools]
-    return levels[::-1]
+def _nodes(shape: Shape, level: int, begin: int, end: int) -> Features:
+    """Features of the nodes ``begin`` .. ``end`` - 1 of a level."""
+    first, last = (((node + 1) * _above(shape, level) - 1) // shape.nodes[level] for node in (begin, end - 1))
+    skipped = begin - int(_edges(shape, level, first, first)[0])
+    return _features(shape, level, first, last + 1)[skipped : skipped + end - begin]
+
+
+def _columns(shape: Shape, level: int, begin: int, end: int) -> Columns:
+    """The children of the parents ``begin`` .. ``end`` - 1: sorted distinct features with normal weights, the bias last."""
+    drawn = _features(shape, level, begin, end)
+    drawn.sort(axis=1)
+    keep = np.ones((drawn.shape[0], drawn.shape[1] + (shape.bias > 0)), bool)
+    np.not_equal(drawn[:, 1:], drawn[:, :-1], out=keep[:, 1 : drawn.shape[1]])
+    if shape.bias > 0:
+        drawn = np.append(drawn, np.full((drawn.shape[0], 1), shape.features, np.int32), axis=1)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(keep, axis=1))]).astype(np.int64)
+    rng = np.random.Generator(np.random.PCG64([shape.seed, 2, level, begin]))
+    data = np.take(_weights(), rng.integers(0, QUANTILES, int(indptr[-1]), np.uint16))
+    if shape.bias > 0:
+        data[indptr[1:] - 1] -= np.float32(0.6)
+    order = np.arange(drawn.shape[0], dtype=np.uint32)
+    return Columns(indptr, drawn[keep], data, order, np.diff(_edges(shape, level, begin, end)))
+
+
+@cache
+def _weights() -> npt.NDArray[np.float32]:
+    """Quantiles of the normal distribution of the weights, mean 0.4 and deviation 0.5, equally likely."""
+    weights: npt.NDArray[np.float32] = (ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES) * 0.5 + 0.4).astype(np.float32)
+    return weights
+
+
+def _runs(shape: Shape, level: int) -> Iterator[Columns]:
+    parents = _above(shape, level)
+    step = max(1, RUN_WEIGHTS * parents // (shape.nodes[level] * shape.widths[level]))
+    for begin in range(0, parents, step):
+        yield _columns(shape, level, begin, min(begin + step, parents))
 
 
 def sources(shape: Shape, post_processor: str = "l3-hinge", only_topk: int = 20) -> tuple[list[LevelSource], npt.NDArray[np.uint32]]:
-    """The tree as ``dse_kernels.xmc_layout.to_file`` takes it, leaf clusters drawn as they are written: any size in little memory."""
+    """The tree as ``dse_kernels.xmc_layout.to_file`` takes it, nodes drawn as they are written: any size in little memory."""
     rows = shape.features + (shape.bias > 0)
-    chosen = [c for _, part in _leaf_blocks(shape) for c in part]
-    runs: list[Iterator[Columns]] = [iter([level]) for level in _upper_levels(shape, chosen)]
-    runs.append(block for block, _ in _leaf_blocks(shape))
-    return [LevelSource(rows, shape.bias, post_processor, only_topk, run) for run in runs], np.arange(shape.labels, dtype=np.uint32)
+    levels = [LevelSource(rows, shape.bias, post_processor, only_topk, _runs(shape, level)) for level in range(len(shape.nodes))]
+    return levels, np.arange(shape.labels, dtype=np.uint32)
 
 
 def ranker(shape: Shape, post_processor: str = "l3-hinge", only_topk: int = 20) -> Ranker:
@@ -166,21 +195,11 @@ def queries(shape: Shape, count: int, features: int = 36, own: float = 0.6, seed
     """Queries (count, features) of about ``features`` features: a share ``own`` of those of a label, chosen with frequency rank^-power, the
     rest by the features' own frequencies; positive values of length 1."""
     rng = np.random.default_rng([shape.seed, seed, 3])
-    # A label's features are those of its block; only the blocks that are asked for are drawn again.
     rank = np.minimum((rng.random(count) ** (-1.0 / (shape.power - 1.0))).astype(np.int64) - 1, shape.labels * 1000) % shape.labels
-    wanted = rank * _stride(shape.labels) % shape.labels
-    sizes = families(shape, len(shape.nodes) - 1)
-    ends = np.cumsum(sizes)
-    cluster = np.searchsorted(ends, wanted, side="right")
     drawn = np.empty((count, features), np.int64)
     part = min(round(own * features), shape.label_features)
-    for block in np.unique(cluster // BLOCK_CLUSTERS):
-        begin = int(block) * BLOCK_CLUSTERS
-        held = sizes[begin : begin + BLOCK_CLUSTERS]
-        labels_of = _draw(shape, np.random.default_rng([shape.seed, 1, begin]), (int(held.sum()), shape.label_features))
-        first = int(ends[begin] - sizes[begin])
-        for q in np.flatnonzero(cluster // BLOCK_CLUSTERS == block):
-            drawn[q, :part] = rng.permutation(labels_of[wanted[q] - first])[:part]
+    for q, label in enumerate(rank * _stride(shape.labels) % shape.labels):
+        drawn[q, :part] = rng.permutation(_nodes(shape, len(shape.nodes) - 1, int(label), int(label) + 1)[0])[:part]
     drawn[:, part:] = _draw(shape, rng, (count, features - part))
     values = rng.random((count, features), dtype=np.float32) + np.float32(0.2)
     rows = np.repeat(np.arange(count), features)

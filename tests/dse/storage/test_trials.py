@@ -173,6 +173,20 @@ def test_damaged_trial_is_one_sentence(tmp_path: Path, column: str, value: str) 
         _store(tmp_path).trials()
 
 
+def test_a_metric_that_a_complete_trial_has_lost_is_one_sentence(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    (trial,) = store.claim([Proposal({"a": 1})], 0, seed=0)
+    store.tell(trial.finish({"quality": Measured(1.0)}))
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute("UPDATE trials SET metrics = '{}'")
+    connection.commit()
+    connection.close()
+    (read,) = _store(tmp_path).trials()
+    assert read.metrics.get("quality") is None
+    with pytest.raises(DseError, match="trial 0 of the study is damaged: it is complete but has no quality"):
+        read.metrics["quality"]
+
+
 def test_damaged_setting_is_one_sentence(tmp_path: Path) -> None:
     store = _store(tmp_path)
     store.set_meta("budget", 3)
