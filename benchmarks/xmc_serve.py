@@ -44,7 +44,7 @@ def start(model: Path, bound_ms: float, port: int) -> tuple[subprocess.Popen[str
 
 
 def account(port: int) -> dict[str, float]:
-    """What the server itself tells: quantiles of its last 10,000 latencies [ms], from arrival to answer, and all that were above the bound."""
+    """What the server itself tells: quantiles of its last 10,000 latencies [ms], from arrival to answer, and all above the bound."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         told = answer.read().decode()
     held = {f"p{float(q) * 100:g}_ms": float(s) * 1e3 for q, s in re.findall(r'latency_seconds{quantile="([\d.]+)"} (\S+)', told)}
