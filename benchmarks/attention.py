@@ -94,6 +94,12 @@ def read_bandwidth() -> float:
     return float(data.nbytes / best / 1e6)
 
 
+def huge(x: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy on an array of numpy (see `make`): torch's own memory lies on small pages."""
+    copy = make(tuple(x.shape), x.dtype, 1)[0]
+    return copy.copy_(x)
+
+
 def make(shape: tuple[int, ...], dtype: torch.dtype, count: int) -> list[torch.Tensor]:
     """Random tensors on arrays of numpy, whose memory is backed by huge pages where the system offers them."""
     made = []
@@ -117,7 +123,7 @@ def against_torch(
     for dtype in (torch.float32, torch.bfloat16):
         q = torch.randn(rows, heads, d).to(dtype)
         k, v = (make((rows, tokens, kv_heads, d), dtype, caches) for _ in range(2))
-        kt, vt = ([x.transpose(1, 2).contiguous() for x in xs] for xs in (k, v))
+        kt, vt = ([huge(x.transpose(1, 2)) for x in xs] for xs in (k, v))
         runs: dict[str, Contender] = {
             "kernel (rows, tokens, heads, d)": lambda i: attention.decode(q, k[i], v[i], owner, lengths, threads=args.threads),
             "kernel (rows, heads, tokens, d)": lambda i: attention.decode(
@@ -175,7 +181,7 @@ def against_bfloat16(args: argparse.Namespace, owners: list[int], rows: int = 8,
     q = torch.randn(rows, len(owners), d)
     q16 = q.bfloat16()
     k, v = (make((rows, tokens, kv_heads, d), torch.bfloat16, caches) for _ in range(2))
-    kt, vt = ([x.transpose(1, 2).contiguous().transpose(1, 2) for x in xs] for xs in (k, v))
+    kt, vt = ([huge(x.transpose(1, 2)).transpose(1, 2) for x in xs] for xs in (k, v))
     quantised = [attention.Int8Cache.empty(rows, tokens, kv_heads, d) for _ in range(caches)]
     for cache, new_k, new_v in zip(quantised, k, v, strict=True):
         attention.append(cache, new_k, new_v)
@@ -229,7 +235,7 @@ def shared(args: argparse.Namespace, rows: int, prefix: int = 1024, own: int = 1
     for dtype in (torch.float32, torch.bfloat16):
         q = torch.randn(rows, len(owners), d).to(dtype)
         pk, pv = (make((prefix, kv_heads, d), dtype, 6) for _ in range(2))
-        ptk, ptv = ([x.transpose(0, 1).contiguous() for x in xs] for xs in (pk, pv))
+        ptk, ptv = ([huge(x.transpose(0, 1)) for x in xs] for xs in (pk, pv))
         k, v = (make((rows, own, kv_heads, d), dtype, 1)[0] for _ in range(2))
         lengths = torch.full((rows,), own)
         whole = [[torch.cat([p[i].expand(rows, -1, -1, -1), x], dim=1) for i in range(caches)] for p, x in ((pk, k), (pv, v))]

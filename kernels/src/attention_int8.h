@@ -18,37 +18,44 @@ inline int32_t dot4(const uint8_t *a, const int8_t *b) {
 }
 #endif
 
+#if defined(__AVX512VNNI__)
+// acc += products of unsigned bytes a and signed bytes b. As an instruction by name: from the intrinsic GCC 12 makes two copies of
+// every accumulator in every step, which takes as long as the products.
+inline void dot_bytes(__m512i &acc, __m512i a, __m512i b) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b)); }
+#endif
+
 // Scores of G heads and `blocks` blocks of 16 tokens, still without the scales of the tokens.
 template <int G>
-inline void score_bytes(const QuantHeads &h, int first, const uint8_t *k, int blocks, const uint8_t *ahead, float *s) {
+inline void score_bytes(const QuantHeads &h, int first, const uint8_t *k, int blocks, const Ahead<uint8_t> &ahead, float *s) {
     const int groups = h.d / 4;
 #if defined(__AVX512VNNI__)
     for (int b = 0; b < blocks; b += 2) {
         const bool pair = b + 1 < blocks;
         const uint8_t *left = k + (ptrdiff_t)b * groups * 64, *right = pair ? left + (ptrdiff_t)groups * 64 : left;
+        const char *soon = ahead.at(left - k);
         __m512i high[G][2], low[G][2];
         for (int g = 0; g < G; ++g)
             for (int u = 0; u < 2; ++u) high[g][u] = low[g][u] = _mm512_setzero_si512();
         for (int x = 0; x < groups; ++x) {
             const __m512i key[2] = {_mm512_loadu_si512(left + x * 64), _mm512_loadu_si512(right + x * 64)};
-            line_ahead(ahead + (left - k) + x * 64);
-            line_ahead(ahead + (right - k) + x * 64);
+            line_soon(soon + x * 128);
+            line_soon(soon + x * 128 + 64);
             for (int g = 0; g < G; ++g) {
                 int32_t a, c;
                 std::memcpy(&a, h.high + (first + g) * h.d + x * 4, 4);
                 std::memcpy(&c, h.low + (first + g) * h.d + x * 4, 4);
                 const __m512i qa = _mm512_set1_epi32(a), qc = _mm512_set1_epi32(c);
                 for (int u = 0; u < 2; ++u) {
-                    high[g][u] = _mm512_dpbusd_epi32(high[g][u], key[u], qa);
-                    low[g][u] = _mm512_dpbusd_epi32(low[g][u], key[u], qc);
+                    dot_bytes(high[g][u], key[u], qa);
+                    dot_bytes(low[g][u], key[u], qc);
                 }
             }
         }
         for (int g = 0; g < G; ++g)
-            for (int u = 0; u < (pair ? 2 : 1); ++u) {
+            for (int u = 0; u < 2; ++u) {  // not `pair ? 2 : 1`: an index that varies would keep the accumulators out of the registers
                 const __m512i whole = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(high[g][u], 7), low[g][u]),
                                                        _mm512_set1_epi32(128 * h.sum[first + g]));
-                _mm512_storeu_ps(s + g * kBlock + (b + u) * 16, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(h.step[first + g])));
+                if (u == 0 || pair) _mm512_storeu_ps(s + g * kBlock + (b + u) * 16, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(h.step[first + g])));
             }
     }
 #else
@@ -79,6 +86,21 @@ inline void quantise_row(const float *s, const float *scale, int n, int whole, i
     const float by = top > 0.0f ? kFine / top : 0.0f;
     *step = top / kFine;
     int32_t all_of = 0;
+#if defined(__AVX512F__)
+    // The same as below on 16 tokens at once; bytes from n to the next multiple of 16 become 0.
+    __m512i both = _mm512_setzero_si512();
+    for (int t = 0; t < whole; t += 16) {
+        const int left = n - t;
+        const __mmask16 inside = left >= 16 ? (__mmask16)0xffff : left <= 0 ? (__mmask16)0 : (__mmask16)((1u << left) - 1);
+        const __m512 p = _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(inside, s + t), _mm512_maskz_loadu_ps(inside, scale + t)), _mm512_set1_ps(by));
+        const __m512i x = _mm512_cvttps_epi32(_mm512_add_ps(p, _mm512_set1_ps(0.5f)));
+        const __m512i clipped = _mm512_maskz_min_epi32(inside, x, _mm512_set1_epi32(kFine));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(high + t), _mm512_cvtepi32_epi8(_mm512_srli_epi32(clipped, 7)));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(low + t), _mm512_cvtepi32_epi8(_mm512_and_si512(clipped, _mm512_set1_epi32(127))));
+        both = _mm512_add_epi32(both, clipped);
+    }
+    all_of = _mm512_reduce_add_epi32(both);
+#else
     // s is 0 from n to the next multiple of W only, and the scales behind the last token are whatever an earlier one left: neither is read.
     for (int t = n; t < whole; ++t) high[t] = low[t] = 0;
     for (int t = 0; t < n; ++t) {
@@ -88,13 +110,15 @@ inline void quantise_row(const float *s, const float *scale, int n, int whole, i
         low[t] = (int8_t)(clipped & 127);
         all_of += clipped;
     }
+#endif
     *sum = all_of;
 }
 
 template <int G>
-inline void add_bytes(const uint8_t *v, int groups, int d, const uint8_t *ahead, const int8_t *high, const int8_t *low, const float *step, const int32_t *sum,
+inline void add_bytes(const uint8_t *v, int groups, int d, const Ahead<uint8_t> &ahead, const int8_t *high, const int8_t *low, const float *step, const int32_t *sum,
                       const float *keep, float *acc) {
 #if defined(__AVX512VNNI__)
+    const char *soon = ahead.at(0);
     for (int x = 0; x < d; x += 32) {
         const int left = d - x;
         const __mmask16 lanes[2] = {left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1),
@@ -105,16 +129,17 @@ inline void add_bytes(const uint8_t *v, int groups, int d, const uint8_t *ahead,
         for (int t = 0; t < groups; ++t) {
             const uint8_t *row = v + ((ptrdiff_t)t * d + x) * 4;
             const __m512i value[2] = {_mm512_maskz_loadu_epi32(lanes[0], row), _mm512_maskz_loadu_epi32(lanes[1], row + 64)};
-            line_ahead(ahead + (row - v));
-            line_ahead(ahead + (row - v) + 64);
+            line_soon(soon);
+            line_soon(soon + 64);
+            soon += 128;
             for (int g = 0; g < G; ++g) {
                 int32_t p, r;
                 std::memcpy(&p, high + g * kBlock + t * 4, 4);
                 std::memcpy(&r, low + g * kBlock + t * 4, 4);
                 const __m512i ph = _mm512_set1_epi32(p), pl = _mm512_set1_epi32(r);
                 for (int u = 0; u < 2; ++u) {
-                    a[g][u] = _mm512_dpbusd_epi32(a[g][u], value[u], ph);
-                    c[g][u] = _mm512_dpbusd_epi32(c[g][u], value[u], pl);
+                    dot_bytes(a[g][u], value[u], ph);
+                    dot_bytes(c[g][u], value[u], pl);
                 }
             }
         }
@@ -147,14 +172,15 @@ inline void few_bytes(const QuantHeads &h, int first, const QuantRun &run, float
     int8_t high[G * kBlock], low[G * kBlock];
     float keep[G], step[G];
     int32_t sum[G];
-    score_bytes<G>(h, first, run.k, blocks, run.k_ahead, s);
+    const ptrdiff_t bytes = (ptrdiff_t)blocks * kQuantBlock * h.d;
+    score_bytes<G>(h, first, run.k, blocks, Ahead<uint8_t>{run.k, run.k_ahead, h.d, bytes, run.n}, s);
+    for (int g = 0; g < G; ++g)
+        for (int t = 0; t < run.n; ++t) s[g * kBlock + t] *= run.k_scale[t];
+    softmax_rows<G>(s, run.n, h.factor, h.m + first, h.l + first, keep);
     for (int g = 0; g < G; ++g) {
-        float *row = s + g * kBlock;
-        for (int t = 0; t < run.n; ++t) row[t] *= run.k_scale[t];
-        keep[g] = softmax_row(row, run.n, h.factor, h.m + first + g, h.l + first + g);
-        quantise_row(row, run.v_scale, run.n, blocks * kQuantBlock, high + g * kBlock, low + g * kBlock, step + g, sum + g);
+        quantise_row(s + g * kBlock, run.v_scale, run.n, blocks * kQuantBlock, high + g * kBlock, low + g * kBlock, step + g, sum + g);
     }
-    add_bytes<G>(run.v, blocks * 4, h.d, run.v_ahead, high, low, step, sum, keep, h.acc + first * h.d);
+    add_bytes<G>(run.v, blocks * 4, h.d, Ahead<uint8_t>{run.v, run.v_ahead, h.d, bytes, run.n}, high, low, step, sum, keep, h.acc + first * h.d);
 }
 
 inline void run_int8_block(const QuantHeads &h, const QuantRun &run, float *scratch) {

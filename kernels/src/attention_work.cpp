@@ -31,9 +31,14 @@ float widened(uint16_t bits) {
     return x;
 }
 
-uint16_t narrowed(float x) {
+uint32_t bits_of(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
+    return bits;
+}
+
+uint16_t narrowed(float x) {
+    const uint32_t bits = bits_of(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)((bits >> 16) | 0x40);
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
@@ -139,12 +144,12 @@ int64_t merge(const Call &call, const Parts &parts, const Partials &own, const P
             const float by = 1.0f / whole;
             const int head = call.map.head_of_slot[slot];
             const ptrdiff_t to = ((ptrdiff_t)b * heads + head) * d;
-            bool good = true;
+            uint32_t odd = 0;  // whole-number tests of the exponent: what a compiler can do on several numbers at once
             for (int x = 0; x < d; ++x) {
                 sum[x] *= by;
-                good &= std::isfinite(sum[x]);
+                odd |= (bits_of(sum[x]) & 0x7f800000) == 0x7f800000;
             }
-            if (!good && bad < 0) bad = (int64_t)b * heads + head;
+            if (odd && bad < 0) bad = (int64_t)b * heads + head;
             if (call.q.element == Element::float32) {
                 std::memcpy(reinterpret_cast<float *>(call.out) + to, sum.data(), sizeof(float) * d);
             } else {
@@ -303,16 +308,21 @@ int64_t attend_int8(const Call &call, const QuantCache &cache) {
     std::vector<float> step(outputs);
     constexpr float fine = 16256.0f;  // 127 * 128: high bytes stay within -127..127
     for (int64_t i = 0; i < outputs; ++i) {
-        float top = 0.0f;
-        for (int x = 0; x < d; ++x) top = std::max(top, std::fabs(q[i * d + x]));
+        int32_t top_bits = 0;  // magnitudes are in the order of their bits
+        for (int x = 0; x < d; ++x) top_bits = std::max(top_bits, (int32_t)(bits_of(q[i * d + x]) & 0x7fffffff));
+        float top;
+        std::memcpy(&top, &top_bits, 4);
         step[i] = top / fine;
         const float by = top > 0.0f ? fine / top : 0.0f;
+        int32_t total = 0;
         for (int x = 0; x < d; ++x) {
-            const int32_t whole = (int32_t)std::lrint(q[i * d + x] * by);
+            // Adding 1.5 * 2^23 rounds to a whole number, ties to even, that stands in the low bits.
+            const int32_t whole = (int32_t)bits_of(q[i * d + x] * by + 12582912.0f) - 0x4b400000;
             high[i * d + x] = (int8_t)((whole + 64) >> 7);
             low[i * d + x] = (int8_t)(whole - 128 * ((whole + 64) >> 7));
-            sum[i] += whole;
+            total += whole;
         }
+        sum[i] = total;
     }
     const int groups = head_groups(parts.count(), call.threads, kv_heads);
     share(parts.count() * groups, call.threads, [&](int64_t unit, int worker) {
