@@ -61,6 +61,16 @@ class RunRecord:
     def __len__(self) -> int:
         return len(self.designs)
 
+    @property
+    def contenders(self) -> list[dict[str, Any]]:
+        """Designs that are not on the front and could be the best in another deployment, numbered after those that are."""
+        known = self.context.get("contenders")
+        return list(known["designs"]) if isinstance(known, dict) else []
+
+    def entry(self, number: int) -> dict[str, Any] | None:
+        """The design of that number, on the front or a contender beside it; None where there is none."""
+        return next((design for design in (*self.designs, *self.contenders) if design["design"] == number), None)
+
 
 def flat_row(design: dict[str, Any]) -> dict[str, Any]:
     """A design as one row of a table."""
@@ -73,12 +83,12 @@ def flat_row(design: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]:
+def describe_front(evaluation: Evaluation, front: Front, *, breakdowns: int = MAX_BREAKDOWNS) -> list[dict[str, Any]]:
     """Everything that files and reports say of the designs of a front, as plain values.
 
     Each entry: ``design`` (rank, from 1), ``equal_to`` (the first of the designs that have the same objective values, None where this is
     it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
-    ``MAX_BREAKDOWNS`` of them evenly spaced, ``components`` and of a mix ``parts`` (what one request of each takes). Equal designs are
+    ``breakdowns`` of them evenly spaced, ``components`` and of a mix ``parts`` (what one request of each takes). Equal designs are
     ordered by latency, energy and area.
     """
     names = evaluation.metric_names
@@ -89,7 +99,7 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         columns = {name: np.broadcast_to(block.metric(name), block.shape) for name in names}
         values |= {model: {name: column[model - start] for name, column in columns.items()} for model in range(start, end)}
     mix = evaluation.family.family == "mix"
-    detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
+    detailed = set(np.linspace(1, max(1, len(front)), breakdowns).round().astype(int).tolist())
     designs = []
     order, first = _with_ties_ordered(front, values)
     for rank, (at, of_group) in enumerate(zip(order, first, strict=True), 1):
