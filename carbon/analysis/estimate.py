@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from carbon.analysis import metrics, specification, uncertainty
+from carbon.analysis.assumed import assumptions
 from carbon.analysis.uncertainty import Range, Spread
 from carbon.arrays import Numeric, as_number
 from carbon.device import device as devices
@@ -68,8 +69,9 @@ class Estimate:
         embodied_parts: kgCO2e by ``part`` or ``component.part``. embodied_kgco2e: their sum.
         operation: None without a [use] section. operational_kgco2e, total_kgco2e: over the lifetime.
         embodied, operational, total: distributions. tornado: widest bars of the total.
+        part_spreads: the distribution of each of ``embodied_parts``; component_spreads: of each component, all of its kind.
         metrics: decision metrics asked for. per_unit: grams per functional unit, or None.
-        sources: key -> factor. warnings: suspect figures, infeasible designs.
+        sources: key -> factor. warnings: suspect figures, infeasible designs. assumed: what the specification leaves open.
         counts: how many there are of each component. machines_kwh: electricity of the machines over the lifetime, without PUE;
             pue and lifetime_years: as [use] has them (of a range the middle).
     """
@@ -85,10 +87,13 @@ class Estimate:
     embodied: Spread
     operational: Spread
     total: Spread
+    part_spreads: Mapping[str, Spread]
+    component_spreads: Mapping[str, Spread]
     tornado: list[uncertainty.Bar]
     metrics: list[metrics.Metric]
     sources: Mapping[str, Factor | GridFactor]
     warnings: list[str]
+    assumed: list[str]
     counts: Mapping[str, float]
     machines_kwh: float = 0.0
     pue: float = 1.0
@@ -115,10 +120,23 @@ def estimate(spec: Mapping[str, Any]) -> Estimate:
     return _Run(spec).answer()
 
 
+def _check_kind(spec: Mapping[str, Any]) -> None:
+    """A file of an accelerator or of a search space is told as what it is: its keys have no near ones here."""
+    accelerator = [
+        key for key in ("cores", "array", "vector", "levels", "template", "knobs", "mac_bits") if key in spec and key not in _TOP
+    ]
+    if accelerator:
+        raise CarbonError(
+            f"key {accelerator[0]!r} is of an accelerator's file, and a carbon specification is needed; `dse evaluate --workload NAME --hw "
+            "FILE` tells that accelerator's embodied and total carbon with their ranges, `dse init carbon` writes a specification"
+        )
+
+
 class _Run:
     """One specification, checked, as a function from overrides to carbon."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
+        _check_kind(spec)
         _known(spec, _TOP, "key")
         specification.check(spec)
         self.name = str(spec.get("name", "unnamed"))
@@ -296,13 +314,14 @@ class _Run:
         ]
         ranges = self._ranges(sources, values.inputs())
         count, seed = int(self.settings.get("draws", 20000)), int(self.settings.get("seed", 0))
-        drawn = self._evaluate(uncertainty.draws(ranges, count, seed))
-        spreads = [uncertainty.spread(np.broadcast_to(np.asarray(each, dtype=np.float64), (count,))) for each in drawn]
+        drawn_parts, drawn_use = self._evaluate(uncertainty.draws(ranges, count, seed))
+        drawn_made: Numeric = sum(drawn_parts.values())
+        spreads = [_spread(each, count) for each in (drawn_made, drawn_use, drawn_made + drawn_use)]
         pue, years = 1.0, None
         if operation is not None:
             pue = float(_resolve(self._number(self.use, "pue", 1.0), {}, self.input_ranges))
             years = float(_resolve(self._number(self.use, "lifetime_years"), {}, self.input_ranges))
-        bars = uncertainty.tornado(lambda overrides: self._evaluate(overrides)[2], ranges)
+        bars = uncertainty.tornado(self.total, ranges)
         return Estimate(
             name=self.name,
             profile=self.recipe.name,
@@ -315,24 +334,69 @@ class _Run:
             embodied=spreads[0],
             operational=spreads[1],
             total=spreads[2],
+            part_spreads={name: _spread(part, count) for name, part in drawn_parts.items()},
+            component_spreads={one.name: _spread(sum(self._parts_of(one.name, drawn_parts)), count) for one in self.components},
             tornado=bars,
             metrics=self._metrics(embodied, used, operation),
             sources=sources,
-            warnings=warnings,
+            warnings=[*warnings, *self._mistaken_hours()],
+            assumed=[line for one in self.components for line in assumptions(one.name, one.inputs)] if self.recipe.blocks else [],
             counts={component.name: component.count for component in self.components},
             machines_kwh=0.0 if operation is None else float(operation.energy_kwh) / pue,
             pue=pue,
             lifetime_years=years,
         )
 
-    def _evaluate(self, overrides: Mapping[str, Numeric]) -> tuple[Numeric, Numeric, Numeric]:
+    def _evaluate(self, overrides: Mapping[str, Numeric]) -> tuple[dict[str, Numeric], Numeric]:
+        """Embodied carbon by part, and operational carbon."""
         values = Values(overrides)
         parts, _ = self.embodied(values, overrides)
         operation = self.operation(values, overrides)
-        embodied: Numeric = sum(parts.values())
-        used: Numeric = 0.0 if operation is None else operation.operational_kgco2e
         values.unused(frozenset(self.input_ranges))
-        return embodied, used, embodied + used
+        return parts, 0.0 if operation is None else operation.operational_kgco2e
+
+    def total(self, overrides: Mapping[str, Numeric]) -> Numeric:
+        """Total carbon as a function of overrides."""
+        parts, used = self._evaluate(overrides)
+        made: Numeric = sum(parts.values())
+        return made + used
+
+    def _parts_of(self, component: str, parts: Mapping[str, Numeric]) -> list[Numeric]:
+        """The parts of one component, all of its kind together."""
+        alone = len(self.components) == 1
+        return [part for name, part in parts.items() if alone or name.startswith(f"{component}.")]
+
+    def _units(self, operation: operational.Operation | None) -> float:
+        """How many functional units the lifetime has: stated, of its requests, or of time where the unit is an hour, a day or a year."""
+        name = str(self.unit.get("name", "unit"))
+        if "total" in self.unit:
+            return float(self.unit["total"])
+        if operation is not None and "per_request" in self.unit and "rate_per_s" in self.use:
+            return float(operation.requests) * float(self.unit["per_request"])
+        if (found := self._of_time(name)) is not None and "per_request" not in self.unit:
+            return found
+        raise CarbonError(
+            "functional_unit needs total, or per_request with rate_per_s in [use], or a unit of time as name (hour, day, year) with "
+            "lifetime_years in [use]"
+        )
+
+    def _of_time(self, name: str) -> float | None:
+        """Hours, days or years of the lifetime; None for any other unit and without [use]."""
+        days = {"hour": 1.0 / 24.0, "day": 1.0, "year": self.recipe.days_per_year}.get(name.lower())
+        if days is None or not self.use:
+            return None
+        years = float(_resolve(self._number(self.use, "lifetime_years"), {}, self.input_ranges))
+        return years * self.recipe.days_per_year / days
+
+    def _mistaken_hours(self) -> list[str]:
+        """A total of hours, days or years that is not the lifetime's: it was not changed with it."""
+        found = self._of_time(name := str(self.unit.get("name", "unit")))
+        if found is None or "total" not in self.unit or math.isclose(float(self.unit["total"]), found, rel_tol=0.01):
+            return []
+        return [
+            f"total of functional_unit is {float(self.unit['total']):g} {name}s and lifetime_years = {self.use['lifetime_years']} has "
+            f"{found:g}; without total it follows"
+        ]
 
     def _ranges(self, sources: Mapping[str, Factor | GridFactor], inputs: Mapping[str, Numeric]) -> dict[str, Range]:
         """Ranges of the factors and of ranged inputs; [ranges] overrides any of them."""
@@ -353,13 +417,7 @@ class _Run:
     def _metrics(self, embodied: float, used: float, operation: operational.Operation | None) -> list[metrics.Metric]:
         found = [metrics.total(embodied, used, basis=self._basis())]
         if self.unit:
-            name = str(self.unit.get("name", "unit"))
-            if "total" in self.unit:
-                units = float(self.unit["total"])
-            elif operation is not None and "per_request" in self.unit and "rate_per_s" in self.use:
-                units = float(operation.requests) * float(self.unit["per_request"])
-            else:
-                raise CarbonError("functional_unit needs total, or per_request with rate_per_s in [use]")
+            name, units = str(self.unit.get("name", "unit")), self._units(operation)
             as_number("functional units", units, low=0.0, open_low=True)
             grams = (embodied + used) * 1000.0 / units
             found.append(metrics.Metric("per functional unit", grams, f"gCO2e/{name}", f"total over {units:.6g} {name}"))
@@ -433,7 +491,11 @@ def _resolve(value: Any, overrides: Mapping[str, Numeric], ranges: Mapping[str, 
     return value
 
 
+def _spread(drawn: Any, count: int) -> Spread:
+    return uncertainty.spread(np.broadcast_to(np.asarray(drawn, dtype=np.float64), (count,)))
+
+
 def model(spec: Mapping[str, Any]) -> Callable[[Mapping[str, Numeric]], Numeric]:
     """Return the total carbon of a specification as a function of overrides, for your own sensitivity work."""
     run = _Run(spec)
-    return lambda overrides: run._evaluate(overrides)[2]
+    return run.total

@@ -28,6 +28,8 @@ def ghg_rows(
     units: str = "",
     period_years: float | None = None,
     spreads: tuple[Spread, Spread] | None = None,
+    parts: Mapping[str, tuple[float, Spread]] | None = None,
+    made_source: str = "this estimate",
 ) -> list[dict[str, Any]]:
     """Lines of an inventory (Corporate Standard; Corporate Value Chain Standard for scope 3).
 
@@ -35,7 +37,8 @@ def ghg_rows(
         kwh: purchased electricity, the facility's share included; 0 for none. cloud: machines that another company owns: everything is
             then a purchased service.
         units: what the lines are of ("8 x h100"). period_years: the time that the lines cover. spreads: embodied and operational, where
-            factors were drawn.
+            factors were drawn. parts: kgCO2e and range of each embodied part, a line each in place of one line of the whole; their ends do
+            not add to those of the whole. made_source: what the carbon of making was computed by.
 
     A life-cycle intensity also holds what scope 3, category 3 (fuel- and energy-related activities) asks for; the line says which it is.
     """
@@ -44,7 +47,10 @@ def ghg_rows(
     made, used = spreads or (None, None)
     if embodied_kgco2e:
         category = SERVICES if cloud else CAPITAL_GOODS
-        rows.append(_row(name, category, "making of the hardware", 1.0, "unit", embodied_kgco2e, "this estimate", basis) | of | _span(made))
+        lines = parts or {"": (embodied_kgco2e, made)}
+        for part, (kg, span) in lines.items():
+            activity = f"making of the hardware{': ' if part else ''}{part}"
+            rows.append(_row(name, category, activity, 1.0, "unit", kg, made_source, basis) | of | _span(span))
     if kwh and place is not None:
         factor = place.gco2e_per_kwh / 1e3
         category = SERVICES if cloud else ELECTRICITY

@@ -9,6 +9,7 @@ from typing import Any
 from carbon.analysis.estimate import Estimate
 from carbon.analysis.uncertainty import Spread
 from carbon.analysis.validation import Check, Product
+from carbon.embodied import memory
 from carbon.factors import grid
 from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
@@ -26,15 +27,20 @@ def estimate_data(answer: Estimate) -> dict[str, Any]:
         "operational_kgco2e": answer.operational_kgco2e,
         "total_kgco2e": answer.total_kgco2e,
         "range": {
+            "embodied_parts_kgco2e": {name: _percentiles(one) for name, one in answer.part_spreads.items()},
+            "embodied_components_kgco2e": {name: _percentiles(one) for name, one in answer.component_spreads.items()},
             "embodied_kgco2e": _percentiles(answer.embodied),
             "operational_kgco2e": _percentiles(answer.operational),
             "total_kgco2e": _percentiles(answer.total),
         },
         "tornado_total_kgco2e": [
-            {"key": bar.key, "at_low": bar.at_low, "at_high": bar.at_high} for bar in answer.tornado if bar.swing > 0.0
+            {"key": bar.key, "low": bar.low, "high": bar.high, "at_low": bar.at_low, "at_high": bar.at_high}
+            for bar in answer.tornado
+            if bar.swing > 0.0
         ],
         "metrics": [{"name": one.name, "value": float(one.value), "unit": one.unit, "basis": one.basis} for one in answer.metrics],
         "warnings": answer.warnings,
+        "assumed": answer.assumed,
         "sources": {key: factor_data(factor) for key, factor in answer.sources.items()},
     }
     if answer.operation is not None:
@@ -91,18 +97,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return four significant digits."""
+    """Return four significant digits; from ten thousand to a billion in whole numbers, not in powers of ten."""
     if value == 0.0 or not math.isfinite(value):
         return f"{value:g}"
-    return f"{value:.4g}"
+    short = float(f"{value:.4g}")
+    return f"{short:,.0f}" if 1e4 <= abs(short) < 1e9 else f"{value:.4g}"
 
 
 def estimate_text(answer: Estimate) -> str:
     """Return an estimate for a terminal."""
     lines = [f"{answer.name}", f"basis: {answer.basis}", ""]
-    rows = [[name, number(kg)] for name, kg in answer.embodied_parts.items()]
-    lines.append(table(["embodied part", "kgCO2e"], rows))
-    lines += ["", table(["component", "kgCO2e", "share of embodied"], _by_component(answer))]
+    rows = [[name, number(kg), *_ends(answer.part_spreads[name])] for name, kg in answer.embodied_parts.items()]
+    lines.append(table(["embodied part", "kgCO2e", "p5", "p95"], rows))
+    lines += ["", table(["component", "kgCO2e", "p5", "p95", "share of embodied"], _by_component(answer))]
     lines.append("")
     spreads = [("embodied", answer.embodied_kgco2e, answer.embodied)]
     if answer.operation is not None:
@@ -127,10 +134,14 @@ def estimate_text(answer: Estimate) -> str:
             "The estimate takes every factor at its point value; p50 is the middle of the draws. Ranges are not symmetric about the point "
             f"value, most reach further up, so that p50 lies above the estimate: {', '.join(shifted)}."
         )
+    lines.append(
+        "To report: the estimate, to which the parts add, with its p5 and p95 (those of parts do not add: they are not all low at once)."
+    )
     bars = [bar for bar in answer.tornado if bar.swing > 0.0][:8]
     if bars:
-        lines += ["", "what moves the total most (others at their estimate)"]
-        lines.append(table(["factor", "at low", "at high"], [[bar.key, number(bar.at_low), number(bar.at_high)] for bar in bars]))
+        lines += ["", "what moves the total most (others at their estimate): the factor's range, and kgCO2e in total at either end"]
+        cells = [[bar.key, *(number(each) for each in (bar.low, bar.high, bar.at_low, bar.at_high))] for bar in bars]
+        lines.append(table(["factor", "low", "high", "total at low", "total at high"], cells))
     if answer.metrics:
         lines += [""]
         lines.append(
@@ -140,6 +151,7 @@ def estimate_text(answer: Estimate) -> str:
             )
         )
     lines += [f"warning: {warning}" for warning in answer.warnings]
+    lines += [f"assumed: {sentence}" for sentence in answer.assumed]
     return "\n".join(lines)
 
 
@@ -149,8 +161,13 @@ def _by_component(answer: Estimate) -> list[list[str]]:
     for name, count in answer.counts.items():
         kg = sum(part for key, part in answer.embodied_parts.items() if len(answer.counts) == 1 or key.startswith(f"{name}."))
         share = kg / answer.embodied_kgco2e if answer.embodied_kgco2e > 0.0 else 0.0
-        rows.append([name if count == 1 else f"{name} x {count:g}", number(kg), f"{share:.1%}"])
+        ends = _ends(answer.component_spreads[name])
+        rows.append([name if count == 1 else f"{name} x {count:g}", number(kg), *ends, f"{share:.1%}"])
     return rows
+
+
+def _ends(one: Spread) -> list[str]:
+    return [number(float(one.p5)), number(float(one.p95))]
 
 
 def sources_text(sources: Mapping[str, Factor | GridFactor]) -> str:
@@ -178,6 +195,12 @@ def all_factors() -> dict[str, Factor]:
         found[kind.per_gb.key] = kind.per_gb
     for factor in factors.items().values():
         found[factor.key] = factor
+    for factor in memory.per_gb().values():
+        found[factor.key] = factor
+    for name in memory.types():
+        if name not in memory.HBM:
+            area = memory.cm2_per_gb("nand" if name == "nand" else "dram", memory.default_year(name))
+            found[area.key] = area
     return dict(sorted(found.items()))
 
 

@@ -112,11 +112,13 @@ def monte_carlo(model: Model, ranges: Mapping[str, Range], *, count: int = 20000
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a tornado: the result with one factor at its low and high end, the others at their modes."""
+    """One bar of a tornado: the result with one factor at its ``low`` and ``high`` end, the others at their modes."""
 
     key: str
     at_low: float
     at_high: float
+    low: float = math.nan
+    high: float = math.nan
 
     @property
     def swing(self) -> float:
@@ -131,7 +133,7 @@ def tornado(model: Model, ranges: Mapping[str, Range]) -> list[Bar]:
     for key, one in ranges.items():
         ends = np.asarray(model({**modes, key: np.array([one.low, one.high])}), dtype=np.float64)
         ends = np.broadcast_to(ends, (2,))
-        bars.append(Bar(key, float(ends[0]), float(ends[1])))
+        bars.append(Bar(key, float(ends[0]), float(ends[1]), one.low, one.high))
     return sorted(bars, key=lambda bar: (-bar.swing, bar.key))
 
 

@@ -7,11 +7,12 @@ product's date alone.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 from carbon.arrays import Numeric
 from carbon.errors import CarbonError, unknown
-from carbon.factors.tables import Factor, table
+from carbon.factors.tables import Factor, item, table
 from carbon.factors.values import Values
 
 #: A generation is taken to be sold for this many years after its start.
@@ -28,6 +29,47 @@ def _types() -> dict[str, dict[str, str]]:
 def types() -> list[str]:
     """Return the memory types of the default profile."""
     return [*_types(), *HBM]
+
+
+def default_year(name: str) -> int:
+    """Return the year that is taken where a product gives none: a type's usual one (``nand``: flash). Not for HBM."""
+    return int(_types()[name]["default_year"])
+
+
+def on_modules(name: str) -> bool:
+    """Return whether a type is sold on modules (DIMMs), each with carbon of its own."""
+    return name in _types() and float(_types()[name]["fixed_kgco2e_per_module"]) > 0.0
+
+
+@cache
+def per_gb() -> dict[str, Factor]:
+    """Return kgCO2e per GB of every memory type of the default profile (``memory_type``) and of flash, in its usual year.
+
+    Range: least and most of die density and carbon per die area together.
+    """
+    die = item("memory_die_kgco2e_cm2")
+    found = {}
+    for name, row in _types().items():
+        area = cm2_per_gb(row["density_kind"], default_year(name))
+        ends = [a * d for a, d in ((area.low, die.low), (area.high, die.high)) if a is not None and d is not None]
+        extra = f"; each module {item('dimm_fixed_kgco2e').value:g} kg more" if on_modules(name) else ""
+        what = "storage_gb" if name == "nand" else f'memory_type = "{name}"'
+        found[name] = Factor(
+            key=f"memory_type.{name}",
+            value=area.value * die.value,
+            unit="kgCO2e/GB",
+            low=ends[0] if len(ends) == 2 else None,
+            high=ends[1] if len(ends) == 2 else None,
+            source=f"{area.key} ({area.source}) x {die.key} ({die.source})",
+            vintage=area.vintage,
+            licence=area.licence,
+            note=f"{what} of {default_year(name)} unless a year is given{extra}",
+        )
+    hbm = item("hbm_kgco2e_per_gb")
+    for name in HBM:
+        note = f'memory_type = "{name}": every HBM takes {hbm.key}'
+        found[name] = dataclasses.replace(hbm, key=f"memory_type.{name}", note=note)
+    return found
 
 
 @cache

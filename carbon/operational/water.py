@@ -69,7 +69,7 @@ def mix_litres_per_kwh(zone: str) -> float:
     """
     known = {row["zone"]: float(row["l_per_kwh"]) for row in table("water_mix")}
     if zone.upper() not in known:
-        raise CarbonError(f"zone {zone!r} has no water figure; known: {', '.join(known)}")
+        raise CarbonError(f"zone {zone!r} has no water figure (WOR is the world's); known: {', '.join(known)}")
     return known[zone.upper()]
 
 
@@ -96,7 +96,7 @@ def with_range(
 
     Raises CarbonError for an unknown zone or site and for numbers out of range.
     """
-    told = f"water of {zone.upper()}'s electricity (ecologits 0.11.3), x0.5 to x2 assumed"
+    told = f"water of {'the world' if zone.upper() == 'WOR' else zone.upper()}'s electricity (ecologits 0.11.3), x0.5 to x2 assumed"
     known = wue_l_per_kwh
     if site_code is not None:
         found = site(site_code)["wue_l_per_kwh"]
@@ -107,6 +107,7 @@ def with_range(
     else:
         disclosed = sorted(float(row["wue_l_per_kwh"]) for row in _sites().values() if row["wue_l_per_kwh"])
         wue = (disclosed[0], median(disclosed), disclosed[-1])
+        told += "" if site_code is None else f"; {site_code} does not disclose its own water"
         told += f"; the data centre's own {wue[1]:g} l/kWh, the median of {len(disclosed)} sites ({wue[0]:g} to {wue[2]:g})"
     middle = mix_litres_per_kwh(zone)
     mix = (0.5 * middle, middle, 2.0 * middle)

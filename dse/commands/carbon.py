@@ -42,6 +42,8 @@ def _estimate(actions: Any) -> None:
     parser = _add(actions, "estimate", "estimate a device or product from a TOML specification")
     parser.add_argument("spec", metavar="SPEC.toml", help="specification, see docs/models/carbon.md")
     parser.add_argument("--profile", help="use this profile instead of the specification's")
+    parser.add_argument("--grid", metavar="PLACE", help="electricity of [use] in place of the specification's")
+    parser.add_argument("--lifetime-years", type=float, metavar="Y", help="years of [use] in place of the specification's")
     parser.add_argument("--format", default="text", metavar="NAME", help="text, json or ghg (default text)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("--draws", type=int, help="Monte Carlo draws (default 20000)")
@@ -122,6 +124,7 @@ def run_estimate(args: argparse.Namespace) -> int:
     spec = estimate.load(args.spec)
     if args.profile is not None:
         spec["profile"] = args.profile
+    _take_use(spec, args)
     given = {name: getattr(args, name) for name in ("draws", "seed") if getattr(args, name) is not None}
     if given and isinstance(held := spec.get("uncertainty", {}), dict):  # what is no table is told by the estimate
         spec["uncertainty"] = {**held, **given}
@@ -139,6 +142,24 @@ def run_estimate(args: argparse.Namespace) -> int:
     else:
         print(report.estimate_text(answer))
     return 0
+
+
+def _take_use(spec: dict[str, Any], args: argparse.Namespace) -> None:
+    """What the command line says of [use] in place of the file."""
+    from carbon.errors import CarbonError
+
+    given = {"grid": args.grid, "lifetime_years": args.lifetime_years}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return
+    use = spec.get("use")
+    if not isinstance(use, dict):
+        raise CarbonError(
+            f"{next(iter(given)).replace('_', '-')} is given and specification {args.spec!r} has no [use] with a power to use it with"
+        )
+    if args.grid is not None:
+        use = {name: value for name, value in use.items() if name not in ("grid", "gco2e_per_kwh", "kind", "source", "trace")}
+    spec["use"] = {**use, **given}
 
 
 def _of_file(path: str, spec: Any) -> Any:
@@ -172,6 +193,8 @@ def _inventory(answer: Any, *, cloud: bool) -> str:
         units=", ".join(f"{count:g} x {name}" for name, count in answer.counts.items()),
         period_years=answer.lifetime_years,
         spreads=(answer.embodied, answer.operational),
+        parts={part: (kg, answer.part_spreads[part]) for part, kg in answer.embodied_parts.items() if kg},
+        made_source=f"dse carbon, profile {answer.profile}; `dse carbon explain` names each factor's",
     )
     return table(rows, "csv")
 
@@ -294,11 +317,12 @@ def run_validate(args: argparse.Namespace) -> int:
 def run_robustness(args: argparse.Namespace) -> int:
     """Draw the carbon factors of a finished run and say how often its order holds."""
     from carbon.analysis import report
+    from dse.analysis.contenders import compared
     from dse.evaluation import robustness
     from dse.storage import run_folder as runs
 
     found = runs.load(args.study)
-    designs = runs.distinct(found.designs)  # equal designs have no order to keep
+    designs = compared(found)  # of equal designs one: they have no order to keep
     answer = robustness.analyse(found.problem, designs, draws=args.draws, seed=args.seed)
     stays, total = answer.stability.stays, answer.total
     rows = [
@@ -334,5 +358,5 @@ def run_robustness(args: argparse.Namespace) -> int:
     for at, row in enumerate(rows):
         spread = [report.number(float(each[at])) for each in (total.p5, total.p50, total.p95)]
         shown.append([str(row["design"]), f"{100 * stays[at]:.1f} %", *spread])
-    print(report.table(["design", "stays on front", "total p5", "p50", "p95"], shown))
+    print(report.table(["design", "stays on front", "total kgCO2e: p5", "p50", "p95"], shown))
     return 0

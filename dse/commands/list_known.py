@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workloads.family import Family
 
-TOPICS = ("workloads", "loops", "templates", "regions", "strategies", "presets", "metrics", "profiles")
+TOPICS = ("workloads", "loops", "templates", "regions", "strategies", "presets", "metrics", "profiles", "memories")
 
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "list",
-        help="show the known workloads, loops, templates, regions, strategies, presets and metrics",
+        help="show the known workloads, loops, templates, regions, strategies, presets, metrics and memories",
         description="Show the names that the other commands take.",
         allow_abbrev=False,
     )
@@ -60,7 +60,8 @@ def _known(topic: str) -> dict[str, str]:
     if topic == "workloads":
         from workloads import library
 
-        return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
+        lines = {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
+        return {name: f"the same as {library.ALIASES[name]}" if name in library.ALIASES else line for name, line in lines.items()}
     if topic == "loops":
         from workloads.reasoning.plans import LOOPS
 
@@ -90,6 +91,8 @@ def _known(topic: str) -> dict[str, str]:
         from dse.problem.metrics import METRICS
 
         return {name: f"[{metric.unit}] {metric.meaning}" for name, metric in METRICS.items()}
+    if topic == "memories":
+        return _memories()
     import carbon.device.profiles
     from hw_models.technology.profiles import profiles
 
@@ -97,7 +100,24 @@ def _known(topic: str) -> dict[str, str]:
     return found | {f"carbon: {name}": carbon.device.profiles.get(name).summary for name in carbon.device.profiles.names()}
 
 
+def _memories() -> dict[str, str]:
+    """Values of ``memory_type`` in a carbon specification: those of the profile ``default`` first, then those of ``act2``."""
+    from carbon.embodied import memory
+    from carbon.factors import memories
+
+    own = {name: factor for name, factor in memory.per_gb().items() if name != "nand"}
+    found = {name: f"{f.value:.3g} kgCO2e/GB ({f.low:.3g} to {f.high:.3g}); {f.note}" for name, f in own.items()}
+    for name, kind in memories().items():
+        if kind.source_id == "act":
+            act = f"{kind.per_gb.value:.3g} kgCO2e/GB with carbon profile act2"
+            found[name] = f"{found[name]}; {act}" if name in found else act
+    return found
+
+
 def _workload_line(family: Family) -> str:
     count = family.published.get("parameters")
     size = f", {count:,} parameters published" if isinstance(count, int) else ""
-    return f"{family.name}: {family.family}{size}"
+    from dse.problem.wording import joined
+
+    free = [name for name, column in family.model_grid().items() if len(set(column.tolist())) > 1] if family.model_spaces else []
+    return f"{family.name}: {family.family}{size}" + (f"; a search varies its {joined(free)}" if free else "")

@@ -123,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.searches import towers
     from dse.searches.plan import MOST_TRIALS, check_count
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
+    from workloads import library
 
     drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
@@ -165,6 +166,10 @@ def run(args: argparse.Namespace) -> int:
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
         problem = replace(problem, residency="none")
+    if settings is not None:  # a wrong evaluator or table is told before a page of settings
+        from dse.searches.measured import check
+
+        check(settings, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
     show.say_problem(problem, settings, large, sharded)
     drives.say()
     if args.seed is not None and settings is None and large is None:

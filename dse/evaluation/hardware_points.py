@@ -24,7 +24,7 @@ from dse.problem.deployment import Deployment
 from dse.spaces.hardware import HardwareSpace
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import evaluate as cost
-from hw_models.costs.unit_costs import Criterion, UnitCosts
+from hw_models.costs.unit_costs import Criterion, UnitCosts, bounds_among
 from hw_models.devices import library
 from workloads.ops import OperationTable
 
@@ -115,7 +115,18 @@ class Points:
             return parts[0]
         arrays = [f.name for f in fields(parts[0]) if isinstance(getattr(parts[0], f.name), np.ndarray)]
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in arrays}
-        return replace(parts[0], **columns)
+        names = tuple(dict.fromkeys(name for part in parts for name in part.bound_names))
+        columns["bound"] = np.concatenate([bounds_among(part, names) for part in parts], axis=1)
+        return replace(parts[0], **columns, bound_names=names)
+
+    def unit_costs_of(self, design: int, shapes: OperationTable, criterion: Criterion) -> UnitCosts:
+        """Unit costs of shapes on one of the distinct designs, (shapes, 1)."""
+        for batch in self.batches:
+            if design < len(batch):
+                one = batch.take(np.array([design]))
+                return cost.unit_costs(shapes, one, criterion=criterion, threads=1, unmapped="infinite")
+            design -= len(batch)
+        raise IndexError(design)
 
 
 def split_knobs(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:

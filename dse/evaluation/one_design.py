@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from dse.errors import DseError, unknown_name
+from dse.evaluation import robustness
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.hardware_points import Points
@@ -19,6 +20,7 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import DEFAULT_RESIDENCY, Problem
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
+from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
 
 
@@ -39,6 +41,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
     :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
@@ -101,6 +104,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["design"] = design
     answer["settings"] = {name: value for name, value in settings(evaluation).items() if name not in design}
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
+    answer["ranges"] = robustness.ranges(evaluation.problem, evaluation.points, {name: answer[name] for name in names})
     answer["infeasible_reasons"] = _reasons(answer, evaluation)
     support = support_name(evaluation, 0)
     answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}
@@ -180,6 +184,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "deployment": evaluation.deployment.to_dict(),
         "memory_act_lacks": evaluation.hardware_space.memory_act_lacks,
         "criterion": evaluation.problem.criterion,
+        "mapped": any(bool((batch.execution == Execution.MAPPED).any()) for batch in evaluation.points.batches),
         "residency": evaluation.problem.residency,
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),

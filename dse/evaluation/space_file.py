@@ -10,7 +10,7 @@ hardware and deployment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,18 @@ def model_grid(
     why = reasons[int(np.cumsum(~exists)[np.argmax(gone)]) - 1].partition("; nearest")[0] if gone.any() else ""
     told = f"{np.count_nonzero(gone):,} of {plural(int(np.count_nonzero(asked)), 'model')} of the space left out: {why}." if why else ""
     return {knob: column[exists] for knob, column in grid.items()}, told
+
+
+def held(family: Family, searched: Iterable[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Dimensions that every model of a search has alike, with their values: the workload's own, or what ``fixed`` sets."""
+    own = family.values(**{knob: value for knob, value in fixed.items() if knob in family.knobs})
+    wanted = [name for name in family.knobs if name in family.dimensions and name not in set(searched)]
+    return {name: own[name] for name in wanted if isinstance(own[name], int)}
+
+
+def model_knobs(text: str | None, name: str) -> list[str]:
+    """Knobs of the model that a problem's space file varies or holds."""
+    return [] if text is None else [p.name for p in space.parse(text, where=name).parameters if p.role in MODEL_ROLES]
 
 
 def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -125,8 +125,8 @@ class SurrogateEvaluator:
 class TableEvaluator:
     """Figures of a CSV file: one column a parameter, the metric, optionally METRIC_se, fidelity and seed.
 
-    Rows that differ in their seed alone are averaged; their spread gives a standard error where none is stated. Without a seed two
-    figures of one model contradict each other, and are an error.
+    Rows that differ in their seed alone are averaged; their spread gives a standard error where one of them states none. Without a seed
+    two figures of one model contradict each other, and are an error. An empty standard error (or ``nan``) is not known: 0 inside.
     """
 
     path: str
@@ -154,10 +154,8 @@ class TableEvaluator:
         known: dict[tuple[float, tuple[str, ...], str], tuple[int, float]] = {}
         for number, line in lines:
             value = _number(path, number, metric, line[metric])
-            se = _number(path, number, f"{metric}_se", line[f"{metric}_se"]) if f"{metric}_se" in header else None
+            se = _standard_error(path, number, f"{metric}_se", line.get(f"{metric}_se"))
             fidelity = _number(path, number, "fidelity", line["fidelity"]) if "fidelity" in header else 1.0
-            if se is not None and se < 0:
-                raise DseError(f"table {path} line {number}: {metric}_se is {se}; it cannot be negative")
             key = (fidelity, tuple(cell(line[n]) for n in names))
             first, told = known.setdefault((*key, cell(line.get("seed"))), (number, value))
             if told != value:
@@ -212,10 +210,20 @@ def _number(path: str | Path, line: int, column: str, text: str | None) -> float
     return value
 
 
+def _standard_error(path: str | Path, line: int, column: str, text: str | None) -> float | None:
+    """A standard error; None where the cell is empty, missing or ``nan``: of that row it is not known."""
+    if (text or "").strip().lower() in ("", "nan", "na", "none", "-"):
+        return None
+    value = _number(path, line, column, text)
+    if value < 0:
+        raise DseError(f"table {path} line {line}: {column} is {value}; it cannot be negative")
+    return value
+
+
 def _pooled(found: list[tuple[float, float | None]]) -> Measured:
     values = np.array([value for value, _ in found])
     stated = [error for _, error in found if error is not None]
-    if stated:
+    if len(stated) == len(found):
         return Measured(float(values.mean()), float(np.sqrt(np.sum(np.square(stated)))) / len(stated))
     return Measured(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0)
 

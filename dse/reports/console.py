@@ -7,12 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dse.evaluation import space_file
+from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware
 from dse.evaluation.words import deadline
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
-from dse.problem.wording import joined
+from dse.problem.wording import joined, plural
 from dse.quality import surrogate as quality
 from dse.reports import recommendation_text, terminal, text
 from dse.reports.kept import of_run
@@ -40,6 +42,8 @@ def say_problem(
     own = [c for c in problem.constraints if c not in (*known, SERVICE_CONSTRAINT)]
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
+        *_models_text(problem),
+        *([f"models      {told}"] if (told := models_searched(problem)) else []),
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
@@ -49,8 +53,8 @@ def say_problem(
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
         if measured
-        else "strategy    exhaustive: every metric is cheap, so all designs are evaluated; exact for mappings chosen by "
-        f"{problem.criterion}",
+        else "strategy    exhaustive: every metric is cheap, so all designs are evaluated"
+        + ("" if "device" in hardware.knobs else f"; exact for mappings chosen by {problem.criterion}"),
         *([f"            {dominated(problem)}"] if problem.models_dominated else []),
         f"residency   {problem.residency}" + ("" if problem.residency == "none" else ": what stays on chip between operations is the best"),
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
@@ -72,6 +76,16 @@ def say_problem(
                 "outside the hull; the surrogate does not see them, so the search takes them for nothing"
             )
     print("\n".join(lines), file=sys.stderr)
+
+
+def _models_text(problem: Problem) -> list[str]:
+    """What a space file searches of the model, and what stays as the workload's own model has it: a table of figures may mean others."""
+    searched = space_file.model_knobs(problem.space_toml, problem.space)
+    if not searched:
+        return []
+    own = space_file.held(library.load(problem.workload, bind=problem.bind or None), searched, problem.fixed)
+    alike = f"; the same in every model: {', '.join(f'{name}={value}' for name, value in own.items())}" if own else ""
+    return [f"models      {', '.join(searched)}{alike}"]
 
 
 def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
@@ -121,7 +135,8 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             print(sentence)
         print(f"{run.path}/: pareto.csv, report.html, designs/, study.db")
         return
-    exact = "exact on the grid" if run.problem.kind else f"exact for mappings chosen by {run.problem.criterion}"
+    mapped = f"exact for mappings chosen by {run.problem.criterion}" if run.context.get("mapped", True) else "exact"
+    exact = "exact on the grid" if run.problem.kind else mapped
     print(f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), {exact}")
     for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
         print(sentence)
@@ -143,7 +158,7 @@ def _counted(run: RunRecord) -> str:
     from dse.storage.run_folder import distinct
 
     different = len(distinct(run.designs))
-    return f"{len(run)} designs" + ("" if different == len(run) else f" ({different} of them distinct)")
+    return plural(len(run), "design") + ("" if different == len(run) else f" ({different} of them distinct)")
 
 
 def run_json(run: RunRecord) -> dict[str, Any]:
@@ -180,7 +195,15 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
-        print(f"  {name:<20} {answer[name]:>14.6g} {metric.unit}")
+        band = answer["ranges"]["metrics"].get(name)
+        told = f" p5 {band['p5']:.4g}, p95 {band['p95']:.4g}" if band else ""
+        # A share has no unit, and a number before another is read as one.
+        unit = {"1": "", "1e12 op/s": "TOPS"}.get(metric.unit, metric.unit)
+        print(f"  {name:<20} {answer[name]:>14.6g} {unit}{told}".rstrip())
+    drawn = answer["ranges"]
+    print(
+        f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"
+    )
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:

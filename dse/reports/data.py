@@ -85,7 +85,8 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
     supports = [design.get("quality_support") for design in designs]
     return {
         "total": len(run.designs),
-        "measured": "quality_evaluator" in run.context,
+        "distinct": len({tuple(str(d["metrics"].get(o.metric)) for o in run.problem.objectives) for d in designs}),
+        "measured": "quality_evaluator" in run.context and not {"interpolated", "extrapolated"} & set(supports),
         "suggested": None if recommended is None else place[recommended],
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in run.problem.objectives],
         "constraints": [{"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints],
@@ -106,10 +107,24 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
             "metrics": {name: column([design["metrics"].get(name) for design in designs]) for name in metric_names(designs)},
             "knobs": {name: column([design["knobs"].get(name) for design in designs]) for name in knob_names(designs)},
             "parts": {name: column([(design.get("embodied_parts_kgco2e") or {}).get(name) for design in designs]) for name in parts},
+            "mix": _mix(designs),
             "dram_bytes_per_s": column([design.get("dram_bytes_per_s") for design in designs]),
         },
         "breakdowns": _breakdowns(designs, max_breakdowns),
         "extras": _extras(run, keep),
+    }
+
+
+def _mix(designs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What one request of each part of a mix takes: part -> share of the requests, latency [s] and dynamic energy [J] of each design."""
+    shares = {str(name): part["share"] for design in designs for name, part in (design.get("parts") or {}).items()}
+
+    def known(part: str, metric: str) -> Any:
+        return column([(design.get("parts") or {}).get(part, {}).get(metric) for design in designs])
+
+    return {
+        part: {"share": rounded(share), **{metric: known(part, metric) for metric in ("latency_s", "energy_j")}}
+        for part, share in shares.items()
     }
 
 
@@ -191,7 +206,8 @@ def _extras(run: Any, keep: list[int]) -> dict[str, Any]:
     importance = run.context.get("importance")
     if isinstance(importance, Sequence) and not isinstance(importance, str):
         rows = [row for row in importance if isinstance(row, Mapping) and finite(row.get("share")) is not None]
-        if rows:
+        head = {(row.knob, row.metric) for row in of_run(run).matters}
+        if any((str(row.get("knob")), str(row.get("metric"))) not in head for row in rows):  # else the head has said it
             extras["importance"] = [
                 {"knob": str(row.get("knob")), "metric": str(row.get("metric")), "share": rounded(float(row["share"]))} for row in rows
             ]

@@ -12,11 +12,11 @@ import json
 from importlib import resources
 from typing import Any
 
-from dse.reports import measured_section, recommended, sections, text
+from dse.reports import measured_section, on_chip_section, recommended, sections, text
 from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.plotly_script import packed_plotly
-from dse.reports.sections import section
+from dse.reports.sections import plot, section
 from dse.reports.units import DisplayUnit, design_units
 
 MAX_BYTES = 3_000_000
@@ -92,15 +92,13 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
                 ),
             ),
             _charts(run, data, len(keep)),
+            on_chip_section.on_chip(run),
             sections.alignment(run),
-            sections.infeasible(run),
-            sections.setting(run),
-            sections.quality_search(run),
+            sections.asked(run),
+            sections.quality_search(run, "convergence" in data["extras"]),
             measured_section.measured(run),
             sections.surrogate(run),
-            sections.not_modelled(run),
-            sections.provenance(run),
-            sections.sources(run),
+            sections.basis(run),
         ),
         tag("footer", tag("p", f"dse {run.provenance.get('version', '')} · {text.title(run)}")),
         tag("div", id="tip", role="status", aria_live="off", hidden=True),
@@ -131,32 +129,36 @@ def _hash(script: str) -> str:
 
 def _contents(data: dict[str, Any], run: Any) -> Markup:
     """Links to the sections."""
-    extras = data["extras"]
+    several = data["distinct"] > 1
     entries = [
-        ("front", "Front") if len(run.designs) != 1 else None,
+        ("front", "Front") if several else None,
         ("pinned", "Pinned designs"),
         ("carbon", "Carbon"),
-        ("parallel", "Trade-offs") if len(run.designs) != 1 else None,
-        ("designs", "All designs"),
-        ("uncertainty", "Uncertainty") if "uncertainty" in extras else None,
-        ("convergence", "Convergence") if "convergence" in extras else None,
-        ("importance", "Importance") if "importance" in extras else None,
+        ("parallel", "Trade-offs") if several else None,
+        ("designs", "All designs") if len(run.designs) != 1 else None,
+        ("importance", "What matters") if "importance" in data["extras"] else None,
+        ("on-chip", "On chip") if on_chip_section.shown(run) else None,
         ("alignment", "Alignment") if run.context.get("alignment") else None,
-        ("infeasible", "Infeasible"),
-        ("setting", "Setting"),
-        ("search", "Search") if text.search_sentences(run) else None,
+        ("asked", "What was asked"),
+        ("search", "Search") if text.search_sentences(run) or "convergence" in data["extras"] else None,
         ("measured", "Measured") if (run.context.get("measured") or {}).get("measurements") else None,
         ("surrogate", "Surrogate") if run.context.get("quality_surrogate") else None,
-        ("limits", "Limits"),
-        ("provenance", "Provenance"),
-        ("sources", "Sources"),
+        ("basis", "Basis"),
     ]
     links = [tag("li", tag("a", label, href=f"#{name}")) for name, label in filter(None, entries)]
     return tag("nav", tag("ul", links), aria_label="Contents")
 
 
-def _plot(name: str, label: str, **attributes: Any) -> Markup:
-    return tag("div", id=name, class_="plot", role="img", aria_label=label, **attributes)
+def _front(run: Any, thinning: Markup | None) -> Markup:
+    return section(
+        "front",
+        "Pareto front",
+        thinning,
+        tag("div", id="front-controls", class_="controls"),
+        plot("front-plot", "Scatter plot of the Pareto front"),
+        tag("p", id="front-note", class_="note"),
+        sections.hypervolume(run),
+    )
 
 
 def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
@@ -174,17 +176,7 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
     )
     extras = data["extras"]
     return [
-        section(
-            "front",
-            "Pareto front",
-            thinning,
-            tag("div", id="front-controls", class_="controls"),
-            _plot("front-plot", "Scatter plot of the Pareto front"),
-            tag("p", id="front-note", class_="note"),
-            sections.hypervolume(run),
-        )
-        if shown != 1  # one design has no front to draw
-        else None,
+        _front(run, thinning) if data["distinct"] > 1 else None,  # one point is no front to draw
         section(
             "pinned",
             "Pinned designs",
@@ -200,7 +192,7 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
                     tag(
                         "div",
                         tag("h3", "Roofline"),
-                        _plot("roofline-plot", "Roofline of the pinned designs"),
+                        plot("roofline-plot", "Roofline of the pinned designs"),
                         id="roofline",
                         hidden=True,
                     ),
@@ -210,12 +202,28 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
         ),
         section(
             "carbon",
-            "Carbon by part",
+            "Carbon",
             tag("div", id="carbon-controls", class_="controls"),
-            _plot("carbon-plot", "Stacked bars of carbon by part along the front"),
+            plot("carbon-plot", "Stacked bars of carbon by part along the front"),
             tag("p", id="carbon-note", class_="note"),
+            tag(
+                "div",
+                tag("h3", "How sure it is"),
+                sections.order_robustness(run, data),
+                [
+                    tag("div", id="uncertainty-controls", class_="controls"),
+                    plot("uncertainty-plot", "Ranges of a metric along the front"),
+                ]
+                if data["distinct"] > 1
+                else None,
+                id="uncertainty",
+            )
+            if "uncertainty" in extras
+            else None,
         ),
-        section(
+        None
+        if data["distinct"] < 2
+        else section(
             "parallel",
             "Trade-offs across the front",
             tag(
@@ -233,26 +241,16 @@ def _charts(run: Any, data: dict[str, Any], shown: int) -> list[Markup | None]:
                 aria_label="Parallel coordinates of the front",
             ),
         ),
-        section(
+        None
+        if len(run.designs) == 1  # it stands among the pinned designs, whole
+        else section(
             "designs",
             "All designs of the front",
             tag("p", id="table-note", class_="note"),
             tag("div", id="table", class_="scroll", tabindex="0", role="region", aria_label="Designs of the front"),
             tag("div", id="table-more", class_="controls screen"),
         ),
-        section(
-            "uncertainty",
-            "Uncertainty",
-            sections.order_robustness(run),
-            tag("div", id="uncertainty-controls", class_="controls"),
-            _plot("uncertainty-plot", "Ranges of a metric along the front"),
-        )
-        if "uncertainty" in extras
-        else None,
-        section("convergence", "Convergence", _plot("convergence-plot", "Hypervolume over evaluations"))
-        if "convergence" in extras
-        else None,
-        section("importance", "What matters", _plot("importance-plot", "Share of the variation that each knob explains"))
+        section("importance", "What matters", plot("importance-plot", "Share of the variation that each knob explains"))
         if "importance" in extras
         else None,
     ]

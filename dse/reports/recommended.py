@@ -12,6 +12,9 @@ from dse.reports.kept import of_run
 from dse.reports.markup import Markup, tag
 from dse.reports.units import DisplayUnit, knob_names
 
+# What a design review asks for beside the objectives.
+_FIGURES = ("latency_s", "energy_j", "area_mm2", "peak_power_w", "embodied_kgco2e", "operational_kgco2e")
+
 
 def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, int]) -> Markup:
     """The recommendation, then what was searched. ``positions``: where designs (by index) stand among those that the page shows."""
@@ -23,11 +26,8 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
         tag("p", f"{found.reason[:1].upper()}{found.reason[1:]}.", class_="lead") if found.reason else None,
         tag(
             "div",
-            tag("div", _answers(found), _matters(found), class_="answers"),
-            tag("aside", tag("h2", "Before you build"), tag("ul", [tag("li", line) for line in found.warnings]), class_="caution",
-                aria_label="Cautions")
-            if found.warnings
-            else None,
+            tag("div", _answers(run, found), class_="answers"),
+            tag("div", _cautions(found), _matters(found)),
             class_="answer",
         ),
         tag("ul", _cards(run, found, units, positions), class_="cards"),
@@ -35,11 +35,18 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
     )  # fmt: skip
 
 
-def _answers(found: Recommendation) -> Markup | None:
-    """Runner-up, how sure and what would change it, each under its own word."""
-    if found.design is None:
+def _cautions(found: Recommendation) -> Markup | None:
+    if not found.warnings:
         return None
-    rows: list[tuple[str, Any]] = []
+    lines = tag("ul", [tag("li", line) for line in found.warnings])
+    return tag("aside", tag("h2", "Before you build"), lines, class_="caution", aria_label="Cautions")
+
+
+def _answers(run: Any, found: Recommendation) -> Markup | None:
+    """What it is for, the order of devices, runner-up, how sure and what would change it, each under its own word."""
+    rows: list[tuple[str, Any]] = [("What for", text.purpose(run))]
+    if said := (run.context.get("uncertainty") or {}).get("device_order_said"):
+        rows.append(("Devices", tag("ul", [tag("li", line) for line in said])))
     if found.kept_share is not None or found.changes or found.unchanged:
         parts = dict(line.split(": ", 1) for line in found.lines)
         if "how sure" in parts:
@@ -73,10 +80,12 @@ def _cards(run: Any, found: Recommendation, units: Mapping[str, DisplayUnit], po
     cards = []
     if found.design is not None:
         design = run.designs[places[found.design]]
-        figures = [
-            tag("div", tag("dt", units[o.metric].label), tag("dd", _value(design, o.metric, units)))
-            for o in run.problem.objectives
-            if o.metric in units
+        names = [o.metric for o in run.problem.objectives]
+        names = [name for name in dict.fromkeys((*names, *_FIGURES)) if name in units and finite(design["metrics"].get(name)) is not None]
+        figures = [tag("div", tag("dt", units[name].label), tag("dd", _value(design, name, units))) for name in names]
+        figures += [
+            tag("div", tag("dt", f"Latency, {part}"), tag("dd", units["latency_s"].text(own["latency_s"])))
+            for part, own in (design.get("parts") or {}).items()
         ]
         cards.append(
             tag(

@@ -40,53 +40,21 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str, n
     )
 
 
-def infeasible(run: Any) -> Markup:
-    """Counts of why designs were infeasible."""
-    points = run.summary.points
-    reasons = sorted(((count, reason) for reason, count in run.summary.reasons.items()), key=lambda pair: (-pair[0], pair[1]))
-    left = points - run.summary.feasible
-    if not reasons:
-        return section("infeasible", "Why designs fell out", tag("p", text.no_reasons(run)))
-    rows = [
-        (
-            tag("span", text.reason_text(reason, run.context), title=reason),
-            f"{count:,}",
-            share(count, points),
-            tag(
-                "span",
-                tag("span", style=f"width:{100 * count / points if points else 0:.4g}%"),
-                class_="bar",
-                aria_hidden="true",
-            ),
-        )
-        for count, reason in reasons
-    ]
-    return section(
-        "infeasible",
-        "Why designs fell out",
-        tag(
-            "p",
-            f"{left:,} of {plural(points, 'design')} ({share(left, points)}) break at least one bound. "
-            "A design may break several, so the counts do not add up to that."
-            + (" Designs known beforehand to break one were passed over and are not counted." if run.context.get("sampled") else ""),
-        ),
-        table(("Reason", "Designs", "Of all", ""), rows, caption="Counts of infeasible designs by reason", numeric=(1, 2)),
-    )
+def plot(name: str, label: str, **attributes: Any) -> Markup:
+    """The place of a chart that the page's script draws."""
+    return tag("div", id=name, class_="plot", role="img", aria_label=label, **attributes)
 
 
-def setting(run: Any) -> Markup:
-    """Objectives, constraints and the deployment that they are judged in."""
+def asked(run: Any) -> Markup:
+    """What was asked for: objectives, the bounds with how many designs break each, and the deployment."""
     objectives = [tag("li", "Maximise " if o.direction == "max" else "Minimise ", tag("code", o.metric)) for o in run.problem.objectives]
-    constraints = [tag("li", text.constraint_text(c, run.context), " ", tag("code", str(c))) for c in run.problem.constraints] or [
-        tag("li", "none")
-    ]
     rows = [tag("div", tag("dt", label), tag("dd", value, title=name)) for name, label, value in text.deployment_rows(run)]
     return section(
-        "setting",
-        "Objectives, constraints, deployment",
+        "asked",
+        "What was asked, and what fell out",
         tag(
             "div",
-            tag("div", tag("h3", "Objectives"), tag("ul", objectives), tag("h3", "Constraints"), tag("ul", constraints)),
+            tag("div", tag("h3", "Objectives"), tag("ul", objectives), tag("h3", "Bounds"), *_bounds(run)),
             tag(
                 "div",
                 tag("h3", "Deployment"),
@@ -100,6 +68,40 @@ def setting(run: Any) -> Markup:
             class_="columns",
         ),
     )
+
+
+def _bounds(run: Any) -> list[Markup]:
+    """The constraints with the designs that break each, and further reasons why designs fell out."""
+    points, counts = run.summary.points, dict(run.summary.reasons)
+    known = [(str(c), text.constraint_text(c, run.context)) for c in run.problem.constraints]
+    others = [(reason, text.reason_text(reason, run.context)) for reason in counts if reason not in dict(known)]
+    # A reason is written as the search wrote it, which may differ from the constraint in spaces or digits.
+    spoken = {words for _, words in known}
+    rows = [
+        (
+            tag("span", words, " ", tag("code", written) if written in dict(known) else None, title=written),
+            "–" if (count := _count(counts, written, words, run.context)) is None else f"{count:,}",
+            "" if not count else share(count, points),
+        )
+        for written, words in [*known, *(o for o in others if o[1] not in spoken)]
+    ]
+    left = points - run.summary.feasible
+    passed = " Designs known beforehand to break one were passed over and are not counted." if run.context.get("sampled") else ""
+    told = (
+        f"{left:,} of {plural(points, 'design')} ({share(left, points)}) break at least one bound. "
+        "A design may break several, so the counts do not add up to that."
+        if left and any(counts.values())
+        else text.no_reasons(run)
+    )
+    said = tag("p", told + passed, class_="note")
+    return [table(("Bound", "Designs that break it", "Of all"), rows, caption="Bounds", numeric=(1, 2)), said] if rows else [said]
+
+
+def _count(counts: Mapping[str, int], written: str, words: str, context: Mapping[str, Any]) -> int | None:
+    """How many designs a bound ruled out; None where that was not counted."""
+    if written in counts:
+        return counts[written]
+    return next((count for reason, count in counts.items() if text.reason_text(reason, context) == words), None)
 
 
 def alignment(run: Any) -> Markup | None:
@@ -144,11 +146,18 @@ def _heat(value: float, title: str) -> Markup:
     )
 
 
-def quality_search(run: Any) -> Markup | None:
-    """How a measured quality, or a space too large to sweep, was searched."""
+def quality_search(run: Any, convergence: bool) -> Markup | None:
+    """How a measured quality, or a space too large to sweep, was searched; ``convergence``: whether the page's script draws it."""
     lines = text.search_sentences(run)
     title = "How quality was searched" if run.context.get("quality_evaluator") else "How designs were searched"
-    return section("search", title, tag("ul", [tag("li", line) for line in lines])) if lines else None
+    if not lines and not convergence:
+        return None
+    return section(
+        "search",
+        title,
+        tag("ul", [tag("li", line) for line in lines]) if lines else None,
+        tag("div", plot("convergence-plot", "Hypervolume over evaluations"), id="convergence") if convergence else None,
+    )
 
 
 def _what_supports(known: Mapping[str, Any]) -> Markup:
@@ -236,31 +245,34 @@ def _source_row(source: Any) -> list[Any]:
     return row
 
 
-def sources(run: Any) -> Markup:
-    """Where every factor comes from, with its vintage and licence."""
-    known = run.context.get("sources") or []
-    rows = [_source_row(source) for source in known]
-    return section(
-        "sources",
-        "Sources of the factors",
-        table([head for head, _ in _SOURCE_COLUMNS], rows, caption="Sources of the factors")
-        if rows
-        else tag("p", "This run names no sources."),
-        class_="fine",
-    )
-
-
-def not_modelled(run: Any) -> Markup:
-    """What the costs leave out."""
+def basis(run: Any) -> Markup:
+    """What the figures rest on: what is left out, how the run was made, and the source of every factor."""
     lines = [str(line) for line in run.context.get("not_modelled") or ()]
     return section(
-        "limits",
-        "What is not modelled",
-        tag("ul", [tag("li", line) for line in lines]) if lines else tag("p", "This run states no omissions."),
+        "basis",
+        "What the figures rest on",
+        tag(
+            "div",
+            tag("h3", "Not modelled"),
+            tag("ul", [tag("li", line) for line in lines]) if lines else tag("p", "This run states no omissions."),
+            id="limits",
+        ),
+        tag("div", tag("h3", "How this was made"), *_provenance(run), id="provenance"),
+        tag("div", *_sources(run), id="sources", class_="fine"),
     )
 
 
-def provenance(run: Any) -> Markup:
+def _sources(run: Any) -> list[Markup]:
+    """Where every factor comes from, with its vintage and licence; folded, and left to the screen: a GPU alone has some thirty."""
+    known = run.context.get("sources") or []
+    rows = [_source_row(source) for source in known]
+    if not rows:
+        return [tag("h3", "Sources of the factors"), tag("p", "This run names no sources.")]
+    shown = table([head for head, _ in _SOURCE_COLUMNS], rows, caption="Sources of the factors")
+    return [tag("details", tag("summary", f"Sources of the {plural(len(rows), 'factor')}"), shown)]
+
+
+def _provenance(run: Any) -> list[Markup | None]:
     """The exact command, versions and seed."""
     known = run.provenance
     facts: list[tuple[str, str]] = [
@@ -274,16 +286,14 @@ def provenance(run: Any) -> Markup:
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True, default=str).encode()).hexdigest()
         facts.append(("Data", f"{plural(len(factors), 'factor')}, SHA-256 {digest[:16]}"))
     facts.append(("Evaluated", plural(run.summary.points, "design")))
-    if isinstance(spent := run.context.get("computation"), Mapping):
-        facts.append(("This search took", computation_text(spent)))
+    spent = run.context.get("computation")
     shown = {"command", "version", "versions", "seed", "python", "started"}
     facts += [(str(name), str(value)) for name, value in (known.get("versions") or {}).items()]
     facts += [(str(name), _cell(value)) for name, value in known.items() if name not in shown]
-    return section(
-        "provenance",
-        "How this was made",
+    return [
         tag("pre", tag("code", str(known.get("command", "–"))), class_="command"),
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts], class_="facts"),
+        tag("p", f"This search took {computation_text(spent)}.", class_="note") if isinstance(spent, Mapping) else None,
         tag(
             "p",
             "The page shows four to seven significant digits; ",
@@ -291,7 +301,7 @@ def provenance(run: Any) -> Markup:
             " beside it has all of them.",
             class_="note",
         ),
-    )
+    ]
 
 
 def computation_text(spent: Mapping[str, Any]) -> str:
@@ -302,12 +312,19 @@ def computation_text(spent: Mapping[str, Any]) -> str:
     )
 
 
-def order_robustness(run: Any) -> Markup | None:
-    """Sentences about how robust the order of designs is, where an uncertainty analysis has said so."""
+def order_robustness(run: Any, data: Mapping[str, Any]) -> Markup | None:
+    """Sentences about how robust the order of designs is, where an uncertainty analysis has said so; ``data`` are the page's."""
     uncertainty = run.context.get("uncertainty")
     if not isinstance(uncertainty, Mapping):
         return None
-    lines = [str(line) for line in uncertainty.get("notes") or ()]
+    said = uncertainty.get("device_order_said") or ()  # stands in the head
+    lines = [str(line) for line in uncertainty.get("notes") or () if line not in said]
+    if data["distinct"] == 1:  # nothing to put in order, and no chart
+        lines = [line for line in lines if not line.startswith("Two designs of the front")]
+        for name, band in data["extras"]["uncertainty"].items():
+            unit = display_unit(name, band["p95"][:1], run.context)
+            ends = (unit.text(band[q][0]) for q in ("p5", "p95", "p50"))
+            lines.insert(0, "{} lies from {} to {} in nine draws of ten, median {}.".format(unit.label, *ends))
     samples = uncertainty.get("samples")
     order = uncertainty.get("order")
     if isinstance(order, Mapping):

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from dse.reports.markup import Markup, tag
 from dse.reports.plain_page import plain_page
 from dse.reports.sections import section, table
+from dse.reports.units import display_unit
 from dse.serving.simulation import Served
 
-WIDTH, HEIGHT, POINTS = 900, 180, 600
+WIDTH, HEIGHT, POINTS = 900, 100, 600
 _FIGURES = (
     ("first token [ms]", "ttft_ms"),
     ("each further token [ms]", "tpot_ms"),
@@ -62,8 +63,16 @@ def _page(served: Served, answer: dict[str, Any]) -> str:
     ]
     body = tag(
         "main",
-        tag("h1", title),
-        tag("p", "A simulation: step times are modelled and carry the errors that docs/models/serving.md shows."),
+        tag(
+            "header",
+            tag("p", title, class_="eyebrow"),
+            tag("h1", f"{answer['requests_per_s']:.3g} requests a second, first token after {answer['ttft_ms']['p50']:.3g} ms"),
+            tag("p", _lead(answer), class_="lead"),
+            tag("p", "A simulation: step times are modelled and carry the errors that docs/models/serving.md shows.", class_="caution"),
+        ),
+        section(
+            "setup", "What was simulated", tag("dl", [tag("div", tag("dt", n), tag("dd", v)) for n, v in _setup(served)], class_="facts")
+        ),
         section("figures", "What clients saw", table(("", "mean", "p50", "p95", "p99"), figures, caption="Figures", numeric=(1, 2, 3, 4))),
         _problems(answer["loop"]) if "loop" in answer else None,
         section("timeline", "Batch and queue over time", [_chart(name, t, column) for name, column in charts]),
@@ -71,6 +80,29 @@ def _page(served: Served, answer: dict[str, Any]) -> str:
         section("sources", "Sources", table(("what", "where"), sorted(answer["sources"].items()), caption="Sources")),
     )
     return plain_page(title, "simulate", body)
+
+
+def _lead(answer: dict[str, Any]) -> str:
+    """What a request takes, in one sentence."""
+    grams = answer["gco2e_per_request"]["mean"]
+    carbon = display_unit("kgco2e_per_request", [grams / 1e3]).text(grams / 1e3)
+    return (
+        f"Each further token takes {answer['tpot_ms']['p50']:.3g} ms (medians of {answer['requests']:,} requests). A request takes "
+        f"{answer['energy_j_per_request']['mean']:.3g} J and {carbon}; chips are busy {100 * answer['utilisation']:.0f} % of the time, and "
+        f"{answer['goodput_per_s']:.3g} requests a second keep the limits."
+    )
+
+
+def _setup(served: Served) -> list[tuple[str, str]]:
+    """The engine and its requests."""
+    s = served.setup
+    rows = [("model", s.model), ("chips", f"{s.chips} x {s.hw}"), ("engine", s.engine), ("weights", f"{s.weight_bits} bits")]
+    rows += [("requests", f"{len(served.prompt):,}")]
+    for name, tokens in (("prompt tokens", served.prompt), ("output tokens", served.output)):
+        least, most = int(min(tokens)), int(max(tokens))
+        rows.append((name, f"{least:,}" if least == most else f"{least:,} to {most:,}, mean {float(np.mean(tokens)):,.0f}"))
+    rows.append(("sequences at a time", f"at most {s.max_sequences:,}"))
+    return [*rows, ("prefix cache", "yes" if s.prefix_cache else "no")]
 
 
 def _problems(loop: dict[str, Any]) -> Markup:
@@ -103,22 +135,27 @@ def over_time(
 
 
 def _chart(name: str, timeline: npt.NDArray[np.float64], column: int) -> Markup:
+    """A column over time. Its text stands beside the drawing, not in it, so that it keeps its size on a phone."""
     moments, values = over_time(timeline, column)
     top, span = max(float(values.max()), 1.0), max(float(moments[-1] - moments[0]), 1e-12)
-    xs = 60 + (moments - moments[0]) / span * (WIDTH - 80)
-    ys = HEIGHT - 30 - values / top * (HEIGHT - 50)
+    xs = (moments - moments[0]) / span * WIDTH
+    ys = HEIGHT - 1 - values / top * (HEIGHT - 2)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    drawing = tag(
+        "svg",
+        tag("polyline", points=line, fill="none", stroke="var(--point)", stroke_width="1.5", vector_effect="non-scaling-stroke"),
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=f"{name}, from 0 to {top:.4g} over {span:.4g} s",
+    )
     return tag(
         "figure",
-        tag("figcaption", name),
-        tag(
-            "svg",
-            tag("polyline", points=line, fill="none", stroke="currentColor", stroke_width="1.2"),
-            tag("text", f"{top:.4g}", x=4, y=24, fill="currentColor", font_size="12"),
-            tag("text", "0", x=4, y=HEIGHT - 28, fill="currentColor", font_size="12"),
-            tag("text", f"{span:.4g} s", x=WIDTH - 70, y=HEIGHT - 8, fill="currentColor", font_size="12"),
-            viewBox=f"0 0 {WIDTH} {HEIGHT}",
-            role="img",
-            aria_label=name,
-        ),
+        tag("figcaption", tag("strong", name)),
+        tag("span", f"{top:,.4g}", class_="top"),
+        tag("span", "0", class_="zero"),
+        drawing,
+        tag("span", "0 s", class_="first"),
+        tag("span", f"{span:,.4g} s", class_="last"),
+        class_="timeline",
     )

@@ -123,9 +123,11 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
 
     notes = []
     if any("quality" in design["metrics"] for design in shown):
-        known = any(design["metrics"].get("quality_se") for design in shown)
-        notes.append(f"quality: {quality_label(run.context)}, " + ("± its standard error" if known else "without a standard error"))
+        known = [bool(design["metrics"].get("quality_se")) for design in shown]
+        error = "± its standard error" + ("" if all(known) else " where one is known")
+        notes.append(f"quality: {quality_label(run.context)}, " + (error if any(known) else "without a standard error"))
     same = [f"{name}={run.designs[0]['knobs'][name]}" for name in knob_names(run.designs) if name not in varying]
+    same += [f"{name}={value}" for name, value in (run.context.get("models_alike") or {}).items()]
     if same:
         notes.append(f"the same for all: {', '.join(same)}")
     if left_out:

@@ -8,14 +8,18 @@ from typing import Any
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.wording import error_text, finite, joined, lowered, number_text, plural, share
-from dse.reports.units import DisplayUnit, display_unit, quality_label
+from dse.reports.units import DisplayUnit, display_unit, measures, quality_label
 
 CRITERIA = {"edp": "energy-delay product", "latency": "latency", "energy": "energy"}
 
 
 def title(run: Any) -> str:
-    """Workload and hardware, the name of the page."""
-    return f"{run.problem.workload} on {run.problem.hardware}"
+    """Workload and hardware, the name of the page; of the user's own files the names alone."""
+    return f"{_name(run.problem.workload)} on {', '.join(map(_name, run.problem.hardware.split(',')))}"
+
+
+def _name(written: str) -> str:
+    return written.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def headline(run: Any, units: Mapping[str, DisplayUnit]) -> str:
@@ -55,14 +59,34 @@ def summary_sentences(run: Any) -> list[str]:
         f"{counts.feasible:,} ({share(counts.feasible, counts.points)}) {meet} every constraint, and {front:,} of them "
         f"{'forms' if front == 1 else 'form'} the Pareto front: no {among} is at least as good in every objective and better in one."
     )
-    criterion = str(context.get("criterion") or run.problem.criterion)
     if context.get("strategy", "exhaustive") == "exhaustive":
-        sentences.append(
-            f"The whole space was enumerated, so the front is exact for mappings chosen by {CRITERIA.get(criterion, criterion)}."
-        )
+        sentences.append(f"The whole space was enumerated, so the front is exact{_mapped_by(run, ' for mappings chosen by ')}.")
     if proxy := proxy_sentences(run):
         sentences.append(proxy[0])
     return sentences
+
+
+def purpose(run: Any) -> str:
+    """What a design is asked to do, in one sentence: the deployment, and the bounds that it keeps."""
+    values = dict(run.context.get("deployment") or run.problem.deployment.to_dict())
+    told = []
+    if (rate := finite(values.get("rate_per_s"))) is not None and (years := finite(values.get("lifetime_years"))) is not None:
+        told.append(f"{_so_many(rate, 'request')} a second for {_so_many(years, 'year')}")
+    told += [f"{values[name]} {word}" for name, word in (("grid", "electricity"), ("fab_grid", "fab")) if values.get(name)]
+    # Bounds that every deployment has (the model fits, the device keeps up) say nothing of this one.
+    own = [c for c in run.problem.constraints if not METRICS.get(c.metric) or not METRICS[c.metric].share]
+    told += [lowered(constraint_text(c, run.context)) for c in own]
+    return "; ".join(told) or "no deployment and no bound was named"
+
+
+def _so_many(value: float, noun: str) -> str:
+    return f"{number_text(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def _mapped_by(run: Any, words: str) -> str:
+    """What mappings are chosen by, after ``words``; nothing where every operation runs by kernels, which nobody maps."""
+    criterion = str(run.context.get("criterion") or run.problem.criterion)
+    return f"{words}{CRITERIA.get(criterion, criterion)}" if run.context.get("mapped", True) else ""
 
 
 def no_reasons(run: Any) -> str:
@@ -149,7 +173,8 @@ def search_sentences(run: Any) -> list[str]:
     if not isinstance(evaluator, Mapping):
         return [*sentences, "The front is that of the evaluated designs; others that were not evaluated may be better."]
     sentences += [
-        f"{evaluator.get('evaluator')} measured {plural(evaluator.get('evaluations', 0), 'model')}.",
+        f"{evaluator.get('evaluator')} {'measured' if measures(str(evaluator.get('evaluator'))) else 'gave the quality of'} "
+        f"{plural(evaluator.get('evaluations', 0), 'model')}.",
         *failure_sentences(run),
         *proxy_sentences(run),
     ]
@@ -207,12 +232,11 @@ def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
         label, unit = _DEPLOYMENT.get(name, (name, ""))
         number = number_text(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
         rows.append((name, label, f"{number} {unit}".strip()))
-    criterion = str(run.context.get("criterion") or run.problem.criterion)
     profile = run.context.get("hardware_profile") or run.problem.hardware_profile
     rows += [
         ("space", "Model space", str(run.problem.space)),
         ("hardware_profile", "Hardware profile", str(profile or "that of the template")),
-        ("criterion", "Mappings chosen by", CRITERIA.get(criterion, criterion)),
+        *([("criterion", "Mappings chosen by", by)] if (by := _mapped_by(run, "")) else []),
     ]
     rows += [("set", f"Fixed: {name}", str(value)) for name, value in run.problem.fixed.items()]
     return rows

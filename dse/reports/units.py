@@ -63,11 +63,17 @@ def quality_label(context: Mapping[str, Any]) -> str:
     if context.get("kind") == "loop":
         return f"Share of problems solved, {context['answer']['quality']}"
     if isinstance(evaluator := context.get("quality_evaluator"), Mapping):
-        return f"Quality measured by {evaluator.get('evaluator')}"
+        name = str(evaluator.get("evaluator"))
+        return f"Quality measured by {name}" if measures(name) else f"Quality by {name}"
     surrogate = context.get("quality_surrogate")
     label = str(surrogate.get("label") or "") if isinstance(surrogate, Mapping) else ""
     label = " ".join(label.replace("[%]", "").split()).replace(" ,", ",") or "Quality"
     return label if "surrogate" in label.lower() or "measured" in label.lower() else f"{label}, surrogate"
+
+
+def measures(evaluator: str) -> bool:
+    """Whether an evaluator measures; a table of trained models is a surrogate between its rows, and the support of a design says which."""
+    return not evaluator.startswith(("trained:", "surrogate"))
 
 
 def _own_scale(context: Mapping[str, Any]) -> bool:

@@ -36,9 +36,19 @@ def cautions(table: TableEvaluator, models: Mapping[str, npt.NDArray[Any]], *, o
     if bare := sum(key not in rows for key in keys):
         verb = "has" if bare == 1 else "have"
         found.append(f"{bare:,} of {plural(len(keys), 'model')} of the space {verb} no row in {name} and could not be searched.")
-    if unseen := [knob for knob in varied if knob not in table.parameters]:
+    if unseen := _alone(models, keys, [knob for knob in varied if knob not in table.parameters]):
         found.append(
             f"The table {name} does not see {', '.join(unseen)}: models that differ in {'it' if len(unseen) == 1 else 'them'} alone have "
             "one quality, whether they were measured or not, so the search takes a saving there for nothing."
         )
     return found
+
+
+def _alone(models: Mapping[str, npt.NDArray[Any]], keys: list[tuple[str, ...]], knobs: list[str]) -> list[str]:
+    """Those of ``knobs`` in which models that exist differ while the table has one key for them: a constraint may leave none."""
+    values: dict[tuple[str, ...], dict[str, set[Any]]] = {}
+    for place, key in enumerate(keys):
+        of_key = values.setdefault(key, {knob: set() for knob in knobs})
+        for knob in knobs:
+            of_key[knob].add(models[knob][place].item())
+    return [knob for knob in knobs if any(len(of_key[knob]) > 1 for of_key in values.values())]

@@ -188,11 +188,23 @@ def load(name: str, *, profile: str | None) -> HardwareSpace:
         several = tuple(part.strip() for part in name.split(",") if part.strip())
         for part in several:
             if part not in devices.names():
-                raise unknown_name("hw", part, devices.names())
+                raise _not_listed(name, part)
         return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
     if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
+
+
+def _not_listed(listed: str, part: str) -> UsageError:
+    """The error for a list that holds what is no device: a template or a file of its own knobs does not stand beside boards in one grid."""
+    template, file = part in templates.names() or templates.foreign(part) is not None, Path(part).suffix == ".toml"
+    if not template and not file:
+        return unknown_name("hw", part, [*devices.names(), *templates.names()])
+    return UsageError(
+        f"hw {listed!r} lists {'template' if template else 'file'} {part} beside devices, and a list is of devices alone (h100,l40s); "
+        f"search {part} by itself with the same deployment (--rate, --grid, --carbon-profile default), and `dse compare RUN RUN` says "
+        "which designs of the two are on one front"
+    )
 
 
 def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
@@ -232,7 +244,7 @@ CALIBRATION = tuple(field for field, rule in NUMBERS.items() if rule.table is no
 def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
     """A template or device by name, or the user's file where ``hw`` is one."""
     path = Path(hw)
-    if path.suffix == ".toml" or path.is_file():
+    if path.is_file() or (path.suffix == ".toml" and "," not in hw):
         document = load_toml(path)
         if "device" in document:
             return _calibrated_device(document, where=hw, profile=profile)

@@ -6,6 +6,7 @@ parameter to [0, 1] in which equal steps mean roughly equal effects; users and e
 A space file::
 
     name = "tiny"
+    # an equation gives a parameter that is not listed its values: "ffn == 4 * hidden"
     constraints = ["cores * width * depth <= 8192", "hidden % heads == 0", "hidden >= 64 * heads"]
 
     [parameters.hidden]
@@ -22,6 +23,7 @@ A space file::
 
 from __future__ import annotations
 
+import math
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dse.errors import UsageError, unknown_name
+from dse.errors import UsageError, nearest, unknown_name
 from dse.spaces.constraints import SpaceConstraint, parse_constraint
 from hw_models import spaces as templates
 
@@ -162,7 +164,7 @@ class Space:
         for constraint in self.constraints:
             for name in constraint.names:
                 if name not in self._by_name:
-                    raise unknown_name(f"parameter in constraint {constraint.text!r}", name, self._by_name)
+                    raise _unlisted(self.name, constraint, name, self.names)
                 if not self.parameter(name).numeric:
                     raise UsageError(f"constraint {constraint.text!r} names {name}, whose values are strings; numbers are needed")
 
@@ -304,6 +306,16 @@ class Space:
         return "\n".join(lines) + "\n"
 
 
+def _unlisted(space: str, constraint: SpaceConstraint, name: str, known: Sequence[str]) -> UsageError:
+    """The error for a constraint on what the space does not list: it would be held at one value, and the constraint lost."""
+    close = nearest(name, known)
+    meant = f"did you mean {close!r}? Else " if close else ""
+    return UsageError(
+        f"constraint {constraint.text!r}: parameter {name!r} is unknown, space {space} lists {', '.join(known)}; {meant}give "
+        f"[parameters.{name}] its values, or tie it to listed ones alone by {name} == ..., from which its values follow"
+    )
+
+
 def _quote(text: str) -> str:
     import json
 
@@ -360,12 +372,54 @@ def parse(text: str, *, where: str) -> Space:
     constraints = document.get("constraints", [])
     if not isinstance(constraints, list) or not all(isinstance(c, str) for c in constraints):
         raise UsageError(f"space {where}: constraints is {constraints!r}; a list of strings is needed")
+    parsed = tuple(parse_constraint(text) for text in constraints)
     return Space(
         str(document.get("name", Path(where).stem)),
-        tuple(_parameter(name, table, where) for name, table in tables.items()),
-        tuple(parse_constraint(text) for text in constraints),
+        _with_derived([_parameter(name, table, where) for name, table in tables.items()], parsed),
+        parsed,
         str(document.get("source", "")),
     )
+
+
+def _with_derived(listed: Sequence[Parameter], constraints: Sequence[SpaceConstraint]) -> tuple[Parameter, ...]:
+    """The listed parameters and those that an equation with them gives: ``ffn == 4 * hidden`` lists ffn, where nothing else does."""
+    found = {parameter.name: parameter for parameter in listed}
+    rest = [constraint for constraint in constraints if constraint.relation == "=="]
+    while True:
+        made = [(c, p) for c in rest if (p := _derived(c, found)) is not None]
+        if not made:
+            return (*listed, *(p for name, p in found.items() if name not in {q.name for q in listed}))
+        found[made[0][1].name] = made[0][1]
+        rest.remove(made[0][0])
+
+
+def _derived(constraint: SpaceConstraint, known: Mapping[str, Parameter]) -> Parameter | None:
+    """The one parameter of an equation that is not known yet, with every value that the others give it; None where it does not follow."""
+    missing = [name for name in constraint.names if name not in known]
+    others = [known[name] for name in constraint.names if name in known]
+    if len(missing) != 1 or len({p.role for p in others}) != 1 or not all(p.numeric for p in others):
+        return None
+    (name,), role = missing, others[0].role
+    own = [term for term in constraint.terms if any(tied == name for tied, _ in term.powers)]
+    if (
+        len(own) != 1
+        or own[0].powers != ((name, 1.0),)
+        or own[0].coefficient == 0
+        or math.prod(len(p.values) for p in others) > _COUNT_BLOCK
+    ):
+        return None
+    axes = np.meshgrid(*(p.column.astype(np.float64) for p in others), indexing="ij")
+    columns = {p.name: axis.reshape(-1) for p, axis in zip(others, axes, strict=True)}
+    total: FloatArray = np.zeros(columns[others[0].name].shape)
+    for term in constraint.terms:
+        if term is not own[0]:
+            total = total + term.coefficient * math.prod((columns[tied] ** power for tied, power in term.powers), start=np.ones(1))
+    values = sorted({float(f"{value:.12g}") for value in (-total / own[0].coefficient).tolist()})
+    whole = [int(value) for value in values if value > 0 and value.is_integer()]
+    chosen: Sequence[Value] = whole if role in ("model", "shared") or len(whole) == len(values) else values
+    if not chosen:
+        raise UsageError(f"constraint {constraint.text!r} gives {name} no whole number for any of the values that are listed")
+    return Parameter(name, tuple(chosen), role, guess_coding(chosen, role))
 
 
 def _parameter(name: str, table: Any, where: str) -> Parameter:

@@ -51,12 +51,14 @@ def space(workload: str = "bert", hw: str = "edge22") -> str:
     lines = [
         f"# A space to start from: {hw}'s grid around {workload}'s own model. Change the lists, then:",
         f"#   dse search --workload {workload} --hw {hw} --space THIS_FILE --objective carbon --allow-unsupported",
+        "# With figures of your own --quality table:FILE.csv (docs/measured-quality.md) stands in place of --allow-unsupported.",
         "# In place of values a range may stand: from, to, steps, with coding linear, log, power_of_two or ordered.",
         "# role: model (a knob of the workload), hardware (of the template, where nothing is said) or deployment (rate_per_s, ...).",
         "",
         'name = "my-space"',
         "# Sums of products or divisibility, between knobs of the model or between those of the hardware, as in",
         '# constraints = ["hidden % heads == 0", "hidden >= 64 * heads"]',
+        "# A knob that is not listed stays at the model's own value in every model, unless an equation gives it: `ffn == 4 * hidden`.",
         "constraints = []",
     ]
     for name in ("layers", "hidden", "heads", "kv_heads", "ffn"):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.evaluation.feasibility import meets
 from dse.fronts.pareto import Front, hypervolume
+from dse.quality.measured import standard_errors
 from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.drawing import draw, draw_many, left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
@@ -144,7 +145,7 @@ class Acquisition:
             if metric not in task.measured:
                 continue
             value = np.array([t.metrics[metric].mean for t in done])
-            se = np.array([t.metrics[metric].se for t in done])
+            se = standard_errors([t.metrics[metric] for t in done])
             log = bool((value > 0).all()) and not _is_gain(task, metric)
             noise = (se / value) ** 2 if log else se**2
             self.models[metric] = fit(task, metric, coded, np.log(value) if log else value, noise, log)

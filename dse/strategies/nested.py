@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dse.errors import UsageError
 from dse.fronts.pareto import Front, hypervolume
+from dse.quality.measured import standard_errors
 from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.drawing import left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
@@ -93,7 +94,7 @@ class NestedSearch:
         position = {tuple(row): i for i, row in enumerate(task.rows.tolist())}
         at = np.array([position[tuple(task.space.index(t.parameters).tolist())] for t in (*done, *pending)], dtype=np.int64)
         value = np.array([sign * t.metrics[objective.metric].mean for t in done])
-        noise = np.array([t.metrics[objective.metric].se ** 2 for t in done])
+        noise = standard_errors([t.metrics[objective.metric] for t in done]) ** 2
         process = self._fit(task, coded[at[: len(done)]], value, noise, sign)
         mean, sd = process.predict(coded)
         level = np.where(noise > 0, mean[at[: len(done)]], value)

@@ -34,6 +34,7 @@ from hw_models.costs.unit_costs import (
     Unmapped,
     check_criterion,
     empty_costs,
+    fill,
     peak_dynamic_w,
     slowest,
 )
@@ -92,8 +93,7 @@ def unit_costs(
     costs = empty_costs(len(shapes), hardware)
     for widths, sharing, points in parts:
         found = _shared(shapes, hardware.take(points), widths, sharing, criterion, threads, progress, unmapped)
-        for name in (*ADDITIVE, "bound"):
-            getattr(costs, name)[:, points] = getattr(found, name)
+        fill(costs, points, found)
     return costs
 
 
@@ -158,8 +158,7 @@ def _on_one_chip(
         mapped = np.flatnonzero(hardware.execution == Execution.MAPPED)
         if len(mapped):
             found = _on_one_chip(shapes, hardware.take(mapped), criterion, threads, progress, unmapped)
-            for name in (*ADDITIVE, "bound"):
-                getattr(costs, name)[:, mapped] = getattr(found, name)
+            fill(costs, mapped, found)
         return costs
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind

@@ -56,6 +56,18 @@ class UnitCosts:
         return UnitCosts(**arrays, bound_names=self.bound_names)
 
 
+def bounds_among(found: UnitCosts, names: Sequence[str]) -> npt.NDArray[np.int8]:
+    """The bounds of ``found`` as indices of ``names``: one chip has no link and a mapped array launches no kernels, so lists differ."""
+    return np.array([names.index(name) for name in found.bound_names], dtype=np.int8)[found.bound]
+
+
+def fill(costs: UnitCosts, points: npt.NDArray[np.int64], found: UnitCosts) -> None:
+    """Put what was found for some designs into the columns ``points`` of the costs of all."""
+    for name in ADDITIVE:
+        getattr(costs, name)[:, points] = getattr(found, name)
+    costs.bound[:, points] = bounds_among(found, costs.bound_names)
+
+
 def empty_costs(shapes: int, hardware: AcceleratorBatch) -> UnitCosts:
     """Zero costs (shapes, points), to be filled."""
     arrays: dict[str, Any] = {name: np.zeros((shapes, len(hardware))) for name in ADDITIVE}

@@ -13,14 +13,17 @@ import pytest
 
 from carbon.analysis import estimate, report
 from carbon.device import device_embodied
+from carbon.embodied import memory
 from carbon.errors import CarbonError
+from carbon.factors import grid
+from carbon.operational import water
 from dse.cli import main
 from dse.evaluation.board_specification import with_devices
 from dse.evaluation.boards import board_inputs
 from dse.spaces import starters
 
 USE = {"grid": "france", "power_w": 1000, "lifetime_years": 4, "pue": [1.05, 1.2, 1.4]}
-FEW = {"draws": 500}
+FEW = {"draws": 4000}
 
 
 def found(spec: dict[str, Any]) -> estimate.Estimate:
@@ -65,7 +68,7 @@ def test_the_text_tells_energy_shares_and_counts() -> None:
     assert float(answer.operation.energy_kwh) == pytest.approx(1.2 * kwh)  # type: ignore[union-attr]
     text = report.estimate_text(answer)
     assert "accelerator x 8" in text
-    assert f"energy: {kwh:.4g} kWh of the machines, {1.2 * kwh:.4g} kWh at the meter (PUE 1.2)" in text
+    assert "energy: 35,060 kWh of the machines, 42,080 kWh at the meter (PUE 1.2)" in text
     assert f"embodied {answer.embodied_kgco2e / answer.total_kgco2e:.1%}" in text
 
 
@@ -90,11 +93,19 @@ def test_lines_for_the_books_name_units_years_and_range(tmp_path: Path, capsys: 
     )
     assert main(["carbon", "estimate", str(spec), "--draws", "500", "--format", "ghg"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(rows) == 2
+    made, (used,) = rows[:-1], rows[-1:]
+    assert [row["activity"] for row in made] == [f"making of the hardware: {part}" for part in ("die", "memory", "packaging", "system")]
+    assert "electricity" in used["activity"]
     for row in rows:
         assert row["units"] == "8 x board"
         assert float(row["period_years"]) == 4
         assert float(row["p5_kgco2e"]) < float(row["kgco2e"]) < float(row["p95_kgco2e"])
+    assert main(["carbon", "estimate", str(spec), "--draws", "500", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(float(row["kgco2e"]) for row in made) == pytest.approx(answer["embodied_kgco2e"], rel=1e-12)
+    assert {row["activity"].split(": ")[1]: float(row["p95_kgco2e"]) for row in made} == {
+        part: pytest.approx(ends["p95"], rel=1e-12) for part, ends in answer["range"]["embodied_parts_kgco2e"].items()
+    }
     assert main(["carbon", "estimate", str(spec), "--format", "xml"]) == 2
     assert "ghg" in capsys.readouterr().err
     assert main(["carbon", "run", "--hw", "l4", "--count", "3", "--hours", "8766", "--format", "ghg"]) == 0
@@ -107,3 +118,103 @@ def test_a_request_is_its_output_tokens_share(capsys: pytest.CaptureFixture[str]
     assert main([*words, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["gco2e_per_request"] == pytest.approx(row["gco2e_per_million_tokens"] * 16 / 1e6, rel=1e-12)
+
+
+HOST = {"name": "host", "area_mm2": 350, "node_nm": 10, "memory_type": "ddr5", "memory_gb": 512, "storage_gb": 7680, "system": "server"}
+SERVER = [{"name": "board", "count": 2, "device": "h100"}, HOST]
+
+
+def test_every_part_and_component_has_its_range() -> None:
+    """A part that one factor moves has that factor's percentiles; components and the whole are the sums, draw by draw."""
+    answer = found({"component": SERVER, "use": USE})
+    whole = sum(one.values for one in answer.part_spreads.values())
+    assert whole == pytest.approx(answer.embodied.values, rel=1e-12)
+    parts = answer.part_spreads
+    assert parts["board.die"].values + parts["board.memory"].values + parts["board.packaging"].values + parts["board.system"].values == (
+        pytest.approx(answer.component_spreads["board"].values, rel=1e-12)
+    )
+    base = answer.sources["packaging.server_base_kgco2e"]
+    # The 5 % quantile of a triangle (low, mode, high): low + sqrt(0.05 (high - low) (mode - low)).
+    expected = base.low + (0.05 * (base.high - base.low) * (base.value - base.low)) ** 0.5
+    assert float(parts["host.system"].p5) == pytest.approx(expected, rel=0.03)  # 4,000 draws
+    text = report.estimate_text(answer)
+    line = next(line for line in text.splitlines() if line.startswith("host.system"))
+    assert line.split()[1:] == ["607", *(f"{float(end):.4g}" for end in (parts["host.system"].p5, parts["host.system"].p95))]
+    assert "component  " in text
+    data = report.estimate_data(answer)["range"]
+    assert data["embodied_parts_kgco2e"].keys() == answer.embodied_parts.keys()
+    assert data["embodied_components_kgco2e"]["host"]["p95"] == float(answer.component_spreads["host"].p95)
+
+
+def test_what_is_left_open_is_told() -> None:
+    told = "\n".join(found({"component": SERVER}).assumed)
+    for words in ("host: storage_year is not given, flash of 2019", "storage_drives is not given", "memory_modules is not given",
+                  "cpu_packages is not given", "memory_year is not given, ddr5 of 2022", "harvest is not given"):  # fmt: skip
+        assert words in told
+    assert "board" not in told  # the library's board says all of it
+    host = {**HOST, "storage_year": 2022, "storage_drives": 2, "memory_modules": 16, "memory_year": 2022, "cpu_packages": 2, "dies": 2,
+            "harvest": {"units": 28, "needed": 24, "fraction": 0.5}}  # fmt: skip
+    assert found({"component": [host]}).assumed == []
+    assert "assumed: host: storage_year" in report.estimate_text(found({"component": SERVER}))
+    assert found({"profile": "act2", "device": {"area_mm2": 400, "node_nm": 7}}).assumed == []  # that recipe has none of these
+
+
+@pytest.mark.parametrize(("unit", "count"), [("hour", 8766.0), ("day", 365.25), ("year", 1.0)])
+def test_a_unit_of_time_follows_the_lifetime(unit: str, count: float) -> None:
+    spec = {"device": {"device": "h100"}, "functional_unit": {"name": unit}}
+    for years in (4, 6):
+        answer = found({**spec, "use": {**USE, "lifetime_years": years}})
+        (metric,) = [one for one in answer.metrics if one.name == "per functional unit"]
+        assert metric.value == pytest.approx(1000 * answer.total_kgco2e / (count * years), rel=1e-12)
+    stated = {**spec, "functional_unit": {"name": "hour", "total": 35064}}
+    assert not any("functional_unit" in one for one in found({**stated, "use": {**USE, "lifetime_years": 4}}).warnings)
+    assert any("lifetime_years = 6 has 52596" in one for one in found({**stated, "use": {**USE, "lifetime_years": 6}}).warnings)
+    with pytest.raises(CarbonError, match="a unit of time"):
+        found({**spec, "functional_unit": {"name": "token"}, "use": USE})
+
+
+def test_place_and_years_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "board.toml"
+    use = '[use]\ngco2e_per_kwh = 50\nkind = "average, lifecycle"\nsource = "a contract"\npower_w = 500\nlifetime_years = 4\n'
+    spec.write_text('[device]\ndevice = "h100"\n' + use, encoding="utf-8")
+
+    def used(*words: str) -> float:
+        assert main(["carbon", "estimate", str(spec), "--draws", "100", "--json", *words]) == 0
+        return float(json.loads(capsys.readouterr().out)["operational_kgco2e"])
+
+    kwh = 0.5 * 8766
+    assert used() == pytest.approx(kwh * 4 * 0.05)
+    assert used("--lifetime-years", "6") == pytest.approx(kwh * 6 * 0.05)
+    assert used("--grid", "FRA") == pytest.approx(kwh * 4 * grid.lookup("FRA").gco2e_per_kwh / 1000)
+    spec.write_text('[device]\ndevice = "h100"\n', encoding="utf-8")
+    assert main(["carbon", "estimate", str(spec), "--grid", "FRA"]) == 1
+    assert "has no [use]" in capsys.readouterr().err
+
+
+def test_memory_types_are_listed_where_they_are_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memories", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["memories"]
+    assert main(["carbon", "explain", "--match", "memory_type", "--json"]) == 0
+    factors = json.loads(capsys.readouterr().out)
+    for name in memory.types():
+        assert f"memory_type.{name}" in factors
+        if name == "nand":
+            continue
+        assert name in listed
+        kg = found({"device": {"memory_type": name, "memory_gb": 10}}).embodied_kgco2e
+        assert factors[f"memory_type.{name}"]["value"] == pytest.approx(kg / 10, rel=1e-12)
+    assert main(["carbon", "explain", "--match", "memory.dram.2022"]) == 0
+
+
+def test_numbers_are_no_powers_of_ten() -> None:
+    assert [report.number(value) for value in (18346.2, 1834.6, 0.0123456, 123456789.0, 4.5e-6)] == [
+        "18,350", "1835", "0.01235", "123,500,000", "4.5e-06",
+    ]  # fmt: skip
+
+
+def test_water_says_whose_figure_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    undisclosed = next(code for code in water.sites() if water.site(code)["wue_l_per_kwh"] is None)
+    assert main(["carbon", "water", "--kwh", "10", "--site", undisclosed]) == 0
+    told = capsys.readouterr().out
+    assert "water of the world's electricity" in told
+    assert f"{undisclosed} does not disclose its own water" in told

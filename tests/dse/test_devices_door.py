@@ -223,3 +223,19 @@ def test_products_on_a_gpu_are_shares_of_its_peak(tmp_path: Path) -> None:
         assert float(row["utilisation"]) == pytest.approx(4096**3 / (sheet.peak_macs_per_s * rate * latency), rel=1e-3)  # 'tops' is rounded
         assert 0.3 < float(row["utilisation"]) < 1.0
         assert float(row["cycles"]) == pytest.approx(latency * sheet.frequency_hz, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("hw", "says"),
+    [
+        ("h100,edge22", "hw 'h100,edge22' lists template edge22 beside devices, and a list is of devices alone"),
+        ("h100,own.toml", "hw 'h100,own.toml' lists file own.toml beside devices, and a list is of devices alone"),
+        ("h100,l40", "hw 'l40' is unknown"),
+    ],
+)
+def test_a_list_of_hardware_is_of_devices(hw: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A template or a file has knobs of its own and is searched by itself; the error says how the two meet."""
+    assert cli.main(["search", "--workload", "bert", "--hw", hw]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"dse: {says}")
+    assert ("`dse compare RUN RUN`" in told) == ("unknown" not in told)

@@ -19,6 +19,7 @@ const COLUMNS = {
   metrics: unpackAll(DATA.columns.metrics),
   knobs: unpackAll(DATA.columns.knobs),
   parts: unpackAll(DATA.columns.parts),
+  mix: Object.fromEntries(Object.entries(DATA.columns.mix).map(([part, own]) => [part, { share: own.share, latency_s: unpack(own.latency_s), energy_j: unpack(own.energy_j) }])),
   bandwidth: unpack(DATA.columns.dram_bytes_per_s),
 };
 const COUNT = COLUMNS.design.length;

@@ -4,7 +4,7 @@ const uncertainty = { metric: null };
 
 function startExtras() {
   const extras = DATA.extras;
-  if (extras.uncertainty) {
+  if (extras.uncertainty && byId("uncertainty-plot")) {
     uncertainty.metric = OBJECTIVES.find((name) => extras.uncertainty[name]) || Object.keys(extras.uncertainty)[0];
     drawUncertainty();
     listen("theme", drawUncertainty);

@@ -82,6 +82,11 @@ function percent(part, whole) {
   return share > 0 && share < 0.1 ? "< 0.1 %" : share.toFixed(share < 10 ? 1 : 0) + " %";
 }
 
+/** a, b and c. */
+function joinedWords(words) {
+  return words.length < 2 ? words.join("") : words.slice(0, -1).join(", ") + " and " + words[words.length - 1];
+}
+
 /** A label inside a sentence. */
 function lowered(label) {
   return /^.[A-Z]/.test(label) ? label : label.charAt(0).toLowerCase() + label.slice(1);

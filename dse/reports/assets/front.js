@@ -3,8 +3,13 @@
 // Marks of what supports the quality of a design differ in shape, not in colour alone.
 const SUPPORT_MARKS = {
   published: { symbol: "diamond", size: 11 },
+  measured: { symbol: "square", size: 8 },
   interpolated: { symbol: "circle", size: 8 },
   extrapolated: { symbol: "x-thin-open", size: 8 },
+};
+const SUPPORT_WORDS = {
+  published: "a diamond marks a model that was published", measured: "a square marks one that was measured",
+  interpolated: "a dot an interpolated one", extrapolated: "a cross an extrapolated one",
 };
 const PLAIN_MARK = { symbol: "circle", size: 8 };
 const PIN_NAMES = ["A", "B"];
@@ -145,17 +150,34 @@ function drawFront() {
   });
   const bounds = [...boundLine("x", front.x, x.values), ...boundLine("y", front.y, y.values)];
   draw(byId("front-plot"), traces, layout({
-    height: theme.printing ? 320 : narrow.matches ? 380 : 480,
+    height: theme.printing ? 236 : narrow.matches ? 380 : 480,
     uirevision: front.x + front.y + front.xlog + front.ylog,
     hovermode: "closest",
     hoverdistance: 24,
-    margin: { l: narrow.matches ? 56 : 68, r: colors ? 96 : 16, t: narrow.matches ? 64 : 40, b: 56 },
+    margin: { l: theme.printing ? 76 : 68, r: colors ? 96 : 16, t: theme.printing ? 24 : narrow.matches ? 64 : 40, b: theme.printing ? 44 : 56 },
     shapes: bounds.map((bound) => bound.shape),
-    annotations: bounds.map((bound) => bound.annotation),
+    annotations: [...bounds.map((bound) => bound.annotation), ...recommendedMark(x, y)],
     xaxis: front.xlog ? logAxis(axisTitle(front.x, ["→", "←"]), x.values) : axis(axisTitle(front.x, ["→", "←"])),
-    yaxis: front.ylog ? logAxis(axisTitle(front.y, ["↑", "↓"]), y.values) : axis(axisTitle(front.y, ["↑", "↓"])),
+    yaxis: lowAxis(front.ylog ? logAxis(axisTitle(front.y, ["↑", "↓"]), y.values) : axis(axisTitle(front.y, ["↑", "↓"]))),
   }), true);
   replace(byId("front-note"), document.createTextNode(frontNote(steps)));
+}
+
+/** The recommended design by its name, until something is pinned. */
+function recommendedMark(x, y) {
+  const i = DATA.suggested;
+  if (state.pins.length || i === null || !isNumber(x.values[i]) || !isNumber(y.values[i])) return [];
+  const left = x.values[i] > (Math.min(...x.values.filter(isNumber)) + Math.max(...x.values.filter(isNumber))) / 2;
+  return [{
+    x: front.xlog ? Math.log10(x.values[i]) : x.values[i], y: front.ylog ? Math.log10(y.values[i]) : y.values[i], ax: left ? -36 : 36, ay: 34,
+    text: lowered(designName(i)), font: { size: 12, color: theme.accent }, arrowcolor: theme.accent, arrowwidth: 1.2, arrowhead: 0, standoff: 6,
+  }];
+}
+
+/** A title that is longer than its axis is high is broken where it may be. */
+function lowAxis(found) {
+  if (theme.printing || narrow.matches) found.title.text = found.title.text.replace(", ", ",<br>").replace(" [", found.title.text.includes(", ") ? " [" : "<br>[");
+  return found;
 }
 
 /** The bound of a constraint as a dashed line, where it lies within the picture. */
@@ -182,9 +204,14 @@ function frontNote(steps) {
     parts.push(steps.length.toLocaleString("en-GB") + " of " + COUNT.toLocaleString("en-GB") + " designs are best in this pair alone; the paler ones are on the front for another objective.");
   }
   if (DATA.measured) parts.push("Quality was measured.");
-  else if (HAS_SUPPORT) parts.push("Quality is a surrogate's prediction: a diamond marks a model that was published, a dot an interpolated one, a cross an extrapolated one.");
+  else if (HAS_SUPPORT) parts.push("Quality is a surrogate's prediction: " + joinedWords(distinct(COLUMNS.support).filter((name) => SUPPORT_WORDS[name]).map((name) => SUPPORT_WORDS[name])) + ".");
   if (front.errors && (errorsOf(front.x) || errorsOf(front.y))) {
-    parts.push("Bars are one standard error of " + (DATA.measured ? "the measurement" : "the surrogate") + (DATA.extras.uncertainty ? ", or the range from the 5th to the 95th percentile where factors are uncertain." : "."));
+    const shown = [errorsOf(front.x), errorsOf(front.y)].filter(Boolean);
+    const meant = [
+      shown.some((error) => error.se) ? "one standard error of " + (DATA.measured ? "the measurement" : "the surrogate") : null,
+      shown.some((error) => error.band) ? "the range from the 5th to the 95th percentile of the uncertain factors" : null,
+    ];
+    parts.push("Bars are " + meant.filter(Boolean).join(", or ") + ".");
   }
   parts.push(coarse.matches ? "Tap a design to pin it." : "Hover for the whole design; click to pin it, click a second to compare.");
   return parts.join(" ");

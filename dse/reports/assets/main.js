@@ -16,8 +16,8 @@ function setPrinting(on) {
 readTheme();
 if (COUNT) {
   startPinned();
-  startParallel();
-  startTable();
+  if (byId("parallel")) startParallel();
+  if (byId("designs")) startTable();
 }
 document.documentElement.dataset.usable = "true";
 

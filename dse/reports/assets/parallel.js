@@ -13,10 +13,6 @@ function svg(name, attributes, ...children) {
 }
 
 function startParallel() {
-  if (COUNT < 2) {
-    byId("parallel").hidden = true;
-    return;
-  }
   const knobs = VARYING_KNOBS.map(knobAxis);
   const metrics = distinct([...OBJECTIVES, "latency_s", "area_mm2"]).filter((name) => SHOWN[name] && distinct(SHOWN[name].values).length > 1).map(metricAxis);
   parallel.axes = [...knobs, ...metrics];
@@ -52,7 +48,9 @@ function scaleAxis(key, label, unit, values, log) {
   const known = values.filter(isNumber);
   const low = map(Math.min(...known)), high = map(Math.max(...known)), span = high - low || 1;
   const round = log ? logTicks(10 ** low, 10 ** high) : linearTicks(low, high);
-  const ticks = round.map((value) => [(map(value) - low) / span, short(value)]);
+  // As many digits as tell neighbours apart.
+  const digits = round.length > 1 && !log ? Math.min(6, Math.max(0, -Math.floor(Math.log10(round[1] - round[0]) + 1e-9))) : null;
+  const ticks = round.map((value) => [(map(value) - low) / span, digits === null || Math.abs(value) >= 1e7 ? short(value) : value.toLocaleString("en-GB", { maximumFractionDigits: digits })]);
   return { key, label, unit, shares: values.map((value) => (isNumber(value) ? (map(value) - low) / span : null)), ticks };
 }
 

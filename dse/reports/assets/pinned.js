@@ -38,6 +38,11 @@ function showPinned() {
     ...(HAS_SUPPORT ? [plainRow("support of the quality", designs.map((i) => COLUMNS.support[i] || "–"))] : []),
   ]);
   group("Other metrics", others.map((name) => metricRow(name, designs)));
+  const mix = Object.entries(COLUMNS.mix);
+  group("One request of each part", mix.flatMap(([part, own]) => ["latency_s", "energy_j"].filter((name) => SHOWN[name]).map((name) => {
+    const values = designs.map((i) => own[name][i]);
+    return numberRow(part + " (" + percent(own.share, 1) + "): " + (name === "latency_s" ? "latency" : "dynamic energy"), null, values.map((value) => (isNumber(value) ? inMetricUnit(name, value) : "–")), values, "min", null);
+  })));
   group("Embodied carbon by part", Object.keys(COLUMNS.parts).map((name) => partRow(name, designs)));
   const head = el("tr", {}, el("td", {}), designs.map((i, place) =>
     el("th", { scope: "col", class: "num" }, state.pins.length ? el("span", { class: "pin pin-" + PIN_NAMES[place].toLowerCase() }, PIN_NAMES[place]) : null, " " + designName(i))),

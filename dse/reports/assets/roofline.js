@@ -26,6 +26,8 @@ function drawRoofline() {
   const all = designs.map((position) => ({ position, points: rooflinePoints(position), peak: COLUMNS.metrics.tops[position] * 1e12, bandwidth: COLUMNS.bandwidth[position] }));
   const intensities = all.flatMap((entry) => [...entry.points.map((point) => point.intensity), entry.peak / entry.bandwidth]);
   const low = Math.min(...intensities) / 2, high = Math.max(...intensities) * 2;
+  // Tera where giga would need seven digits.
+  const scale = Math.max(...all.map((entry) => entry.peak)) >= 1e14 ? { by: 1e12, unit: "Top/s" } : { by: 1e9, unit: "Gop/s" };
   const traces = [];
   for (const entry of all) {
     const place = state.pins.indexOf(entry.position);
@@ -33,12 +35,12 @@ function drawRoofline() {
     const name = plotText((place < 0 ? "" : PIN_NAMES[place] + ": ") + designName(entry.position));
     const knee = entry.peak / entry.bandwidth;
     const roof = [low, knee, high];
-    traces.push({ type: "scatter", mode: "lines", name, x: roof, y: roof.map((x) => Math.min(entry.peak, x * entry.bandwidth) / 1e9), line: { color, width: 2 }, hoverinfo: "skip", legendgroup: name });
+    traces.push({ type: "scatter", mode: "lines", name, x: roof, y: roof.map((x) => Math.min(entry.peak, x * entry.bandwidth) / scale.by), line: { color, width: 2 }, hoverinfo: "skip", legendgroup: name });
     traces.push({
-      type: "scatter", mode: "markers", showlegend: false, legendgroup: name, x: entry.points.map((point) => point.intensity), y: entry.points.map((point) => point.rate / 1e9),
+      type: "scatter", mode: "markers", showlegend: false, legendgroup: name, x: entry.points.map((point) => point.intensity), y: entry.points.map((point) => point.rate / scale.by),
       // Area grows with the time that an operation takes, so that what matters is what is seen.
       marker: { color, symbol: place === 1 ? "diamond" : "circle", opacity: 0.75, line: { width: 1, color: theme.panel }, size: entry.points.map((point) => 6 + 22 * Math.sqrt(point.latency / Math.max(...entry.points.map((other) => other.latency)))) },
-      hovertext: entry.points.map((point) => plotText(point.name + ": " + short(point.rate / 1e9) + " Gop/s at " + short(point.intensity) + " op/B, " + inMetricUnit("latency_s", point.latency) + (point.bound ? ", limited by " + point.bound : ""))),
+      hovertext: entry.points.map((point) => plotText(point.name + ": " + short(point.rate / scale.by) + " " + scale.unit + " at " + short(point.intensity) + " op/B, " + inMetricUnit("latency_s", point.latency) + (point.bound ? ", limited by " + point.bound : ""))),
       hoverinfo: "text",
     });
   }
@@ -46,6 +48,6 @@ function drawRoofline() {
     height: 340,
     hovermode: "closest",
     xaxis: logAxis("Intensity [op/B of DRAM traffic]", [low, high]),
-    yaxis: logAxis("Throughput [Gop/s]", all.flatMap((entry) => [entry.peak / 1e9, (low * entry.bandwidth) / 1e9, ...entry.points.map((point) => point.rate / 1e9)])),
+    yaxis: logAxis("Throughput [" + scale.unit + "]", all.flatMap((entry) => [entry.peak / scale.by, (low * entry.bandwidth) / scale.by, ...entry.points.map((point) => point.rate / scale.by)])),
   }));
 }

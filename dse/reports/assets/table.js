@@ -14,6 +14,7 @@ function startTable() {
   table.columns = [
     { key: "design", label: "Design", unit: "", title: "rank in canonical order", numeric: true, values: COLUMNS.design, text: (i) => String(COLUMNS.design[i]) },
     ...objectives.map(metric),
+    ...Object.keys(COLUMNS.mix).map(partLatency),
     ...(HAS_SUPPORT ? [{ key: "support", label: "Support", unit: "", title: "what supports the quality", numeric: false, values: COLUMNS.support, text: (i) => COLUMNS.support[i] || "–" }] : []),
     ...VARYING_KNOBS.map(knob),
     // On paper the width goes to objectives and knobs.
@@ -22,6 +23,13 @@ function startTable() {
   listen("pins", markPins);
   listen("kept", drawTable);
   drawTable();
+}
+
+/** The latency of one request of a part of a mix, beside the mean of all. */
+function partLatency(part) {
+  const factor = shownFactor("latency_s"), values = COLUMNS.mix[part].latency_s.map((value) => (isNumber(value) ? value * factor : null));
+  const decimals = decimalsOf(values);
+  return { key: "part " + part, label: "Latency, " + part, unit: DATA.metrics.latency_s.unit, title: "one request of " + part, numeric: true, values, text: (i) => (values[i] === null ? "–" : fixed(values[i], decimals)) };
 }
 
 function sortedRows() {

@@ -14,7 +14,8 @@ import pytest
 
 from dse.errors import DseError, UsageError
 from dse.quality import evaluators
-from dse.quality.measured import Measured
+from dse.quality.evaluators import TableEvaluator
+from dse.quality.measured import Measured, standard_errors
 from dse.storage.trial import COMPLETE, FAILED, TIMED_OUT
 from dse.storage.trials import TrialStore
 from dse.strategies import make
@@ -206,3 +207,15 @@ def test_executors_are_named_and_addresses_checked() -> None:
         pass
     with pytest.raises(UsageError, match="address"), workers("dask", 2) as pool:
         pool.submit(print)
+
+
+def test_a_standard_error_that_is_not_given_is_not_known(tmp_path: Path) -> None:
+    file = tmp_path / "acc.csv"
+    file.write_text("layers,seed,quality,quality_se\n2,0,70,0.4\n4,0,74.6,\n6,0,75\n8,0,76,nan\n10,0,80,0.3\n10,1,82,\n")
+    table = TableEvaluator.read(file)
+    found = {layers: table({"layers": layers}, fidelity=1.0, seed=0)["quality"] for layers in (2, 4, 6, 8, 10)}
+    assert [found[layers].se for layers in (2, 4, 6, 8)] == [0.4, 0.0, 0.0, 0.0]
+    assert found[10].se == pytest.approx(1.0)  # one row states none: the spread of 80 and 82
+    # The model of quality takes those that are not known to be as noisy as the middle of the others, and no others in their place.
+    assert standard_errors(list(found.values())).tolist() == pytest.approx([0.4, 0.7, 0.7, 0.7, 1.0])
+    assert standard_errors([found[4], found[6]]).tolist() == [0.0, 0.0]

@@ -8,7 +8,6 @@ import math
 import re
 import zlib
 from html.parser import HTMLParser
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +19,8 @@ from dse.analysis.cautions import cautions
 from dse.problem.objectives import Constraint, parse_objective
 from dse.problem.wording import number_text
 from dse.reports import data as report_data
-from dse.reports import text
-from dse.reports.html import MAX_BYTES, json_text, report_html
+from dse.reports import plotly_script, text
+from dse.reports.html import _SCRIPTS, MAX_BYTES, asset, json_text, report_html
 from dse.reports.markup import raw_element, tag
 from dse.reports.plotly_script import packed_plotly
 from dse.reports.units import column_texts, display_unit
@@ -112,7 +111,7 @@ def test_policy_allows_the_scripts_of_the_page_and_no_other(page: Page) -> None:
     run = {_policy_hash(body.encode()) for attributes, body in page.scripts if attributes.get("type") is None}
     plotly = next(body for attributes, body in page.scripts if attributes.get("id") == "plotly")
     unpacked = zlib.decompress(base64.b64decode(plotly))  # what the browser makes of it, and puts into a script
-    assert b"plotly.js v" in unpacked[:200]
+    assert b"plotly.js (basic" in unpacked[:200]
     assert run | {_policy_hash(unpacked)} == allowed
 
 
@@ -120,21 +119,14 @@ def _policy_hash(script: bytes) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
-def test_the_packed_script_is_kept_and_a_damaged_one_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    packed_plotly.cache_clear()
-    first = packed_plotly()
-    (kept,) = (tmp_path / "dse").glob("plotly-*.zlib")
-    assert base64.b64decode(first.base64) == kept.read_bytes()
-    kept.write_bytes(kept.read_bytes()[:-10])
-    packed_plotly.cache_clear()
-    assert packed_plotly() == first and base64.b64decode(first.base64) == kept.read_bytes()
-    kept.unlink()
-    (tmp_path / "dse").rmdir()
-    (tmp_path / "dse").write_text("in the way of the folder")
-    packed_plotly.cache_clear()
-    assert packed_plotly() == first
-    packed_plotly.cache_clear()
+def test_the_packed_script_is_the_published_bundle_with_its_licence() -> None:
+    text = zlib.decompress(base64.b64decode(packed_plotly().base64))
+    assert hashlib.sha256(text).hexdigest() == plotly_script.SHA256
+    assert b"plotly.js (basic - minified) v" in text[:200] and b"Licensed under the MIT license" in text[:300]
+    assert "plotly" in asset("plotly-LICENSE.txt").lower() and "MIT" in asset("plotly-LICENSE.txt")
+    # All that the page's script draws is in it.
+    kinds = {kind for name in _SCRIPTS for kind in re.findall(r'type: "(scatter|bar|[a-z]+)", (?:mode|name|orientation)', asset(name))}
+    assert kinds == {"scatter", "bar"}
 
 
 def test_says_by_which_data_it_was_made(factories: ModuleType) -> None:
@@ -184,8 +176,8 @@ def test_quality_is_called_a_surrogate_wherever_it_is_named(factories: ModuleTyp
 
 def test_infeasible_reasons_setting_and_provenance_are_there(page: Page) -> None:
     for expected in (
-        "Die area ≤ 31.99 mm² 80,400 42.8 %",
-        "Latency ≤ 50 ms 1,210 0.6 %",
+        "Die area ≤ 31.99 mm² area_mm2<=31.990347 80,400 42.8 %",
+        "Latency ≤ 50 ms latency_s<=0.05 1,210 0.6 %",
         "no mapping fits the buffers 12 < 0.1 %",
         "85,609 of 187,920 designs (45.6 %) break at least one bound",
         "Electricity in use world",
@@ -460,3 +452,49 @@ def test_front_figure_of_free_objectives(factories: ModuleType) -> None:
 
 def _unpacked(column: Any) -> list[Any]:
     return column if isinstance(column, list) else [column["values"][code] for code in column["index"]]
+
+
+def test_parts_of_a_mix_stand_apart(factories: ModuleType) -> None:
+    run = factories.make_run(4)
+    for i, design in enumerate(run.designs):
+        design["parts"] = {
+            "chat": {"share": 0.75, "latency_s": 0.01 + i, "energy_j": 0.2},
+            "agents": {"share": 0.25, "latency_s": 0.5, "energy_j": 0.9},
+        }
+    shown = Page(report_html(run))
+    mix = shown.data["columns"]["mix"]
+    assert list(mix) == ["chat", "agents"] and mix["chat"]["share"] == 0.75
+    assert _unpacked(mix["chat"]["latency_s"]) == [0.01, 1.01, 2.01, 3.01] and _unpacked(mix["agents"]["energy_j"]) == [0.9] * 4
+    assert "Latency, chat" in shown.text and "Latency, agents" in shown.text  # of the recommended design, in the head
+
+
+def test_the_head_says_what_a_design_is_for_and_who_else_was_there(factories: ModuleType) -> None:
+    said = [
+        "Devices by total carbon at equal service, least first: 1 x a (1 kg), 1 x b (2 kg).",
+        "a has less than b in 97% of 1,000 draws: settled.",
+    ]
+    bands = {"total_kgco2e": {"p5": [0.5] * 3, "p50": [1.0] * 3, "p95": [2.0] * 3}}
+    uncertainty = {"metrics": bands, "samples": 1000, "notes": ["Drawn so often.", *said], "device_order_said": said}
+    shown = Page(report_html(factories.make_run(3, uncertainty=uncertainty)))
+    assert "What for 1 request a second for 3 years; world electricity; taiwan fab; latency ≤ 50 ms;" in shown.text
+    assert shown.text.count(said[0]) == 1 and shown.text.count("Drawn so often.") == 1
+    # Equal designs are one point: no front to draw, no trade-off, and the range is a sentence.
+    run = factories.make_run(3, objectives=(parse_objective("min:total_kgco2e"),), uncertainty=uncertainty)
+    for design in run.designs:
+        design["metrics"]["total_kgco2e"] = 1.0
+    same = Page(report_html(run))
+    assert not {"front", "parallel"} & same.ids() and "uncertainty-plot" not in same.ids()
+    assert "Total carbon lies from 0.5 kgCO₂e to 2 kgCO₂e in nine draws of ten" in same.text
+
+
+def test_shares_that_the_head_has_said_are_not_drawn_again(factories: ModuleType) -> None:
+    row = {"metric": "total_kgco2e", "share": 0.5}
+    told = Page(report_html(factories.make_run(4, importance=[{"knob": "layers", **row}, {"knob": "cores", **row}])))
+    assert "importance" not in told.ids() and "What moves total carbon over the space" in told.text
+    more = [{"knob": name, "metric": "total_kgco2e", "share": 0.2} for name in ("layers", "hidden", "cores", "width", "depth")]
+    assert "importance" in Page(report_html(factories.make_run(4, importance=more))).ids()
+
+
+def test_mappings_are_named_where_there_are_any(factories: ModuleType) -> None:
+    kernels = Page(report_html(factories.make_run(4, mapped=False)))
+    assert "so the front is exact." in kernels.text and "energy-delay" not in kernels.text

@@ -91,6 +91,80 @@ def test_a_search_of_own_models_and_figures(tmp_path: Path, monkeypatch: pytest.
     assert "Quality measured by table:acc.csv, without a standard error" in terminal.front_table(run)
 
 
+TIED = """name = "enc"
+constraints = ["ffn == 4 * hidden", "hidden == 64 * heads"]
+[parameters.layers]
+role = "model"
+values = [2, 4]
+[parameters.hidden]
+role = "model"
+values = [128, 192]
+"""
+LISTED = """[parameters.heads]
+role = "model"
+values = [2, 3]
+[parameters.ffn]
+role = "model"
+values = [512, 768]
+"""
+FIXED = ["--set", "cores=2", "--set", "width=64", "--set", "depth=16", "--set", "glb_mib=2", "--no-default-constraints"]
+
+
+@pytest.mark.parametrize("space", [TIED + LISTED, TIED], ids=["listed", "from the equations"])
+def test_one_model_a_row_by_constraints_is_no_caution_and_the_measured_model_is_costed(
+    space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("enc.toml").write_text(RECORD)
+    Path("space.toml").write_text(space)
+    Path("acc.csv").write_text("layers,hidden,quality,quality_se\n2,128,70,0.5\n2,192,74.6,\n4,128,75,0.5\n4,192,77,0.4\n")
+    command = ["search", "--workload", "enc.toml", "--space", "space.toml", "--quality", "table:acc.csv", "--out", "run", *FIXED]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "does not see" not in shown.out
+    assert "the same in every model: vocabulary=8000" in " ".join(shown.err.split())
+    run = api.load("run")
+    assert {(d["knobs"]["hidden"], d["knobs"]["heads"], d["knobs"]["ffn"]) for d in run.designs} == {(128, 2, 512), (192, 3, 768)}
+    assert "± its standard error where one is known" in " ".join(shown.out.split())
+    assert "74.60 ±" not in shown.out
+    assert "77.00 ± 0.4" in shown.out
+
+
+def test_what_the_space_does_not_list_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("enc.toml").write_text(RECORD)
+    Path("space.toml").write_text(TIED.replace('"ffn == 4 * hidden", ', ""))
+    Path("acc.csv").write_text("layers,hidden,quality\n2,128,70\n4,192,77\n")
+    command = ["search", "--workload", "enc.toml", "--space", "space.toml", "--quality", "table:acc.csv", *FIXED]
+    assert main([*command, "--out", "run"]) == 0
+    shown = capsys.readouterr()
+    assert "models      layers, hidden, heads; the same in every model: ffn=1024," in shown.err
+    assert "ffn=1024, vocabulary=8000, positions=256" in " ".join(shown.out.split("the same for all:")[1].split())
+    assert main([*command, "--set", "ffn=512", "--out", "other"]) == 0
+    assert "the same in every model: ffn=512," in capsys.readouterr().err
+
+
+def test_a_constraint_on_what_is_not_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("enc.toml").write_text(RECORD)
+    Path("space.toml").write_text(TIED.replace("ffn ==", "ffn <="))
+    assert main(["search", "--workload", "enc.toml", "--space", "space.toml", *FIXED]) == 2
+    told = capsys.readouterr().err
+    assert "constraint 'ffn <= 4 * hidden': parameter 'ffn' is unknown, space enc lists layers, hidden, heads" in told
+    assert "[parameters.ffn]" in told
+
+
+def test_a_wrong_table_is_told_before_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("acc.csv").write_text("layers,quality,quality_se\n2,70,x\n")
+    assert main(["search", "--workload", "bert", "--quality", "table:acc.csv"]) == 1
+    assert capsys.readouterr().err == "dse: table acc.csv line 2: quality_se is 'x'; a number is needed\n"
+
+
 def test_models_left_out_are_counted_among_those_that_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "enc.toml").write_text(RECORD)
     family = library.load(str(tmp_path / "enc.toml"))

@@ -132,3 +132,30 @@ def test_a_name_of_thousands_of_letters_is_cut_in_the_sentence() -> None:
     with pytest.raises(UsageError, match="role") as caught:
         parse('[parameters.a]\nvalues = [1, 2]\nrole = "' + "x" * 5000 + '"\n', where="odd.toml")
     assert len(str(caught.value)) < 500
+
+
+def test_an_equation_gives_a_parameter_that_is_not_listed() -> None:
+    text = """constraints = ["ffn == 4 * hidden", "64 * heads == hidden", "lanes == 2 * cores + 0.5"]
+[parameters.hidden]
+role = "model"
+values = [128, 160, 192]
+[parameters.cores]
+values = [1, 2]
+"""
+    found = parse(text, where="own")
+    assert found.names == ("hidden", "cores", "ffn", "heads", "lanes")
+    assert found.parameter("ffn").values == (512, 640, 768)
+    assert found.parameter("heads").values == (2, 3)  # 160 has no whole number of heads of 64, and no design
+    assert found.parameter("heads").role == "model"
+    assert found.parameter("lanes").values == (2.5, 4.5)
+    assert found.cardinality() == 4  # two widths on two core counts
+    assert parse(found.to_toml(), where="own").parameters == found.parameters
+
+
+@pytest.mark.parametrize(
+    "constraint", ["ffn <= 4 * hidden", "ffn * ffn == hidden", "ffn == heads * hidden", "ffn % hidden == 0", "ffn == 4 * cores * hidden"]
+)
+def test_a_constraint_on_what_is_not_listed_and_does_not_follow(constraint: str) -> None:
+    text = f'constraints = ["{constraint}"]\n[parameters.hidden]\nrole = "model"\nvalues = [128]\n[parameters.cores]\nvalues = [1, 2]\n'
+    with pytest.raises(UsageError, match=r"parameter '\w+' is unknown, space own lists hidden, cores"):
+        parse(text, where="own")

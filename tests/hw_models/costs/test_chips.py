@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import workloads
 from hw_models import spaces as templates
-from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs import chips as parallel
 from hw_models.costs import evaluate as cost
@@ -275,3 +275,12 @@ def test_two_groups_are_groups(groups: int) -> None:
     )
     dealt = parallel.dealing(table)
     assert (bool(dealt.groups[0]), bool(dealt.n[0])) == (groups > 1, groups == 1)
+
+
+def test_what_limits_a_design_is_named_alike_alone_and_among_others() -> None:
+    """One chip has no link, so its list of bounds is shorter than that of several; a batch of both names each by its own."""
+    board = devices.load("l40s").accelerator
+    shapes, _ = workloads.load("bert-tiny").build().phases[0].table.distinct(parallel=True)
+    both, alone = (cost.unit_costs(shapes, AcceleratorBatch.of(boards)) for boards in ([board, replace(board, chips=2)], [board]))
+    named = [[costs.bound_names[code] for code in costs.bound[:, 0].tolist()] for costs in (both, alone)]
+    assert named[0] == named[1] and "launch" in named[1] and "link" not in named[0]
