@@ -106,7 +106,7 @@ class _Walk:
         self.bound = self._bindings(bind)
         self._check_locations(model.graph)
         self.parameters = Parameters(model)
-        self.collector = Collector(self.parameters.sizes, weight_bits, activation_bits, fused)
+        self.collector = Collector(self.parameters.sizes, weight_bits, activation_bits, fused, patterns=True)
         self.rows = OnnxRows(self.collector)
         self.steps = 0
         self.roots = 0
