@@ -25,10 +25,12 @@ WEIGHTS = {"w": (16,), "b": (16,), "m": (16, 16), "places": (6, 16)}
 def read(path: Path, nodes: Sequence[Node], more: Sequence[Any] = ()) -> workloads.Workload:
     """The workload of a graph of ``x`` and ``z`` (2, 6, 16) with the scalars and weights above; means are over the last axis."""
     axes = {"ReduceMean": ["last"]}
-    made = [helper.make_node(op, [*inputs, *axes.get(op, [])], [output], name=output) for op, inputs, output in nodes]
+    along = {"Gather": {"axis": 1}}
+    made = [helper.make_node(op, [*inputs, *axes.get(op, [])], [output], name=output, **along.get(op, {})) for op, inputs, output in nodes]
     stored = [numpy_helper.from_array(np.float32(value), name) for name, value in SCALARS.items()]
     used = {name for step in (*made, *more) for name in step.input}
-    stored.append(numpy_helper.from_array(np.array([-1]), "last"))
+    places = {"last": np.array([-1]), "first": np.array(0), "ends": np.array([0, 1])}
+    stored += [numpy_helper.from_array(value, name) for name, value in places.items()]
     stored += [numpy_helper.from_array(np.random.default_rng(0).normal(size=shape).astype(np.float32), name)
                for name, shape in WEIGHTS.items() if name in used]  # fmt: skip
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPE) for name in ("x", "z")]
@@ -130,6 +132,14 @@ def test_nodes_are_called_by_the_module_that_they_were_exported_from(tmp_path: P
         made.append(step)
     (row,) = read(tmp_path / "m.onnx", [], made).phases[0].table.rows()
     assert (row.name, row.component, int(row.repeat)) == ("layers.*.mlp.tanh", "ffn", 2)
+
+
+def test_one_known_place_of_an_activation_is_a_view(tmp_path: Path) -> None:
+    """x[:, 0] is no work, as a slice is none; several places, and one that is computed, are gathered."""
+    found = read(tmp_path / "m.onnx", [("Gather", ("x", "first"), "h"), ("Relu", ("h",), "y")])
+    assert rows(found) == [("relu", 2, 16, 0, 1, 0)]
+    several = read(tmp_path / "s.onnx", [("Gather", ("x", "ends"), "h"), ("Relu", ("h",), "y")])
+    assert [row[0] for row in rows(several)] == ["gather", "relu"]
 
 
 def test_the_bits_that_are_counted_are_told(tmp_path: Path) -> None:
