@@ -1,32 +1,45 @@
-"""The ladder of `dse operate` on eight measured grids with the example card: ``python benchmarks/operate.py [GRID ...]``.
+"""The ladder of `dse operate` on eight measured grids with the example card: ``python benchmarks/operate.py [--seeds N] [GRID ...]``.
 
+``--seeds N``: loads of N seeds (default 5), all of them in the JSON line; the table shows medians and the least and most.
 ``python benchmarks/operate.py --year [GRID]``: CPU seconds of one contiguous year of 8,760 hours by a rule each, and by foresight.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
+
+import numpy as np
 
 from dse.operate import device, ladder, optimum, policies, scenario, simulation
 from dse.operate.traces import UTC_OFFSETS_H
 from dse.operate.weeks import make_weeks
 
+OF_ALWAYS_ON = ("best-clock", "sleep", "now", "optimum")
+SHARES = ("threshold", "timetable", "rule", "mpc", "mpc-true")
 
-def main(grids: list[str]) -> None:
+
+def main(grids: list[str], seeds: int) -> None:
     """Print a line a grid, and JSON of all."""
     told = {}
-    print("| grid | foresight saves | timetable | rule | mpc | mpc-true | forecast error | rank |\n|---|---|---|---|---|---|---|---|")
+    print(f"medians of {seeds} loads: grams (always-on = 1), then shares of what foresight saves over `now` (least ... most)")
+    names = [*OF_ALWAYS_ON, *SHARES, "forecast error", "rank"]
+    print(f"| grid | {' | '.join(names)} |\n{'|---' * (1 + len(names))}|")
     for name in grids or sorted(UTC_OFFSETS_H):
-        begin = time.process_time()
-        prepared = scenario.Scenario(device.example(), (name,)).prepared()
-        found = ladder.build(prepared)
-        skill = found.skills[name]
-        shares = [found.row(step).share or 0.0 for step in ("timetable", "rule", "mpc", "mpc-true")]
-        told_shares = " | ".join(f"{share:.2f}" for share in shares)
-        print(f"| {name} | {100 * found.saving:.1f} % | {told_shares} | {100 * skill.mape:.0f} % | {skill.rank:.2f} |")
-        told[name] = {"rows": [row.to_dict() for row in found.rows], "skill": vars(skill), "cpu_s": time.process_time() - begin}
+        begin, found = time.process_time(), []
+        for seed in range(seeds):
+            prepared = scenario.Scenario(device.example(), (name,), seed=seed).prepared()
+            found.append(ladder.build(prepared))
+        skill = found[0].skills[name]
+        cells = [f"{np.median([f.row(step).grams / f.row('always-on').grams for f in found]):.3f}" for step in OF_ALWAYS_ON]
+        for step in SHARES:
+            shares = np.array([f.row(step).share or 0.0 for f in found])
+            cells.append(f"{np.median(shares):.2f} ({shares.min():.2f} ... {shares.max():.2f})")
+        missed = sum(row.missed for f in found for row in f.rows)
+        print(f"| {name} | {' | '.join(cells)} | {100 * skill.mape:.0f} % | {skill.rank:.2f} |", flush=True)
+        told[name] = {"seeds": [[row.to_dict() for row in f.rows] for f in found], "skill": vars(skill), "missed": missed}
+        told[name]["cpu_s"] = time.process_time() - begin
     print(json.dumps(told))
 
 
@@ -48,7 +61,12 @@ def year(grid: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--year"]:
-        year(sys.argv[2] if len(sys.argv) > 2 else "CISO")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grids", nargs="*")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--year", action="store_true")
+    args = parser.parse_args()
+    if args.year:
+        year(*(args.grids[:1] or ["CISO"]))
     else:
-        main(sys.argv[1:])
+        main(args.grids, args.seeds)

@@ -1,8 +1,8 @@
 """Policies that learn to operate the example card on four grids: every seed, shares on judged weeks, CPU seconds.
 
-``python benchmarks/operate_learn.py [--ship FOLDER] [NAME ...]``; ``--ship`` writes seed 0 of each, which are the files of
-dse/data/operate. One policy is learnt on the training weeks of all four grids together; DQN and PPO keep the network that is best on the
-validation weeks.
+``python benchmarks/operate_learn.py [--seeds N] [--ship FOLDER] [NAME ...]``; ``lstm`` imitates with a memory; ``--ship`` writes seed 0 of
+each, which are the files of dse/data/operate. One policy is learnt on the training weeks of all four grids together; DQN and PPO keep the
+network that is best on the validation weeks.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from dse.operate import device, distil, optimum, policies, scenario, simulation, weeks
-from dse.operate.agents import bandits, learners
+from dse.operate.agents import bandits, learners, recurrent
 from dse.operate.agents.network import Learnt, Network
 
 GRIDS = ("CISO", "ERCO", "BPAT", "NYIS")
-SEEDS = 5
+SEEDS = 5  # unless --seeds says fewer
 STEPS = {"dqn": 30_000, "ppo": 60_000, "sac": 30_000}
 
 
-def main(names: list[str], ship: str | None) -> None:
+def main(names: list[str], ship: str | None, seeds: int) -> None:
     """Print a line a learner and seed: share of foresight's saving (share of planning's) on each grid."""
     torch.set_num_threads(1)
     prepared = {name: scenario.Scenario(device.example(), (name,)).prepared() for name in GRIDS}
@@ -39,7 +39,7 @@ def main(names: list[str], ship: str | None) -> None:
         judged[name] = (w, grams[0], grams[1], optimum.foresight(w).total_grams)
     print(f"| learnt by | seed | CPU s | {' | '.join(GRIDS)} |")
     for by in names:
-        for seed in range(SEEDS):
+        for seed in range(seeds):
             begin = time.process_time()
             network = _learn(by, seed, train, validation, truth)
             seconds = time.process_time() - begin
@@ -53,6 +53,8 @@ def main(names: list[str], ship: str | None) -> None:
 def _learn(by: str, seed: int, train: weeks.Weeks, validation: weeks.Weeks, truth: weeks.Weeks) -> Network:
     if by == "imitation":
         return learners.imitation(train, seed=seed)
+    if by == "lstm":
+        return recurrent.imitation(train, seed=seed)
     if by == "bandit":
         return bandits.learn(train, truth, chooser=bandits.Chooser("squarecb"), seed=seed)
     learner = {"dqn": learners.dqn, "ppo": learners.ppo, "sac": learners.sac}[by]
@@ -71,6 +73,7 @@ def _line(by: str, seed: int, seconds: float, policy: simulation.Decides, judged
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--ship")
-    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "sac", "bandit"])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "sac", "bandit", "lstm"])
     given = parser.parse_args()
-    main(given.names, given.ship)
+    main(given.names, given.ship, given.seeds)

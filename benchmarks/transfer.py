@@ -41,9 +41,7 @@ def stand_in(seeds: Any = range(9)) -> list[dict[str, Any]]:
                 rates = np.random.default_rng([seed, w]).uniform(0.6, 1.6, 3)
 
                 def quality(p: dict[str, Any], fidelity: float, trial_seed: int, rates: Any = rates) -> float:
-                    d, f, n = 96 * p["hidden"] / 768, 384 * p["ffn"] / 3072, p["num_layers"] / 3.2
-                    return float(70 * (1 - 0.42 * np.exp(-2.2 * d * rates[0]) - 0.16 * np.exp(-1.8 * f * rates[1])
-                                       - 0.55 * np.exp(-n * rates[2])))  # fmt: skip
+                    return saturating(p, rates)
 
                 other = replace(view, evaluator=FunctionEvaluator(quality, ("accuracy",)))
                 priors.append(simulate(other, make(kind), budget=PRIOR_TRIALS, seed=100 + 10 * seed + w))
@@ -55,6 +53,12 @@ def stand_in(seeds: Any = range(9)) -> list[dict[str, Any]]:
               f"{np.median(at10):.1f}", flush=True)  # fmt: skip
         found.append({"setting": "stand-in", "priors": count, "prior_trials": kind, "evaluations_to_95": needed, "share_at_10": at10})
     return found
+
+
+def saturating(p: dict[str, Any], rates: Any) -> float:
+    """The stand-in's quality with other rates of saturation in width, feed-forward width and depth (1, 1, 1: its own)."""
+    d, f, n = 96 * p["hidden"] / 768, 384 * p["ffn"] / 3072, p["num_layers"] / 3.2
+    return float(70 * (1 - 0.42 * np.exp(-2.2 * d * rates[0]) - 0.16 * np.exp(-1.8 * f * rates[1]) - 0.55 * np.exp(-n * rates[2])))
 
 
 def _first(shares: list[float], level: float) -> int:

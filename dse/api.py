@@ -19,6 +19,7 @@ from typing import Any, Unpack
 from carbon.factors import grid as grids
 from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
+from dse.analysis.contenders import contenders
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, unknown_name
 from dse.evaluation import careful, device_order, space_file
@@ -62,6 +63,7 @@ def search(
     strategy: str | Any = "auto",
     budget: int | None = None,
     workers: int = 1,
+    whole_budget: bool = False,
     measured: MeasuredSettings | None = None,
     sharded: ShardSettings | None = None,
     out: str | Path | None = None,
@@ -82,6 +84,7 @@ def search(
             model's parameters that returns a number or (number, standard error). By default the workload's surrogate, where it has one.
         strategy: a name of ``dse list strategies`` or a strategy object.
         budget: evaluations of the measured quality (default 50), or of designs where the space is too large to sweep (default 2,000).
+        whole_budget: spend all of the budget; by default a search of trials ends where it has stalled, and says so.
         workers: evaluations, or shards of a sweep, at a time, in processes of their own; a function of a notebook travels to them.
         measured, sharded: all settings of either, in place of quality, budget and workers (:mod:`dse.searches.plan`).
         out: the run folder (default ``runs/WORKLOAD-OBJECTIVE``, numbered if taken): study.db, pareto.csv, report.html, designs/.
@@ -120,6 +123,10 @@ def search(
     if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
         sharded = ShardSettings("processes", workers)
     large = None if sharded is not None else plan.large_settings(sizes, measured, strategy, budget)
+    if whole_budget:
+        if measured is None or large is not None:
+            raise UsageError("whole_budget is not used: this search has no trials to stop before their budget; leave it out")
+        measured = replace(measured, stop_early=False)
     if sharded is not None:
         _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)
@@ -410,6 +417,8 @@ def _written(
 ) -> Run:
     """The finished run, in its study and its files; ``found`` is what the search itself adds to the context."""
     designs = describe_front(evaluation, front)
+    # Of a space that was never whole in one evaluation, what stands beside the front is not known.
+    whole = not any(description.get(part) for part in ("shards", "apart", "large"))
     run = Run(
         path=folder,
         problem=problem,
@@ -428,6 +437,7 @@ def _written(
             "models_alike": _models_alike(evaluation),
             **found,
             "cautions": [*found.get("cautions", ()), *careful.models_unasked(evaluation)],
+            **(contenders(evaluation, front, designs) if whole else {}),
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
     )

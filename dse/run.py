@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon.analysis.robustness import Robustness
+from dse.analysis.contenders import compared
 from dse.analysis.explanation import explain
 from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
@@ -17,10 +18,11 @@ from dse.evaluation.one_design import evaluate_in
 from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
-from dse.reports import notebook
+from dse.reports import comparison_text, notebook
+from dse.reports.comparison_text import RunComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
-from dse.storage.run_folder import RunRecord
+from dse.storage.run_folder import RunRecord, distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,9 +107,17 @@ class Run(RunRecord):
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
         return RunExplanation(**vars(explain(self, **options)), run=self)
 
+    def compare(self, other: RunRecord) -> RunComparison:
+        """This front against another's, as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
+        return comparison_text.compared(self, other)
+
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
-        """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order."""
-        return robustness.analyse(self.problem, self.designs, draws=draws, seed=seed)
+        """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order.
+
+        A front of one design is held against the contenders beside it, which follow it in the table.
+        """
+        designs = compared(self) if len(distinct(self.designs)) == 1 else self.designs
+        return robustness.analyse(self.problem, designs, draws=draws, seed=seed)
 
     def device_order(self, *, draws: int = DRAWS, seed: int = 0) -> DeviceOrder | None:
         """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
@@ -117,9 +127,10 @@ class Run(RunRecord):
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
         Args:
-            design: its number on the front, a row of :meth:`pareto` or :meth:`best`, or knob -> value; knobs that are not given have the
-                workload's and the hardware's defaults.
+            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, or knob -> value;
+                knobs that are not given have the workload's and the hardware's defaults.
 
+        ``by_default`` of the answer are the knobs that neither the design nor the search named, with the values that they have then.
         Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the
         reason in ``quality_reason``.
         """
@@ -128,6 +139,7 @@ class Run(RunRecord):
         row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
         knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
         answer = evaluate_in(self.problem, knobs)
+        answer["by_default"] = {name: value for name, value in answer["design"].items() if name not in {**self.problem.fixed, **knobs}}
         measured = own_quality(self)
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}
 
@@ -135,7 +147,7 @@ class Run(RunRecord):
         """The knobs of a design of the front, given by its number or as a row that holds it."""
         given: Mapping[str, Any] = row if isinstance(row, Mapping) else {"design": row}
         number = given["design"]
-        found = next((entry for entry in self.designs if entry["design"] == number), None)
+        found = self.entry(number)
         if found is None:
             raise UsageError(f"design {number} is not on the front; its designs are 1 to {len(self.designs)}")
         knobs: Mapping[str, Any] = found["knobs"]

@@ -10,13 +10,16 @@ the tests that reach that function, the quickest first. No file is changed.
 
 A position in a function's body is drawn first, then one of the operators that apply to it, so that `a + b` with its many replacements
 weighs no more than `not a`. Left out: shifts and bit operations in place of arithmetic (a TypeError on floats says nothing about tests),
-text of errors, annotations, decorators, and what runs at import.
+annotations, decorators, what runs at import, and by their kind the faults that nothing could notice: formatted texts and texts of errors
+(words are not asserted), `strict=` of zip (the lengths are equal), how many threads compute (the results are the same by contract) and
+which line a warning names.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import contextlib
 import difflib
 import functools
@@ -35,7 +38,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -49,10 +52,14 @@ ROOMS = {
         *(f"tests/dse/test_{name}.py" for name in ("road", "devices_door", "python_door")),
     ),
 }
+FORMULAS = tuple(f"{room}/" for room in ROOMS)
+OURS = ("workloads.", "hw_models.", "carbon.", "dse.")
 # Faces of files and pages, not formulas.
 NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
+# Functions that make the text of an error, and keywords that change no result: how many threads work, the line that a warning names.
+TEXTS, NO_RESULT = ("bad_value", "unknown_name", "unknown", "CarbonError", "warn"), ("threads", "max_workers", "stacklevel")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
-QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 20
+QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 8
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
 
 
@@ -70,6 +77,7 @@ class Mutant:
 # ---- faults ----
 
 
+@functools.cache
 def operators() -> dict[str, Any]:
     """The operators of cosmic-ray that are used, by name."""
     from cosmic_ray import plugins
@@ -99,16 +107,29 @@ def bodies(source: str) -> tuple[dict[int, int], list[tuple[tuple[int, int], tup
             lines[line] = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     left_out: list[ast.AST] = []
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Raise, ast.Assert)):
+        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr)):
             left_out.append(node)
         if isinstance(node, ast.FunctionDef):
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             left_out += [x for x in (node.returns, *(a.annotation for a in arguments), *node.decorator_list) if x]
         if isinstance(node, ast.AnnAssign):
             left_out.append(node.annotation)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("bad_value", "unknown_name", "unknown", "CarbonError"):
+        if isinstance(node, (ast.Compare, ast.BoolOp)) and _names_threads(node):
             left_out.append(node)
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            left_out += [node] if called in TEXTS else []
+            left_out += [k.value for k in node.keywords if k.arg in NO_RESULT or (called, k.arg) == ("zip", "strict")]
     return lines, [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in left_out]
+
+
+def _names_threads(node: ast.Compare | ast.BoolOp) -> bool:
+    """Whether an operand is a number of threads: `threads == 1`, `threads or os.cpu_count() or 1`."""
+    for operand in node.values if isinstance(node, ast.BoolOp) else (node.left, *node.comparators):
+        named = operand.func if isinstance(operand, ast.Call) else operand
+        if getattr(named, "id", getattr(named, "attr", "")) in (*NO_RESULT, "cpu_count"):
+            return True
+    return False
 
 
 def mutants_of(path: str, known: dict[str, Any]) -> dict[tuple[int, int], list[Mutant]]:
@@ -145,14 +166,14 @@ def sample(size: int, seed: int, rooms: dict[str, tuple[str, ...]]) -> list[Muta
                 found = mutants_of(file.relative_to(ROOT).as_posix(), known)
                 positions += [found[place] for place in sorted(found)]
     drawn = chance.sample(positions, min(size, len(positions)))
-    chosen = (next((one for one in chance.sample(choices, len(choices)) if _compiles(one, known)), None) for choices in drawn)
+    chosen = (next((one for one in chance.sample(choices, len(choices)) if _compiles(one)), None) for choices in drawn)
     return [one for one in chosen if one is not None]
 
 
-def _compiles(mutant: Mutant, known: dict[str, Any]) -> bool:
+def _compiles(mutant: Mutant) -> bool:
     """Whether a fault is Python at all: `if not x := f()` is none."""
     try:
-        compile(mutated(mutant, known)[1], mutant.path, "exec")
+        compile(mutated(mutant)[1], mutant.path, "exec")
     except SyntaxError:
         return False
     return True
@@ -161,18 +182,19 @@ def _compiles(mutant: Mutant, known: dict[str, Any]) -> bool:
 # ---- the code of a fault ----
 
 
-def mutated(mutant: Mutant, known: dict[str, Any]) -> tuple[str, str]:
-    """The source as it is and with the fault."""
+@functools.cache
+def mutated(mutant: Mutant) -> tuple[str, str]:
+    """The source as it is and with the fault; kept, for parsing takes longer than most tests."""
     from cosmic_ray.mutating import mutate_code
 
     source = (ROOT / mutant.path).read_text(encoding="utf-8")
-    changed = mutate_code(source, known[mutant.operator](), mutant.occurrence)
+    changed = mutate_code(source, operators()[mutant.operator](), mutant.occurrence)
     if changed is None:
         raise RuntimeError(f"{mutant} is no fault")
     return source, changed
 
 
-def codes(source: str, file: str) -> dict[tuple[str, int], CodeType]:
+def codes(source: str | ast.Module, file: str) -> dict[tuple[str, int], CodeType]:
     """The code objects of functions by qualified name and first line."""
     found: dict[tuple[str, int], CodeType] = {}
     waiting = [compile(source, file, "exec")]
@@ -184,38 +206,118 @@ def codes(source: str, file: str) -> dict[tuple[str, int], CodeType]:
     return found
 
 
-def put_in(mutant: Mutant, known: dict[str, Any]) -> int:
+def put_in(mutant: Mutant) -> int:
     """Give the functions of this process the faulty code; how many have another one now."""
     file = str(ROOT / mutant.path)
     # A module that only a test's body imports is not here yet.
     importlib.import_module(mutant.path.removesuffix(".py").replace("/", "."))
-    before, after = (codes(source, file) for source in mutated(mutant, known))
-    others = {place: after[place] for place, code in before.items() if place in after and after[place] != code}
-    changed = 0
-    for item in gc.get_objects():
-        if type(item) is FunctionType and item.__code__.co_filename == file:
-            place = (item.__code__.co_qualname, item.__code__.co_firstlineno)
-            if place in others:
-                item.__code__ = others[place]
-                changed += 1
-    forget()
+    before, after = (codes(source, file) for source in mutated(mutant))
+    changed = exchange({file: {place: after[place] for place, code in before.items() if place in after and after[place] != code}})
+    for kept in caches():
+        kept.cache_clear()  # what was kept from before a fault would hide it
     return changed
 
 
-def forget() -> None:
-    """Empty the caches of our functions: what was kept from before a fault would hide it."""
-    ours = tuple(f"{package}." for package in ("workloads", "hw_models", "carbon", "dse"))
-    for module in [module for name, module in sys.modules.items() if name.startswith(ours)]:
-        for item in vars(module).values():
-            if type(item) is functools._lru_cache_wrapper:
-                item.cache_clear()
+def exchange(others: dict[str, dict[tuple[str, int], CodeType]]) -> int:
+    """Give functions other code, by file, qualified name and first line; how many have it now."""
+    changed = 0
+    for item in gc.get_objects():
+        if type(item) is FunctionType and item.__code__.co_filename in others:
+            code = others[item.__code__.co_filename].get((item.__code__.co_qualname, item.__code__.co_firstlineno))
+            if code is not None:
+                item.__code__ = code
+                changed += 1
+    return changed
 
 
-def shown(mutant: Mutant, known: dict[str, Any]) -> str:
+def our_modules() -> list[Any]:
+    return [module for name, module in list(sys.modules.items()) if name.startswith(OURS) and getattr(module, "__file__", None)]
+
+
+def caches() -> list[Any]:
+    """The functions of ours that keep what they returned."""
+    return [x for module in our_modules() for x in list(vars(module).values()) if type(x) is functools._lru_cache_wrapper]
+
+
+@functools.cache
+def shown(mutant: Mutant) -> str:
     """The line as it is and with the fault."""
-    before, after = (text.splitlines() for text in mutated(mutant, known))
+    before, after = (text.splitlines() for text in mutated(mutant))
     lines = [x for x in difflib.unified_diff(before, after, lineterm="", n=0) if x[0] in "+-" and x[:3] not in ("+++", "---")]
     return " | ".join(f"{x[0]} {x[1:].strip()}" for x in lines)
+
+
+# ---- which function a test calls ----
+
+Place = tuple[str, int]
+
+
+class Calls:
+    """Functions of the rooms that are called, told by a line put in at the head of each.
+
+    What stood behind a cache or a fixture when it was filled counts as called by every test that uses it: each test of a fault
+    begins with empty caches and no fixture.
+    """
+
+    def __init__(self) -> None:
+        self.called: set[Place] = set()
+        self.behind: dict[Any, set[Place]] = {}
+        self.known: set[str] = set()
+        self.kept: list[tuple[Place, Any]] = []
+        self.waiting: list[tuple[set[Place], list[int]]] = []
+        builtins.__dict__["__calls__"] = self
+
+    def follow(self) -> None:
+        """Put the lines into the modules that are loaded and have none yet, and empty the caches among them."""
+        files = {str(module.__file__) for module in our_modules()} - self.known
+        if not files:
+            return
+        self.known |= files
+        exchange({file: codes(self._told(file), file) for file in files if file.startswith(str(ROOT)) and self._matters(file)})
+        self.kept = [(self._place(kept.__wrapped__.__code__), kept) for kept in caches()]
+        for place, kept in self.kept:
+            if str(ROOT / place[0]) in files:
+                kept.cache_clear()
+
+    @staticmethod
+    def _place(code: CodeType) -> Place:
+        return os.path.relpath(code.co_filename, ROOT), code.co_firstlineno
+
+    @staticmethod
+    def _matters(file: str) -> bool:
+        return os.path.relpath(file, ROOT).startswith(FORMULAS) or "cache" in Path(file).read_text(encoding="utf-8")
+
+    @staticmethod
+    def _told(file: str) -> ast.Module:
+        """The module with a call in front of the functions of the rooms, and around those that keep what they return."""
+        path, tree = os.path.relpath(file, ROOT), ast.parse(Path(file).read_text(encoding="utf-8"))
+        for node in functions(tree):
+            place = (path, min([node.lineno, *(one.lineno for one in node.decorator_list)]))
+            keeps = any("cache" in ast.unparse(one) for one in node.decorator_list)
+            if keeps or path.startswith(FORMULAS):
+                node.body.insert(1 if ast.get_docstring(node) else 0, ast.parse(f"__calls__.called.add({place!r})").body[0])
+            if keeps:
+                begin, end = ast.parse(f"__calls__.begin(); __calls__.end({place!r})").body
+                node.body = [begin, ast.Try(body=node.body, handlers=[], orelse=[], finalbody=[end])]
+        return ast.fix_missing_locations(tree)
+
+    def _hits(self) -> list[int]:
+        return [kept.cache_info().hits for _, kept in self.kept]
+
+    def begin(self) -> None:
+        """What is called from now on stands behind a cache, a fixture or a test."""
+        self.waiting.append((self.called, self._hits()))
+        self.called = set()
+
+    def end(self, what: Any) -> set[Place]:
+        """What has been called since `begin`, through caches too."""
+        outer, hits = self.waiting.pop()
+        for (place, _), before, now in zip(self.kept, hits, self._hits(), strict=False):
+            if now != before:
+                self.called |= self.behind.get(place, set())
+        found, self.called = self.called, outer | self.called
+        self.behind[what] = found
+        return found
 
 
 # ---- tests ----
@@ -224,9 +326,10 @@ def shown(mutant: Mutant, known: dict[str, Any]) -> str:
 class Runner:
     """A pytest plugin that takes over where tests would run: they are collected, and forked processes run them."""
 
-    def __init__(self, wanted: list[Mutant], out: Path) -> None:
-        self.wanted, self.out = wanted, out
+    def __init__(self, wanted: list[Mutant], out: Path, jobs: int) -> None:
+        self.wanted, self.out, self.jobs = wanted, out, jobs
         self.failed = False
+        self.record: Calls | None = None
 
     def pytest_configure(self) -> None:
         import hypothesis
@@ -245,28 +348,29 @@ class Runner:
     def pytest_runtestloop(self, session: Any) -> bool:
         if session.testsfailed:
             raise session.Interrupted("collection failed")
-        known, started = operators(), time.monotonic()
+        started = time.monotonic()
         reached = self.calls(session.items)
         # Without a fault the same tests must pass, or what they say of faults is nothing.
-        for mutant in self.wanted[:CONTROLS]:
-            chosen = [items for _, items in reached.get((mutant.path, mutant.function), [])][:50]
-            if self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None, known) != SURVIVED:
-                raise RuntimeError(f"the tests of {mutant} fail without it")
+        firsts = [reached.get((mutant.path, mutant.function), [])[:50] for mutant in self.wanted[:CONTROLS]]
+        running = {self.apart([session.items[number] for _, number in tests], LONGEST_RUN_S, None): i for i, tests in enumerate(firsts)}
+        while running:
+            number, outcome = self._ended(running)
+            if outcome != SURVIVED:
+                raise RuntimeError(f"the tests of {self.wanted[number]} fail without it")
         say(f"{CONTROLS} runs without a fault pass")
         # All faults meet the quick tests first: what lives is seen long before the slow ones, which only those meet, are through.
         outcomes: dict[int, str] = {}
         for part in ("quick", "slow"):
             left = [number for number in range(len(self.wanted)) if outcomes.get(number, SURVIVED) == SURVIVED]
             say(f"{part} tests: {len(left)} faults")
-            for count, number in enumerate(left, start=1):
-                mutant = self.wanted[number]
-                outcomes[number] = self.outcome(mutant, known, session.items, reached.get((mutant.path, mutant.function), []), part)
+            for count, (number, outcome) in enumerate(self.outcomes(left, session.items, reached, part), start=1):
+                mutant, outcomes[number] = self.wanted[number], outcome
                 if outcomes[number] not in (KILLED, SLOW):
                     place = f"{mutant.path}:{mutant.line} {mutant.operator.split('/')[1]}"
-                    say(f"{number:>4}  {outcomes[number]}: {place}: {shown(mutant, known)}")
+                    say(f"{number:>4}  {outcomes[number]}: {place}: {shown(mutant)}")
                 elif count % 20 == 0:
                     say(f"{count:>4} of {len(left)}, {time.monotonic() - started:.0f} s")
-                found = [{**vars(self.wanted[k]), "outcome": outcomes[k], "shown": shown(self.wanted[k], known)} for k in sorted(outcomes)]
+                found = [{**vars(self.wanted[k]), "outcome": outcomes[k], "shown": shown(self.wanted[k])} for k in sorted(outcomes)]
                 self.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
         return True
 
@@ -291,35 +395,56 @@ class Runner:
         say(f"{len(places)} tests, {left_out} of them left out (longer than {LONGEST_TEST_S:g} s, or failing without a fault)")
         return {place: sorted(tests) for place, tests in found.items()}
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Any:
+        """A fixture that several tests share is recorded once, for all of them."""
+        if self.record is None or fixturedef.scope == "function":
+            return (yield)
+        self.record.begin()
+        try:
+            return (yield)
+        finally:
+            self.record.end(fixturedef)
+
     def _record(self, items: list[Any], file: Path) -> None:
-        seen: set[CodeType] = set()
-        prefix = tuple(f"{ROOT / room}{os.sep}" for room in ROOMS)
-
-        def note(frame: FrameType, event: str, _: Any) -> None:
-            if event == "call":
-                seen.add(frame.f_code)
-
-        table = {}
+        for room in ROOMS:
+            for source in sorted((ROOT / room).rglob("*.py")):
+                importlib.import_module(source.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"))
+        self.record, table = Calls(), {}
         for i, item in enumerate(items):
-            seen.clear()
-            forget()
+            self.record.follow()
             self.failed, began = False, time.process_time()
-            sys.setprofile(note)
+            self.record.begin()
             self.run_one(item, items[i + 1] if i + 1 < len(items) else None)
-            sys.setprofile(None)
-            called = [(os.path.relpath(c.co_filename, ROOT), c.co_firstlineno) for c in seen if c.co_filename.startswith(prefix)]
-            table[item.nodeid] = (time.process_time() - began, not self.failed, called)
+            called = self.record.end(item.nodeid)
+            for fixtures in item._fixtureinfo.name2fixturedefs.values():
+                called |= self.record.behind.get(fixtures[-1], set())
+            table[item.nodeid] = (time.process_time() - began, not self.failed, sorted(called))
         file.write_text(json.dumps(table), encoding="utf-8")
 
-    def outcome(self, mutant: Mutant, known: dict[str, Any], items: list[Any], tests: list[tuple[float, int]], part: str) -> str:
-        """What becomes of a fault by its quick tests, or by those that are left after them."""
-        quick, slow = self._within(tests, QUICK_TEST_S, QUICK_RUN_S), self._within(tests, LONGEST_TEST_S, LONGEST_RUN_S)
-        chosen = quick if part == "quick" else slow[len(quick) :]
-        if not slow:
-            return UNCALLED
-        if not chosen:
-            return SURVIVED
-        return self.apart([items[number] for _, number in chosen], sum(cost for cost, _ in chosen), mutant, known)
+    def outcomes(
+        self, left: list[int], items: list[Any], reached: dict[Place, list[tuple[float, int]]], part: str
+    ) -> Iterator[tuple[int, str]]:
+        """(number of a fault, what becomes of it by its quick tests, or by those that are left after them), as they end."""
+        running: dict[int, int] = {}
+        for number in left:
+            mutant = self.wanted[number]
+            tests = reached.get((mutant.path, mutant.function), [])
+            quick, slow = self._within(tests, QUICK_TEST_S, QUICK_RUN_S), self._within(tests, LONGEST_TEST_S, LONGEST_RUN_S)
+            chosen = quick if part == "quick" else slow[len(quick) :]
+            if not chosen:
+                yield number, SURVIVED if slow else UNCALLED
+                continue
+            while len(running) >= self.jobs:
+                yield self._ended(running)
+            running[self.apart([items[test] for _, test in chosen], sum(cost for cost, _ in chosen), mutant)] = number
+        while running:
+            yield self._ended(running)
+
+    def _ended(self, running: dict[int, int]) -> tuple[int, str]:
+        child, status = os.wait()
+        number = running.pop(child)
+        return number, self.verdict(status, self.wanted[number])
 
     @staticmethod
     def _within(tests: list[tuple[float, int]], longest: float, together: float) -> list[tuple[float, int]]:
@@ -327,21 +452,23 @@ class Runner:
         sums = itertools.accumulate(cost for cost, _ in tests)
         return [test for test, total in zip(tests, sums, strict=True) if test[0] <= longest and total <= together]
 
-    def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None, known: dict[str, Any]) -> str:
-        """Run tests until one fails, in a process of their own, with a fault or without."""
+    def apart(self, chosen: list[Any], seconds: float, mutant: Mutant | None) -> int:
+        """Run tests until one fails, in a process of their own, with a fault or without; the number of the process."""
         if (child := os.fork()) == 0:
             code = 4
             with told(self.out.with_suffix(".error.txt")), quiet():
                 # Ended by the system where a fault never ends: processor time, so that a busy machine fails no test.
                 resource.setrlimit(resource.RLIMIT_CPU, (int(3 * seconds) + 10, int(3 * seconds) + 12))
-                code = 0 if mutant is None or put_in(mutant, known) else 3
+                code = 0 if mutant is None or put_in(mutant) else 3
                 for i, item in enumerate(chosen if code == 0 else ()):
                     self.run_one(item, chosen[i + 1] if i + 1 < len(chosen) else None)
                     if self.failed:
                         code = 1
                         break
             os._exit(code)
-        _, status = os.waitpid(child, 0)
+        return child
+
+    def verdict(self, status: int, mutant: Mutant) -> str:
         if os.WIFSIGNALED(status):
             return SLOW if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else KILLED
         code = os.WEXITSTATUS(status)
@@ -377,6 +504,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default: 2)")
     parser.add_argument("--room", choices=ROOMS, action="append", help="these rooms alone (default: all)")
     parser.add_argument("--again", action="store_true", help="take over which test calls what from the last run: no function has moved")
     parser.add_argument(
@@ -394,7 +522,7 @@ def main() -> int:
     wanted = [one for one in wanted if vars(one) not in [{name: old[name] for name in vars(one)} for old in noticed]]
     tests = [str(ROOT / place) for places in rooms.values() for place in places]
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-s"]
-    pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out)])
+    pytest.main([*options, "--rootdir", str(ROOT), *tests], plugins=[Runner(wanted, args.out, args.jobs)])
     found = noticed + json.loads(args.out.read_text(encoding="utf-8"))
     args.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     for room in rooms:

@@ -51,7 +51,7 @@ HEAVY = {
 # Modules that are torch (or gymnasium, or Triton) through and through, and are themselves imported where they are used.
 OF_TORCH = {
     "operate/federated/dqn.py",
-    *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/vectorised")),
+    *(f"operate/{name}.py" for name in ("environment", "agents/learners", "agents/recurrent", "agents/vectorised")),
     "attention_torch.py",
     "attention_triton.py",
     *(f"music/{name}.py" for name in ("model", "training", "decoding", "files")),
@@ -221,3 +221,32 @@ def test_a_deferred_import_says_what_it_saves() -> None:
         while len(above) > 1 and above[-1].startswith("#") and above[-2].startswith("#"):
             above.pop()
         assert above and above[-1].startswith("# Start-up:"), f"{name}, line {node.lineno}: an import is deferred and does not say why"
+
+
+def _answers() -> list[tuple[str, str]]:
+    """(question, answer) of the table "Where a stranger looks" in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("Where a stranger looks:")[1].split("\n## ")[0]
+    return [(row[0].strip(), row[1].strip()) for row in re.findall(r"^\| (.+?) \| (.+) \|$", table, re.M)][1:]
+
+
+@pytest.mark.parametrize(("question", "answer"), _answers(), ids=lambda text: text[:40])
+def test_a_question_is_answered_by_files_that_are_there(question: str, answer: str) -> None:
+    """Each answer begins with a file or a folder of ours, and the name in brackets behind a file stands in it."""
+    named = re.findall(r"`((?:\w+/)[\w/.]*)`(?: \(`(\w+)`\))?", answer)
+    assert named and answer.startswith(f"`{named[0][0]}`"), f"{question}: {answer}"
+    for place, name in named:
+        path = ROOT / place
+        assert path.exists(), f"{question}: there is no {place}"
+        if name:
+            sources = [path] if path.is_file() else sorted(path.glob("*.py"))
+            assert any(re.search(rf"\b{name}\b", source.read_text(encoding="utf-8")) for source in sources), (
+                f"{question}: {place} has no {name}"
+            )
+
+
+def test_the_fifteen_questions_of_a_stranger_stand_in_the_table() -> None:
+    questions = " ".join(question for question, _ in _answers())
+    for word in ("yield", "grid", "tensor", "claimed", "hypervolume", "idle power", "HBM", "softmax", "SRAM leakage", "clock", "KV cache",
+                 "max(compute, memory)", "dataflow", "strategy", "export target"):  # fmt: skip
+        assert word in questions, f"docs/architecture.md answers no question about {word}"

@@ -7,12 +7,16 @@ order, in one folder. ``<!-- not run: REASON -->`` above a block leaves it out. 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,34 +54,55 @@ def _blocks(page: Path) -> list[Block]:
     return found
 
 
-def _run(words: list[str] | str, folder: Path) -> None:
-    """Run a shell command or the words of one; the package's own command is the one of this environment."""
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Any]:
+    """A process that has imported the package, whose forks run commands (warm.py); by path, as tests are no package."""
+    spec = importlib.util.spec_from_file_location("dse_test_warm", Path(__file__).with_name("warm.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.Warm()
+    yield made
+    made.close()
+
+
+def _run(command: str, folder: Path, warm: Any) -> None:
+    """Run a command: the package's own alone in a fork of a warm process, any other in a shell that finds this environment's `dse`."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "dse" and not {"|", ">", "&&", ";", "<"} & set(words):
+        _run_warm(words[1:], folder, warm)
+        return
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONWARNINGS": "error",
         "TMPDIR": str(folder),
     }
-    shell = ["bash", "-euo", "pipefail", "-c", words] if isinstance(words, str) else words
+    shell = ["bash", "-euo", "pipefail", "-c", command]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def _run_block(block: Block, folder: Path) -> None:
+def _run_warm(what: list[str] | str, folder: Path, warm: Any) -> None:
+    code, output = warm.run(what, folder)
+    assert code == 0, f"{what}\n{output[-4000:]}"
+
+
+def _run_block(block: Block, folder: Path, warm: Any) -> None:
     if block.title:
         (folder / block.title).write_text(block.body + "\n", encoding="utf-8")
     elif block.language == "python":
-        _run([sys.executable, "-c", block.body], folder)
+        _run_warm(block.body, folder, warm)
     else:
         assert block.commands, f"a console block without a command:\n{block.body}"
         for command in block.commands:
-            _run(command, folder)
+            _run(command, folder, warm)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)], ids=lambda page: str(page.relative_to(DOCS)))
-def test_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
+def test_examples_of_a_page_run(page: Path, tmp_path: Path, warm: Any) -> None:
     for block in _blocks(page):
-        _run_block(block, tmp_path)
+        _run_block(block, tmp_path, warm)
 
 
 def _readme_commands() -> list[str]:
@@ -111,23 +136,23 @@ def _own_files(folder: Path) -> None:
     (folder / "train.py").write_text("def score(parameters, fidelity, seed):\n    return {'quality': (60.0 + parameters['layers'], 0.5)}\n")
 
 
-def test_readme_examples_run(tmp_path: Path) -> None:
+def test_readme_examples_run(tmp_path: Path, warm: Any) -> None:
     """In the README's order, so that the run that is resumed is there."""
     pytest.importorskip("onnx")
     _own_files(tmp_path)
     commands = [command for command in _readme_commands() if SLOW not in command]
     assert len(commands) >= 5
     for command in commands:
-        _run(command, tmp_path)
-    _run([sys.executable, "-c", _readme_python()], tmp_path)
+        _run(command, tmp_path, warm)
+    _run_warm(_readme_python(), tmp_path, warm)
 
 
 @pytest.mark.slow
-def test_slow_readme_examples_run(tmp_path: Path) -> None:
+def test_slow_readme_examples_run(tmp_path: Path, warm: Any) -> None:
     commands = [command for command in _readme_commands() if SLOW in command]
     assert commands
     for command in commands:
-        _run(command, tmp_path)
+        _run(command, tmp_path, warm)
 
 
 def _anchors(page: Path) -> set[str]:

@@ -41,8 +41,9 @@ class Robustness:
         lines = [
             f"{designs} designs under {draws:,} draws of {len(self.ranges)} carbon factors (quality, latency and energy held)",
             f"  two designs keep their order by {self.objective} in {self.stability.pairs:.1%} of the draws, "
-            f"the whole front stays a front in {self.stability.whole_front:.1%}",
-            f"  {'design':>6}{'stays':>9}{'best':>9}{'p5':>12}{'p50':>12}{'p95':>12}  total kgCO2e",
+            f"no design leaves the front in {self.stability.whole_front:.1%}",
+            f"  stays: draws in which the design stays on the front; least: draws in which no other has less {self.objective}",
+            f"  {'design':>6}{'stays':>9}{'least':>9}{'p5':>12}{'p50':>12}{'p95':>12}  total kgCO2e",
         ]
         shown = range(min(designs, _MOST_SHOWN))
         lines += [

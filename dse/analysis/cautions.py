@@ -21,6 +21,7 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
         found.append(f"This is a front of an incomplete model: {run.context['left_out']}.")
     found += [str(line) for line in run.context.get("cautions") or ()]
     found += _failed(run)
+    found += _stopped(run)
     found += _edge(run, design)
     found += _surrogate(run)
     found += _without_error(run)
@@ -47,6 +48,17 @@ def _failed(run: Any) -> list[str]:
     if not isinstance(known, Mapping) or not known.get("failed"):
         return []
     return [f"{known['failed']:,} of {plural(known['trials'], 'trial')} failed, so the front is of the others alone."]
+
+
+def _stopped(run: Any) -> list[str]:
+    """Where fewer trials were made than the budget allows: the reason, and how to have them all."""
+    strategy = run.context.get("strategy")
+    if not isinstance(strategy, Mapping) or not strategy.get("early"):
+        return []
+    return [
+        f"The search stopped after {strategy['trials']:,} of {plural(strategy['asked'], 'trial')} because "
+        f"{str(strategy['stopped']).rstrip('.')}; whole_budget=True (--whole-budget) spends them all."
+    ]
 
 
 def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:

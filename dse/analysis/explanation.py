@@ -22,7 +22,7 @@ from carbon.operational.service import equal_service
 from dse.analysis import policy_tree
 from dse.analysis.policy_tree import Leaf, Split, Tree
 from dse.errors import DseError, UsageError, unknown_name
-from dse.evaluation.evaluation import load_hardware
+from dse.evaluation.robustness import points_of
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -135,24 +135,24 @@ class Explanation:
 
 
 def candidates_of(run: RunRecord, quality_floor: float | None = None) -> tuple[Candidates, float | None]:
-    """The designs of a front that have at least ``quality_floor``, and the floor that was used.
+    """The designs of a front, and the contenders beside it, that have at least ``quality_floor``, and the floor that was used.
 
     Without a floor, designs within two standard errors of the best quality count as like; without a quality metric all do.
     """
-    hardware = load_hardware(run.problem)
+    designs = [*run.designs, *run.contenders]
+    points = points_of(run.problem, designs)
     rows = []
-    for design in run.designs:
+    for at, design in enumerate(designs):
         metrics = design["metrics"]
-        batch = hardware.accelerator({name: design["knobs"][name] for name in hardware.knobs}).batch()
         rows.append(
             (
                 design["design"],
                 metrics["embodied_kgco2e"],
                 metrics["energy_j"],
                 metrics["latency_s"],
-                float(batch.leakage_w[0]),
+                float(points.leakage_w[at]),
                 metrics.get("quality", math.nan),
-                float(batch.in_flight[0]),
+                float(points.in_flight[at]),
                 metrics.get("quality_se", math.nan),
             )
         )

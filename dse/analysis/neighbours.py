@@ -55,7 +55,7 @@ class Why:
 
 def why(run: RunRecord, number: int) -> Why:
     """The neighbours of design ``number`` of a run's front, evaluated exactly as the run evaluated its designs."""
-    entry = next((design for design in run.designs if design["design"] == number), None)
+    entry = run.entry(number)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem

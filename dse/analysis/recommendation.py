@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
+from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
-from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, whole_percents
+from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, phrase_beside, whole_percents
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -41,11 +42,14 @@ class Change:
     design: int
     phrase: str
     examples: tuple[str, ...] = ()
+    on_front: bool = True  # or a contender beside it, which the front of another deployment would hold
 
     def __str__(self) -> str:
         side = "below" if self.relation == "<" else "above"
         named = f" ({', '.join(self.examples)})" if self.examples else ""
-        return f"{self.factor} {side} {number_text(float(f'{self.value:.3g}'))} {self.unit}{named}: design {self.design} ({self.phrase})"
+        where = "" if self.on_front else ", beside this front"
+        value = number_text(float(f"{self.value:.3g}"))
+        return f"{self.factor} {side} {value} {self.unit}{named}: design {self.design} ({self.phrase}{where})"
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,13 @@ class Recommendation:
     Attributes:
         design: number on the front, None where the front is empty. phrase: the design in a few words. knobs: every knob with its value.
         toml: its file in the run's folder. rule: which form of the rule applied. reason: why, as the end of a sentence.
-        runner_up: what the rule names without it, None on a front of one. runner_up_reason: how that differs.
+        runner_up: what the rule names without it, of the contenders where the front is this design; None where nothing is left.
+        runner_up_reason: how that differs.
         kept_share: share of the draws of the carbon factors in which the rule names the same design; None where nothing was drawn.
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
+        compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
+        nothing else to choose from, so that nothing can be said of either.
         extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
         warnings: what to know before trusting it.
     """
@@ -100,6 +107,8 @@ class Recommendation:
     extremes: tuple[Extreme, ...] = ()
     matters: tuple[KnobShare, ...] = ()
     warnings: tuple[str, ...] = ()
+    compared_with: str = ""
+    alone: bool = False
 
     @property
     def sentence(self) -> str:
@@ -117,17 +126,27 @@ class Recommendation:
         if self.kept_share is not None:
             found.append(
                 f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design "
-                "(quality, latency and energy held)"
+                f"of {self.compared_with or 'this front'} (quality, latency and energy held)"
             )
+        if self.alone:
+            found.append(f"how sure: {self._nothing_else}")
         if self.changes:
             found.append("what would change it: " + "; ".join(map(str, self.changes)))
         if self.unchanged:
-            found.append("what would not: " + "; ".join(self.unchanged))
+            found.append(f"what would not{'' if self.compared_with else ' (of this front)'}: " + "; ".join(self.unchanged))
         if self.matters:
             percents = whole_percents([row.share for row in self.matters])
             label = _label(self.matters[0].metric)
             found.append(f"what moves {label}: " + ", ".join(f"{row.knob} {p} %" for row, p in zip(self.matters, percents, strict=True)))
         return found
+
+    @property
+    def _nothing_else(self) -> str:
+        """Why nothing is said of draws and other deployments."""
+        if self.compared_with:
+            return f"no other design was there to choose: of {self.compared_with} it alone can be built and serve"
+        return ("not told: the front is this one design and the search kept no others, so another grid, lifetime or rate may well name "
+                "another; search there too")  # fmt: skip
 
     def __str__(self) -> str:
         return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
@@ -167,8 +186,12 @@ class Front:
     @classmethod
     def of(cls, run: RunRecord) -> Front:
         """The front of a run; designs without a value of an objective are left out."""
+        return cls.of_designs(run, [design for design in run.designs if design.get("equal_to") is None])
+
+    @classmethod
+    def of_designs(cls, run: RunRecord, once: list[dict[str, Any]]) -> Front:
+        """The same of designs of a run that may not all be on its front."""
         objectives = run.problem.objectives
-        once = [design for design in run.designs if design.get("equal_to") is None]
         once = [design for design in once if all(finite(design["metrics"].get(o.metric)) is not None for o in objectives)]
         best = next((o for o in objectives if o.metric == "quality" and o.direction == "max"), None)
         others = tuple(o for o in objectives if o is not best)
@@ -216,7 +239,7 @@ def recommend(run: RunRecord) -> Recommendation:
     chosen = int(choose(costs, allowed))
     design = front.designs[chosen]
     varying = _varying(run)
-    second = _runner_up(front, chosen)
+    second = _runner_up(run, front, chosen)
     return Recommendation(
         design=design["design"],
         phrase=design_phrase(design["knobs"], varying),
@@ -225,7 +248,7 @@ def recommend(run: RunRecord) -> Recommendation:
         rule=rule,
         reason=_reason(front, chosen, rule, allowed),
         runner_up=None if second is None else second["design"],
-        runner_up_phrase="" if second is None else design_phrase(second["knobs"], varying),
+        runner_up_phrase="" if second is None else phrase_beside(second["knobs"], design["knobs"], varying),
         runner_up_reason="" if second is None else _difference(run.problem.objectives, design, second),
         extremes=tuple(_extremes(run, front, varying)),
         matters=tuple(_matters(run)),
@@ -233,12 +256,18 @@ def recommend(run: RunRecord) -> Recommendation:
     )
 
 
-def _runner_up(front: Front, chosen: int) -> dict[str, Any] | None:
-    rest = front.without(chosen)
+def _runner_up(run: RunRecord, front: Front, chosen: int) -> dict[str, Any] | None:
+    rest = front.without(chosen) if len(front.designs) > 1 else Front.of_designs(run, beside(run))
     if not rest.designs:
         return None
     _, allowed, costs = rest.rule()
     return rest.designs[int(choose(costs, allowed))]
+
+
+def beside(run: RunRecord) -> list[dict[str, Any]]:
+    """The contenders of a run that meet every bound of its search, so that they stand beside its front here and now."""
+    bounds = run.problem.constraints
+    return [d for d in run.contenders if all(c.metric in d["metrics"] and bool(meets(c, d["metrics"][c.metric])) for c in bounds)]
 
 
 def _varying(run: RunRecord) -> list[str]:
@@ -258,6 +287,12 @@ def _percent(value: float) -> str:
     if 99.5 <= percent < 100:
         return "> 99 %"
     return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+
+
+def _gap(value: float) -> str:
+    """A difference as a share: below one per cent with the digits that tell it from none."""
+    percent = 100.0 * value
+    return f"{percent:.1g} %" if 0.001 <= percent < 0.95 else _percent(value)
 
 
 def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
@@ -289,7 +324,8 @@ def _times(column: FloatArray, value: float, objective: Objective) -> str:
     if value == best:
         return "the best"
     if best > 0:
-        return f"{value / best:.3g} times the least"
+        # "1 times the least" would say the best itself.
+        return f"{value / best:.3g} times the least" if value / best >= 1.005 else f"{_gap(value / best - 1.0)} above the least"
     return f"{number_text(objective.sign * value)} of at best {number_text(objective.sign * best)}"
 
 
@@ -303,7 +339,7 @@ def _against(objectives: Sequence[Objective], reference: FloatArray, values: Flo
             told.append(f"the same {_label(objective.metric)}")
         elif before > 0:
             ratio = after / before
-            told.append(f"{_percent(abs(ratio - 1.0))} {'less' if ratio < 1 else 'more'} {_label(objective.metric)}"
+            told.append(f"{_gap(abs(ratio - 1.0))} {'less' if ratio < 1 else 'more'} {_label(objective.metric)}"
                         if ratio < 2 else f"{ratio:.3g} times the {_label(objective.metric)}")  # fmt: skip
         else:
             told.append(f"{_label(objective.metric)} {number_text(after)} instead of {number_text(before)}")

@@ -1,7 +1,7 @@
 """How sure a recommendation is: in how many draws of the carbon factors it stays, and which deployment would change it.
 
-Quality, latency and energy are held; so is the front: another deployment may have designs on its front that this one has not, which a
-search of its own would show.
+Quality, latency and energy are held. Compared are the front and the contenders beside it, which are all designs of the space that could be
+the best elsewhere (`dse.analysis.contenders`); where a search kept none, the front alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from carbon.analysis.robustness import CARBON_METRICS
 from carbon.operational.service import equal_service
 from dse.analysis.choice import choose
 from dse.analysis.explanation import DEFAULT_REGIONS
-from dse.analysis.recommendation import Change, Front, Recommendation, recommend
+from dse.analysis.recommendation import ONE_ERROR, Change, Front, Recommendation, recommend
 from dse.evaluation import robustness
+from dse.evaluation.feasibility import meets
 from dse.evaluation.hardware_points import Points
+from dse.fronts.pareto import rounded
 from dse.problem.deployment import Deployment
-from dse.problem.wording import design_phrase, number_text
+from dse.problem.wording import number_text, phrase_beside
 from dse.storage.run_folder import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,24 +36,34 @@ _LIFETIME = ("lifetime", "years", 0.5, 15.0)
 _RATE_DECADES = 3.0
 _STEPS = 400  # along each factor, on a logarithmic scale; a change is then found to a relative 1e-6 by halving
 _HALVINGS = 40
+_MOST_PAIRED = 200  # contenders that are held against each other in every draw
+_PAIRS = 1 << 22  # comparisons that are held at a time
 
 
 def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendation:
-    """The recommendation of a run with its share of draws and what would change it; where no objective is carbon it needs neither."""
+    """The recommendation of a run with its share of draws and what would change it; where no objective is carbon it needs neither.
+
+    The rule is asked about the front and the contenders beside it (`dse.analysis.contenders`). A front of one design whose search kept no
+    contenders has nothing to be compared with: then only that is said.
+    """
     found = recommend(run)
     if found.design is None or not {o.metric for o in run.problem.objectives} & set(CARBON_METRICS):
         return found
     front = Front.of(run)
-    _, allowed, costs = front.rule()
+    rule, allowed, costs = front.rule()
     if not np.isfinite(costs).all():
         return found
+    pool = _pool(run, front, rule, allowed, costs.shape[1])
+    of = str(run.context["contenders"]["of"]) if pool is not None else ""
     # Only designs that the rule may name: their number is small where quality has narrowed them down.
     keep = np.flatnonzero(allowed)
-    case = _Case(run, front, keep, costs[keep])
+    if len(keep) + len(pool or ()) < 2:
+        return replace(found, compared_with=of, alone=True)
+    case = _Case(run, front, [front.designs[i] for i in keep], pool or [], weighed=costs.shape[1] > 1 and pool is not None)
     own = next(i for i, index in enumerate(keep) if front.designs[index]["design"] == found.design)
     drawn, factors = robustness.drawn(run.problem, case.designs, case.points, seed=run.provenance["seed"] if seed is None else seed)
-    names = choose(case.costs_with(drawn), np.ones(len(keep), dtype=bool))
-    changes, unchanged = _changes(case, own)
+    names = case.choose(drawn, np.broadcast_to(case.serves_now(), drawn["total_kgco2e"].shape))
+    changes, unchanged = _changes(case, own, beside={d["design"] for d in pool or ()})
     return replace(
         found,
         kept_share=float(np.mean(names == own)),
@@ -59,20 +71,49 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         factors=factors,
         changes=tuple(changes),
         unchanged=tuple(unchanged),
+        compared_with=of,
     )
 
 
-class _Case:
-    """The designs that the rule may name, and their costs where carbon is another."""
+def _pool(run: RunRecord, front: Front, rule: str, allowed: BoolArray, costs: int) -> list[dict[str, Any]] | None:
+    """The contenders that the rule may name elsewhere; None where the search kept none, or too many to compare every pair of them."""
+    if "contenders" not in run.context or (costs > 1 and len(run.contenders) > _MOST_PAIRED):
+        return None
+    floor = -math.inf
+    if rule == ONE_ERROR and front.quality is not None:
+        floor = float(front.quality[allowed].min())
+        best = int(np.argmax(np.where(front.allowed, front.quality, -np.inf)))
+        assert front.error is not None  # the rule needs it
+        floor = min(floor, float(front.quality[best] - front.error[best]))
+    known = [o.metric for o in run.problem.objectives]
+    supported = any(d.get("quality_support") != "extrapolated" for d in front.designs)
+    return [
+        d for d in run.contenders
+        if all(name in d["metrics"] and math.isfinite(d["metrics"][name]) for name in known)
+        and d["metrics"].get("quality", math.inf) >= floor
+        and not (supported and d.get("quality_support") == "extrapolated")
+    ]  # fmt: skip
 
-    def __init__(self, run: RunRecord, front: Front, keep: npt.NDArray[np.int64], costs: FloatArray) -> None:
-        self.designs = [front.designs[i] for i in keep]
+
+class _Case:
+    """The designs that the rule may name, and their costs where carbon is another.
+
+    ``weighed``: the rule weighs several costs, each scaled to its range over a front, so in every deployment only the designs of its own
+    front are scaled and named.
+    """
+
+    def __init__(self, run: RunRecord, front: Front, own: list[dict[str, Any]], pool: list[dict[str, Any]], *, weighed: bool) -> None:
+        self.designs = [*own, *pool]
         self.points: Points = robustness.points_of(run.problem, self.designs)
         self.problem = run.problem
-        self._costs = costs
-        # Quality may stand before the costs, where it is chosen by like one.
-        self._first = costs.shape[1] - len(front.objectives)
+        self._weighed = weighed
         self._objectives = front.objectives
+        quality = front.quality is not None
+        # Quality may stand before the costs, where it is chosen by like one; among those alike it bears on the front alone.
+        self._first = 1 if quality and front.rule()[0] != ONE_ERROR and front.objectives else 0
+        costs = [o.sign * self.column(o.metric) for o in front.objectives]
+        self._costs = np.stack([-self.column("quality"), *costs] if self._first else costs or [-self.column("quality")], axis=1)
+        self._quality = -self.column("quality") if quality else None
         varying = run.context.get("knob_ranges") or {}
         self.varying = [
             name for name in self.designs[0]["knobs"] if name in varying or len({d["knobs"].get(name) for d in self.designs}) > 1
@@ -90,6 +131,30 @@ class _Case:
             if objective.metric in carbon_metrics:
                 costs[..., self._first + i] = objective.sign * carbon_metrics[objective.metric]
         return costs
+
+    def choose(self, carbon_metrics: dict[str, FloatArray], serves: BoolArray) -> npt.NDArray[np.int64]:
+        """What the rule names (...,) of the designs that can serve (..., designs), with these carbon metrics; -1 where none can."""
+        costs = self.costs_with(carbon_metrics)
+        possible: BoolArray = np.asarray(serves.any(axis=-1))
+        allowed = serves | ~possible[..., None]
+        if self._weighed:
+            held = [] if self._quality is None or self._first else [np.broadcast_to(self._quality, costs.shape[:-1])]
+            allowed = _on_front(np.stack([*np.moveaxis(costs, -1, 0), *held], axis=-1), allowed)
+        return np.where(possible, choose(costs, allowed), -1)
+
+    def serves_now(self) -> BoolArray:
+        """Which designs keep up with the search's own rate and meet its bounds on carbon (designs,)."""
+        known = {name: self.column(name) for name in CARBON_METRICS if name in self.designs[0]["metrics"]}
+        return self._serves(self.points.rate_per_s, known)
+
+    def _serves(self, rate_per_s: Any, carbon_metrics: dict[str, FloatArray]) -> BoolArray:
+        """Where designs keep up with a rate and meet the bounds that a deployment decides."""
+        metrics = {**carbon_metrics, "service_utilisation": rate_per_s * self.column("latency_s") / self.points.in_flight}
+        serves = np.asarray(metrics["service_utilisation"] <= 1.0)
+        for bound in self.problem.constraints:
+            if bound.metric in metrics:
+                serves = serves & meets(bound, metrics[bound.metric])
+        return serves
 
     def name(self, **changed: Any) -> npt.NDArray[np.int64]:
         """What the rule names (values,) where grid, lifetime_years or rate_per_s has each of the given values; -1: none can serve."""
@@ -112,13 +177,26 @@ class _Case:
         requests = np.broadcast_to(np.asarray(operation.requests), shape)
         total = made + used
         metrics = {"embodied_kgco2e": made, "operational_kgco2e": used, "total_kgco2e": total, "kgco2e_per_request": total / requests}
-        serves: BoolArray = np.broadcast_to(np.asarray(operation.feasible), shape)
-        possible: BoolArray = np.asarray(serves.any(axis=-1))
-        named = choose(self.costs_with(metrics), serves | ~possible[:, None])
-        return np.where(possible, named, -1)
+        return self.choose(metrics, np.broadcast_to(self._serves(setting.get("rate_per_s", p.rate_per_s), metrics), shape))
 
 
-def _changes(case: _Case, own: int) -> tuple[list[Change], list[str]]:
+def _on_front(values: FloatArray, allowed: BoolArray) -> BoolArray:
+    """Which of the allowed designs no other allowed one beats (..., designs), by values (..., designs, columns) that are minimised."""
+    flat, mask = rounded(values.reshape(-1, *values.shape[-2:])), allowed.reshape(-1, allowed.shape[-1])
+    kept = mask.copy()
+    rows = max(1, _PAIRS // mask.shape[1] ** 2)
+    for start in range(0, len(flat), rows):
+        part, here = flat[start : start + rows], mask[start : start + rows]
+        nowhere_worse = np.ones((*here.shape, here.shape[1]), dtype=bool)  # [i, j]: j is nowhere worse than i
+        better = np.zeros_like(nowhere_worse)
+        for column in np.moveaxis(part, -1, 0):
+            nowhere_worse &= column[:, None, :] <= column[:, :, None]
+            better |= column[:, None, :] < column[:, :, None]
+        kept[start : start + rows] &= ~(nowhere_worse & better & here[:, None, :]).any(axis=-1)
+    return kept.reshape(allowed.shape)
+
+
+def _changes(case: _Case, own: int, beside: set[int]) -> tuple[list[Change], list[str]]:
     """The nearest value below and above the deployment's own, of each factor, at which the rule names another design."""
     deployment, vary = case.problem.deployment, case.problem.vary
     found: list[Change] = []
@@ -135,9 +213,10 @@ def _changes(case: _Case, own: int) -> tuple[list[Change], list[str]]:
             if change is not None:
                 value, index = change
                 design = case.designs[index]
-                phrase = design_phrase(design["knobs"], case.varying)
+                phrase = phrase_beside(design["knobs"], case.designs[own]["knobs"], case.varying)
                 examples = _regions(relation, value) if knob == "grid" else ()
-                mine.append(Change(factor, relation, value, unit, design["design"], phrase, examples))
+                number = design["design"]
+                mine.append(Change(factor, relation, value, unit, number, phrase, examples, on_front=number not in beside))
         found += mine
         if not mine:
             named = case.name(**{knob: (values := np.geomspace(low, high, _STEPS))})

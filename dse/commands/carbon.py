@@ -317,11 +317,12 @@ def run_validate(args: argparse.Namespace) -> int:
 def run_robustness(args: argparse.Namespace) -> int:
     """Draw the carbon factors of a finished run and say how often its order holds."""
     from carbon.analysis import report
+    from dse.analysis.contenders import compared
     from dse.evaluation import robustness
     from dse.storage import run_folder as runs
 
     found = runs.load(args.study)
-    designs = runs.distinct(found.designs)  # equal designs have no order to keep
+    designs = compared(found)  # of equal designs one: they have no order to keep
     answer = robustness.analyse(found.problem, designs, draws=args.draws, seed=args.seed)
     stays, total = answer.stability.stays, answer.total
     rows = [

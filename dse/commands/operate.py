@@ -65,7 +65,8 @@ def register(commands: Any) -> None:
     learns.add_argument("--by", default="imitation", metavar="NAME", help="imitation, dqn, ppo, sac or bandit (default imitation)")
     learns.add_argument("--exploration", default="epsilon", metavar="NAME", help="dqn: epsilon, boltzmann, thompson or squarecb; bandit: "
                         "linucb, lints, epsilon, boltzmann or squarecb (default epsilon)")  # fmt: skip
-    learns.add_argument("--history", type=int, default=1, metavar="HOURS", help="dqn and ppo: observations seen at once (default 1)")
+    learns.add_argument("--history", default="1", metavar="HOURS|lstm", help="dqn and ppo: observations seen at once (default 1); "
+                        "imitation: lstm, a memory that is learnt")  # fmt: skip
     learns.add_argument("--safety", default="filter", metavar="NAME", help="dqn and ppo: filter, or lagrangian (a price on misses)")
     learns.add_argument("--replay", default="plain", metavar="NAME", help="dqn: plain, or hindsight (hours run again with other actions)")
     learns.add_argument("--steps", type=int, default=40_000, metavar="N", help="dqn and ppo: hours of experience (default 40000)")
@@ -194,6 +195,8 @@ def learn(args: argparse.Namespace) -> int:
         raise unknown_name("by", args.by, ("imitation", "dqn", "ppo", "sac", "bandit"))
     if not args.out.endswith(".safetensors"):
         raise UsageError(f"out is {args.out!r}, must end in .safetensors")
+    if not args.history.isdecimal() and (args.history, args.by) != ("lstm", "imitation"):
+        raise UsageError(f"history is {args.history!r} for {args.by}, must be hours from 1 to 24, or lstm for imitation")
     if args.steps < 1000:
         raise UsageError(f"steps is {args.steps}, must be at least 1000")
     prepared = _prepared(args, args.design, args.site)
@@ -206,10 +209,14 @@ def learn(args: argparse.Namespace) -> int:
     else:
         from dse.operate.agents import learners
 
-        if args.by == "imitation":
+        if args.by == "imitation" and args.history == "lstm":
+            from dse.operate.agents import recurrent
+
+            network = recurrent.imitation(weeks, seed=args.seed)
+        elif args.by == "imitation":
             network = learners.imitation(weeks, seed=args.seed)
         else:
-            parts = learners.Parts(args.exploration, args.history, args.safety, args.replay, steps=args.steps, seed=args.seed)
+            parts = learners.Parts(args.exploration, int(args.history), args.safety, args.replay, steps=args.steps, seed=args.seed)
             network = getattr(learners, args.by)(weeks, parts, prepared.weeks("validation"))
     network.save(args.out)
     ladder = build(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,22 @@ def drawn(
     return moved, len(ranges)
 
 
+def ranges(problem: Problem, points: Points, metrics: Mapping[str, float], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+    """How far the uncertain factors move the carbon of one design, as plain values.
+
+    ``metrics``: p5, p50 and p95 of each metric of carbon. ``factors``: low, mode and high of what was drawn. ``draws``, ``seed``.
+    """
+    one = {name: np.array([value]) for name, value in metrics.items()}
+    moved, known = carbon.analysis.robustness.drawn_metrics(problem.deployment.carbon_profile, points.groups, one, draws=draws, seed=seed)
+    bands = {name: spread(column) for name, column in moved.items()}
+    return {
+        "metrics": {name: {"p5": float(b.p5[0]), "p50": float(b.p50[0]), "p95": float(b.p95[0])} for name, b in bands.items()},
+        "factors": {name: [one.low, one.mode, one.high] for name, one in known.items()},
+        "draws": draws,
+        "seed": seed,
+    }
+
+
 def _metrics(designs: Sequence[dict[str, Any]]) -> dict[str, FloatArray]:
     return {name: np.array([d["metrics"][name] for d in designs]) for name in designs[0]["metrics"]}
 
@@ -88,12 +104,12 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
         "quality, latency and energy were held.",
         f"The median is not the point value: ranges are not symmetric about it, and {upward} of {len(ranges)} reach further up than down.",
     ]
-    ordered = len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
+    ordered = 1 < len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:
         # Equal designs have no order to keep: they would change places in every draw.
         answer = analyse(problem, once, seed=seed)
         notes.append(
-            f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, the whole front stays a "
-            f"front in {answer.stability.whole_front:.1%}."
+            f"Two designs of the front keep their order in {answer.stability.pairs:.1%} of the draws, and in "
+            f"{answer.stability.whole_front:.1%} none of its {len(once)} designs leaves the front, which asks of all of them at once."
         )
     return {"metrics": {"total_kgco2e": bands}, "notes": notes, "ranges": ranges, "draws": DRAWS, "seed": seed}

@@ -118,7 +118,7 @@ class ExportDesign:
 
 def load_design(run: RunRecord, number: int) -> ExportDesign:
     """Design ``number`` (1 is the first of the front) of a run; UsageError if the run has no such design."""
-    entry = next((design for design in run.designs if design["design"] == number), None)
+    entry = run.entry(number)
     if entry is None:
         raise UsageError(f"design {number} is not in run {run.path}; its front has designs 1 to {len(run.designs)}")
     problem = run.problem

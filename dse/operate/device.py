@@ -258,7 +258,7 @@ def operating_points(
 def entry_of(run: RunRecord, design: int | None, what: str) -> dict[str, Any]:
     """The front's entry of a number (from 1; None: the first); ``what`` the entries are is said in the error."""
     number = 1 if design is None else design
-    entry = next((d for d in run.designs if d["design"] == number), None)
+    entry = run.entry(number)
     if entry is None:
         raise UsageError(f"design is {number}, must be from 1 to {len(run.designs)}, the {what} of {run.path}")
     return entry

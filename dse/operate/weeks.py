@@ -136,13 +136,19 @@ class Weeks:
         return replace(self, **{f.name: getattr(self, f.name)[at] for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)})
 
 
+def alike(a: Weeks, b: Weeks) -> bool:
+    """Whether two have the same hours, hours of forecast, chips, deadlines and facility overhead."""
+    if (a.sites, a.hours, a.forecast.shape[3], a.deadlines, a.pue) != (b.sites, b.hours, b.forecast.shape[3], b.deadlines, b.pue):
+        return False
+    chips = zip(a.curves, b.curves, strict=True)
+    return all(x.base_kwh == y.base_kwh and np.array_equal(x.work, y.work) and np.array_equal(x.kwh, y.kwh) for x, y in chips)
+
+
 def concatenate(parts: Sequence[Weeks]) -> Weeks:
-    """Episodes of several places as one, to learn from all of them; they must have the same chips and deadlines."""
+    """Episodes of several places as one, to learn from all of them; they must be `alike`."""
     first = parts[0]
-    for part in parts[1:]:
-        alike = all(np.array_equal(a.work, b.work) and np.array_equal(a.kwh, b.kwh) for a, b in zip(first.curves, part.curves, strict=True))
-        if not alike or part.deadlines != first.deadlines or part.pue != first.pue:
-            raise UsageError("weeks that are learnt from together must have the same chips, deadlines and facility overhead")
+    if not all(alike(first, part) for part in parts[1:]):
+        raise UsageError("weeks that are learnt from together must have the same chips, deadlines, facility overhead and hours of forecast")
     arrays: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Weeks)}
     joined: dict[str, Any] = {name: np.concatenate(found) for name, found in arrays.items() if isinstance(found[0], np.ndarray)}
     return replace(first, **joined)

@@ -90,3 +90,12 @@ def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
     if model or hardware:
         return f"{model} on {hardware}" if model and hardware else model or hardware
     return ", ".join(f"{name} {knobs[name]}" for name in varying[:6])
+
+
+def phrase_beside(knobs: Mapping[str, Any], own: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """A design in a few words beside another; where these are the other's too, with the knobs that tell them apart."""
+    told = design_phrase(knobs, varying)
+    if told != design_phrase(own, varying):
+        return told
+    apart = [f"{name} {value} in place of {own[name]}" for name, value in knobs.items() if name in own and own[name] != value]
+    return ", ".join([told, *apart[:3]])

@@ -52,8 +52,9 @@ _VERDICTS = {
 
 def knob_text(run: RunRecord, design: int, *, only_varying: bool = True) -> str:
     """The knobs of a design of the front, those that differ between its designs."""
-    knobs = next(d["knobs"] for d in run.designs if d["design"] == design)
-    names = [name for name in knobs if not only_varying or len({str(d["knobs"].get(name)) for d in run.designs}) > 1] or list(knobs)
+    every = (*run.designs, *run.contenders)
+    knobs = next(d["knobs"] for d in every if d["design"] == design)
+    names = [name for name in knobs if not only_varying or len({str(d["knobs"].get(name)) for d in every}) > 1] or list(knobs)
     return printable(", ".join(f"{name}={knobs[name]}" for name in names))
 
 
@@ -62,8 +63,10 @@ def text(run: RunRecord, explanation: Explanation, reason: Why | None) -> str:
     e = explanation
     s = e.segments
     single = int(e.candidates.design[e.single])
+    further = int(e.candidates.design.max()) > len(run.designs)
     lines = [
-        f"{s.size} segments ({' x '.join(map(str, s.shape))}) x {len(e.candidates)} designs of {printable(str(run.path))}",
+        f"{s.size} segments ({' x '.join(map(str, s.shape))}) x {len(e.candidates)} designs of {printable(str(run.path))}"
+        + (f" (those above {len(run.designs)} are beside its front: best elsewhere)" if further else ""),
         "  grids     " + ", ".join(f"{printable(n)} {g:.4g}" for n, g in zip(s.regions, s.gco2e_per_kwh, strict=True)) + " gCO2e/kWh",
         "  lifetimes " + ", ".join(f"{v:g}" for v in s.lifetime_years) + " years",
         "  rates     " + ", ".join(f"{v:g}" for v in s.rate_per_s) + " a second",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -85,8 +85,18 @@ def card_text(run: Any) -> str:
         f"{run.problem.workload} on {run.problem.hardware}: {plural(len(run.designs), 'design')} on the front of {run.summary.points:,}"
     ]
     lines.append(f"  {of_run(run).sentence}")
+    lines += [f"  {line}" for line in _trials(run)]
     lines.append(f"  {run.path}/: study.db, pareto.csv, report.html, designs/")
     return "\n".join(lines)
+
+
+def _trials(run: Any) -> list[str]:
+    """How many trials a search of trials made of how many, and why it ended."""
+    strategy = run.context.get("strategy")
+    if not isinstance(strategy, Mapping) or "trials" not in strategy:
+        return []
+    of = f" of {strategy['asked']:,}" if "asked" in strategy else ""
+    return [f"{strategy['trials']:,}{of} trials of {strategy['name']}, ended because {str(strategy['stopped']).rstrip('.')}"]
 
 
 def card_html(run: Any) -> Markup:
@@ -110,6 +120,7 @@ def card_html(run: Any) -> Markup:
             tag("tbody", body),
         ),
         tag("div", f"{run.problem.workload} on {run.problem.hardware}: {plural(len(run.designs), 'design')} on the front of "
-            f"{run.summary.points:,}, {run.summary.feasible:,} feasible. ", tag("code", f"{run.path}/report.html")),
+            f"{run.summary.points:,}, {run.summary.feasible:,} feasible. ", *(f"{line}. " for line in _trials(run)),
+            tag("code", f"{run.path}/report.html")),
         style="border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em",
     )  # fmt: skip

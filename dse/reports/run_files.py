@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.evaluation.evaluation import Evaluation
+from dse.reports.kept import of_run
 from dse.reports.pages import page_of_run
 from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_tomls, write_text
 from dse.storage.study import FILE_NAME, Study
@@ -21,12 +22,21 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
     written = [write_text(run.path / "pareto.csv", csv_text(run))]
     if evaluation is not None:
         folder = run.path / "designs"
-        folder.mkdir(exist_ok=True)
-        designs = run.designs[:MAX_DESIGN_FILES]
-        for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
-            written.append(write_text(folder / f"design-{design['design']:04d}.toml", text))
+        for place, designs in ((folder, run.designs[:MAX_DESIGN_FILES]), (folder / "beside", _named_beside(run))):
+            if not designs:
+                continue
+            place.mkdir(exist_ok=True)
+            for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
+                written.append(write_text(place / f"design-{design['design']:04d}.toml", text))
     written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
+
+
+def _named_beside(run: RunRecord) -> list[dict[str, Any]]:
+    """The designs beside the front that the recommendation names: who reads of one shall be able to build it."""
+    found = of_run(run)
+    named = {found.runner_up, *(change.design for change in found.changes)}
+    return [design for design in run.contenders if design["design"] in named]
 
 
 def keep_alignment(run: RunRecord, found: Mapping[str, Any]) -> RunRecord:

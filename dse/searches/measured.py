@@ -36,6 +36,7 @@ from dse.storage.summary import SweepSummary
 from dse.storage.trial import FAILED, TIMED_OUT, Trial
 from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
+from dse.strategies.driver import EXHAUSTED
 from dse.strategies.proxy import is_first, is_whole
 from dse.strategies.registry import AUTO, find
 from dse.strategies.registry import check as check_strategy
@@ -195,6 +196,8 @@ def _context(
             "stopped": found.reason,
             "notes": notes,
             "trials": len(found.trials),
+            "asked": sum(settings.sizes),
+            "early": settings.stop_early and len(found.trials) < sum(settings.sizes) and found.reason != EXHAUSTED,
             **shared,
         },
         "quality_surrogate": None,

@@ -33,7 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _LARGEST_BATCH = 4096
-_OF_THE_START = ("sampled", "strategy", "convergence", "importance", "alignment", "uncertainty", "shapes")
+_OF_THE_START = ("sampled", "strategy", "convergence", "importance", "alignment", "uncertainty", "shapes", "contenders",
+                 "recommendation")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,16 @@ class RunRecord:
     def __len__(self) -> int:
         return len(self.designs)
 
+    @property
+    def contenders(self) -> list[dict[str, Any]]:
+        """Designs that are not on the front and could be the best in another deployment, numbered after those that are."""
+        known = self.context.get("contenders")
+        return list(known["designs"]) if isinstance(known, dict) else []
+
+    def entry(self, number: int) -> dict[str, Any] | None:
+        """The design of that number, on the front or a contender beside it; None where there is none."""
+        return next((design for design in (*self.designs, *self.contenders) if design["design"] == number), None)
+
 
 def flat_row(design: dict[str, Any]) -> dict[str, Any]:
     """A design as one row of a table."""
@@ -73,13 +83,13 @@ def flat_row(design: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]:
+def describe_front(evaluation: Evaluation, front: Front, *, breakdowns: int = MAX_BREAKDOWNS) -> list[dict[str, Any]]:
     """Everything that files and reports say of the designs of a front, as plain values.
 
     Each entry: ``design`` (rank, from 1), ``equal_to`` (the first of the designs that have the same objective values, None where this is
     it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
-    ``MAX_BREAKDOWNS`` of them evenly spaced, ``components`` and of a mix ``parts`` (what one request of each takes). Equal designs are
-    ordered by latency, energy and area.
+    ``breakdowns`` of them evenly spaced, ``components``, of a mix ``parts`` (what one request of each takes) and, where something stays
+    on chip between operations, ``on_chip`` (`dse.evaluation.on_chip.in_short`). Equal designs are ordered by latency, energy and area.
     """
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
@@ -89,7 +99,7 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         columns = {name: np.broadcast_to(block.metric(name), block.shape) for name in names}
         values |= {model: {name: column[model - start] for name, column in columns.items()} for model in range(start, end)}
     mix = evaluation.family.family == "mix"
-    detailed = set(np.linspace(1, max(1, len(front)), MAX_BREAKDOWNS).round().astype(int).tolist())
+    detailed = set(np.linspace(1, max(1, len(front)), breakdowns).round().astype(int).tolist())
     designs = []
     order, first = _with_ties_ordered(front, values)
     for rank, (at, of_group) in enumerate(zip(order, first, strict=True), 1):
@@ -105,6 +115,8 @@ def describe_front(evaluation: Evaluation, front: Front) -> list[dict[str, Any]]
         }
         if rank in detailed:
             entry["components"] = evaluation.breakdown(model, hardware)
+            if kept := evaluation.kept_on_chip(model, hardware):
+                entry["on_chip"] = kept
             if mix and (parts := part_costs(evaluation, model, hardware, entry["metrics"]["latency_s"])):
                 entry["parts"] = parts
         designs.append(entry)
@@ -181,8 +193,27 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         "[design.metrics]",
         *(f"{name} = {value!r}" for name, value in design["metrics"].items()),
         "",
+        *_on_chip_lines(design.get("on_chip")),
     ]
     return "\n".join(lines)
+
+
+def _on_chip_lines(kept: dict[str, Any] | None) -> list[str]:
+    """What a design keeps on chip, as a table of its file."""
+    if not kept:
+        return []
+    names = [row["made_by"] for row in kept["tensors"] if row["chip"] > 0 and row["both"] == row["dram"] == 0]
+    return [
+        "[design.on_chip]",
+        f"residency = {json.dumps(kept['level'])}",
+        f"weights = {json.dumps(kept['weights_on_chip'])}",
+        f"most_held_bytes = {kept['most_held_bytes']!r}",
+        f"never_in_dram = {json.dumps(list(dict.fromkeys(names)))}",
+        "",
+        "[design.on_chip.saved]",
+        *(f"{name} = {value!r}" for name, value in kept["saved"].items()),
+        "",
+    ]
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -103,6 +103,9 @@ def run(
     return Outcome(store.trials(), reason)
 
 
+EXHAUSTED = "the space is exhausted"
+
+
 @dataclass(frozen=True)
 class _Running:
     trial: Trial
@@ -249,7 +252,7 @@ class _Loop:
     def _end(self, trials: Sequence[Trial]) -> str:
         """Why a search ended that no rule ended."""
         spent = self.asker.budget is not None and len(trials) >= self.asker.budget
-        return f"the budget of {self.asker.budget} trials is spent" if spent else "the space is exhausted"
+        return f"the budget of {self.asker.budget} trials is spent" if spent else EXHAUSTED
 
     def _others_running(self) -> bool:
         return any(trial.state == "running" for trial in self.store.trials())

@@ -79,15 +79,54 @@ class Chooser:
         if self.kind not in KINDS:
             raise unknown_name("bandit", self.kind, KINDS)
 
-    def choose(self, model: Linear, seen: FloatArray, valid: BoolArray, level: float, rng: np.random.Generator) -> IntArray:
-        """An arm each (n,)."""
+    def choose(
+        self, model: Linear, seen: FloatArray, valid: BoolArray, level: float, rng: np.random.Generator, scale: FloatArray | float = 1.0
+    ) -> IntArray:
+        """An arm each (n,); what the model expects of an arm is worth ``scale`` (n, arms) times as much here."""
         if self.kind == "linucb":
-            scores = model.values(seen) + self.width * model.widths(seen)
+            scores = scale * (model.values(seen) + self.width * model.widths(seen))
         elif self.kind == "lints":
-            scores = model.drawn(seen, self.width, rng)
+            scores = scale * model.drawn(seen, self.width, rng)
         else:
-            return exploration.make(self.kind).choose(model.values(seen), valid, level, rng)
+            return exploration.make(self.kind).choose(scale * model.values(seen), valid, level, rng)
         return np.asarray(np.argmax(np.where(valid, scores, -np.inf), axis=1))
+
+
+class Router:
+    """Which site or design variant each request goes to.
+
+    Grams of a request are the intensity of the place, which is known, times the kWh that the request takes there, which is not: a linear
+    function of what is seen of the request, an arm each, learnt from the energy of what was chosen. Energies are taken in units of the
+    mean of the first ones, intensities in units of their mean over the arms.
+    """
+
+    def __init__(self, numbers: int, arms: int, *, chooser: Chooser | None = None, seed: int = 0) -> None:
+        if arms < 1 or numbers < 1:
+            raise UsageError(f"a router has {arms} places and {numbers} numbers of a request, must have at least one of each")
+        self._model, self._arms = Linear(numbers, arms), arms
+        self._chooser = chooser or Chooser()
+        self._rng = np.random.default_rng(seed)
+        self._unit = 0.0
+        self._taken = 0
+
+    def choose(self, seen: FloatArray, intensity: FloatArray, valid: BoolArray | None = None) -> IntArray:
+        """A place each (n,) for requests (n, numbers) at these intensities [g/kWh, PUE included] (n, arms), among ``valid`` ones."""
+        if intensity.shape != (len(seen), self._arms):
+            raise UsageError(f"intensity has shape {intensity.shape}, must be {(len(seen), self._arms)}: requests x places")
+        able = np.ones(intensity.shape, dtype=bool) if valid is None else valid
+        mean = np.maximum(intensity.mean(axis=1, keepdims=True), 1e-12)
+        level = 1.0 / np.sqrt(1.0 + self._taken / 100.0)
+        return self._chooser.choose(self._model, seen, able, level, self._rng, intensity / mean)
+
+    def told(self, seen: FloatArray, arm: IntArray, kwh: FloatArray) -> None:
+        """What requests (n, numbers) took [kWh] where they went (n,)."""
+        self._unit = self._unit or float(np.mean(kwh))
+        self._model.update(seen, arm, -kwh / self._unit)
+        self._taken += len(arm)
+
+    def kwh(self, seen: FloatArray) -> FloatArray:
+        """What requests are expected to take at each place (n, arms)."""
+        return -self._unit * self._model.values(seen)
 
 
 def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed: int = 0, passes: int = 2) -> Network:
@@ -149,6 +188,8 @@ def from_log(
 
 def lifted(network: Network, seen: FloatArray) -> FloatArray:
     """The last hidden layer of a network for observations, and a one: what a neural-linear bandit sees."""
+    if network.recurrent is not None:
+        raise UsageError("a neural-linear bandit takes a network without a memory, got one with an LSTM")
     x = seen
     for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
         x = np.tanh(x @ weight.T + bias)

@@ -361,7 +361,7 @@ def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15,
         for _ in range(epochs):
             for chosen in torch.randperm(count, generator=generator).split(256):  # type: ignore[no-untyped-call, unused-ignore]
                 out = torch.sigmoid(net(seen[chosen])[:, 0])
-                loss = _cost_between(out, taught[0][chosen]) if by_cost else _squared(out, *(part[chosen] for part in taught))
+                loss = cost_between(out, taught[0][chosen]) if by_cost else _squared(out, *(part[chosen] for part in taught))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 optimiser.step()
@@ -375,7 +375,7 @@ def _squared(out: torch.Tensor, share: torch.Tensor, stake: torch.Tensor) -> tor
     return (stake * (out - share) ** 2).mean()
 
 
-def _cost_between(out: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+def cost_between(out: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
     """Mean cost of shares ``out`` (n,) in 0 ... 1, linear between those of ``SHARES`` (n, shares)."""
     place = out * (costs.shape[1] - 1)
     below = place.detach().floor().long().clamp(0, costs.shape[1] - 2)

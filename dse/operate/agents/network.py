@@ -22,6 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 
 FORMAT = "dse-operate-1"
 HEADS = ("share", "levels")
+MEMORY = ("lstm_seen", "lstm_own", "lstm_bias")
 MAX_BYTES = 2**26
 _HEADER = 8
 
@@ -34,6 +35,9 @@ class Network:
         weights: of each layer (out, in). biases: (out,). head: ``levels`` (a score an action, the best valid one is taken) or ``share``
             (one number, whose sigmoid is the share of what may be run). stack: observations that are seen at once, the last one at the end.
         about: plain facts: who learnt it, on what, by which version.
+        recurrent: of an LSTM with h units that sees the observation (none: without memory): weights of the observation (4 h, numbers) and
+            of its own state (4 h, h), biases (4 h,), in the order input, forget, cell, output. The layers then see the observation and
+            the state after it.
     """
 
     weights: tuple[FloatArray, ...]
@@ -41,6 +45,7 @@ class Network:
     head: str
     stack: int = 1
     about: dict[str, Any] = field(default_factory=dict)
+    recurrent: tuple[FloatArray, FloatArray, FloatArray] | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -48,6 +53,8 @@ class Network:
         if not self.weights or len(self.weights) != len(self.biases):
             raise DseError(f"a policy has {len(self.weights)} weights and {len(self.biases)} biases, must have as many, at least one")
         before = self.weights[0].shape[-1]
+        if self.recurrent is not None:
+            self._check_memory(before)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if weight.ndim != 2 or bias.shape != (weight.shape[0],) or weight.shape[1] != before:
                 raise DseError(f"layer {i} of a policy has weights {weight.shape} and biases {bias.shape}, must follow {before} numbers")
@@ -57,10 +64,33 @@ class Network:
         if self.head == "share" and before != 1:
             raise DseError(f"a policy with head 'share' ends in {before} numbers, must end in 1")
 
+    def _check_memory(self, before: int) -> None:
+        assert self.recurrent is not None
+        seen, own, bias = self.recurrent
+        units = own.shape[-1]
+        fits = own.shape == (4 * units, units) and bias.shape == (4 * units,) and seen.shape == (4 * units, before - units)
+        if not fits or units < 1 or before - units < 1:
+            raise DseError(f"memory of a policy has weights {seen.shape}, {own.shape} and biases {bias.shape}, must fit {before} numbers")
+        if self.stack != 1:
+            raise DseError(f"a policy with a memory has a stack of {self.stack}, must have 1")
+        if not all(np.isfinite(part).all() for part in self.recurrent):
+            raise DseError("memory of a policy has numbers that are not finite")
+
     @property
     def inputs(self) -> int:
         """Numbers that it takes."""
-        return int(self.weights[0].shape[1])
+        return int((self.weights if self.recurrent is None else self.recurrent)[0].shape[1])
+
+    def remember(self, seen: FloatArray, state: tuple[FloatArray, FloatArray] | None) -> tuple[FloatArray, FloatArray]:
+        """(output, cell) (n, h) of the LSTM after observations (n, numbers), from those before (None: nothing was seen yet)."""
+        assert self.recurrent is not None
+        of_seen, own, bias = self.recurrent
+        units = own.shape[1]
+        output, cell = state or (np.zeros((len(seen), units)), np.zeros((len(seen), units)))
+        gates = seen @ of_seen.T + output @ own.T + bias
+        enters, stays, leaves = (1.0 / (1.0 + np.exp(-np.clip(gates[:, k * units : (k + 1) * units], -50, 50))) for k in (0, 1, 3))
+        cell = stays * cell + enters * np.tanh(gates[:, 2 * units : 3 * units])
+        return leaves * np.tanh(cell), cell
 
     def __call__(self, seen: FloatArray) -> FloatArray:
         """The head's numbers (n, out) for observations (n, inputs)."""
@@ -75,7 +105,12 @@ class Network:
 
         tensors = {f"weight{i}": np.ascontiguousarray(w, dtype=np.float32) for i, w in enumerate(self.weights)}
         tensors |= {f"bias{i}": np.ascontiguousarray(b, dtype=np.float32) for i, b in enumerate(self.biases)}
+        if self.recurrent is not None:
+            parts = zip(MEMORY, self.recurrent, strict=True)
+            tensors |= {name: np.ascontiguousarray(part, dtype=np.float32) for name, part in parts}
         told = {"format": FORMAT, "head": self.head, "stack": self.stack, "layers": len(self.weights), "about": self.about}
+        if self.recurrent is not None:
+            told["memory"] = "lstm"
         save_file(tensors, str(path), metadata={"policy": json.dumps(told, sort_keys=True)})
         return Path(path)
 
@@ -107,11 +142,23 @@ def load(path: str | Path) -> Network:
             str(told["head"]),
             stack,
             dict(told["about"]),
+            _memory(told, tensors, file),
         )
     except DseError:
         raise
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise DseError(f"policy {file} is no policy of {FORMAT}: {type(error).__name__}") from None
+
+
+def _memory(told: dict[str, Any], tensors: dict[str, Any], file: Path) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    if "memory" not in told:
+        return None
+    if told["memory"] != "lstm":
+        raise DseError(f"policy {file} has memory {str(told['memory'])[:40]!r}, must be 'lstm' or none")
+    seen, own, bias = (tensors[name].astype(np.float64) for name in MEMORY)
+    if own.ndim != 2 or seen.ndim != 2:
+        raise DseError(f"policy {file} has a memory with weights {seen.shape} and {own.shape}, must be two tables")
+    return seen, own, bias
 
 
 class Learnt:
@@ -129,10 +176,14 @@ class Learnt:
             raise DseError(f"policy {self.name!r} has {len(self.network.biases[-1])} actions, must have {weeks.sites * len(LEVELS)}")
         self._view = View(weeks)
         self._seen: FloatArray | None = None
+        self._state: tuple[FloatArray, FloatArray] | None = None
 
     def work(self, queue: Queue, room: FloatArray) -> FloatArray:
         """The best valid level, or the share."""
         now = self._view.observe(queue)
+        if self.network.recurrent is not None:
+            self._state = self.network.remember(now, self._state)
+            now = np.concatenate([now, self._state[0]], axis=1)
         numbers = now.shape[1]
         if self._seen is None:
             self._seen = np.zeros((len(now), numbers * self.network.stack))

@@ -3,21 +3,23 @@
 Every site steps its own weeks, fills its own replay and draws its own batches. What leaves a site are gradients of the trunk (way
 ``personal``), of everything (``one for all``), or weights after ``LOCAL_STEPS`` steps of its own (``fedavg``); ``alone`` sends nothing.
 Observations, actions and rewards stay. Two time scales: the trunk learns at ``TRUNK_RATE``, heads at ``HEAD_RATE``. Invalid actions are
-masked when acting and in the target; double Q-learning (van Hasselt et al., AAAI 2016). All sites are stepped by one program, their
-networks as one batched product.
+masked when acting and in the target; double Q-learning (van Hasselt et al., AAAI 2016), targets that sum ``N_STEPS`` hours. All sites
+are stepped by one program, those with the same chips as one array, their networks as one batched product.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, unknown_name
 from dse.operate.environment import Batch
-from dse.operate.weeks import Queue, Weeks
+from dse.operate.weeks import Queue, Weeks, alike, concatenate
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,7 +27,8 @@ WAYS = ("personal", "one for all", "fedavg", "alone")
 LOCAL_STEPS = 10
 HIDDEN = 64
 TRUNK_RATE, HEAD_RATE = 5e-4, 2e-3
-DISCOUNT = 0.99
+DISCOUNT = 0.95
+N_STEPS = 3  # hours whose rewards a target sums before it asks the network
 BATCH = 64
 TARGET_EVERY = 100
 _MASKED = -1e9
@@ -78,8 +81,8 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
     count, episodes, hours = len(sites), sites[0].episodes, sites[0].hours
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    start = Batch(sites[0])
-    numbers, actions = start.observe().shape[1], start.actions
+    begin = [Batch(weeks) for weeks in _arrays(sites)]
+    numbers, actions = begin[0].observe().shape[1], begin[0].actions
     own_trunk, own_head = way in ("fedavg", "alone"), way != "one for all"
 
     def made(groups: int, inputs: int, outputs: int) -> list[torch.Tensor]:
@@ -96,39 +99,49 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
             x = torch.relu(x @ weights[i] + weights[i + 1])
         return x @ weights[4] + weights[5]
 
+    def gathered(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return np.concatenate(parts).reshape(count, episodes, *parts[0].shape[1:])
+
     target = [w.detach().clone() for w in (*trunk, *head)]
     size = passes * hours * episodes
-    seen = torch.zeros(count, size, numbers)
-    then, mask = torch.zeros(count, size, numbers), torch.zeros(count, size, actions, dtype=torch.bool)
-    done, reward, action = torch.zeros(count, size), torch.zeros(count, size), torch.zeros(count, size, dtype=torch.long)
+    seen, mask = torch.zeros(count, size + episodes, numbers), torch.zeros(count, size + episodes, actions, dtype=torch.bool)
+    over, reward, action = torch.zeros(size), torch.zeros(count, size), torch.zeros(count, size, dtype=torch.long)
     filled, step = 0, 0
     at_site = torch.arange(count)[:, None]
     for turn in range(passes):
-        epsilon = max(0.05, 1.0 - 1.5 * turn / passes)
-        batches = [Batch(weeks) for weeks in sites]
-        now = np.stack([b.observe() for b in batches])
-        allowed = np.stack([b.masks() for b in batches])
-        for _ in range(hours):
+        epsilon = max(0.02, 0.3 * (1.0 - 1.5 * turn / passes))  # as the learner of one site
+        batches = [copy.copy(b) for b in begin]
+        for b in batches:
+            b.queue = Queue(b.weeks)
+        for hour in range(hours):
+            now, allowed = gathered([b.observe() for b in batches]), gathered([b.masks() for b in batches])
+            place = slice(filled, filled + episodes)
+            seen[:, place], mask[:, place] = torch.as_tensor(now, dtype=torch.float32), torch.as_tensor(allowed)
             with torch.no_grad():
-                q = q_of([*trunk, *head], torch.as_tensor(now, dtype=torch.float32)).numpy()
+                q = q_of([*trunk, *head], seen[:, place]).numpy()
             best = np.where(allowed, q, _MASKED).argmax(axis=2)
             drawn = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=2)
             chosen = np.where(rng.random(best.shape) < epsilon, drawn, best)
-            rewards = np.stack([b.run(b.wanted(chosen[i]))[0] for i, b in enumerate(batches)])
-            after, allowed = np.stack([b.observe() for b in batches]), np.stack([b.masks() for b in batches])
-            over = batches[0].queue.done
-            place = slice(filled, filled + episodes)
-            for stored, values in ((seen, now), (then, after), (reward, rewards), (action, chosen), (mask, allowed)):
-                stored[:, place] = torch.as_tensor(values, dtype=stored.dtype)
-            done[:, place] = float(over)
-            filled, now = filled + episodes, after
-            draw = torch.as_tensor(rng.integers(filled, size=(count, BATCH)))
-            x, y = seen[at_site, draw], then[at_site, draw]
+            parts = np.split(chosen.ravel(), np.cumsum([b.weeks.episodes for b in batches])[:-1])
+            rewards = gathered([b.run(b.wanted(own))[0] for b, own in zip(batches, parts, strict=True)])
+            reward[:, place], action[:, place] = torch.as_tensor(rewards, dtype=torch.float32), torch.as_tensor(chosen)
+            over[place] = float(hour == hours - 1)
+            filled += episodes
+            known = filled - N_STEPS * episodes  # hours whose targets are known by now; an episode's next hour is `episodes` rows on
+            if known <= 0:
+                continue
+            draw = torch.as_tensor(rng.integers(known, size=(count, BATCH)))
+            wanted, goes_on = torch.zeros(count, BATCH), torch.ones(count, BATCH)
+            for k in range(N_STEPS):
+                row = draw + k * episodes
+                wanted = wanted + DISCOUNT**k * goes_on * reward[at_site, row]
+                goes_on = goes_on * (1.0 - over[row])
+            later = draw + N_STEPS * episodes
             with torch.no_grad():
-                online = q_of([*trunk, *head], y).masked_fill(~mask[at_site, draw], _MASKED).argmax(dim=2, keepdim=True)
-                future = q_of(target, y).gather(2, online)[..., 0]
-                wanted = reward[at_site, draw] + DISCOUNT * (1.0 - done[at_site, draw]) * future
-            found = q_of([*trunk, *head], x).gather(2, action[at_site, draw][..., None])[..., 0]
+                y = seen[at_site, later]
+                online = q_of([*trunk, *head], y).masked_fill(~mask[at_site, later], _MASKED).argmax(dim=2, keepdim=True)
+                wanted = wanted + DISCOUNT**N_STEPS * goes_on * q_of(target, y).gather(2, online)[..., 0]
+            found = q_of([*trunk, *head], seen[at_site, draw]).gather(2, action[at_site, draw][..., None])[..., 0]
             # The sum over sites: a head's gradient is its own, a shared trunk's the sum of what sites send (Adam scales it).
             loss = torch.nn.functional.smooth_l1_loss(found, wanted, reduction="sum") / BATCH
             optimiser.zero_grad()
@@ -143,3 +156,14 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
                 target = [w.detach().clone() for w in (*trunk, *head)]
     t, h = ([w.detach().double().numpy() for w in part] for part in (trunk, head))
     return Networks((t[0], t[1], t[2], t[3]), (h[0], h[1]))
+
+
+def _arrays(sites: Sequence[Weeks]) -> list[Weeks]:
+    """The weeks of all sites in their order, neighbours with the same chips and deadlines as one."""
+    found: list[list[Weeks]] = []
+    for weeks in sites:
+        if found and alike(found[-1][0], weeks):
+            found[-1].append(weeks)
+        else:
+            found.append([weeks])
+    return [concatenate(part) for part in found]

@@ -41,7 +41,8 @@ def test_costs_are_those_of_the_run_for_its_own_deployment(hardware_run: Run) ->
         candidates, regions=[deployment.grid], lifetimes=[deployment.lifetime_years], rates=[deployment.rate_per_s], budgets_s=[math.inf]
     )
     total = total_costs(candidates, segments, pue=deployment.pue)[0, 0, 0, 0]
-    by_rank = {design["design"]: design["metrics"]["total_kgco2e"] for design in hardware_run.designs}
+    every = (*hardware_run.designs, *hardware_run.contenders)
+    by_rank = {design["design"]: design["metrics"]["total_kgco2e"] for design in every}
     assert total.tolist() == [by_rank[rank] for rank in candidates.design.tolist()]
 
 
@@ -126,10 +127,10 @@ def test_designs_of_lower_quality_are_left_out(tmp_path: Path) -> None:
     candidates, floor = candidates_of(run)
     best = max(run.designs, key=lambda d: d["metrics"]["quality"])["metrics"]
     assert floor == pytest.approx(best["quality"] - 2 * best["quality_se"])
-    assert 0 < len(candidates) < len(run.designs)
+    assert 0 < len(candidates) < len(run.designs) + len(run.contenders)
     assert candidates.quality.min() >= floor
     everything, _ = candidates_of(run, 0.0)
-    assert len(everything) == len(run.designs)
+    assert len(everything) == len(run.designs) + len(run.contenders)
 
 
 def test_text_json_and_picture(hardware_run: Run) -> None:

@@ -17,6 +17,7 @@ from dse.analysis.recommendation import Recommendation, recommend
 from dse.analysis.sureness import recommend_surely
 from dse.problem.objectives import parse_objective
 from dse.problem.wording import design_phrase, whole_percents
+from dse.reports.notebook import card_text
 
 
 def _front(factories: ModuleType, rows: list[tuple[float, float]], error: float = 1.0, **context: Any) -> Any:
@@ -195,7 +196,7 @@ def test_a_change_of_deployment_is_where_a_search_of_that_front_would_change(tmp
     run = api.search("bert", "hardware", out=tmp_path / "run", fixed={"cores": 1, "l2_words_per_cycle": 64})
     run = dataclasses.replace(run, problem=dataclasses.replace(run.problem, objectives=(parse_objective("min:total_kgco2e"),)))
     found = recommend_surely(run)
-    metrics = {design["design"]: design["metrics"] for design in run.designs}
+    metrics = {design["design"]: design["metrics"] for design in (*run.designs, *run.contenders)}
     assert found.changes, "this front has designs that trade embodied against operational carbon"
     deployment = run.problem.deployment
     intensity = metrics[found.design]["operational_kgco2e"] / _energy_kwh(metrics[found.design], deployment.rate_per_s, 3.0)
@@ -217,3 +218,43 @@ def _energy_kwh(m: dict[str, float], rate: float, years: float) -> float:
     idle_w = (m["power_w"] - 1.0 * m["energy_j"]) / (1.0 - m["latency_s"])
     watts = rate * m["energy_j"] + (1.0 - rate * m["latency_s"]) * idle_w
     return watts * years * 365.25 * 24.0 / 1000.0
+
+
+def test_what_changes_a_choice_of_one_objective_is_what_searches_elsewhere_name(tmp_path: Any) -> None:
+    """A front of one design is compared with the whole space: each side of a stated change, searched anew, names what was told."""
+    options: dict[str, Any] = {"hw": "edge22", "fixed": {"l2_words_per_cycle": 64, "glb_mib": 2}}
+    run = api.search("resnet-50", "carbon", out=tmp_path / "run", **options)
+    found = run.recommend()
+    assert len(run) == 1 and found.changes, "two designs of this space cross within the looked-at range"
+    assert found.compared_with == "all designs of the space" and found.runner_up is not None
+    for number, change in enumerate(found.changes):
+        word = {"grid": "grid", "lifetime": "lifetime_years", "rate": "rate_per_s"}[change.factor]
+        for beyond, design in ((0.999, found.design), (1.001, change.design)):
+            value = change.value * (beyond if change.relation == ">" else 2.0 - beyond)
+            there = api.search("resnet-50", "carbon", out=tmp_path / f"{number}-{beyond}", **{**options, word: value}).recommend()
+            entry = run.entry(design)
+            assert entry is not None and dict(there.knobs) == entry["knobs"]
+        assert (run.path / "designs" / "beside" / f"design-{change.design:04d}.toml").exists() and not change.on_front
+    for told in found.unchanged:
+        factor, _, rest = told.partition(" from ")
+        word = {"grid": "grid", "lifetime": "lifetime_years", "rate": "rate_per_s"}[factor]
+        for number, end in enumerate(rest.split(" to ")):
+            value = float(end.split()[0].replace(",", ""))
+            there = api.search("resnet-50", "carbon", out=tmp_path / f"{factor}-{number}", **{**options, word: value}).recommend()
+            assert there.knobs == found.knobs
+
+
+def test_a_front_of_one_without_others_says_that_nothing_was_compared(factories: ModuleType) -> None:
+    run = factories.make_run(1, objectives=(parse_objective("min:total_kgco2e"),))
+    found = recommend_surely(run)
+    assert found.kept_share is None and not found.unchanged and not found.changes
+    assert "how sure: not told" in str(found)
+
+
+def test_a_search_that_stops_before_its_budget_says_so(factories: ModuleType) -> None:
+    strategy = {"name": "nested", "why": "w", "stopped": "nothing was gained", "trials": 28, "asked": 30, "early": True}
+    told = cautions(factories.make_run(2, strategy=strategy))
+    line = "The search stopped after 28 of 30 trials because nothing was gained; whole_budget=True (--whole-budget) spends them all."
+    assert line in told
+    assert line not in cautions(factories.make_run(2, strategy={**strategy, "early": False}))
+    assert "28 of 30 trials of nested, ended because nothing was gained" in card_text(factories.make_run(2, strategy=strategy))

@@ -40,6 +40,34 @@ def test_exploration_has_the_chances_that_its_page_says() -> None:
         exploration.make("squarcb")
 
 
+@pytest.mark.parametrize("kind", ["linucb", "lints"])
+def test_a_router_learns_what_requests_take_where(kind: str) -> None:
+    """Energies of two places cross over in length and intensities change: the least grams are found, from what was chosen alone."""
+    rng = np.random.default_rng(2)
+    truth = np.array([[2e-4, 1e-6], [5e-5, 4e-6]])  # kWh: a request, and a token of it
+    router = bandits.Router(2, 2, chooser=bandits.Chooser(kind), seed=1)
+    late, cleanest = [], []
+    for step in range(150):
+        seen = np.column_stack([np.ones(10), rng.uniform(0, 200, 10)])
+        intensity = rng.uniform(100, 300, (10, 2))
+        arm = router.choose(seen, intensity)
+        kwh = seen @ truth.T
+        took = kwh[np.arange(10), arm] * rng.uniform(0.9, 1.1, 10)
+        router.told(seen, arm, took)
+        grams = kwh * intensity
+        if step >= 100:
+            late.append((grams[np.arange(10), arm] / grams.min(axis=1)).mean())
+            cleanest.append((grams[np.arange(10), intensity.argmin(axis=1)] / grams.min(axis=1)).mean())
+    assert np.mean(late) < 1.01
+    assert np.mean(cleanest) > 1.1
+    seen = np.array([[1.0, 50.0], [1.0, 150.0]])
+    assert router.kwh(seen) == pytest.approx(seen @ truth.T, rel=0.1)
+    alone = np.array([[True, False], [False, True]])
+    assert router.choose(seen, np.full((2, 2), 200.0), alone).tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"intensity has shape \(2, 3\), must be \(2, 2\)"):
+        router.choose(seen, np.ones((2, 3)))
+
+
 def test_bandits_find_the_arm_that_depends_on_the_context() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(3, 4))
@@ -230,7 +258,7 @@ def test_costs_of_shares_are_least_at_the_share_of_the_plan(prepared) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_cost_between_shares_is_linear() -> None:
+def testcost_between_shares_is_linear() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("sb3_contrib")
     from dse.operate.agents import learners
@@ -239,7 +267,7 @@ def test_cost_between_shares_is_linear() -> None:
     for share, expected in ((0.0, (4.0, 0.0)), (0.25, (2.5, 1.0)), (0.5, (1.0, 2.0)), (1.0, (0.0, 6.0))):
         for row in (0, 1):
             out = torch.full((1,), share, requires_grad=True)
-            loss = learners._cost_between(out, costs[row : row + 1])
+            loss = learners.cost_between(out, costs[row : row + 1])
             assert float(loss) == pytest.approx(expected[row])
     loss.backward()
     assert float(out.grad) == pytest.approx(8.0)  # the slope of the last piece: 4 over half a share
