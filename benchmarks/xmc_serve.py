@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def start(model: Path, bound_ms: float, port: int) -> tuple[subprocess.Popen[str
     found = re.search(r":(\d+)$", server.stderr.readline().strip())
     assert found
     return server, int(found[1])
+
+
+def account(port: int) -> dict[str, float]:
+    """What the server itself tells: quantiles of its last 10,000 latencies [ms], from arrival to answer, and all above the bound."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        told = answer.read().decode()
+    held = {f"p{float(q) * 100:g}_ms": float(s) * 1e3 for q, s in re.findall(r'latency_seconds{quantile="([\d.]+)"} (\S+)', told)}
+    return {**held, "over_bound": float(re.findall(r"over_bound_total (\d+)", told)[-1])}
 
 
 class Client:
@@ -128,6 +137,7 @@ def serve(labels: int, requests: int, rate: float, bound_ms: float, clients: int
         ended.append(await asyncio.to_thread(first.wait, 60))
 
     wall = asyncio.run(offer(client, bodies, rate, requests, halfway))
+    inside = account(port)
     second[0].send_signal(signal.SIGTERM)
     ended.append(second[0].wait(60))
     told = [server.stderr.read().strip().splitlines()[-1] for server in (first, *second) if server.stderr is not None]
@@ -147,6 +157,7 @@ def serve(labels: int, requests: int, rate: float, bound_ms: float, clients: int
         "p99_ms": p99,
         "p999_ms": p999,
         "largest_ms": max(client.spent) * 1e3,
+        "second_server_itself": inside,
         "load_average": os.getloadavg()[0],
     }
 

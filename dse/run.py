@@ -18,7 +18,8 @@ from dse.evaluation.one_design import evaluate_in
 from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
-from dse.reports import notebook
+from dse.reports import comparison_text, notebook
+from dse.reports.comparison_text import RunComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord, distinct
@@ -106,6 +107,10 @@ class Run(RunRecord):
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
         return RunExplanation(**vars(explain(self, **options)), run=self)
 
+    def compare(self, other: RunRecord) -> RunComparison:
+        """This front against another's, as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
+        return comparison_text.compared(self, other)
+
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order.
 
@@ -125,6 +130,7 @@ class Run(RunRecord):
             design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, or knob -> value;
                 knobs that are not given have the workload's and the hardware's defaults.
 
+        ``by_default`` of the answer are the knobs that neither the design nor the search named, with the values that they have then.
         Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the
         reason in ``quality_reason``.
         """
@@ -133,6 +139,7 @@ class Run(RunRecord):
         row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
         knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
         answer = evaluate_in(self.problem, knobs)
+        answer["by_default"] = {name: value for name, value in answer["design"].items() if name not in {**self.problem.fixed, **knobs}}
         measured = own_quality(self)
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}
 

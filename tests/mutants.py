@@ -49,7 +49,8 @@ ROOMS = {
     "carbon": ("tests/carbon",),
     "dse/evaluation": (
         *(f"tests/dse/{room}" for room in ("evaluation", "fronts", "problem", "exporters", "reports")),
-        *(f"tests/dse/test_{name}.py" for name in ("road", "devices_door", "python_door")),
+        *(f"tests/dse/test_{name}.py" for name in ("road", "devices_door", "python_door", "carbon_specifications")),
+        "tests/dse/searches/test_large_space.py",
     ),
 }
 FORMULAS = tuple(f"{room}/" for room in ROOMS)
@@ -59,7 +60,7 @@ NOT_FORMULAS = ("moved.py", "plots.py", "report.py", "errors.py", "__init__.py")
 # Functions that make the text of an error, and keywords that change no result: how many threads work, the line that a warning names.
 TEXTS, NO_RESULT = ("bad_value", "unknown_name", "unknown", "CarbonError", "warn"), ("threads", "max_workers", "stacklevel")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv", "Pow")
-QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 20
+QUICK_TEST_S, QUICK_RUN_S, LONGEST_TEST_S, LONGEST_RUN_S, CONTROLS = 3.0, 8.0, 30.0, 60.0, 8
 KILLED, SURVIVED, SLOW, UNCALLED = "killed", "survived", "time limit", "no test calls it"
 
 
@@ -351,11 +352,12 @@ class Runner:
         started = time.monotonic()
         reached = self.calls(session.items)
         # Without a fault the same tests must pass, or what they say of faults is nothing.
-        for mutant in self.wanted[:CONTROLS]:
-            chosen = [items for _, items in reached.get((mutant.path, mutant.function), [])][:50]
-            child = self.apart([session.items[number] for number in chosen], LONGEST_RUN_S, None)
-            if self.verdict(os.waitpid(child, 0)[1], mutant) != SURVIVED:
-                raise RuntimeError(f"the tests of {mutant} fail without it")
+        firsts = [reached.get((mutant.path, mutant.function), [])[:50] for mutant in self.wanted[:CONTROLS]]
+        running = {self.apart([session.items[number] for _, number in tests], LONGEST_RUN_S, None): i for i, tests in enumerate(firsts)}
+        while running:
+            number, outcome = self._ended(running)
+            if outcome != SURVIVED:
+                raise RuntimeError(f"the tests of {self.wanted[number]} fail without it")
         say(f"{CONTROLS} runs without a fault pass")
         # All faults meet the quick tests first: what lives is seen long before the slow ones, which only those meet, are through.
         outcomes: dict[int, str] = {}
@@ -376,10 +378,11 @@ class Runner:
     def calls(self, items: list[Any]) -> dict[tuple[str, int], list[tuple[float, int]]]:
         """{(file, first line of a function): [(seconds, number of a test that calls it)]}, the quickest first."""
         file = self.out.with_suffix(".calls.json")
-        if not file.exists():
+        earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if new := [item for item in items if item.nodeid not in earlier]:
             if (child := os.fork()) == 0:
-                with quiet():
-                    self._record(items, file)
+                with told(self.out.with_suffix(".error.txt")), quiet():
+                    self._record(new, earlier, file)
                 os._exit(0)
             os.waitpid(child, 0)
         places: dict[str, int] = {item.nodeid: i for i, item in enumerate(items)}
@@ -405,11 +408,11 @@ class Runner:
         finally:
             self.record.end(fixturedef)
 
-    def _record(self, items: list[Any], file: Path) -> None:
+    def _record(self, items: list[Any], earlier: dict[str, Any], file: Path) -> None:
         for room in ROOMS:
             for source in sorted((ROOT / room).rglob("*.py")):
                 importlib.import_module(source.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"))
-        self.record, table = Calls(), {}
+        self.record, table = Calls(), dict(earlier)
         for i, item in enumerate(items):
             self.record.follow()
             self.failed, began = False, time.process_time()

@@ -120,10 +120,23 @@ def estimate(spec: Mapping[str, Any]) -> Estimate:
     return _Run(spec).answer()
 
 
+def _check_kind(spec: Mapping[str, Any]) -> None:
+    """A file of an accelerator or of a search space is told as what it is: its keys have no near ones here."""
+    accelerator = [
+        key for key in ("cores", "array", "vector", "levels", "template", "knobs", "mac_bits") if key in spec and key not in _TOP
+    ]
+    if accelerator:
+        raise CarbonError(
+            f"key {accelerator[0]!r} is of an accelerator's file, and a carbon specification is needed; `dse evaluate --workload NAME --hw "
+            "FILE` tells that accelerator's embodied and total carbon with their ranges, `dse init carbon` writes a specification"
+        )
+
+
 class _Run:
     """One specification, checked, as a function from overrides to carbon."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
+        _check_kind(spec)
         _known(spec, _TOP, "key")
         specification.check(spec)
         self.name = str(spec.get("name", "unnamed"))

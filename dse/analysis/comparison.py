@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
+from dse.storage.run_folder import distinct
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -30,7 +31,7 @@ class Side:
     """One of the two runs.
 
     Attributes:
-        path, designs: the run and how many designs its front has.
+        path, designs: the run and how many designs its front has; of designs that are equal in its objectives one counts.
         hypervolume: dominated volume over that of both fronts together; None where it was not computed.
         dominated: {design: design of the other front that dominates it (the first)}. on_merged_front: designs that no other dominates.
         best: for each objective the best value.
@@ -122,7 +123,9 @@ def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
 
 def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
     """Objective values (designs, objectives), to be minimised."""
-    return np.array([[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in run.designs], dtype=np.float64)
+    return np.array(
+        [[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in distinct(run.designs)], dtype=np.float64
+    )
 
 
 def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, notes: list[str]) -> tuple[float | None, float | None]:
@@ -145,12 +148,12 @@ def _side(
     beaten: npt.NDArray[np.int64],
     volume: float | None,
 ) -> Side:
-    numbers = [int(design["design"]) for design in run.designs]
-    theirs = [int(design["design"]) for design in other.designs]
+    numbers = [int(design["design"]) for design in distinct(run.designs)]
+    theirs = [int(design["design"]) for design in distinct(other.designs)]
     dominated = {numbers[i]: theirs[int(by)] for i, by in enumerate(beaten.tolist()) if by >= 0}
     return Side(
         path=str(run.path),
-        designs=len(run.designs),
+        designs=len(numbers),
         hypervolume=volume,
         dominated=dominated,
         # Where the objectives differ from the run's own, its front may hold designs that another of it dominates.
@@ -179,7 +182,7 @@ def _key(design: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def setting_differences(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Settings of the problems and versions that differ: {name: (first, second)}; nested names joined by dots."""
+    """Settings of the problems, strategies and versions that differ: {name: (first, second)}; nested names joined by dots."""
     mine, theirs = _flat(first), _flat(second)
     names = dict.fromkeys((*mine, *theirs))
     return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
@@ -199,6 +202,10 @@ def _flat(run: RunRecord) -> dict[str, Any]:
             found[prefix] = value
 
     walk("", run.problem.to_dict())
+    strategy = run.context.get("strategy") or {}
+    found["strategy"] = strategy.get("name", "exhaustive")
+    found["trials"] = strategy.get("trials")
+    found["quality measured by"] = (run.context.get("quality_evaluator") or {}).get("evaluator")
     found["dse version"] = run.provenance.get("version")
     found["seed"] = run.provenance.get("seed")
     return found

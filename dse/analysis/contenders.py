@@ -21,9 +21,11 @@ from dse_kernels.pareto import pareto_mask
 
 from carbon.analysis.robustness import CARBON_METRICS
 from dse.analysis.explanation import DEFAULT_QUALITY_ERRORS
+from dse.analysis.recommendation import beside
 from dse.evaluation.evaluation import Block, Evaluation
-from dse.evaluation.feasibility import feasible, meets
+from dse.evaluation.feasibility import feasible
 from dse.fronts.pareto import CLEARLY, Front, rounded
+from dse.problem.objectives import asks_for_quality
 from dse.problem.problem import Problem
 from dse.storage.run_folder import RunRecord, describe_front, distinct
 
@@ -66,12 +68,6 @@ def contenders(evaluation: Evaluation, front: Front, designs: Sequence[dict[str,
     ]}}  # fmt: skip
 
 
-def beside(run: RunRecord) -> list[dict[str, Any]]:
-    """The contenders of a run that meet every bound of its search, so that they stand beside its front here and now."""
-    bounds = run.problem.constraints
-    return [d for d in run.contenders if all(c.metric in d["metrics"] and bool(meets(c, d["metrics"][c.metric])) for c in bounds)]
-
-
 def compared(run: RunRecord) -> list[dict[str, Any]]:
     """The distinct designs of a front, and where it is a single one the contenders beside it: one design has no order to keep."""
     own = distinct(run.designs)
@@ -96,12 +92,12 @@ def _floors(evaluation: Evaluation, designs: Sequence[dict[str, Any]]) -> list[f
 def _looked_at(evaluation: Evaluation, front: Front, floors: Sequence[float]) -> tuple[IntArray, IntArray, str] | None:
     """Models and hardware points of the contenders at each floor, and of what; None where there are too many designs to look."""
     problem, space = evaluation.problem, evaluation.space
-    quality = None if evaluation.quality is None else np.asarray(evaluation.quality.mean)
+    asked = asks_for_quality(problem.objectives, problem.constraints)
+    quality = np.asarray(evaluation.quality.mean) if evaluation.quality is not None and asked else np.zeros(space.model_count)
     pairs: set[tuple[int, int]] = set()
     told = SPACE
     for floor in floors:
-        # A model that was not measured has no quality, and none is asked for where no floor is.
-        models = np.arange(space.model_count) if quality is None or np.isneginf(floor) else np.flatnonzero(quality >= floor)
+        models = np.flatnonzero(quality >= floor)  # a model that was not measured is not a number, which never is
         if len(models) * space.hardware_count > _MOST_LOOKED_AT:
             models, told = np.unique(front.models), MODELS
             if len(models) * space.hardware_count > _MOST_LOOKED_AT:
@@ -114,7 +110,7 @@ def _looked_at(evaluation: Evaluation, front: Front, floors: Sequence[float]) ->
 def _weighed(problem: Problem, floor: float) -> bool:
     """Whether the rule weighs several objectives against each other, all of which then decide who stands on a front."""
     costs = sum(o.metric != "quality" for o in problem.objectives)
-    return costs > 1 or (costs < len(problem.objectives) and np.isneginf(floor))
+    return costs > 1 or (costs < len(problem.objectives) and floor == -np.inf)
 
 
 def _unbeaten(evaluation: Evaluation, models: IntArray, *, weighed: bool, alone: bool) -> set[tuple[int, int]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
-from dse.analysis.contenders import beside
+from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
 from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, phrase_beside, whole_percents
@@ -262,6 +262,12 @@ def _runner_up(run: RunRecord, front: Front, chosen: int) -> dict[str, Any] | No
         return None
     _, allowed, costs = rest.rule()
     return rest.designs[int(choose(costs, allowed))]
+
+
+def beside(run: RunRecord) -> list[dict[str, Any]]:
+    """The contenders of a run that meet every bound of its search, so that they stand beside its front here and now."""
+    bounds = run.problem.constraints
+    return [d for d in run.contenders if all(c.metric in d["metrics"] and bool(meets(c, d["metrics"][c.metric])) for c in bounds)]
 
 
 def _varying(run: RunRecord) -> list[str]:

@@ -27,8 +27,8 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("kind", metavar="KIND", help="accelerator, space or carbon")
     parser.add_argument("file", nargs="?", metavar="FILE.toml", help="where to write (default: standard output)")
-    parser.add_argument("--from", default="edge22", dest="source", metavar="NAME", help="device or template (default edge22)")
-    parser.add_argument("--workload", default="bert", metavar="NAME", help="whose model a space is built around (default bert)")
+    parser.add_argument("--from", dest="source", metavar="NAME", help="device or template of an accelerator or a space (default edge22)")
+    parser.add_argument("--workload", metavar="NAME", help="whose model a space is built around (default bert)")
     parser.add_argument("--force", action="store_true", help="write over a file that exists")
     parser.set_defaults(run=run)
 
@@ -43,10 +43,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.kind not in starters.KINDS:
         raise unknown_name("kind", args.kind, starters.KINDS)
+    if args.source is not None and args.kind == "carbon":
+        raise UsageError(f"from {args.source} is of an accelerator or a space; a carbon file names a device of `dse list templates` itself "
+                         '(device = "h100"), and `dse evaluate --hw FILE` tells the carbon of an accelerator file')  # fmt: skip
+    if args.workload is not None and args.kind != "space":
+        raise UsageError(f"workload {args.workload} is of a space, and a file of kind {args.kind} has none; leave it out")
+    source = args.source or "edge22"
     if args.kind == "accelerator":
-        text = starters.accelerator(args.source)
+        text = starters.accelerator(source)
     elif args.kind == "space":
-        text = starters.space(args.workload, args.source)
+        text = starters.space(args.workload or "bert", source)
     else:
         text = starters.carbon()
     if args.file is None:

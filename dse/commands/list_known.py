@@ -60,7 +60,8 @@ def _known(topic: str) -> dict[str, str]:
     if topic == "workloads":
         from workloads import library
 
-        return {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
+        lines = {name: _workload_line(library.load(name)) for name in (*library.ALIASES, *library.names())}
+        return {name: f"the same as {library.ALIASES[name]}" if name in library.ALIASES else line for name, line in lines.items()}
     if topic == "loops":
         from workloads.reasoning.plans import LOOPS
 
@@ -116,4 +117,7 @@ def _memories() -> dict[str, str]:
 def _workload_line(family: Family) -> str:
     count = family.published.get("parameters")
     size = f", {count:,} parameters published" if isinstance(count, int) else ""
-    return f"{family.name}: {family.family}{size}"
+    from dse.problem.wording import joined
+
+    free = [name for name, column in family.model_grid().items() if len(set(column.tolist())) > 1] if family.model_spaces else []
+    return f"{family.name}: {family.family}{size}" + (f"; a search varies its {joined(free)}" if free else "")

@@ -12,7 +12,10 @@ from typing import Any
 def add_problem_options(parser: argparse.ArgumentParser) -> None:
     """What decides the cost of a design: workload, hardware, knobs, deployment, mapping criterion."""
     parser.add_argument(
-        "--workload", metavar="NAME", help="what runs: a name of `dse list`, or a file: model.onnx, config.json, workload.toml"
+        "--workload",
+        metavar="NAME",
+        help="what runs: a name of `dse list`, or a file: model.onnx, config.json, workload.toml; a search "
+        "varies its size where `dse list` says so, and --objective hardware or --set keep it",
     )
     parser.add_argument("--hw", default="edge22", metavar="NAME|FILE.toml", help="hardware template, device, several devices with "
                         "commas between (h100,l40s), or a TOML file of your own accelerator or space (default edge22)")  # fmt: skip

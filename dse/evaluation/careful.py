@@ -10,8 +10,9 @@ import numpy as np
 from dse.evaluation.evaluation import Evaluation, load_family
 from dse.evaluation.one_design import evaluation_of
 from dse.problem.objectives import asks_for_quality
-from dse.problem.problem import Problem
+from dse.problem.problem import Problem, fix_knobs
 from dse.problem.wording import joined, number_text
+from workloads.family import Family
 
 # The parts' latencies add to the request's but for rounding; where they do not (chips in a pipeline), no part has a latency of its own.
 _ROUNDING = 1e-9
@@ -22,19 +23,39 @@ def models_unasked(evaluation: Evaluation) -> list[str]:
     problem, space = evaluation.problem, evaluation.space
     if space.model_count < 2 or asks_for_quality(problem.objectives, problem.constraints):
         return []
-    own = evaluation.family.values()
-    left = np.ones(space.model_count, dtype=bool)
+    words = _own_model(evaluation.family, space.models)
+    ways = " or ".join(["--objective hardware", *([words] if words else [])])
+    return [f"Models are searched too and nothing asks for quality, so the least tends to win; {ways} keeps {evaluation.family.name}."]
+
+
+def models_searched(problem: Problem) -> str:
+    """What becomes of the model of a problem, as its search begins; empty where a file or a decomposition says which are searched."""
+    if problem.kind or problem.space_toml is not None or problem.models is not None:
+        return ""
+    family = load_family(problem)
+    grid = {} if problem.fixed_model else family.model_grid(problem.space)
+    grid = fix_knobs(grid, problem.fixed) if grid else {}
+    free = [name for name, column in grid.items() if len(np.unique(column)) > 1]
+    if not free:
+        return f"{family.name} itself, the same in every design"
+    words = _own_model(family, grid)
+    kept = f"; {words} keeps {family.name} itself" if words else ""
+    return f"variants of {family.name}: its {joined(free)} are searched too{kept}"
+
+
+def _own_model(family: Family, models: Mapping[str, Any]) -> str:
+    """The fewest options that leave the model itself of these; empty where it is not among them."""
+    own = family.values()
+    left = np.ones(len(next(iter(models.values()))), dtype=bool)
     words = []
-    for name, column in space.models.items():
+    for name, column in models.items():
         here = left & (column == own.get(name))
-        if here.any() and here.sum() < left.sum():
+        if not here.any():
+            return ""
+        if here.sum() < left.sum():
             words.append(f"--set {name}={own[name]}")
             left = here
-        elif not here.any():  # the model itself is not in the space
-            words = []
-            break
-    ways = " or ".join(["--objective hardware", *([" ".join(words)] if words else [])])
-    return [f"Models are searched too and nothing asks for quality, so the least tends to win; {ways} keeps {evaluation.family.name}."]
+    return " ".join(words)
 
 
 def parts_beyond_bound(problem: Problem, knobs: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from dse.errors import DseError, unknown_name
+from dse.evaluation import robustness
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.hardware_points import Points
@@ -40,6 +41,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
     :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
@@ -102,6 +104,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["design"] = design
     answer["settings"] = {name: value for name, value in settings(evaluation).items() if name not in design}
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
+    answer["ranges"] = robustness.ranges(evaluation.problem, evaluation.points, {name: answer[name] for name in names})
     answer["infeasible_reasons"] = _reasons(answer, evaluation)
     support = support_name(evaluation, 0)
     answer |= {"quality": None, "quality_se": None, "quality_support": support, "quality_reason": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,22 @@ def drawn(
     groups, profile = points.groups, problem.deployment.carbon_profile
     moved, ranges = carbon.analysis.robustness.drawn_metrics(profile, groups, _metrics(designs), draws=draws, seed=seed)
     return moved, len(ranges)
+
+
+def ranges(problem: Problem, points: Points, metrics: Mapping[str, float], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+    """How far the uncertain factors move the carbon of one design, as plain values.
+
+    ``metrics``: p5, p50 and p95 of each metric of carbon. ``factors``: low, mode and high of what was drawn. ``draws``, ``seed``.
+    """
+    one = {name: np.array([value]) for name, value in metrics.items()}
+    moved, known = carbon.analysis.robustness.drawn_metrics(problem.deployment.carbon_profile, points.groups, one, draws=draws, seed=seed)
+    bands = {name: spread(column) for name, column in moved.items()}
+    return {
+        "metrics": {name: {"p5": float(b.p5[0]), "p50": float(b.p50[0]), "p95": float(b.p95[0])} for name, b in bands.items()},
+        "factors": {name: [one.low, one.mode, one.high] for name, one in known.items()},
+        "draws": draws,
+        "seed": seed,
+    }
 
 
 def _metrics(designs: Sequence[dict[str, Any]]) -> dict[str, FloatArray]:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
-from dse.analysis.comparison import Comparison
+from dse.analysis.comparison import Comparison, compare
 from dse.problem.wording import number_text
 from dse.reports.terminal import printable
+from dse.storage.run_folder import RunRecord
+
+
+class RunComparison(Comparison):
+    """A comparison that shows itself as ``dse compare`` prints it."""
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+def compared(first: RunRecord, second: RunRecord) -> RunComparison:
+    """The comparison of two runs (:func:`dse.analysis.comparison.compare`), which prints as text."""
+    return RunComparison(**vars(compare(first, second)))
 
 
 def text(comparison: Comparison, *, limit: int = 8) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dse.evaluation import space_file
+from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_hardware
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
@@ -40,6 +41,7 @@ def say_problem(
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
         *_models_text(problem),
+        *([f"models      {told}"] if (told := models_searched(problem)) else []),
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
@@ -191,7 +193,15 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
-        print(f"  {name:<20} {answer[name]:>14.6g} {metric.unit}")
+        band = answer["ranges"]["metrics"].get(name)
+        told = f" p5 {band['p5']:.4g}, p95 {band['p95']:.4g}" if band else ""
+        # A share has no unit, and a number before another is read as one.
+        unit = {"1": "", "1e12 op/s": "TOPS"}.get(metric.unit, metric.unit)
+        print(f"  {name:<20} {answer[name]:>14.6g} {unit}{told}".rstrip())
+    drawn = answer["ranges"]
+    print(
+        f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"
+    )
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:

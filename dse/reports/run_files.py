@@ -22,10 +22,12 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
     written = [write_text(run.path / "pareto.csv", csv_text(run))]
     if evaluation is not None:
         folder = run.path / "designs"
-        folder.mkdir(exist_ok=True)
-        designs = [*run.designs[:MAX_DESIGN_FILES], *_named_beside(run)]
-        for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
-            written.append(write_text(folder / f"design-{design['design']:04d}.toml", text))
+        for place, designs in ((folder, run.designs[:MAX_DESIGN_FILES]), (folder / "beside", _named_beside(run))):
+            if not designs:
+                continue
+            place.mkdir(exist_ok=True)
+            for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
+                written.append(write_text(place / f"design-{design['design']:04d}.toml", text))
     written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
 

@@ -251,9 +251,10 @@ def _name(*parts: Any) -> int:
 
 def _check_named(where: str, line: int, prompt: float, output: float) -> None:
     """Blocks that are shared are named one by one: a request of them has a context that some model might have."""
-    if not prompt + output <= MAX_NAMED_TOKENS:
+    tokens = prompt + max(output, 0.0)  # less than no output is told when all lines are read
+    if not tokens <= MAX_NAMED_TOKENS:
         raise DseError(
-            f"{where}, line {line}: prompt and output have {prompt + output:g} tokens, must be at most {MAX_NAMED_TOKENS} where requests "
+            f"{where}, line {line}: prompt and output have {tokens:g} tokens, must be at most {MAX_NAMED_TOKENS} where requests "
             "share a beginning"
         )
 

@@ -283,7 +283,10 @@ def _possible(block: BlockResult, description: Mapping[str, Any]) -> bool:
     points = bounds[-1][1] if description.get("shards") else block.points // models if models > 0 else 0
     inside = (block.front_models >= block.first_model) & (block.front_models < block.last_model)
     inside &= (block.front_hardware >= 0) & (block.front_hardware < points)
-    return block.front_values.shape[1] == len(problem["objectives"]) and bool(inside.all() and np.isfinite(block.front_values).all())
+    objectives = problem.get("objectives")
+    if not isinstance(objectives, list) or block.front_values.shape[1] != len(objectives):
+        return False
+    return bool(inside.all() and np.isfinite(block.front_values).all())
 
 
 def _sum(rows: Mapping[str, Any]) -> str:

@@ -242,14 +242,14 @@ def parse_measurements(text: str, *, where: str) -> tuple[list[Measurements], li
     passed: dict[str, int] = {}
     for line, raw in enumerate(reader, start=2):
         row = {(key or "").strip(): (value or "").strip() for key, value in raw.items() if isinstance(value, str)}
-        name = row["op"].lower()
+        asked = row.get("op", "")  # a row may end before the column
         every = [row.get(f, "") for f in ("m", "n", "k", "rows", "columns", "elements", "d0", "d1", "d2")]
         if not any(every):
-            passed[row["op"]] = passed.get(row["op"], 0) + 1
+            passed[asked] = passed.get(asked, 0) + 1
             continue
-        op = ALIASES.get(name, name)
+        op = ALIASES.get(asked.lower(), asked.lower())
         if op not in OPERATORS:
-            raise unknown_name("op", row["op"], (*OPERATORS, *ALIASES), where=f"{where}, line {line}")
+            raise unknown_name("op", asked, (*OPERATORS, *ALIASES), where=f"{where}, line {line}")
         fields = DIMENSIONS[op]
         values = []
         for i, field in enumerate(fields):

@@ -8,6 +8,8 @@ order of C's column. ``xmc_reference`` is the same in numpy.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,5 +240,15 @@ def load(folder: str | Path, weights: str = "float32") -> Tree:
             raise ModelError(f"{file}: weights: holds {tree.weights}, not {weights}; save it again from the folder it was made of")
         return tree
     if is_pecos_folder(path):
-        return Tree(to_memory(read_pecos(path), weights), str(path))
+        data = to_memory(read_pecos(path), weights)
+        _give_back()
+        return Tree(data, str(path))
     raise FileNotFoundError(f"{path}: neither {FILE_NAME} nor a PECOS ranker (ranker/0.model) is there")
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system: of what reading and laying out a model took, glibc keeps up to 64 MB for later otherwise."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)

@@ -1,6 +1,7 @@
 """The default profile: figures worked out elsewhere, monotonicity, packages, and the three array worlds."""
 
 import math
+import re
 import time
 
 import numpy as np
@@ -168,7 +169,15 @@ def test_a_million_dies_in_a_second():
 
 
 def test_chiplets_against_one_die():
-    assert validation.crossover_check().passed
+    check = validation.crossover_check()
+    assert check.passed
+    low, high = 0.01, 0.4
+    for _ in range(40):  # the one crossing between them, by bisection
+        middle = (low + high) / 2
+        whole, split = validation.crossover(middle)
+        low, high = (low, middle) if split < whole else (middle, high)
+    said = re.search(r"D0 = ([\d.]+)", check.measured)
+    assert said and 0.0 <= float(said[1]) - high < 0.0011  # the first of a grid of 0.001
     whole, split = validation.crossover(np.array([0.01, 0.4]), package="interposer")
     assert whole[0] < split[0]
     assert split[1] < whole[1]

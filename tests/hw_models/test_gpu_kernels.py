@@ -13,9 +13,10 @@ from hw_models.costs.gpu_kernels import attention, collectives, mixtures, produc
 from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.operations import kernel_times
 from hw_models.costs.gpu_kernels.parameters import ProductKernel, family, parse, shipped
-from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.costs.gpu_kernels.sheet import GpuSheet, sheet_of
 from hw_models.devices import gpus as library
 from hw_models.devices import kernel_fits as fitting
+from hw_models.devices import library as devices_library
 from hw_models.errors import HardwareError
 from hw_models.validation import gpu_accuracy as accuracy
 from hw_models.validation import gpu_rows as measured
@@ -244,8 +245,26 @@ def test_parameters_are_checked() -> None:
     good = dict.fromkeys(vars(KERNEL), 1.0)
     for bad, text in (
         ({**good, "launch_s": -1}, "launch_s"),
+        ({**good, "launch_s": True}, "a number from 0"),
         ({**good, "x": 1}, "'x'"),
         ({k: v for k, v in good.items() if k != "overlap"}, "lacks overlap"),
     ):
         with pytest.raises(HardwareError, match=text):
             parse({"product": {"mine": bad}}, where="f.toml")
+
+
+def test_a_sheet_is_of_one_chip_of_several() -> None:
+    """A board draws its idle watts however many stand beside it; every number that a sheet carries is that of the chip alone."""
+    board = devices_library.load("h100").accelerator
+    alone, eight = (sheet_of(replace(board, chips=chips).batch(), 0) for chips in (1, 8))
+    assert alone == eight
+    assert alone.idle_w == pytest.approx(float(board.batch().leakage_w[0]))
+    assert alone.idle_w > 1.0
+
+
+def test_a_window_of_one_key_is_a_window() -> None:
+    """Each query sees itself: a block of 128 queries spans 128 keys (and half a key block, which is multiplied whole)."""
+    blocks = [np.full(1, v) for v in (512.0, 512.0, 1.0, 1.0, 128.0)]
+    mean, most = attention._keys_of_blocks(*blocks)
+    assert mean[0] == 128 + attention.KEY_BLOCK / 2
+    assert most[0] <= 128 + attention.KEY_BLOCK / 2

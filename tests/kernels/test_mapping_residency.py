@@ -53,8 +53,12 @@ def check(seed: int, points: int = 1) -> int:
     return int(found.feasible.sum())
 
 
+# Cases whose mappings the plain reference walks for a second; the default tests have as many others.
+LONG = {11, 18, 21, 29, 44}
+
+
 def test_optimum_with_resident_operands_equals_brute_force() -> None:
-    assert sum(check(seed) for seed in range(45)) > 25  # enough of them fit
+    assert sum(check(seed) for seed in sorted({*range(50)} - LONG)) > 25  # enough of them fit
 
 
 def test_points_searched_together_with_resident_operands_equal_brute_force() -> None:
@@ -63,7 +67,7 @@ def test_points_searched_together_with_resident_operands_equal_brute_force() -> 
 
 @pytest.mark.slow
 def test_optimum_with_resident_operands_equals_brute_force_on_many_machines() -> None:
-    assert sum(check(seed) for seed in range(1000, 1710)) > 400
+    assert sum(check(seed) for seed in sorted({*range(1000, 1710)} | LONG)) > 400
 
 
 def grid_search(hw: MappingHardware, **options: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

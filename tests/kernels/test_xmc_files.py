@@ -147,6 +147,35 @@ def test_mapped_file_answers_like_memory(tmp_path: Path, weights: str) -> None:
             xmc.load(file, "int8")
 
 
+KEPT = """
+import ctypes, resource, sys
+from dse_kernels import xmc
+c = ctypes.CDLL(None)
+if not hasattr(c, "malloc_trim"):
+    sys.exit(77)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+c.mallopt(-1, 1 << 30), c.mallopt(-3, 1 << 30)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: what is freed stays
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+held = [c.malloc(100_000) for _ in range(400)]
+for block in held:
+    ctypes.memset(block, 1, 100_000)
+for block in held:
+    c.free(block)
+before = resident()
+tree = xmc.load(sys.argv[1])
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_loading_a_folder_gives_freed_memory_back(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KEPT, str(folder)], check=False, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("the C library keeps no freed memory that it could be asked for")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30_000_000  # of the 40 MB that were freed before
+
+
 def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(xmc.ModelError, match="'float64' is not one of float32, float16, int8"):
         xmc.save(xmc.read_pecos(PECOS_SMALL), tmp_path, "float64")

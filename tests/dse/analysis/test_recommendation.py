@@ -234,7 +234,7 @@ def test_what_changes_a_choice_of_one_objective_is_what_searches_elsewhere_name(
             there = api.search("resnet-50", "carbon", out=tmp_path / f"{number}-{beyond}", **{**options, word: value}).recommend()
             entry = run.entry(design)
             assert entry is not None and dict(there.knobs) == entry["knobs"]
-        assert (run.path / "designs" / f"design-{change.design:04d}.toml").exists() and not change.on_front
+        assert (run.path / "designs" / "beside" / f"design-{change.design:04d}.toml").exists() and not change.on_front
     for told in found.unchanged:
         factor, _, rest = told.partition(" from ")
         word = {"grid": "grid", "lifetime": "lifetime_years", "rate": "rate_per_s"}[factor]

@@ -79,6 +79,11 @@ def test_own_sessions_and_prefixes(tmp_path: Path) -> None:
             "a.csv",
             "prefix_tokens is 9, must be from 0 to the prompt's 5",
         ),
+        (
+            "arrival_s,prompt_tokens,output_tokens,session\n0,9223372036854775807,-9223372036854775808,a\n",
+            "a.csv",
+            "line 2: prompt and output have 9.22337e+18 tokens, must be at most 4194304",
+        ),
         ("TIMESTAMP,ContextTokens\n", "a.csv", "column 'GeneratedTokens' is missing"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n", "a.csv", "TIMESTAMP is 'yesterday'"),
         ("", "a.csv", "is empty"),

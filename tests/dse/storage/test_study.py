@@ -139,3 +139,11 @@ def test_damaged_block_is_one_sentence(tmp_path: Path) -> None:
     connection.close()
     with Study.open(path, read_only=True) as study, pytest.raises(DseError, match=r"cannot be read|is damaged"):
         list(study.blocks())
+
+
+def test_blocks_of_a_description_that_lost_its_objectives_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Study.create(path, {"bounds": [[0, 4]], "problem": {"a": 1}}) as study:
+        study.record(_block(0))
+    with Study.open(path, read_only=True) as study, pytest.raises(DseError, match=r"is damaged"):
+        list(study.blocks())

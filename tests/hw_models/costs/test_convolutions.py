@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hw_models.costs.evaluate import unit_costs
+from hw_models.costs.products import product_shapes
 from hw_models.spaces.template import load
 from hw_models.systolic.conv import conv_counts
 from workloads.filters import filter_fields
@@ -116,3 +117,14 @@ def test_the_comparison_profile_maps_the_product() -> None:
     product = unit_costs(as_products(LAYERS.take([0])), design, threads=1)
     assert conv.latency_s[0, 0] == product.latency_s[0, 0]
     assert conv.energy_j[0, 0] == product.energy_j[0, 0]
+
+
+def test_how_often_the_im2col_matrix_repeats_a_map() -> None:
+    """Streamed over stored, by hand: 56 x 56 x 9 x 64 rows and columns over 56 x 56 x 64; strides of two read a quarter as often;
+    1 where less is read than there is, and of a product that is no convolution."""
+    _, _, _, expansion = product_shapes(LAYERS)
+    assert expansion[:2] == pytest.approx([9.0, 9.0])
+    assert expansion[3] == pytest.approx(9 / 4)
+    assert expansion[4] == pytest.approx(9.0)
+    assert expansion[7] == 1.0
+    assert (product_shapes(as_products(LAYERS))[3] == 1.0).all()

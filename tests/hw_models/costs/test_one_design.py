@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import workloads
 from hw_models import spaces as templates
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.evaluate import evaluate
 from hw_models.costs.one_design import DesignCost, Evaluator
+from hw_models.devices import library
 from hw_models.errors import HardwareError
 
 
@@ -75,3 +79,13 @@ def test_many_models_are_refused() -> None:
     model = workloads.load("bert").build(layers=np.array([2, 3]), hidden=128, heads=2, sequence=16)
     with pytest.raises(HardwareError, match="costs one model"):
         Evaluator(model, batch)
+
+
+def test_boards_with_kernels() -> None:
+    """Designs that kernels run on, whose energy is a board's: the same bits, each at its own place."""
+    batch = AcceleratorBatch.of([replace(library.load("h100").accelerator, chips=chips) for chips in (1, 2)])
+    workload = workloads.load("bert").build(layers=2, hidden=128, heads=2, sequence=32)
+    for point in range(2):
+        together, one = evaluate(batch.take([point]), workload), Evaluator(workload, batch)(point)
+        for name in DesignCost._fields:
+            assert getattr(one, name) == getattr(together, name)[0], name

@@ -147,6 +147,7 @@ def test_every_form_of_row_is_read() -> None:
         (HEAD + "gemm,,1,1,1.5,,,,1\n", "k is '1.5': it must be a whole number from 1"),
         (HEAD + "gemm,,1,1,1,,,,-1\n", "latency_s is '-1': it must be a positive number of seconds"),
         (HEAD + "gemm,,1,1,1,,,,nan\n", "latency_s is 'nan'"),
+        ("m,n,k,latency_s,op\n1,1,1,1\n", "t, line 2: unknown op ''"),
         (HEAD + "gemm,,,,,,,,1\n", "no row has an operator with dimensions"),
     ],
 )
