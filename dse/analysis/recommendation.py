@@ -144,7 +144,8 @@ class Recommendation:
     def _nothing_else(self) -> str:
         """Why nothing is said of draws and other deployments."""
         if self.compared_with:
-            return f"no other design was there to choose: of {self.compared_with} it alone can be built and serve"
+            alike = " with a quality within one standard error of the best" if self.rule == ONE_ERROR else ""
+            return f"no other design was there to choose: of {self.compared_with} it alone can be built and serve{alike}"
         return ("not told: the front is this one design and the search kept no others, so another grid, lifetime or rate may well name "
                 "another; search there too")  # fmt: skip
 

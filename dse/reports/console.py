@@ -196,10 +196,10 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         if name in ("quality", "quality_se") or name not in answer:
             continue
         band = answer["ranges"]["metrics"].get(name)
-        told = f" p5 {band['p5']:.4g}, p95 {band['p95']:.4g}" if band else ""
+        spread = f" p5 {band['p5']:.4g}, p95 {band['p95']:.4g}" if band else ""
         # A share has no unit, and a number before another is read as one.
         unit = {"1": "", "1e12 op/s": "TOPS"}.get(metric.unit, metric.unit)
-        print(f"  {name:<20} {answer[name]:>14.6g} {unit}{told}".rstrip())
+        print(f"  {name:<20} {answer[name]:>14.6g} {unit}{spread}".rstrip())
     drawn = answer["ranges"]
     print(
         f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"

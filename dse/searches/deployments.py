@@ -414,7 +414,7 @@ class Piece:
             return kwh * self._deployed.designs.points.pue * self._deployed.problem.deployment.electricity_usd_per_kwh
         if name in ("operational_kgco2e", "requests"):
             return getattr(self._operation(), name)
-        raise KeyError(name)
+        raise UsageError(f"a sweep of designs and deployments apart has no {name}, which a metric asks for; `Piece.piece` must give it")
 
     def _operation(self) -> carbon.operational.service.Operation:
         if "operation" not in self._known:

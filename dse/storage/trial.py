@@ -107,12 +107,13 @@ class _Told(dict[str, Measured]):
 def trial_of_row(row: Mapping[str, Any]) -> Trial:
     """A trial from a row of its table; DseError where the row holds what no search writes."""
     try:
+        metrics = {name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()}
         trial = Trial(
             number=row["number"],
             parameters=dict(json.loads(row["parameters"])),
             seed=row["seed"],
             state=row["state"],
-            metrics=_Told(row["number"], {name: Measured(*pair) for name, pair in json.loads(row["metrics"]).items()}),
+            metrics=metrics if row["state"] != COMPLETE else _Told(row["number"], metrics),
             fidelity=row["fidelity"],
             info=dict(json.loads(row["info"])),
             error=row["error"],

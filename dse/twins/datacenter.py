@@ -48,6 +48,8 @@ def refusal(costs: DesignCosts) -> str | None:
             return f"the closed forms know one deployment, and {name} varies"
     if not costs.base.points.one_group or any((batch.expert_parallel > 1).any() for batch in costs.base.points.batches):
         return "the closed forms know tensor parallelism alone, not pipeline stages, replicas or experts on ranks"
+    if any(((batch.node_chips > 0) & (batch.node_chips < batch.chips)).any() for batch in costs.base.points.batches):
+        return "the closed forms know one kind of link, not links between nodes"
     try:
         _closed_forms(costs)
     except ValueError as error:

@@ -29,7 +29,7 @@ class Dataflow(IntEnum):
 
     A mapping is a loop nest in which one of three operands rests, so these are all that the mapper can express; another kind of
     dataflow is another mapper. A further member (4: the range is checked) is named here, in ``kernels/dse_kernels/mapping.py`` and
-    ``mapping_reference.py`` (`DATAFLOW_OF`), ``kernels/src/mapping_model.h`` (enum), ``mapping.cpp`` (range) and
+    ``mapping_reference.py`` (`DATAFLOW_OF`), ``kernels/src/mapping_model.h`` (enum), ``mapping_arrays.cpp`` (range) and
     ``mapping_options.cpp`` (what it lets rest), in `hw_models.systolic` (``gemm.py``, ``conv.py``) if it has a closed form, and in
     the tools that know names of their own: exporters ``accelforge``, ``scalesim``, ``gemmini``, importer ``scalesim``.
     """
