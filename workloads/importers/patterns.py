@@ -84,7 +84,7 @@ class _Graph:
 
     def out(self, at: int) -> int:
         """The storage that an event writes."""
-        return self.steps[at].writes[0][0]
+        return int(self.steps[at].writes[0][0])
 
     def made_by(self, root: int) -> int | None:
         """The one event that writes a storage."""
