@@ -20,6 +20,7 @@ HEAD = """\
 `dse-toolkit` is MIT. What its base installation pulls in, and what its extras name, with the licence that each package states of itself.
 Versions are those of `constraints.txt`. This page is written by `make licences`; `make sbom` writes a software bill of materials of the
 whole environment (CycloneDX, `dist/sbom.cdx.json`). Licences of data stand in their files, row by row.
+Reports carry Plotly's basic bundle (plotly.js, MIT; `dse/reports/assets/plotly-LICENSE.txt`).
 
 """
 

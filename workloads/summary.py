@@ -122,7 +122,8 @@ def as_text(workload: Workload, *, peak_tops: float, bandwidth_gb_s: float) -> s
     info = summary(workload)
     lines = [
         f"{info['name']} ({info['family']})",
-        f"  {_count(info['macs'])}MAC a request, {info['parameters']:,} parameters, weights {_count(info['weight_bytes'])}B, "
+        f"  {_count(info['macs'])}MAC a request, {info['parameters']:,} parameters, "
+        f"weights {_count(info['weight_bytes'])}B{_bits(workload)}, "
         f"peak activations {_count(info['activation_bytes'])}B, KV cache {_count(info['kv_cache_bytes'])}B",
     ]
     for name, amount in info["requests"].items():
@@ -136,6 +137,12 @@ def as_text(workload: Workload, *, peak_tops: float, bandwidth_gb_s: float) -> s
         lines += ["", f"not understood and not counted: {listed}"]
     lines += ["", *(f"assumed: {sentence}" for sentence in workload.assumptions)] if workload.assumptions else []
     return "\n".join(lines)
+
+
+def _bits(workload: Workload) -> str:
+    """At which precision the weights are counted: that of the request, whatever the file of a model stores."""
+    found = sorted({int(bits) for phase in workload.phases for bits in phase.table.weight_bits[phase.table.parameters > 0]})
+    return f" at {' and '.join(map(str, found)) if len(found) < 3 else f'{found[0]} to {found[-1]}'} bits" if found else ""
 
 
 def _phase_lines(phase: Phase, ridge: float) -> list[str]:

@@ -28,7 +28,7 @@ def ghg_rows(
     units: str = "",
     period_years: float | None = None,
     spreads: tuple[Spread, Spread] | None = None,
-    parts: Mapping[str, tuple[float, Spread]] | None = None,
+    parts: Mapping[str, tuple[float, Spread | None]] | None = None,
     made_source: str = "this estimate",
 ) -> list[dict[str, Any]]:
     """Lines of an inventory (Corporate Standard; Corporate Value Chain Standard for scope 3).
@@ -47,7 +47,7 @@ def ghg_rows(
     made, used = spreads or (None, None)
     if embodied_kgco2e:
         category = SERVICES if cloud else CAPITAL_GOODS
-        lines = parts or {"": (embodied_kgco2e, made)}
+        lines: Mapping[str, tuple[float, Spread | None]] = parts or {"": (embodied_kgco2e, made)}
         for part, (kg, span) in lines.items():
             activity = f"making of the hardware{': ' if part else ''}{part}"
             rows.append(_row(name, category, activity, 1.0, "unit", kg, made_source, basis) | of | _span(span))

@@ -36,7 +36,7 @@ from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
 from hw_models.costs import pipeline
-from hw_models.costs.unit_costs import ADDITIVE, UnitCosts, peak_dynamic_w
+from hw_models.costs.unit_costs import ADDITIVE, Criterion, UnitCosts, peak_dynamic_w
 from workloads import library
 from workloads.family import Family
 from workloads.ops import concatenate
@@ -157,7 +157,7 @@ class Evaluation:
         """Unit costs of the shapes (shapes, designs), every operation by itself."""
         return self.points.unit_costs(
             self.shapes,
-            criterion=cast(hw_models.costs.unit_costs.Criterion, self.problem.criterion),
+            criterion=cast(Criterion, self.problem.criterion),
             threads=self._threads,
             progress=self._progress,
         )
@@ -235,7 +235,9 @@ class Evaluation:
         return entries
 
     def residency(self, model: int, hardware: int) -> dict[str, Any]:
-        """Where the tensors of one model live on one hardware point, what that saves, and why each byte passes the DRAM."""
+        """Where the tensors of one model live on one hardware point, what that saves, and why each byte passes the DRAM; see
+        `hw_models.costs.residency.models.report`.
+        """
         design = int(self.points.design[hardware])
         if (model, design) not in self._told:
             found = on_chip.told(self.problem, self.workload_of(model), self.points.batches, design)
@@ -243,6 +245,12 @@ class Evaluation:
                 found["saved"] = on_chip.saved(found, self.alone(model, design))
             self._told[model, design] = found
         return self._told[model, design]
+
+    def kept_on_chip(self, model: int, hardware: int) -> dict[str, Any] | None:
+        """The short form of `residency` for files and reports; None where nothing is kept."""
+        if self.on_chip is None or not self.on_chip.able[int(self.points.design[hardware])]:
+            return None
+        return on_chip.in_short(self.residency(model, hardware))
 
     def busy_s(self, model: int, hardware: int) -> dict[str, float]:
         """Busy times of the units of one design: array, vector, dram, link."""
@@ -255,7 +263,11 @@ class Evaluation:
     def alone(self, model: int, design: int) -> dict[str, float]:
         """Sums of one model on one design with every operation by itself: all additive quantities of `UnitCosts`."""
         weight, index = self.weight[model], self.index[model]
-        return {name: float(weight @ getattr(self.unit, name)[index, design]) for name in ADDITIVE}
+        unit, at = self.__dict__.get("unit"), design
+        if unit is None:  # the whole space is not needed for one of its designs
+            rows, index = np.unique(index, return_inverse=True)
+            unit, at = self.points.unit_costs_of(design, self.shapes.take(rows), cast(Criterion, self.problem.criterion)), 0
+        return {name: float(weight @ getattr(unit, name)[index, at]) for name in ADDITIVE}
 
     def workload_of(self, model: int) -> Workload:
         """The workload with one of its models."""

@@ -119,6 +119,15 @@ class Points:
         columns["bound"] = np.concatenate([bounds_among(part, names) for part in parts], axis=1)
         return replace(parts[0], **columns, bound_names=names)
 
+    def unit_costs_of(self, design: int, shapes: OperationTable, criterion: Criterion) -> UnitCosts:
+        """Unit costs of shapes on one of the distinct designs, (shapes, 1)."""
+        for batch in self.batches:
+            if design < len(batch):
+                one = batch.take(np.array([design]))
+                return cost.unit_costs(shapes, one, criterion=criterion, threads=1, unmapped="infinite")
+            design -= len(batch)
+        raise IndexError(design)
+
 
 def split_knobs(hardware: HardwareSpace, columns: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns that describe the hardware, and those that describe its deployment."""

@@ -75,6 +75,30 @@ def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:
     return {name: alone[name] - sum(step[name] for step in found["steps"]) for name in ("latency_s", "energy_j", "dram_bytes")}
 
 
+def in_short(found: dict[str, Any]) -> dict[str, Any]:
+    """A report (`Evaluation.residency`) without its steps: what is kept, what that saves, and a row a tensor.
+
+    ``tensors``: who makes it, its bytes, and how often it is made for the chip alone, for the chip and the DRAM, or the DRAM alone.
+    ``saved``: what a request takes less than with every operation by itself; ``alone`` what it takes then.
+    """
+    tensors: dict[tuple[str, float], dict[str, Any]] = {}
+    for tensor in found["tensors"]:
+        named = {name: tensor[name] for name in ("made_by", "bytes")}
+        row = tensors.setdefault((named["made_by"], named["bytes"]), {**named, "chip": 0.0, "both": 0.0, "dram": 0.0})
+        for place, column in (("chip", "chip"), ("chip and DRAM", "both"), ("DRAM", "dram")):
+            row[column] += tensor["places"].get(place, 0.0)
+    taken = {name: sum(step[name] for step in found["steps"]) for name in found["saved"]}
+    return {
+        "level": found["level"],
+        "weights_on_chip": found["weights_on_chip"],
+        "capacity_bytes": found["capacity_bytes"],
+        "most_held_bytes": max((step["held_bytes"] for step in found["steps"]), default=0.0),
+        "saved": found["saved"],
+        "alone": {name: taken[name] + found["saved"][name] for name in taken},
+        "tensors": list(tensors.values()),
+    }
+
+
 def breakdown(found: dict[str, Any], macs: FloatArray, runs: FloatArray) -> list[dict[str, Any]]:
     """The breakdown by component of a report: what `Evaluation.breakdown` gives where nothing is kept."""
     entries: dict[str, dict[str, Any]] = {}

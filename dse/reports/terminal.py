@@ -64,6 +64,8 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     columns += [_metric_column(name, units[name], shown) for name in _EXTRA_METRICS if name in units and name not in objectives]
     kept = _fitting(columns, needed, width)
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
+    if more:
+        lines.append("(+N equal): N further designs with the same value of every objective; pareto.csv has them")
     lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
     return for_stdout("\n".join(_wrapped(lines, width)))
 

@@ -38,8 +38,8 @@ from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
 from dse.strategies.driver import EXHAUSTED
 from dse.strategies.proxy import is_first, is_whole
+from dse.strategies.registry import AUTO, find
 from dse.strategies.registry import check as check_strategy
-from dse.strategies.registry import find
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
 from dse.strategies.views import model_columns
@@ -91,7 +91,7 @@ def run(
     _checked(target, evaluation.space.models)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
-    done, expected = 0, sum(settings.sizes)
+    done, expected = 0, min(sum(settings.sizes), _most_trials(evaluation, settings, target))
 
     def on_trial(_: Any) -> None:
         nonlocal done
@@ -131,6 +131,17 @@ def run(
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
     return found.front, _summary(evaluation, found), context
+
+
+def _most_trials(evaluation: Evaluation, settings: MeasuredSettings, target: Evaluator) -> int:
+    """More trials than this no budget buys: each model once, of a table those it has a row for."""
+    if len(settings.sizes) > 1 or settings.confirm or (settings.strategy != AUTO and find(settings.strategy).trial == "design"):
+        return sum(settings.sizes)
+    columns = model_columns(evaluation)
+    if not isinstance(target, evaluators.TableEvaluator) or not set(target.parameters) <= set(columns):
+        return evaluation.space.model_count
+    rows = zip(*(columns[name].tolist() for name in target.parameters), strict=True)
+    return sum(target.has(dict(zip(target.parameters, row, strict=True))) for row in rows)
 
 
 def _executor(settings: MeasuredSettings) -> str | None:

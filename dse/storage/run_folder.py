@@ -88,8 +88,8 @@ def describe_front(evaluation: Evaluation, front: Front, *, breakdowns: int = MA
 
     Each entry: ``design`` (rank, from 1), ``equal_to`` (the first of the designs that have the same objective values, None where this is
     it), ``knobs``, ``quality_support``, ``metrics`` (every metric), ``embodied_parts_kgco2e``, ``dram_bytes_per_s``, and, for
-    ``breakdowns`` of them evenly spaced, ``components`` and of a mix ``parts`` (what one request of each takes). Equal designs are
-    ordered by latency, energy and area.
+    ``breakdowns`` of them evenly spaced, ``components``, of a mix ``parts`` (what one request of each takes) and, where something stays
+    on chip between operations, ``on_chip`` (`dse.evaluation.on_chip.in_short`). Equal designs are ordered by latency, energy and area.
     """
     names = evaluation.metric_names
     values: dict[int, dict[str, np.ndarray]] = {}
@@ -115,6 +115,8 @@ def describe_front(evaluation: Evaluation, front: Front, *, breakdowns: int = MA
         }
         if rank in detailed:
             entry["components"] = evaluation.breakdown(model, hardware)
+            if kept := evaluation.kept_on_chip(model, hardware):
+                entry["on_chip"] = kept
             if mix and (parts := part_costs(evaluation, model, hardware, entry["metrics"]["latency_s"])):
                 entry["parts"] = parts
         designs.append(entry)
@@ -191,8 +193,27 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         "[design.metrics]",
         *(f"{name} = {value!r}" for name, value in design["metrics"].items()),
         "",
+        *_on_chip_lines(design.get("on_chip")),
     ]
     return "\n".join(lines)
+
+
+def _on_chip_lines(kept: dict[str, Any] | None) -> list[str]:
+    """What a design keeps on chip, as a table of its file."""
+    if not kept:
+        return []
+    names = [row["made_by"] for row in kept["tensors"] if row["chip"] > 0 and row["both"] == row["dram"] == 0]
+    return [
+        "[design.on_chip]",
+        f"residency = {json.dumps(kept['level'])}",
+        f"weights = {json.dumps(kept['weights_on_chip'])}",
+        f"most_held_bytes = {kept['most_held_bytes']!r}",
+        f"never_in_dram = {json.dumps(list(dict.fromkeys(names)))}",
+        "",
+        "[design.on_chip.saved]",
+        *(f"{name} = {value!r}" for name, value in kept["saved"].items()),
+        "",
+    ]
 
 
 def write_text(path: Path, text: str) -> Path:

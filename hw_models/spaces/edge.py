@@ -56,7 +56,10 @@ def edge(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
         raise HardwareError(f"designs of one batch must have one DRAM type, got {', '.join(map(str, dram_types))}")
     l2 = mapper_l2_kib(width, depth, l2_kib) if operand_buffers else l2_kib
     charged = array_l2_kib(width, depth, l2_kib)
-    glb, dram = ints("glb_mib") * 1024 * 1024, ints("dram_gib") * 1024**3
+    glb, dram = np.rint(floats("glb_mib") * 1024.0**2).astype(np.int64), ints("dram_gib") * 1024**3
+    if operand_buffers and (glb % 1024**2 != 0).any():
+        part = float(floats("glb_mib")[glb % 1024**2 != 0][0])
+        raise HardwareError(f"glb_mib = {part:g} is no whole number, which the closed forms of profile {profile} are for")
     # The DRAM has a clock of its own: bytes a second do not depend on that of the chip.
     dram_words = words_per_cycle(floats("dram_bytes_per_s"), floats("word_bits"), floats("frequency_hz"))
     bandwidth = np.column_stack([floats("l2_words_per_cycle"), floats("glb_words_per_cycle"), dram_words])

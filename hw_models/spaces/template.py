@@ -49,6 +49,7 @@ class Template:
             keeps them.
         closed_forms: which closed forms with gradients cost its designs (`edge`, `datacenter`); empty: none do.
         notes: what a knob or setting means and where its value is from, by its name.
+        fractions: knobs of whole numbers that may also lie between them, and what their values are multiples of.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Template:
     carbon_profile: str = "act2"
     closed_forms: str = ""
     notes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fractions: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> int:
@@ -160,10 +162,13 @@ class Template:
             return  # the names themselves are checked where they are looked up
         if values.dtype.kind not in "iuf":
             raise bad_value(name, values.tolist()[0], "a number", where=where)
-        if isinstance(default, int) and values.dtype.kind == "f":
-            uneven = values[values != np.floor(values)]
+        whole = isinstance(default, int) and name not in self.fractions
+        if (whole or name in self.fractions) and values.dtype.kind == "f":
+            unit = self.fractions.get(name, 1.0)
+            uneven = values[(values / unit) != np.floor(values / unit)]
             if uneven.size or not np.isfinite(values).all():
-                raise bad_value(name, float((uneven if uneven.size else values)[0]), "a whole number", where=where)
+                value = float((uneven if uneven.size else values)[0])
+                raise bad_value(name, value, "a whole number" if whole else f"a multiple of {unit:g}", where=where)
         if name in self.knobs and within_knobs:
             allowed = np.array(self.knobs[name], dtype=np.float64)
             listed = ", ".join(f"{v:g}" for v in allowed)
@@ -174,7 +179,7 @@ class Template:
                 rule = f"between {allowed.min():g} and {allowed.max():g} (grid: {listed})"
                 raise bad_value(name, value.item(), rule, closest=closest, where=where)
         else:
-            limits = NUMBERS[name] if name in NUMBERS else Rule(isinstance(default, int), 1e-9, 2.0**50, "")
+            limits = NUMBERS[name] if name in NUMBERS else Rule(whole, 1e-9, 2.0**50, "")
             for value in np.unique(values):
                 limits.check(name, value.item(), where)
 
@@ -245,6 +250,7 @@ def template_from(document: Mapping[str, Any], *, where: str) -> Template:
         builder=BUILDERS[document["builder"]],
         not_modelled=tuple(document.get("not_modelled", ())),
         notes=dict(document.get("notes", {})),
+        fractions={name: float(unit) for name, unit in document.get("fractions", {}).items()},
         **_defaults(document.get("defaults", {}), where),
     )
 

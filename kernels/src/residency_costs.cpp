@@ -30,6 +30,7 @@ Costs::Costs(const Problem &problem, const Points &points) : problem_(problem), 
     products_.resize(problem.shape_count * 8);
     values_.resize(problem.prices.size() * 4);
     bounds_.resize(problem.prices.size() * 2);
+    beside_.resize(problem.prices.size() * 2);
 }
 
 double Costs::first_of(const Value &v) const {
@@ -90,6 +91,12 @@ bool Costs::known(int price_number, double held, bool pinned, int point, Value &
     return true;
 }
 
+int Costs::changes(int price_number, bool pinned) const {
+    const Price &price = problem_.prices[price_number];
+    const Step &step = problem_.steps[price.step];
+    return step.kind == kProduct ? products_[step.shape * 8 + mask_of(step, price.mask, pinned)].changes : 0;
+}
+
 Request Costs::request(int price_number, double held, bool pinned, int point) const {
     const Price &price = problem_.prices[price_number];
     const Step &step = problem_.steps[price.step];
@@ -106,7 +113,31 @@ void Costs::ask_ideal(int number, bool pinned, int point, std::vector<Request> &
     if (p.most_held.empty() || p.most_held[point] < 0.0) wanted.push_back({product, -1.0, point});
 }
 
-double Costs::bound(int number, bool pinned, int point) {
+double Costs::first_of(const Mapped &m) const {
+    return points_.criterion == mapping::kEnergy ? m.energy_pj : points_.criterion == mapping::kLatency ? m.cycles : m.cycles * m.energy_pj;
+}
+
+double Costs::least_first(int product, double held, int point) const {
+    const Product &p = products_[product];
+    if (p.most_held.empty()) return 0.0;
+    double first = p.most_held[point] < 0.0 ? 0.0 : first_of(p.whole[point]);
+    const double here = room(point, held);
+    if (!p.narrow.empty())
+        for (const Mapped &m : p.narrow[point])
+            if (m.room >= here) first = std::max(first, first_of(m));
+    return first;
+}
+
+double Costs::bound(int number, double held, bool pinned, int point) {
+    const double ideal = ideal_bound(number, pinned, point);
+    const Price &price = problem_.prices[number];
+    const Step &step = problem_.steps[price.step];
+    const int mask = mask_of(step, price.mask, pinned);
+    const double first = least_first(step.shape * 8 + mask, held, point);
+    return first > 0.0 ? std::max(ideal, at_least(first, beside(number, pinned, point), point)) : ideal;
+}
+
+double Costs::ideal_bound(int number, bool pinned, int point) {
     std::unique_ptr<double[]> &all = bounds_[number * 2 + (pinned ? 1 : 0)];
     if (!all) {
         all.reset(new double[points_.count]);
@@ -115,31 +146,42 @@ double Costs::bound(int number, bool pinned, int point) {
     if (all[point] >= 0.0) return all[point];
     const Price &price = problem_.prices[number];
     const Step &step = problem_.steps[price.step];
-    const Mapped &best = products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point];
     const size_t last = points_.levels - 1;
     const double bits = word(point), *far = rate(point, last), *near = rate(point, last - 1);
-    const double mapped_s = best.cycles / frequency(point), mapped_j = best.energy_pj * kPico;
-    // What runs beside the product, and the words that this way to run it moves whatever its mapping.
+    Value more = beside(number, pinned, point);
+    // Words that this way to run it moves whatever its mapping, and the mapping with everything resident does not see.
+    double words = (far[3] + near[4]) / bits * (price.least - price.extra);
+    if (price.stores && !price.keeps) words += (far[4] + near[3]) / bits * step.bits;
+    more.energy += words * kPico;
+    return all[point] = at_least(first_of(products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point]), more, point);
+}
+
+Value Costs::beside(int number, bool pinned, int point) {
+    std::unique_ptr<Value[]> &all = beside_[number * 2 + (pinned ? 1 : 0)];
+    if (!all) {
+        all.reset(new Value[points_.count]);
+        std::fill_n(all.get(), points_.count, Value{-1.0, 0.0});
+    }
+    if (all[point].latency >= 0.0) return all[point];
+    const Price &price = problem_.prices[number];
+    const Step &step = problem_.steps[price.step];
+    const size_t last = points_.levels - 1;
+    const double bits = word(point), *far = rate(point, last), *near = rate(point, last - 1);
     const Value lanes = lanes_of(step, point);
-    const double parameters = pinned ? 0.0 : step.parameters / bits, passing = (step.every + step.parameters) / bits;
-    double more = parameters * (far[3] + near[4]) + passing * near[3];
+    const double streamed = (price.extra + (pinned ? 0.0 : step.parameters)) / bits, passing = (step.every + step.parameters) / bits;
+    double more = (far[3] + near[4]) * (streamed + price.loaded / bits) + passing * near[3];
     for (size_t l = 0; l + 1 < last; ++l) more += passing * (rate(point, l)[3] + rate(point, l)[4]);
-    more += (far[3] + near[4]) / bits * (price.least + price.loaded);
-    if (price.stores) more += (far[4] + near[3]) / bits * step.bits;
-    const double more_j = more * kPico + lanes.energy;
+    if (price.stores && price.keeps) more += (far[4] + near[3]) / bits * step.bits;
     const mapping::Core &core = plan_.points[point].core;
     const double units = static_cast<double>(core.cores) * static_cast<double>(core.rows) * static_cast<double>(core.columns);
-    const double least_s = std::max(step.macs / (units * frequency(point)), lanes.latency);
-    double low = 0.0;
-    if (best.cycles == kInfinity)
-        low = kInfinity;
-    else if (points_.criterion == mapping::kEnergy)
-        low = (mapped_j + more_j) * kBelow;
-    else if (points_.criterion == mapping::kLatency)
-        low = std::max(mapped_s, least_s) * kBelow;
-    else
-        low = std::sqrt(mapped_j * mapped_s + more_j * least_s) * kBelow;
-    return all[point] = low;
+    return all[point] = {std::max(step.macs / (units * frequency(point)), lanes.latency), more * kPico + lanes.energy};
+}
+
+double Costs::at_least(double first, const Value &beside, int point) const {
+    if (first == kInfinity) return kInfinity;
+    if (points_.criterion == mapping::kEnergy) return (first * kPico + beside.energy) * kBelow;
+    if (points_.criterion == mapping::kLatency) return std::max(first / frequency(point), beside.latency) * kBelow;
+    return std::sqrt(first * kPico / frequency(point) + beside.energy * beside.latency) * kBelow;
 }
 
 Value Costs::lanes_of(const Step &step, int point) const {
@@ -301,6 +343,7 @@ void Costs::search(std::vector<Request> &wanted) {
                 product.narrow[at].push_back(mapped);
             }
         }
+        ++product.changes;
         searches_ += static_cast<int64_t>(end - begin);
     }
     wanted.clear();

@@ -21,6 +21,7 @@ struct Mapped {
 
 // A product with some operands resident, on every point.
 struct Product {
+    int changes = 0;                           // how often more became known
     std::vector<Mapped> whole;                 // with all of the room; where `known`
     std::vector<double> most_held;             // bits up to which `whole` stays best; less than 0: not known
     std::vector<std::vector<Mapped>> narrow;   // with less
@@ -43,8 +44,10 @@ class Costs {
 
     // The cost of a way to run a step beside `held` bits, the parameters that stay (`pinned`) included; false: not known.
     bool known(int price, double held, bool pinned, int point, Value &value);
+    // How often what is known of it has changed.
+    int changes(int price, bool pinned) const;
     // Otherwise a lower bound of what the criterion makes of it (see `first_of`); the step's `ideal` product must be known.
-    double bound(int price, bool pinned, int point);
+    double bound(int price, double held, bool pinned, int point);
     // The request that makes it known, or brings it nearer.
     Request request(int price, double held, bool pinned, int point) const;
     // Ask for what bounds of a step need.
@@ -61,6 +64,13 @@ class Costs {
  private:
     static int mask_of(const Step &step, int mask, bool pinned) { return mask | (pinned ? step.pins : 0); }
     const Mapped *find(int product, double held, int point) const;
+    // What the criterion of a mapping in this room is not below, by what is known of more room.
+    double least_first(int product, double held, int point) const;
+    double first_of(const Mapped &mapped) const;
+    double ideal_bound(int price, bool pinned, int point);
+    // What the step's mapping does not see: latency that it takes in any case, words beside it as energy [J].
+    Value beside(int price, bool pinned, int point);
+    double at_least(double first, const Value &beside, int point) const;
     Value product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const;
     Value vector_value(const Price &price, double held, bool pinned, int point) const;
     Value attention_value(const Price &price, double held, int point) const;
@@ -80,6 +90,7 @@ class Costs {
     // Values that do not depend on the room: by price, parameters resident or not, row fits or not; NaN: not known yet.
     std::vector<std::unique_ptr<Value[]>> values_;
     std::vector<std::unique_ptr<double[]>> bounds_;
+    std::vector<std::unique_ptr<Value[]>> beside_;
     std::vector<mapping::Found> found_;
     std::vector<int> from_;
     int64_t searches_ = 0;

@@ -37,7 +37,8 @@ class ChainStrip {
  public:
     ChainStrip(const Problem &problem, Costs &costs, const Chain &chain, double pinned_bits, const int *points, int count)
         : problem_(problem), costs_(costs), chain_(chain), graph_(problem.graphs[chain.graph]), pinned_(pinned_bits),
-          points_(points), count_(count), known_(chain.price.size()), costs_of_(chain.price.size()) {
+          points_(points), count_(count), known_(chain.price.size()), changes_(chain.price.size()),
+          costs_of_(chain.price.size()) {
         now_.resize(graph_.states[0]);
         cells_.resize(graph_.states[0]);
         for (std::vector<Cell> &layers : cells_) {
@@ -47,9 +48,13 @@ class ChainStrip {
         }
     }
 
-    // Values and bounds of every variant, then the best sums from each entry to each exit, as often as it `runs`.
-    void find(double runs) {
-        for (size_t v = 0; v < chain_.price.size(); ++v) fill(v);
+    // Values and bounds of every variant on the `open` points, then the best sums from each entry to each exit, as often as it `runs`.
+    void find(double runs, uint16_t open) {
+        bool changed = !filled_;
+        for (size_t v = 0; v < chain_.price.size(); ++v)
+            if (open & ~known_[v]) changed |= fill(v, open);
+        filled_ = true;
+        if (!changed) return;
         for (Cell &cell : best) clear(cell, kInfinity);
         for (size_t entry = 0; entry < cells_.size(); ++entry) {
             for (int32_t s = 0; s < graph_.states[0]; ++s) clear(now_[s], static_cast<size_t>(s) == entry ? 0.0 : kInfinity);
@@ -68,23 +73,34 @@ class ChainStrip {
         }
         scale(best, runs);
         seen_.fill(0);
+        summed_.fill(0);
     }
 
-    // Ask for what is not known along the best way from entry to exit; whether there is any.
+    // Ask for what is not known along the best way from entry to exit; whether there is any. What little room leaves is dear to
+    // search: it is asked for where all else is known.
     bool ask(int pair, int lane, std::vector<Request> &wanted) {
         if (seen_[lane] >> pair & 1) return false;
         bool any = false;
+        const size_t before = wanted.size();
+        size_t whole = before;
         walk(pair, lane, [&](int32_t v) {
             if (known_[v] >> lane & 1) return;
-            wanted.push_back(costs_.request(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]));
             any = true;
+            const Request request = costs_.request(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]);
+            wanted.push_back(request);
+            if (request.held < 0.0) std::swap(wanted[whole++], wanted.back());
         });
+        if (whole > before) wanted.resize(whole);
         if (!any) seen_[lane] |= static_cast<uint16_t>(1u << pair);
         return any;
     }
 
-    Sums sums(int pair, int lane) {
-        Sums total;
+    // Of the best way; models that share the chain share it.
+    const Sums &sums(int pair, int lane) {
+        Sums &total = sums_[pair][lane];
+        if (summed_[lane] >> pair & 1) return total;
+        summed_[lane] |= static_cast<uint16_t>(1u << pair);
+        total = {};
         walk(pair, lane, [&](int32_t v) {
             Value value{0.0, 0.0};
             costs_.known(chain_.price[v], held(v), pinned_ > 0.0, points_[lane], value);
@@ -107,24 +123,29 @@ class ChainStrip {
  private:
     double held(size_t v) const { return chain_.held[v] + pinned_; }
 
-    void fill(size_t v) {
+    // Whether anything has changed.
+    bool fill(size_t v, uint16_t open) {
         Cost &cost = costs_of_[v];
-        const int price = chain_.price[v];
+        if (!filled_)
+            for (int i = 0; i < kStrip; ++i) cost.first[i] = cost.second[i] = kInfinity;
+        const int price = chain_.price[v], changes = costs_.changes(price, pinned_ > 0.0);
+        if (filled_ && changes == changes_[v]) return false;
+        changes_[v] = changes;
         const double bits = held(v);
-        uint16_t known = 0;
         for (int i = 0; i < count_; ++i) {
+            const uint16_t here = static_cast<uint16_t>(1u << i);
+            if (!(open & here & ~known_[v])) continue;
             Value value;
             if (costs_.known(price, bits, pinned_ > 0.0, points_[i], value)) {
-                known |= static_cast<uint16_t>(1u << i);
+                known_[v] |= here;
                 cost.first[i] = costs_.first_of(value);
                 cost.second[i] = costs_.second_of(value);
             } else {
-                cost.first[i] = costs_.bound(price, pinned_ > 0.0, points_[i]);
+                cost.first[i] = costs_.bound(price, bits, pinned_ > 0.0, points_[i]);
                 cost.second[i] = cost.first[i] == kInfinity ? kInfinity : 0.0;
             }
         }
-        for (int i = count_; i < kStrip; ++i) cost.first[i] = cost.second[i] = kInfinity;
-        known_[v] = known;
+        return true;
     }
 
     // The variants along the best way, the last first.
@@ -149,10 +170,13 @@ class ChainStrip {
     const int *points_;
     const int count_;
     std::vector<uint16_t> known_;   // of each variant, a bit a point
-    std::vector<Cost> costs_of_;
+    std::vector<int> changes_;      // of each variant, when it was last looked at
+    std::vector<Cost> costs_of_;    // with bounds where it is not known
     std::vector<Cell> now_;
     std::vector<std::vector<Cell>> cells_;  // by entry: states after each step
-    std::array<uint16_t, kStrip> seen_{};   // pairs whose way is known throughout
+    bool filled_ = false;
+    std::array<uint16_t, kStrip> seen_{}, summed_{};  // pairs whose way is known throughout; whose sums are
+    std::array<std::array<Sums, kStrip>, kPairs> sums_;
 };
 
 // Powers of the matrix of a part for loops of any length: of 2^i runs, with the place in the middle as choice.
@@ -310,7 +334,7 @@ class Strip {
                 chains_.emplace_back(problem_, costs_, problem_.chains[part.chain], pinned_, points_, count_);
         powers_.resize(family_.parts.size());
         for (size_t p = 0; p < family_.parts.size(); ++p) {
-            chains_[p].find(family_.parts[p].runs);
+            chains_[p].find(family_.parts[p].runs, open_);
             powers_[p].begin(chains_[p].best);
         }
         uint16_t still = 0;
@@ -339,7 +363,7 @@ class Strip {
             model_.uses(i, [&](size_t p, const Counts &counts) {
                 for (int pair = 0; pair < kPairs; ++pair) {
                     if (counts[pair] == 0) continue;
-                    const Sums own = chains_[p].sums(pair, i);
+                    const Sums &own = chains_[p].sums(pair, i);
                     const double times = static_cast<double>(counts[pair]) * family_.parts[p].runs;
                     total.latency += times * own.latency;
                     total.energy += times * own.energy;

@@ -14,16 +14,22 @@ from workloads.errors import shorten
 from workloads.functions import canonical, is_vector_kind
 from workloads.importers.einsum import contractions
 from workloads.importers.fusing import fuse_attention
+from workloads.importers.patterns import fuse_patterns
 from workloads.moe import expert_loads
 from workloads.ops import ATTENTION, Kind, Operation, OperationTable
 from workloads.records import LeftOut
 
 _COMPONENTS = (
     ("embedding", re.compile(r"embed|patch|wte|wpe|position", re.I)),
-    ("norm", re.compile(r"(^|[._/])(.*norm|ln_?\w*|.*layer_?norm.*)$", re.I)),
+    ("norm", re.compile(r"(^|[._/])(.*norm_?\d*|ln_?\w*|.*layer_?norm.*)$", re.I)),
     ("head", re.compile(r"head|classifier|pooler|score|logit|projection$", re.I)),
-    ("attention", re.compile(r"attn|attention|scores|[qkv]_proj|o_proj|softmax", re.I)),
-    ("ffn", re.compile(r"mlp|ffn|feed_?forward|intermediate|output|fc\d|dense|expert|moe|router|gate|relu", re.I)),
+    ("attention", re.compile(r"attn|attention|scores|qkv|[qkv]_proj|o_proj|in_proj|out_proj|softmax", re.I)),
+    (
+        "ffn",
+        re.compile(
+            r"mlp|ffn|feed_?forward|intermediate|output|fc\d|linear\d|up_proj|down_proj|dense|expert|moe|router|gate|[gr]elu|silu", re.I
+        ),
+    ),
 )
 _COUNTED = (Kind.GEMM, Kind.CONV, Kind.SCAN, *ATTENTION)
 
@@ -95,6 +101,7 @@ class Collector:
         parameters: {name: elements} of every parameter of the model.
         copies: {name: instances} where a parameter stands for several (layers that were left out of the graph).
         weight_bits, activation_bits: precision of what the graph does not quantise.
+        patterns: whether operations that are written out as several nodes are found (:mod:`workloads.importers.patterns`).
     """
 
     parameters: Mapping[str, int]
@@ -102,6 +109,7 @@ class Collector:
     activation_bits: int = 8
     fused_attention: bool = False
     copies: Mapping[str, int] = field(default_factory=dict)
+    patterns: bool = False
     assumptions: dict[str, None] = field(default_factory=dict)
     times: int = 1
     _events: list[Event] = field(default_factory=list)
@@ -154,6 +162,11 @@ class Collector:
 
         ``unused``: whether the parameters that no operation reads get a row that never runs.
         """
+        if self.patterns:
+            self._events, found = fuse_patterns(self._events, self.parameters)
+            if found:
+                listed = ", ".join(f"{count:,} {name}" for name, count in sorted(found.items()))
+                self.assumptions[f"written out as several nodes and counted as one operation each: {listed}"] = None
         if self.fused_attention:
             self._events = fuse_attention(self._events)
         rows = self._attached(self._with_liveness(), unused)

@@ -132,7 +132,7 @@ class Solver:
             found.pinned[:, at] = own.pinned
             return at
 
-        groups = list(self._groups())
+        groups = list(self._groups())[::-1]  # the largest arrays, which take longest, first
         if self.machine.threads == 1 or len(groups) == 1:
             solved: Iterator[IntArray] = map(solve, groups)
             done = self._tell(solved, progress)

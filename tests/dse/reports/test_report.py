@@ -8,7 +8,6 @@ import math
 import re
 import zlib
 from html.parser import HTMLParser
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +19,8 @@ from dse.analysis.cautions import cautions
 from dse.problem.objectives import Constraint, parse_objective
 from dse.problem.wording import number_text
 from dse.reports import data as report_data
-from dse.reports import text
-from dse.reports.html import MAX_BYTES, json_text, report_html
+from dse.reports import plotly_script, text
+from dse.reports.html import _SCRIPTS, MAX_BYTES, asset, json_text, report_html
 from dse.reports.markup import raw_element, tag
 from dse.reports.plotly_script import packed_plotly
 from dse.reports.units import column_texts, display_unit
@@ -112,7 +111,7 @@ def test_policy_allows_the_scripts_of_the_page_and_no_other(page: Page) -> None:
     run = {_policy_hash(body.encode()) for attributes, body in page.scripts if attributes.get("type") is None}
     plotly = next(body for attributes, body in page.scripts if attributes.get("id") == "plotly")
     unpacked = zlib.decompress(base64.b64decode(plotly))  # what the browser makes of it, and puts into a script
-    assert b"plotly.js v" in unpacked[:200]
+    assert b"plotly.js (basic" in unpacked[:200]
     assert run | {_policy_hash(unpacked)} == allowed
 
 
@@ -120,21 +119,14 @@ def _policy_hash(script: bytes) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
-def test_the_packed_script_is_kept_and_a_damaged_one_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    packed_plotly.cache_clear()
-    first = packed_plotly()
-    (kept,) = (tmp_path / "dse").glob("plotly-*.zlib")
-    assert base64.b64decode(first.base64) == kept.read_bytes()
-    kept.write_bytes(kept.read_bytes()[:-10])
-    packed_plotly.cache_clear()
-    assert packed_plotly() == first and base64.b64decode(first.base64) == kept.read_bytes()
-    kept.unlink()
-    (tmp_path / "dse").rmdir()
-    (tmp_path / "dse").write_text("in the way of the folder")
-    packed_plotly.cache_clear()
-    assert packed_plotly() == first
-    packed_plotly.cache_clear()
+def test_the_packed_script_is_the_published_bundle_with_its_licence() -> None:
+    text = zlib.decompress(base64.b64decode(packed_plotly().base64))
+    assert hashlib.sha256(text).hexdigest() == plotly_script.SHA256
+    assert b"plotly.js (basic - minified) v" in text[:200] and b"Licensed under the MIT license" in text[:300]
+    assert "plotly" in asset("plotly-LICENSE.txt").lower() and "MIT" in asset("plotly-LICENSE.txt")
+    # All that the page's script draws is in it.
+    kinds = {kind for name in _SCRIPTS for kind in re.findall(r'type: "(scatter|bar|[a-z]+)", (?:mode|name|orientation)', asset(name))}
+    assert kinds == {"scatter", "bar"}
 
 
 def test_says_by_which_data_it_was_made(factories: ModuleType) -> None:

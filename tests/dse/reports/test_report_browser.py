@@ -280,7 +280,7 @@ def test_later_sections_draw(factories: ModuleType, open_report: Any) -> None:
     opened.quiet()
 
 
-def test_tables_within_one_second_and_charts_within_two_with_two_thousand_designs(factories: ModuleType, open_report: Any) -> None:
+def test_tables_and_charts_within_one_second_with_two_thousand_designs(factories: ModuleType, open_report: Any) -> None:
     source = report_html(factories.make_run(2_000, preset="all"))
     assert len(source.encode()) <= MAX_BYTES
     # Processor time of the page's thread until the front answers (a busy machine adds waiting, not work), best of three. The table, the
@@ -294,7 +294,7 @@ def test_tables_within_one_second_and_charts_within_two_with_two_thousand_design
         assert opened.page.locator("#table tbody tr").count() == 50
         opened = open_report(source)
         spent.append(opened.processor_seconds())
-    assert min(tables) <= 1.0
+    assert min(tables) <= 0.6
     assert opened.page.locator("#front-plot .points path.point").count() == 2_000
-    assert min(spent) <= 2.0
+    assert min(spent) <= 1.0
     opened.quiet()

@@ -1,6 +1,7 @@
 """A newcomer's table of figures: rows that are not searched, models without a row, knobs that it does not see, and a space with gaps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from dse.cli import main
 from dse.evaluation import space_file
 from dse.quality.evaluators import TableEvaluator
 from dse.reports import recommendation_text, terminal
+from dse.searches.plan import MeasuredSettings
 from dse.searches.table_rows import cautions
 from workloads import library
 
@@ -122,12 +124,27 @@ def test_one_model_a_row_by_constraints_is_no_caution_and_the_measured_model_is_
     assert main(command) == 0
     shown = capsys.readouterr()
     assert "does not see" not in shown.out
+    assert "(+N equal): N further designs" in shown.out
     assert "the same in every model: vocabulary=8000" in " ".join(shown.err.split())
     run = api.load("run")
     assert {(d["knobs"]["hidden"], d["knobs"]["heads"], d["knobs"]["ffn"]) for d in run.designs} == {(128, 2, 512), (192, 3, 768)}
     assert "± its standard error where one is known" in " ".join(shown.out.split())
     assert "74.60 ±" not in shown.out
     assert "77.00 ± 0.4" in shown.out
+
+
+def test_progress_counts_the_models_that_there_are(tmp_path: Path) -> None:
+    """No more trials than models with a row, whatever the budget: five rows, four models, three of them in both."""
+    (tmp_path / "enc.toml").write_text(RECORD)
+    (tmp_path / "acc.csv").write_text("layers,hidden,quality\n2,128,70\n2,192,74\n4,128,75\n6,192,78\n8,192,79\n")
+    (tmp_path / "space.toml").write_text(TIED)
+    told: list[tuple[str, int, int]] = []
+    fixed = {"cores": 2, "width": 64, "depth": 16, "glb_mib": 2}
+    problem = api.make_problem(str(tmp_path / "enc.toml"), "carbon", fixed=fixed, default_constraints=False, keep_quality=True)
+    problem = replace(problem, space="enc", space_toml=TIED)
+    measured = MeasuredSettings(f"table:{tmp_path / 'acc.csv'}")
+    api.search(problem, measured=measured, out=tmp_path / "run", say=lambda stage, done, of, note: told.append((stage, done, of)))
+    assert [entry for entry in told if entry[0] == "trials"] == [("trials", done, 3) for done in (1, 2, 3)]
 
 
 def test_what_the_space_does_not_list_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

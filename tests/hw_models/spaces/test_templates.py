@@ -49,6 +49,22 @@ def test_area_equals_the_rows_of_the_runs() -> None:
         assert batch.area_mm2[0] * 1e6 == pytest.approx(float(row["area_um2"]), rel=1e-9)
 
 
+def test_a_buffer_may_be_a_part_of_a_mebibyte() -> None:
+    template = templates.load("edge22").with_knobs(glb_mib=[0.25, 0.5, 1, 2])
+    knobs = {"cores": 1, "width": 64, "depth": 16, "l2_kib": 64, "l2_words_per_cycle": 64}
+    batch = template.batch(**knobs, glb_mib=[0.25, 0.5, 1, 2])
+    assert batch.level_bytes[:, 1].tolist() == [256 * 1024, 512 * 1024, 1024 * 1024, 2048 * 1024]
+    # The rows of the same sizes in the table of the source: a shared buffer is an SRAM like another.
+    sram = [L2_UM2[256], L2_UM2[512], L2_UM2[1024], GLB_UM2[2]]
+    np.testing.assert_allclose((batch.area_mm2 - batch.area_mm2[0]) * 1e6, np.array(sram) - sram[0], rtol=1e-6)
+    with pytest.raises(HardwareError, match=r"glb_mib = 0\.3 is not valid: it must be a multiple of 0\.0625"):
+        template.batch(**knobs, glb_mib=0.3)
+    with pytest.raises(HardwareError, match=r"cores = 1\.5 is not valid: it must be a whole number"):
+        template.batch(**{**knobs, "cores": 1.5}, glb_mib=1)
+    with pytest.raises(HardwareError, match=r"glb_mib = 0\.5 is no whole number, which the closed forms of profile catransformers22"):
+        template.with_profile("catransformers22").batch(**knobs, glb_mib=0.5)
+
+
 @pytest.mark.parametrize("profile", ["default", "catransformers22"])
 def test_area_equals_the_closed_form_everywhere(profile: str) -> None:
     template = templates.load("edge22", profile=profile)

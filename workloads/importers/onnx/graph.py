@@ -98,6 +98,14 @@ def _axis_name(info: ValueInfo, axis: int) -> str:
     return size if isinstance(size, str) and size not in _UNNAMED else f"{info.name}.{axis}"
 
 
+def _selects_one(node: Node, entries: Sequence[Entry | None]) -> bool:
+    """Whether a node takes one known place along an axis of an activation (``x[:, 0]``), which is a view as a slice is."""
+    if node.op_type != "Gather" or len(entries) < 2 or entries[0] is None or entries[1] is None:
+        return False
+    value = entries[1].info.value
+    return not entries[0].value.constant and entries[1].value.constant and value is not None and value.size == 1
+
+
 class _Walk:
     """Walks the nodes of a model in order and fills a collector."""
 
@@ -106,7 +114,7 @@ class _Walk:
         self.bound = self._bindings(bind)
         self._check_locations(model.graph)
         self.parameters = Parameters(model)
-        self.collector = Collector(self.parameters.sizes, weight_bits, activation_bits, fused)
+        self.collector = Collector(self.parameters.sizes, weight_bits, activation_bits, fused, patterns=True)
         self.rows = OnnxRows(self.collector)
         self.steps = 0
         self.roots = 0
@@ -281,7 +289,7 @@ class _Walk:
         for info in outputs:
             if info.shape is not None and math.prod(info.shape) > 2**48:
                 raise NodeError(f"its result has shape {info.shape}, more than 2^48 elements")
-        if node.op_type in _VIEWS and present:
+        if present and (node.op_type in _VIEWS or _selects_one(node, entries)):
             source = present[0].value
             shared = source.shared * (copies_made(source.shape, outputs[0].known()) if node.op_type == "Expand" else 1)
             for name, info in zip(node.outputs, outputs, strict=False):

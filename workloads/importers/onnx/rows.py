@@ -178,10 +178,12 @@ def _power(present: Sequence[Entry]) -> str:
 
 
 def title_of(node: Node, names: Sequence[str]) -> str:
-    """A name for a row: the path of its weight where that says more than the name of the node."""
+    """A name for a row: the path of its weight, or of the module it was exported from, where one says more than the node's name."""
     for name in names:
         if "." in name and not name.startswith("onnx::"):
             return name.removesuffix(".weight").removesuffix(".bias")
+    if node.scope:
+        return node.scope
     return (node.name or (node.outputs[0] if node.outputs else "") or node.op_type).strip("/").replace("/", ".")
 
 

@@ -7,6 +7,7 @@ numbers are those of onnx.proto (ONNX 1.23, Apache-2.0). Malformed bytes raise W
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from workloads.errors import WorkloadError, shorten
 SMALL = 65536  # elements of a constant whose value is kept
 MAX_NODES = 200_000
 MAX_DEPTH = 12
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _TYPES: dict[int, str] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64",
@@ -67,6 +69,7 @@ class Node:
     outputs: list[str] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
     references: dict[str, str] = field(default_factory=dict)
+    scope: str = ""  # path of the module that it was exported from, where the exporter says it
 
 
 @dataclass
@@ -190,6 +193,16 @@ def _text(payload: Any) -> str:
     return bytes(payload).decode("utf-8", errors="replace")
 
 
+def _scope(view: memoryview) -> str:
+    """The module's path and the operator in it (``layers.0.fc1.linear``) of an entry of a node's metadata, as torch.onnx writes it; of any
+    other entry nothing."""
+    entry = {number: _text(payload) for number, wire, payload in _fields(view) if number in (1, 2) and wire == 2}
+    if entry.get(1) != _SCOPES:
+        return ""
+    path = [part for part in re.findall(r"'([^']*)'", entry.get(2, "")) if part]
+    return f"{path[-2]}.{re.sub(r'_[0-9]+$', '', path[-1])}" if len(path) > 1 else ""
+
+
 def _message(payload: Any) -> memoryview:
     if not isinstance(payload, memoryview):
         raise _MalformedError("a number stands where a message belongs")
@@ -300,6 +313,8 @@ class _Reader:
                     node.references[name] = reference
                 else:
                     node.attributes[name] = value
+            elif number == 9:
+                node.scope = _scope(_message(payload)) or node.scope
         return node
 
     def attribute(self, view: memoryview, depth: int) -> tuple[str, Any, str]:

@@ -1,0 +1,33 @@
+"""Comparisons that `dse validate carbon` prints can fail, and rows for other tools say what was spent."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from carbon.analysis import inventory, validation
+from carbon.factors import grid, tables
+from carbon.operational import computing
+
+
+def test_a_comparison_sees_its_worst_pair() -> None:
+    """Relative errors where something is expected, absolute ones where nothing is."""
+    assert validation._worst([(1.1, 1.0), (2.0, 2.0)]) == (pytest.approx(0.1), 2)
+    assert validation._worst([(0.5, 0.0), (1.1, 1.0), (-3.0, -2.0)]) == (0.5, 3)
+    assert validation._worst([]) == (0.0, 0)
+    assert validation._exact("x", [(1.0, 1.0)], 1e-12).passed
+    assert not validation._exact("x", [(1.0 + 1e-9, 1.0)], 1e-12).passed
+
+
+def test_a_factor_of_one_node_is_a_number() -> None:
+    one, two = tables.fab_values("epa_kwh_cm2", 22), tables.fab_values("epa_kwh_cm2", [22, 7])
+    assert type(one) is float
+    assert two.tolist() == [one, tables.fab_values("epa_kwh_cm2", 7)]
+
+
+def test_codecarbon_is_told_the_power_of_each_part() -> None:
+    """Half an hour: twice the watt-hours."""
+    spent = computing.Spent(1800.0, 0.0, 0.010, 0.002, 0.030, 0.042, "told")
+    row = inventory.codecarbon_row("x", computing.emissions(spent, grid.lookup("france")), when=datetime.datetime(2026, 1, 1))
+    assert [row[name] for name in ("cpu_power", "ram_power", "gpu_power")] == pytest.approx([20.0, 4.0, 60.0])
