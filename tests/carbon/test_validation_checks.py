@@ -7,7 +7,7 @@ import datetime
 import pytest
 
 from carbon.analysis import inventory, validation
-from carbon.factors import grid, tables
+from carbon.factors import grid, grid_files, tables
 from carbon.operational import computing
 
 
@@ -31,3 +31,11 @@ def test_codecarbon_is_told_the_power_of_each_part() -> None:
     spent = computing.Spent(1800.0, 0.0, 0.010, 0.002, 0.030, 0.042, "told")
     row = inventory.codecarbon_row("x", computing.emissions(spent, grid.lookup("france")), when=datetime.datetime(2026, 1, 1))
     assert [row[name] for name in ("cpu_power", "ram_power", "gpu_power")] == pytest.approx([20.0, 4.0, 60.0])
+
+
+@pytest.mark.parametrize("words", ["LCA", "Life cycle", "life-cycle", "Lifecycle"])
+def test_the_life_cycle_column_of_a_grid_file_is_taken_however_it_is_spelled(words: str) -> None:
+    header = ["Datetime (UTC)", "Carbon Intensity gCO2eq/kWh (direct)", f"Carbon Intensity gCO2eq/kWh ({words})"]
+    rows = [[f"2024-01-01 {hour:02}:00", "100", "150"] for hour in range(24)]
+    found = grid_files._electricity_maps(header, rows, None)
+    assert set(found.trace.gco2e_per_kwh.tolist()) == {150.0}
