@@ -61,6 +61,12 @@ class ProblemOptions(DeploymentOptions, total=False):
     strict: bool
 
 
+def deadline(family: Family, fixed: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    """The bound on latency that a workload brings (music that is played as it is made), with the knobs of ``fixed`` in place; or none."""
+    seconds = family.deadline_s(**{name: value for name, value in fixed.items() if name in family.knobs})
+    return () if seconds is None else (Constraint("latency_s", "<=", seconds),)
+
+
 def make_problem(
     workload: Any,
     objective: str | Iterable[str] = "carbon",
@@ -112,11 +118,11 @@ def make_problem(
     if text is None and (Path(hw).suffix == ".toml" or Path(hw).is_file()):
         hardware_toml = _read_text("hw", Path(hw))
     hardware = load_path_or_name(hw, profile=hardware_profile) if text is None else from_text(text, name=hw, profile=hardware_profile)
-    defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
     _check_variable(vary or {}, hardware, hardware_toml, family, workload)
+    defaults = (*hardware.default_constraints, *deadline(family, fixed or {})) if default_constraints else ()
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
