@@ -24,7 +24,7 @@ def main(grids: list[str], seeds: int) -> None:
     """Print a line a grid, and JSON of all."""
     told = {}
     print(f"medians of {seeds} loads: grams (always-on = 1), then shares of what foresight saves over `now` (least ... most)")
-    names = [*OF_ALWAYS_ON, *SHARES, "forecast error", "rank"]
+    names = [*OF_ALWAYS_ON, "foresight saves", *SHARES, "forecast error", "rank"]
     print(f"| grid | {' | '.join(names)} |\n{'|---' * (1 + len(names))}|")
     for name in grids or sorted(UTC_OFFSETS_H):
         begin, found = time.process_time(), []
@@ -33,6 +33,7 @@ def main(grids: list[str], seeds: int) -> None:
             found.append(ladder.build(prepared))
         skill = found[0].skills[name]
         cells = [f"{np.median([f.row(step).grams / f.row('always-on').grams for f in found]):.3f}" for step in OF_ALWAYS_ON]
+        cells.append(f"{100 * np.median([f.saving for f in found]):.1f} %")
         for step in SHARES:
             shares = np.array([f.row(step).share or 0.0 for f in found])
             cells.append(f"{np.median(shares):.2f} ({shares.min():.2f} ... {shares.max():.2f})")

@@ -145,6 +145,52 @@ def _at_once(task: Any, strategy: Any, count: int, budget: int, seed: int) -> tu
     return done, now
 
 
+def items(fidelities: tuple[float, ...] = (1.0, 0.5, 0.25), seeds: Any = range(5), error: float = 0.01) -> list[dict[str, Any]]:
+    """Nested search on fewer items a model and more models: equal items, the standard error told, share of what it believes its front."""
+    import dataclasses
+
+    from dse.fronts.pareto import Front, hypervolume
+    from dse.quality.measured import Measured
+    from dse.strategies import make
+    from dse.strategies.protocol import simulate
+
+    t = tasks()
+    t.standin_inner()
+    base, ref, true = t.standin_nested(), t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
+    cost = np.asarray(t.standin_inner()[0])[base.row_numbers]
+    values = [np.array(p.values)[base.rows[:, j]] for j, p in enumerate(base.space.parameters)]
+    rows = [{p.name: v[i].item() for p, v in zip(base.space.parameters, values, strict=True)} for i in range(len(cost))]
+    exact = [base.evaluator(r, fidelity=1.0, seed=0)["accuracy"].mean for r in rows]
+    place = {tuple(r.values()): i for i, r in enumerate(rows)}
+    quality = np.array(exact)
+
+    class OnItems:
+        metrics = ("accuracy",)
+
+        def __init__(self, seed: int, se: float) -> None:
+            self.seed, self.se = seed, se
+
+        def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> Any:
+            row = place[tuple(parameters.values())]
+            return {"accuracy": Measured(exact[row] + self.se * np.random.default_rng([self.seed, row]).normal(), self.se)}
+
+    found = []
+    for fidelity in fidelities:
+        shares: dict[int, list[float]] = {12: [], 25: []}
+        for seed in seeds:
+            task = dataclasses.replace(base, evaluator=OnItems(seed, error / fidelity**0.5))
+            trials = simulate(task, make("nested"), budget=int(25 / fidelity), seed=seed)
+            for spent, column in shares.items():
+                seen = make("nested").predict(task, trials[: int(spent / fidelity)])
+                at, level = np.asarray(seen.observed), np.asarray(seen.level)
+                front = Front.of(at, at, np.stack([-level, cost[at]], axis=1)).models
+                column.append(100 * hypervolume(np.stack([-quality[front], cost[front]], axis=1), ref) / true)
+        found.append({"fidelity": fidelity, "share_at_whole_evaluations": shares})
+        shown = "   ".join(f"@{m} {np.median(c):.1f} ({' '.join(f'{x:.1f}' for x in c)})" for m, c in shares.items())
+        print(f"  {fidelity:5g} of the items  {shown}", flush=True)
+    return found
+
+
 def flat(names: tuple[str, ...] = ("flat", "ax", "tpe", "nsga2", "random", "sobol")) -> list[dict[str, Any]]:
     """Whole designs: area and peak throughput known, accuracy, carbon and latency as measured metrics; an infeasible design counts."""
     from dse.strategies import make
@@ -590,6 +636,7 @@ def noise(seeds: Any = range(30)) -> list[dict[str, Any]]:
 SECTIONS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "nested": nested,
     "parallel": parallel,
+    "items": items,
     "flat": flat,
     "bert": bert,
     "cost": cost,

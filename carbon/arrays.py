@@ -29,13 +29,6 @@ def namespace(*values: Numeric) -> Any:
     return sys.modules["torch"] if any(is_tensor(value) for value in values) else np
 
 
-def plain(value: Numeric) -> Numeric:
-    """Return a Python float for a zero-dimensional numpy value: numpy scalars do not mix with tensors under autograd."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return value.item()
-    return value
-
-
 def exp(value: Numeric) -> Numeric:
     """Elementwise exponential."""
     return math.exp(value) if isinstance(value, (int, float)) else namespace(value).exp(value)

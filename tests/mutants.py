@@ -49,7 +49,8 @@ ROOMS = {
     "carbon": ("tests/carbon",),
     "dse/evaluation": (
         *(f"tests/dse/{room}" for room in ("evaluation", "fronts", "problem", "exporters", "reports")),
-        *(f"tests/dse/test_{name}.py" for name in ("road", "devices_door", "python_door")),
+        *(f"tests/dse/test_{name}.py" for name in ("road", "devices_door", "python_door", "carbon_specifications")),
+        "tests/dse/searches/test_large_space.py",
     ),
 }
 FORMULAS = tuple(f"{room}/" for room in ROOMS)
@@ -377,10 +378,11 @@ class Runner:
     def calls(self, items: list[Any]) -> dict[tuple[str, int], list[tuple[float, int]]]:
         """{(file, first line of a function): [(seconds, number of a test that calls it)]}, the quickest first."""
         file = self.out.with_suffix(".calls.json")
-        if not file.exists():
+        earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if new := [item for item in items if item.nodeid not in earlier]:
             if (child := os.fork()) == 0:
-                with quiet():
-                    self._record(items, file)
+                with told(self.out.with_suffix(".error.txt")), quiet():
+                    self._record(new, earlier, file)
                 os._exit(0)
             os.waitpid(child, 0)
         places: dict[str, int] = {item.nodeid: i for i, item in enumerate(items)}
@@ -406,11 +408,11 @@ class Runner:
         finally:
             self.record.end(fixturedef)
 
-    def _record(self, items: list[Any], file: Path) -> None:
+    def _record(self, items: list[Any], earlier: dict[str, Any], file: Path) -> None:
         for room in ROOMS:
             for source in sorted((ROOT / room).rglob("*.py")):
                 importlib.import_module(source.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"))
-        self.record, table = Calls(), {}
+        self.record, table = Calls(), dict(earlier)
         for i, item in enumerate(items):
             self.record.follow()
             self.failed, began = False, time.process_time()

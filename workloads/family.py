@@ -29,6 +29,7 @@ class Builder:
         check: raises WorkloadError for combinations of values that no model has; completes derived dimensions.
         phases: makes the phases (or, for imported models, the whole workload) from completed values.
         grids: named model spaces: {space: function(values) -> Grid}.
+        deadline_s: seconds in which a request must end, from completed values (None: the kind of model has no deadline).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Builder:
     check: Callable[[dict[str, Any], frozenset[str], str], None]
     phases: Callable[[Mapping[str, Any]], tuple[Phase, ...] | Workload]
     grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]] = field(default_factory=dict)
+    deadline_s: Callable[[Mapping[str, Any]], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ class Family:
             dimensions=MappingProxyType(values),
             quality_metrics=self.quality_metrics,
         )
+
+    def deadline_s(self, **knobs: Any) -> float | None:
+        """Seconds in which a request must end with ``knobs`` in place (a search keeps to it unless told otherwise); None: no deadline."""
+        return None if self.builder.deadline_s is None else self.builder.deadline_s(self.values(**knobs))
 
     def model_grid(self, space: str = "default", **choices: Sequence[int]) -> Grid:
         """Return the models of a named space, or of the product of ``choices``, as int64 columns of physical values.

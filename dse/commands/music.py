@@ -27,6 +27,8 @@ def register(subparsers: Any) -> None:
     train.add_argument(
         "--grouping", default="mha", metavar="NAME", help="mha, gqa4, gqa2, mqa, shared, attribute, mixed, or name:heads/kv,..."
     )
+    merged = "join tokens by byte-pair merges, learnt on the training pieces, up to a vocabulary of N (default 0: none)"
+    train.add_argument("--bpe-vocabulary", type=int, default=0, metavar="N", help=merged)
     train.add_argument("--out", required=True, metavar="FOLDER", help="the folder to write")
     train.add_argument("--cache", metavar="FOLDER", help="where extracted scores are kept (default: dse-music in the user's cache)")
     train.add_argument("--layers", type=int, default=2)
@@ -76,11 +78,15 @@ def run_train(args: argparse.Namespace) -> int:
     from workloads.music.training import TrainingOptions, likelihood, make_model, tokenise, train
 
     chosen = grouping(args.grouping, ("instrument",) if args.corpus == "chorales" else ())
+    if args.bpe_vocabulary and chosen.masked:
+        raise UsageError(f"bpe-vocabulary is {args.bpe_vocabulary}, must be 0 for {args.grouping}: a merged token tells several attributes")
     cache = Path(args.cache) if args.cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dse-music"
     pieces = corpus.load_corpus(args.corpus, cache, limit=args.pieces)
     kept, held = corpus.split(pieces, args.held_out or max(1, len(pieces) // 8))
-    tokens = Tokens(TokenOptions("remi", corpus.VOICE_PROGRAMS if args.corpus == "chorales" else ()))
-    data = tokenise(tokens, [pieces[i] for i in kept], [pieces[i] for i in held])
+    training = [pieces[i] for i in kept]
+    programs = corpus.VOICE_PROGRAMS if args.corpus == "chorales" else ()
+    tokens = Tokens(TokenOptions("remi", programs, bpe_vocabulary=args.bpe_vocabulary), training)
+    data = tokenise(tokens, training, [pieces[i] for i in held])
     ffn = equal_parameter_ffn(args.width, chosen.map.heads, chosen.map.kv_heads)
     model = make_model(tokens, DecoderOptions(tokens.vocabularies, chosen, args.layers, args.width, ffn), args.seed)
 
@@ -89,7 +95,7 @@ def run_train(args: argparse.Namespace) -> int:
             print(f"step {step} of {args.steps}: {loss:.3f} nats a token", file=sys.stderr)
 
     seconds = train(model, data, TrainingOptions(steps=args.steps, seed=args.seed), tell)
-    found = likelihood(model, data, attribute_of_id=tokens.attributes())
+    found = likelihood(model, data, attribute_of_id=None if args.bpe_vocabulary else tokens.attributes())
     record = {
         **{
             "corpus": args.corpus,

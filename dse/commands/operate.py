@@ -195,8 +195,9 @@ def learn(args: argparse.Namespace) -> int:
         raise unknown_name("by", args.by, ("imitation", "dqn", "ppo", "sac", "bandit"))
     if not args.out.endswith(".safetensors"):
         raise UsageError(f"out is {args.out!r}, must end in .safetensors")
-    if not args.history.isdecimal() and (args.history, args.by) != ("lstm", "imitation"):
-        raise UsageError(f"history is {args.history!r} for {args.by}, must be hours from 1 to 24, or lstm for imitation")
+    allowed = {"imitation": "1 or lstm", "bandit": "1", "sac": "1"}.get(args.by, "hours from 1 to 24")
+    if args.history not in allowed.split(" or ") and (args.by in ("imitation", "bandit", "sac") or not args.history.isdecimal()):
+        raise UsageError(f"history is {args.history!r} for {args.by}, must be {allowed}")
     if args.steps < 1000:
         raise UsageError(f"steps is {args.steps}, must be at least 1000")
     prepared = _prepared(args, args.design, args.site)

@@ -114,7 +114,6 @@ def run(args: argparse.Namespace) -> int:
     _take_model_dir(args)
     options.take_calibration(args)
     from dse import api
-    from dse.errors import UsageError
     from dse.evaluation import space_file
     from dse.operate.driving.drives import Drives
     from dse.problem.problem import DEFAULT_RESIDENCY
@@ -134,21 +133,18 @@ def run(args: argparse.Namespace) -> int:
         check_count("threads", args.threads)
     if args.block_points is not None:
         check_count("block-points", args.block_points, MOST_TRIALS)
-    own = space_file.read(args.space) if space_file.is_file(args.space) else None
-    vary = options.vary_of(args)
-    if own and (both := [name for name in space_file.varied(own[1]) if name in vary]):
-        raise UsageError(f"vary {both[0]} is in space {args.space} too; leave it to one of them")
+    own = space_file.is_file(args.space)
     problem = api.make_problem(
         _workload(args),
         args.objective or ["carbon"],
         hw=args.hw,
         hardware_profile=args.profile,
-        space="default" if own else _space(args),
+        space=args.space if own else _space(args),
         constraints=[*args.constraint, *drives.constraints],
         no_constraint=args.no_constraint,
         default_constraints=not args.no_default_constraints,
         fixed=options.knobs_of(args),
-        vary={**vary, **(space_file.varied(own[1]) if own else {})},
+        vary=options.vary_of(args),
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
@@ -158,10 +154,8 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         keep_quality=args.quality not in (None, "surrogate"),
     )
-    if own:
-        problem = replace(problem, space=own[1].name, space_toml=own[0])
-        if settings is None:
-            problem = towers.reduced(problem, threads=args.threads)
+    if own and settings is None:
+        problem = towers.reduced(problem, threads=args.threads)
     sharded = _sharded(args)
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:

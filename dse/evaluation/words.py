@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from carbon.factors import grid as grids
 from carbon.factors.grid import GridFactor
 from dse.errors import DseError, UsageError, unknown_name
+from dse.evaluation import space_file
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
@@ -45,7 +47,7 @@ class ProblemOptions(DeploymentOptions, total=False):
     hw: Hardware
     example: Any
     hardware_profile: str | None
-    space: str
+    space: str | Path
     constraints: Iterable[str | Constraint]
     no_constraint: Iterable[str]
     default_constraints: bool
@@ -59,6 +61,12 @@ class ProblemOptions(DeploymentOptions, total=False):
     strict: bool
 
 
+def deadline(family: Family, fixed: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    """The bound on latency that a workload brings (music that is played as it is made), with the knobs of ``fixed`` in place; or none."""
+    seconds = family.deadline_s(**{name: value for name, value in fixed.items() if name in family.knobs})
+    return () if seconds is None else (Constraint("latency_s", "<=", seconds),)
+
+
 def make_problem(
     workload: Any,
     objective: str | Iterable[str] = "carbon",
@@ -66,7 +74,7 @@ def make_problem(
     hw: Hardware = "edge22",
     example: Any = None,
     hardware_profile: str | None = None,
-    space: str = DEFAULT_SPACE,
+    space: str | Path = DEFAULT_SPACE,
     constraints: Iterable[str | Constraint] = (),
     no_constraint: Iterable[str] = (),
     default_constraints: bool = True,
@@ -86,12 +94,21 @@ def make_problem(
     Args:
         workload: a name, a path, a :class:`workloads.family.Family`, or a ``torch.nn.Module`` (with ``example``, its inputs).
         hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
+        space: a model space of the workload, or a file with a space of one's own.
         deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
             GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
         keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
 
     Raises DseError, one sentence, for whatever cannot be.
     """
+    own = space_file.read(str(space)) if space_file.is_file(str(space)) else None
+    if own is not None:
+        space = DEFAULT_SPACE
+        further = space_file.varied(own[1])
+        if both := [name for name in further if name in (vary or {})]:
+            raise UsageError(f"vary {both[0]} is in space {own[1].name} too; leave it to one of them")
+        vary = {**(vary or {}), **further}
+    space = str(space)
     workload = _workload_word(workload, example, strict)
     hw, text = _hardware_word(hw)
     given = [objective] if isinstance(objective, str) else list(objective)
@@ -101,17 +118,17 @@ def make_problem(
     if text is None and (Path(hw).suffix == ".toml" or Path(hw).is_file()):
         hardware_toml = _read_text("hw", Path(hw))
     hardware = load_path_or_name(hw, profile=hardware_profile) if text is None else from_text(text, name=hw, profile=hardware_profile)
-    defaults = hardware.default_constraints if default_constraints else ()
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
     _check_variable(vary or {}, hardware, hardware_toml, family, workload)
+    defaults = (*hardware.default_constraints, *deadline(family, fixed or {})) if default_constraints else ()
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
     if not keep_quality:
         objectives = _without_quality(objectives, preset, family, space)
-    return Problem(
+    problem = Problem(
         workload=str(Path(workload).absolute()) if file_hash else workload,
         workload_sha256=file_hash,
         bind=dict(bind or {}),
@@ -132,6 +149,7 @@ def make_problem(
         criterion=criterion,
         residency=residency,
     )
+    return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
 
 
 def _workload_word(workload: Any, example: Any, strict: bool) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
-from dse.evaluation.evaluation import load_hardware
+from dse.evaluation.evaluation import load_family, load_hardware
+from dse.evaluation.words import deadline
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
@@ -36,8 +37,9 @@ def say_problem(
 ) -> None:
     """Tell on stderr what will be searched, with every default that bears on the result."""
     deployment, hardware = problem.deployment, load_hardware(problem)
-    defaults = [str(constraint) for constraint in problem.constraints if constraint in hardware.default_constraints]
-    own = [c for c in problem.constraints if c not in (*hardware.default_constraints, SERVICE_CONSTRAINT)]
+    known = (*hardware.default_constraints, *deadline(load_family(problem), problem.fixed))
+    defaults = [str(constraint) for constraint in problem.constraints if constraint in known]
+    own = [c for c in problem.constraints if c not in (*known, SERVICE_CONSTRAINT)]
     lines = [
         f"workload    {problem.workload} (models: {problem.space})",
         *_models_text(problem),

@@ -72,10 +72,18 @@ def workload_at_widths(workload: Workload, widths: Widths) -> Workload:
             built = phase.table.column("output_bits").max()
             saved = saved * (widths[1] / built)
         cached = phase.kv_cache_bytes
-        if widths[2] and phase.table.second_is_cache.any():
-            cached = cached * (widths[2] / phase.table.weight_bits[..., phase.table.second_is_cache].max())
+        if widths[2] and (built := _cache_bits(phase.table)):
+            cached = cached * (widths[2] / built)
         phases.append(replace(phase, table=table, kv_cache_bytes=cached, saved_bytes=saved))
     return replace(workload, phases=tuple(phases))
+
+
+def _cache_bits(table: OperationTable) -> int:
+    """Width of the cache that a phase reads, or that it fills; 0 where it does neither."""
+    for columns, rows in ((table.weight_bits, table.second_is_cache), (table.output_bits, table.writes_cache)):
+        if rows.any():
+            return int(columns[..., rows].max())
+    return 0
 
 
 def check_macs(table: OperationTable, hardware: AcceleratorBatch) -> None:

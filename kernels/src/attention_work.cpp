@@ -16,6 +16,7 @@ namespace attention {
 namespace {
 
 constexpr int64_t kSegment = 512;      // tokens of one partial result: 1 to 6 % of the cache's bytes are written for it
+constexpr int64_t kPrefixSegment = 1024;  // the same for a shared prefix, whose partial results are of all rows
 constexpr int kQueriesAtOnce = 256;    // of a shared prefix: their running sums stay in the second cache
 constexpr int64_t kAheadBytes = 384 * 1024;  // of keys and values that one block of tokens of all heads may take: what is fetched ahead must fit
 constexpr float kNothing = -3.0e38f;
@@ -222,7 +223,7 @@ int64_t attend(const Call &call, const Cache &cache, const Cache *prefix, int64_
     const int heads = call.map.heads(), kv_heads = call.map.kv_heads(), d = call.d;
     const bool narrow = cache.element == Element::bfloat16;
     const Parts parts = cut(call);
-    const int64_t prefix_parts = prefix ? (prefix_tokens + kSegment - 1) / kSegment : 0;
+    const int64_t prefix_parts = prefix ? (prefix_tokens + kPrefixSegment - 1) / kPrefixSegment : 0;
     const int64_t outputs = (int64_t)call.rows * heads, results = parts.count() * heads + prefix_parts * outputs;
     int at_once = heads;  // the most query heads that one block function sees
     if (prefix) at_once = std::max<int64_t>(heads, std::min<int64_t>(kQueriesAtOnce, outputs));
@@ -269,8 +270,8 @@ int64_t attend(const Call &call, const Cache &cache, const Cache *prefix, int64_
             clear(shared, result, u.count, d);
             const Heads group{prefix_q + query * d, prefix_q16 ? prefix_q16 + query * d : nullptr, u.count, d, call.scale * 1.44269504f,
                               shared.m + result, shared.l + result, shared.acc + result * d};
-            const int64_t end = std::min(prefix_tokens, (u.part + 1) * kSegment);
-            for (int64_t t = u.part * kSegment; t < end; t += kBlock) {
+            const int64_t end = std::min(prefix_tokens, (u.part + 1) * kPrefixSegment);
+            for (int64_t t = u.part * kPrefixSegment; t < end; t += kBlock) {
                 const char *k, *v, *k_ahead = nullptr, *v_ahead = nullptr;
                 locate(*prefix, 0, u.kv, t, &k, &v);
                 const int64_t n = std::min<int64_t>(kBlock, end - t), n_ahead = std::max<int64_t>(0, std::min<int64_t>(kBlock, end - t - n));

@@ -185,3 +185,17 @@ def test_energy_of_stated_watts():
     for hours, watts, word in ((-1.0, 5.0, "hours"), (1.0, -5.0, "watts"), (1.0, float("inf"), "watts")):
         with pytest.raises(CarbonError, match=word):
             computing.from_power(hours, watts, basis="stated")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "measured"), [({"a": 0.0}, {"a": 7.2}, True), ({"a": 0.0}, {}, False), ({}, {"a": 7.2}, False)]
+)
+def test_counters_of_the_processor_count_where_they_are_there_at_both_ends(
+    before: dict[str, float], after: dict[str, float], measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = iter([{zone: (joules, 1e9) for zone, joules in each.items()} for each in (before, after)])
+    monkeypatch.setattr(computing, "rapl_joules", lambda: next(read))
+    monkeypatch.setattr(computing, "_gpu_joules", lambda: None)
+    spent = computing.Meter().stop()
+    assert ("RAPL" in spent.basis.split(":")[0]) is measured
+    assert not measured or spent.processor_kwh == pytest.approx(7.2 / 3.6e6)

@@ -166,6 +166,18 @@ def test_robustness_of_a_front():
     assert per_request.stability.pairs == found.stability.pairs
 
 
+@pytest.mark.parametrize(("designs", "more"), [(3, None), (20, None), (22, "and 2 more")])
+def test_robustness_is_shown_design_by_design(designs, more):
+    """A line a design, the first twenty, and how many are not shown."""
+    devices = {**DEVICES, "area_mm2": np.linspace(5.0, 80.0, designs)}
+    made = np.asarray(device.device_embodied("act2", **devices).embodied_kgco2e)
+    metrics = {"embodied_kgco2e": made, "operational_kgco2e": np.ones(designs)}
+    lines = repr(robustness.front("act2", devices, metrics, [("total_kgco2e", 1.0)], use_grid=grid.lookup("world"), draws=20)).splitlines()
+    assert [line.split()[0] for line in lines[4 : 4 + min(designs, 20)]] == [str(i + 1) for i in range(min(designs, 20))]
+    assert len(lines) == 4 + min(designs, 20) + (more is not None)
+    assert more is None or more in lines[-1]
+
+
 def test_robustness_of_an_obvious_order_is_certain():
     world = grid.lookup("world")
     found = robustness.front("act2", DEVICES, study((1000.0, 100.0, 1.0)), [("total_kgco2e", 1.0)], use_grid=world, draws=200)

@@ -266,3 +266,11 @@ def test_types_are_complete_for_a_users_script(tmp_path: Path) -> None:
     assert len(lines) == 3, done.stdout
     assert 'Unexpected keyword argument "gird"' in lines[1]
     assert 'Argument "rate_per_s"' in lines[2]
+
+
+def test_hardware_in_a_dictionary_is_called_by_its_name_else_by_its_template() -> None:
+    from dse.evaluation.words import _hardware_word
+
+    assert _hardware_word({"name": "mine", "template": "edge22"})[0] == "mine"
+    assert _hardware_word({"template": "edge22"})[0] == "edge22"
+    assert _hardware_word({})[0] == "hw"

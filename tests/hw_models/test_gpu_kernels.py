@@ -245,6 +245,7 @@ def test_parameters_are_checked() -> None:
     good = dict.fromkeys(vars(KERNEL), 1.0)
     for bad, text in (
         ({**good, "launch_s": -1}, "launch_s"),
+        ({**good, "launch_s": True}, "a number from 0"),
         ({**good, "x": 1}, "'x'"),
         ({k: v for k, v in good.items() if k != "overlap"}, "lacks overlap"),
     ):
@@ -259,3 +260,11 @@ def test_a_sheet_is_of_one_chip_of_several() -> None:
     assert alone == eight
     assert alone.idle_w == pytest.approx(float(board.batch().leakage_w[0]))
     assert alone.idle_w > 1.0
+
+
+def test_a_window_of_one_key_is_a_window() -> None:
+    """Each query sees itself: a block of 128 queries spans 128 keys (and half a key block, which is multiplied whole)."""
+    blocks = [np.full(1, v) for v in (512.0, 512.0, 1.0, 1.0, 128.0)]
+    mean, most = attention._keys_of_blocks(*blocks)
+    assert mean[0] == 128 + attention.KEY_BLOCK / 2
+    assert most[0] <= 128 + attention.KEY_BLOCK / 2

@@ -10,6 +10,7 @@ import pytest
 
 import dse
 import workloads
+from dse.evaluation.words import make_problem
 from dse.quality import surrogate
 from workloads.errors import WorkloadError
 from workloads.music.family import GROUPINGS
@@ -83,3 +84,21 @@ def test_search_over_groupings(objective: str, tmp_path: object) -> None:
     study = dse.search("music", objective=objective, hw="edge22", out=tmp_path)
     front = study.pareto()
     assert len(set(front["grouping"])) >= 3 and set(front["quality_support"]) == {"measured"}
+
+
+def test_the_deadline_is_the_time_in_which_the_notes_are_played() -> None:
+    """120 beats a minute, sixteenths, four voices: 32 notes a second; it holds in a search unless it is removed or replaced."""
+    assert workloads.load("music").deadline_s() == pytest.approx(100 / 32)
+    assert workloads.load("music").deadline_s(tempo_bpm=60, new_notes=50, bpe_vocabulary=1000) == pytest.approx(50 / 16)
+    assert workloads.load("music-single").deadline_s(notes_per_beat=2) == pytest.approx(100 / 4)
+    assert workloads.load("bert").deadline_s() is None
+
+    def bounds(**words: object) -> dict[str, float]:
+        problem = make_problem("music", "latency", **words)
+        return {c.metric: c.bound for c in problem.constraints}
+
+    assert bounds()["latency_s"] == pytest.approx(3.125)
+    assert bounds(fixed={"tempo_bpm": 240})["latency_s"] == pytest.approx(1.5625)
+    assert bounds(constraints=["latency_s<=1"])["latency_s"] == 1.0
+    assert "latency_s" not in bounds(no_constraint=["latency_s"])
+    assert "latency_s" not in bounds(default_constraints=False)

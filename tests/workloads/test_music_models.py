@@ -13,10 +13,12 @@ import torch
 
 from dse.cli import main
 from workloads.errors import WorkloadError
+from workloads.music import files
 from workloads.music.corpus import make_piece, read_midi, split
 from workloads.music.decoding import Decoding, fit_parts
 from workloads.music.groupings import groupings
 from workloads.music.model import DecoderOptions, MusicDecoder, equal_parameter_ffn, pool_heads
+from workloads.music.tokens import TokenOptions, Tokens
 
 EXTRA = pytest.mark.skipif(find_spec("miditok") is None or find_spec("music21") is None, reason="needs the extra music")
 # Ids of a made-up vocabulary: time, instrument, pitch, duration in turn.
@@ -113,8 +115,6 @@ def test_midi_that_is_no_music_is_refused(raw: bytes, message: str, tmp_path: Pa
 @EXTRA
 @pytest.mark.parametrize("tokeniser", ["remi", "tsd", "midilike", "octuple", "cpword"])
 def test_tokens_and_back(tokeniser: str) -> None:
-    from workloads.music.tokens import TokenOptions, Tokens
-
     rows = [(240 * t, 240, 60 + 7 * part + t % 5, part, 100) for part in range(2) for t in range(16)]
     piece = make_piece("x", (4, 4), rows, [73, 70])
     tokens = Tokens(TokenOptions(tokeniser, (73, 70)))
@@ -129,8 +129,6 @@ def test_tokens_and_back(tokeniser: str) -> None:
 
 @EXTRA
 def test_train_continue_and_bench(tmp_path: Path, capsys: Any) -> None:
-    from workloads.music.tokens import TokenOptions, Tokens
-
     model = tmp_path / "model"
     words = [
         "music",
@@ -176,3 +174,27 @@ def test_train_continue_and_bench(tmp_path: Path, capsys: Any) -> None:
     assert "is not MIDI" in errors and "has format None" in errors and "Traceback" not in errors
     assert main(["music", "bench", "--contexts", "32", "--batches", "1", "--width", "32", "--rounds", "1"]) == 0
     assert "attribute" in capsys.readouterr().out
+
+
+@EXTRA
+def test_merged_tokens_are_trained_kept_and_played_on(tmp_path: Path, capsys: Any) -> None:
+    """Byte-pair merges are learnt on the training pieces, kept as data beside the weights, and refused where they are others."""
+    import json
+
+    model, merges = tmp_path / "model", tmp_path / "model" / "merges.json"
+    words = ["music", "train", "--corpus", "ryans", "--pieces", "12", "--steps", "2", "--width", "32", "--layers", "1", "--bpe-vocabulary"]
+    out = ["--cache", str(tmp_path / "cache"), "--out", str(model), "--json"]
+    assert main([*words, "400", "--grouping", "shared", *out]) == 0
+    assert json.loads(capsys.readouterr().out)["nats_by_attribute"] == {}
+    loaded, tokens = files.load(model)
+    assert tokens.vocabularies == (400,) == loaded.options.vocabularies
+    prompt = make_piece("x", (4, 4), [(480 * t, 480, 60 + t % 7, 0, 90) for t in range(16)], [0])
+    ids = tokens.encode(prompt)
+    assert len(ids) < len(Tokens(TokenOptions()).encode(prompt))
+    assert np.array_equal(tokens.decode(ids, prompt).notes[:, :3], prompt.notes[:, :3])
+    assert main([*words, "400", "--grouping", "attribute", *out]) == 2 and "must be 0 for attribute" in capsys.readouterr().err
+    fields = json.loads(merges.read_text(encoding="utf-8"))
+    for bad in ({**fields, "_tokenizer_kind": 1}, {**fields, "_vocab_base": {}}, {**fields, "_model": "{}"}, []):
+        merges.write_text(json.dumps(bad), encoding="utf-8")
+        with pytest.raises(WorkloadError, match="merges"):
+            files.load(model)

@@ -2,7 +2,7 @@
 
 A request is ``prompt_notes`` notes that are read and ``new_notes`` notes that are generated, so that tokenisers and merges, which change
 how many tokens a note takes, compare at equal service. Tokens a note and shares of attributes are measured (``data/tokens.csv``);
-layers, width and the deadline are assumptions of ours (``sage_like`` sizes are unpublished).
+layers, width and the deadline (a tempo, notes a beat, voices) are assumptions of ours (``sage_like`` sizes are unpublished).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _MAPS = {
     1: {4: "time:2/1,instrument:1/1,pitch:4/1,duration:1/1", 6: "all:2/1,time:1/1,instrument:1/1,pitch:3/1,duration:1/1"},
 }
 HEADS = 8
+VOICES = (1, 4)
+"""Voices that play at once, by ``tracks``: one melody, four-part chorales."""
 
 
 @cache
@@ -114,6 +116,12 @@ def phases(d: Mapping[str, Any]) -> tuple[Phase, ...]:
     return decoder_phases({**d, "sharing": tuple(sharing)})
 
 
+def deadline_s(values: Mapping[str, Any]) -> float:
+    """Seconds in which the new notes are played: ``new_notes / (tempo / 60 x notes a beat x voices)``, whatever their tokens."""
+    notes_per_s = values["tempo_bpm"] / 60.0 * values["notes_per_beat"] * VOICES[int(values["tracks"])]
+    return float(values["new_notes"] / notes_per_s)
+
+
 def _grid(values: Mapping[str, Any]) -> Grid:
     chosen = _GRID if values["tracks"] else _SINGLE_GRID
     columns = dict(zip(("grouping", "bpe_vocabulary"), np.array(chosen, dtype=np.int64).T, strict=True))
@@ -140,13 +148,26 @@ def music_builder(decoder: Builder) -> Builder:
         Knob("heads", "query heads: the groupings are of eight", choices=(HEADS,)),
         Knob("prompt_notes", "notes that are read", 1, 2**20, setting=True),
         Knob("new_notes", "notes that are generated", 1, 2**20, setting=True),
+        Knob("tempo_bpm", "beats a minute at which they are played, for the deadline", 1, 1000, setting=True),
+        Knob("notes_per_beat", "notes a beat and voice, for the deadline", 1, 64, setting=True),
     )
     return replace(
         decoder,
         name="music",
         knobs={**{name: decoder.knobs[name] for name in taken}, **{knob.name: knob for knob in knobs}, **settings},
-        defaults={**decoder.defaults, "ffn": 1, "kv_heads": 1, "head_dim": 1, "prompt_notes": 64, "new_notes": 100, "vocabulary": 1},
+        defaults={
+            **decoder.defaults,
+            "ffn": 1,
+            "kv_heads": 1,
+            "head_dim": 1,
+            "prompt_notes": 64,
+            "new_notes": 100,
+            "vocabulary": 1,
+            "tempo_bpm": 120,
+            "notes_per_beat": 4,
+        },
         check=check,
         phases=phases,
         grids={"default": _grid},
+        deadline_s=deadline_s,
     )

@@ -1,4 +1,5 @@
-"""A trained decoder as a folder: ``model.json`` (sizes, grouping, tokens) and ``model.safetensors`` (weights); data, never code."""
+"""A trained decoder as a folder: ``model.json`` (sizes, grouping, tokens), ``merges.json`` where its tokens are merged, and
+``model.safetensors`` (weights); data, never code."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ def save(folder: Path, model: MusicDecoder, tokens: Tokens, record: dict[str, An
     described = {
         **{"format": FORMAT, "grouping": options.grouping.name, "layers": options.layers, "width": options.width, "ffn": options.ffn},
         **{"tokeniser": tokens.options.tokeniser, "programs": list(tokens.options.programs), "record": record},
+        "bpe_vocabulary": tokens.options.bpe_vocabulary,
     }
+    if tokens.options.bpe_vocabulary:
+        tokens.save(folder / "merges.json")
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "model.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
 
@@ -36,7 +40,11 @@ def load(folder: Path) -> tuple[MusicDecoder, Tokens]:
         described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if described.get("format") != FORMAT:
             raise WorkloadError(f"{folder}/model.json has format {shorten(described.get('format'))!r}, must be {FORMAT!r}")
-        tokens = Tokens(TokenOptions(described["tokeniser"], tuple(int(p) for p in described["programs"])))
+        merged = int(described.get("bpe_vocabulary", 0))
+        tokens = Tokens(
+            TokenOptions(described["tokeniser"], tuple(int(p) for p in described["programs"]), bpe_vocabulary=merged),
+            merges=folder / "merges.json" if merged else None,
+        )
         sizes = [int(described[name]) for name in ("layers", "width", "ffn")]
         if not all(1 <= size <= 2**16 for size in sizes):
             raise WorkloadError(f"{folder}/model.json has sizes {sizes}, must be from 1 to {2**16}")

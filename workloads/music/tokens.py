@@ -8,6 +8,7 @@ has none.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import WorkloadError, unknown_name
+from workloads.errors import WorkloadError, shorten, unknown_name
 from workloads.music.corpus import TICKS_PER_QUARTER, Piece, _need, make_piece
 
 TOKENISERS = ("remi", "tsd", "midilike", "octuple", "cpword")
@@ -32,6 +33,17 @@ _ATTRIBUTE_OF_KIND = {
     "Velocity": "velocity",
 }
 IntArray = npt.NDArray[np.int64]
+MAX_MERGES_BYTES = 2**24
+_MERGES_FIELDS = {
+    "_model",
+    "_vocab_base",
+    "_vocab_base_byte_to_token",
+    "config",
+    "miditok_version",
+    "symusic_version",
+    "tokenization",
+    "hf_tokenizers_version",
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +76,11 @@ class TokenOptions:
 class Tokens:
     """A tokeniser: pieces to ids and back.
 
-    ``ids`` have shape (steps, vocabularies); the ids of vocabulary c start at ``offsets[c]`` of the joint range ``size``.
+    ``ids`` have shape (steps, vocabularies); the ids of vocabulary c start at ``offsets[c]`` of the joint range ``size``. Byte-pair merges
+    are learnt on ``training``, or read from the file ``merges`` that :meth:`save` wrote.
     """
 
-    def __init__(self, options: TokenOptions, training: Sequence[Piece] = ()) -> None:
+    def __init__(self, options: TokenOptions, training: Sequence[Piece] = (), merges: Path | None = None) -> None:
         _need("miditok")
         import miditok
 
@@ -82,7 +95,9 @@ class Tokens:
             encode_ids_split="bar" if options.tokeniser == "remi" else "no",
         )
         self._tokenizer: Any = getattr(miditok, _CLASSES[options.tokeniser])(config)
-        if options.bpe_vocabulary:
+        if options.bpe_vocabulary and merges is not None:
+            self._read(merges)
+        elif options.bpe_vocabulary:
             self._merge(training, options.bpe_vocabulary)
 
     def _merge(self, training: Sequence[Piece], size: int) -> None:
@@ -96,6 +111,29 @@ class Tokens:
                 paths.append(Path(folder) / f"{index}.mid")
                 self.score(piece).dump_midi(str(paths[-1]))
             self._tokenizer.train(vocab_size=size, model="BPE", files_paths=paths)
+
+    def save(self, path: Path) -> None:
+        """Write single tokens and merges as JSON."""
+        self._tokenizer.save(path)
+
+    def _read(self, path: Path) -> None:
+        """Take the merges of a file; WorkloadError unless it holds these tokens and merges up to the size of the options."""
+        size = path.stat().st_size
+        if size > MAX_MERGES_BYTES:
+            raise WorkloadError(f"{path} has {size} bytes, must have at most {MAX_MERGES_BYTES}")
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        # miditok sets whatever a file names; only what it writes itself is let through.
+        if not isinstance(fields, dict) or not _MERGES_FIELDS >= set(fields) >= {"_model", "_vocab_base", "config"}:
+            raise WorkloadError(f"{path} holds no byte-pair merges: its fields must be {', '.join(sorted(_MERGES_FIELDS))}")
+        try:
+            made = type(self._tokenizer)(params=path)
+        except Exception as error:  # the library of the merges raises nothing narrower
+            raise WorkloadError(f"{path} holds no byte-pair merges: {shorten(str(error))}") from error
+        if made.vocab != self._tokenizer.vocab or made.config != self._tokenizer.config:
+            raise WorkloadError(f"{path} holds merges of other tokens than {self.options.tokeniser}'s of this model")
+        self._tokenizer = made
+        if self.size != self.options.bpe_vocabulary:
+            raise WorkloadError(f"{path} holds {self.size} tokens, must hold bpe_vocabulary, which is {self.options.bpe_vocabulary}")
 
     @property
     def vocabularies(self) -> tuple[int, ...]:

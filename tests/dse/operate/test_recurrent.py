@@ -84,3 +84,13 @@ def test_imitation_with_a_memory_learns_to_plan() -> None:
     now, mine, plan = (o.total_grams for o in outcomes)
     assert outcomes[1].missed.sum() == 0
     assert (now - mine) / (now - plan) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("by", "history", "allowed"), [("dqn", "lstm", "hours from 1 to 24"), ("imitation", "5", "1 or lstm"), ("sac", "2", "1")]
+)
+def test_a_history_that_a_learner_does_not_take(by: str, history: str, allowed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from dse.cli import main
+
+    assert main(["operate", "learn", "nowhere", "--by", by, "--history", history, "--out", "p.safetensors"]) == 2
+    assert capsys.readouterr().err == f"dse: history is {history!r} for {by}, must be {allowed}\n"

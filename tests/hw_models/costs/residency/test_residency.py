@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from dse_kernels.residency import paths_reference
 
-from hw_models.costs.evaluate import evaluate
+from hw_models.costs.evaluate import evaluate, unit_costs
 from hw_models.costs.residency.models import model_totals, report
 from hw_models.costs.residency.packing import Phase
 from hw_models.costs.residency.solve import LEVELS, Solver
@@ -377,6 +377,9 @@ def test_with_nothing_resident_every_step_costs_what_it_costs_alone(name: str, f
             assert np.allclose(found.energy_j[0] * runs, alone.rows.energy_j[step.row], rtol=1e-12), step
             moved = found.words[0].sum(axis=-1) * hardware.word_bits / 8 * runs
             assert np.allclose(moved, alone.rows.dram_bytes[step.row], rtol=1e-12), step
+            unit = unit_costs(table.take([step.row]), hardware)
+            for busy in ("array_s", "vector_s", "dram_s"):
+                assert np.allclose(getattr(found, busy)[0], getattr(unit, busy)[0], rtol=1e-12), (step, busy)
 
 
 @pytest.mark.parametrize("criterion", ["edp", "energy", "latency"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hw_models.costs.residency.steps import chain_of
-from hw_models.costs.residency.units import CAUSES, Condition, Machine, step_costs
+from hw_models.costs.residency.units import CAUSES, Condition, Machine, pinned_bits, step_costs
 from hw_models.spaces import template
 from workloads.operation import Operation
 from workloads.ops import Kind, OperationTable
@@ -67,3 +67,23 @@ def test_the_dram_is_busy_for_what_passes_it_one_way(keeps: bool, stores: bool, 
     target = machine()
     found = step_costs(rows, step, [Condition((False,) * len(step.operands), keeps, stores, 0, 0)], target)
     assert found.dram_s[0, 0] == pytest.approx(moved / float(target.hardware.dram_bytes_per_s[0]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("resident", "inputs"), [((), 3 * 128), ((1,), 2 * 128), ((2,), 2 * 128), ((1, 2), 128), ((0, 1, 2), 0)])
+def test_attention_reads_what_is_not_on_chip(resident: tuple[int, ...], inputs: int) -> None:
+    """One head of 16 queries and keys of 8 bytes: 128 bytes each of queries, keys and values, and as many of results."""
+    row = Operation(
+        "a", Kind.ATTENTION_PREFILL, 16, 16, 8, component="x", batch=1, v_dim=8, kv_share=1, function="softmax", reads="-", **BITS
+    )
+    rows = OperationTable.from_rows([row])
+    (step,) = chain_of(rows, segments(rows)[0], epilogues=True).steps
+    assert step.own_operands == 3 == len(step.operands)
+    condition = Condition(tuple(i in resident for i in range(3)), False, True, 0, 0)
+    moved = step_costs(rows, step, [condition], machine()).words[0, 0]
+    found = {cause: float(w) for cause, w in zip(CAUSES, moved, strict=True) if w}
+    assert found == {"outputs": 128.0} | ({"inputs": float(inputs)} if inputs else {})
+
+
+def test_tables_behind_gathers_are_not_kept_with_the_weights() -> None:
+    gather = Operation("g", Kind.GATHER, 4, 8, component="x", parameters=800, **BITS)
+    assert pinned_bits(OperationTable.from_rows([PRODUCT, gather, SCALE])).tolist() == [35 * 8, 0, 5 * 4]
