@@ -25,6 +25,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 _FENCE = re.compile(r"(?P<before>[^\n]*)\n+```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)\n```", re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
+_BUDGET, MOST_TRIALS = re.compile(r"--budget (\d+)"), 100
 # The largest space of all takes half a minute.
 SLOW = "catransformers"
 
@@ -67,7 +68,11 @@ def warm() -> Iterator[Any]:
 
 
 def _run(command: str, folder: Path, warm: Any) -> None:
-    """Run a command: the package's own alone in a fork of a warm process, any other in a shell that finds this environment's `dse`."""
+    """Run a command: the package's own alone in a fork of a warm process, any other in a shell that finds this environment's `dse`.
+
+    Searches evaluate no more designs than MOST_TRIALS here; `test_the_longest_searches_run_in_full` runs those that ask for more.
+    """
+    command = _BUDGET.sub(lambda found: f"--budget {min(int(found[1]), MOST_TRIALS)}", command)
     words = shlex.split(command, comments=True)
     if words[0] == "dse" and not {"|", ">", "&&", ";", "<"} & set(words):
         _run_warm(words[1:], folder, warm)
@@ -103,6 +108,20 @@ def _run_block(block: Block, folder: Path, warm: Any) -> None:
 def test_examples_of_a_page_run(page: Path, tmp_path: Path, warm: Any) -> None:
     for block in _blocks(page):
         _run_block(block, tmp_path, warm)
+
+
+def _long(command: str) -> bool:
+    found = _BUDGET.search(command)
+    return found is not None and int(found[1]) > MOST_TRIALS
+
+
+@pytest.mark.slow
+def test_the_longest_searches_run_in_full(tmp_path: Path, warm: Any) -> None:
+    commands = [command for page in PAGES for block in _blocks(page) if block.language == "console" for command in block.commands]
+    chosen = [command for command in (*commands, *_readme_commands()) if _long(command)]
+    assert chosen
+    for command in chosen:
+        _run_warm(shlex.split(command, comments=True)[1:], tmp_path, warm)
 
 
 def _readme_commands() -> list[str]:

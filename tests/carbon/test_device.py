@@ -344,3 +344,9 @@ def test_flash_has_a_fixed_part_a_drive():
     assert one[name] - soldered[name] == pytest.approx(6.34)
     assert four[name] - soldered[name] == pytest.approx(4 * 6.34)
     assert device.device_embodied("default", storage_gb=1920).parts[name] == pytest.approx(2 * soldered[name])
+
+
+@pytest.mark.parametrize("kind", ["monolithic", "mcm"])
+def test_a_package_without_bonds_loses_no_die_to_them(kind):
+    made = packaging.assemble(Values(), kind, silicon_kgco2e=1.0, total_mm2=100.0, largest_mm2=50.0, joined=2.0, ci_g_per_kwh=500.0)
+    assert made.bonding_yield == 1.0 and "bonding_loss" not in made.parts

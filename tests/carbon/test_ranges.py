@@ -80,3 +80,15 @@ def test_bounds_are_where_they_are_said_to_be(call: Callable[[float], Any], name
     with pytest.raises(CarbonError, match=name):
         call(outside)
     call(inside)
+
+
+def test_energy_of_bonding_is_that_of_the_bonded_area() -> None:
+    """kWh a cm2 of thermal compression: an interposer of twice the area takes twice of it, one at twice the intensity too; four
+    bridges take four times what one does, a yield of each bond apart."""
+    one, larger = (threedcarbon.package("Si_int", [(a, 7, 1)], as_printed=False).bonding_kgco2e for a in (100.0, 200.0))
+    assert larger == pytest.approx(2 * one) and one > 0
+    dirty = threedcarbon.package("Si_int", [(100.0, 7, 1)], as_printed=False, ci_g_per_kwh=2 * 583.0)
+    assert dirty.bonding_kgco2e == pytest.approx(2 * one)
+    assert threedcarbon.package("Si_int", [(100.0, 7, 1)]).bonding_kgco2e == 0.0
+    bridges = [threedcarbon.package("EMIB", [(100.0, 7, n)], as_printed=False).bonding_kgco2e for n in (1, 2)]
+    assert bridges[1] >= 2 * bridges[0]

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dse import cli
+from dse import cli, evaluate
+from dse.errors import UsageError
+from dse.evaluation import space_file
 from dse.storage.run_folder import load
 
 FILE = """
@@ -160,3 +162,15 @@ def test_constraints_between_model_knobs_hold_on_a_space_too_large_to_sweep(tmp_
     run = load(tmp_path / "run")
     assert run.context["models"] == 5, "24 layers of 768 break it"
     assert all(design["knobs"]["hidden"] >= 64 * design["knobs"]["layers"] for design in run.designs)
+
+
+def test_a_space_is_a_file_by_its_name_or_because_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("", encoding="utf-8")
+    assert space_file.is_file(str(tmp_path / "mine"))
+    assert space_file.is_file(str(tmp_path / "not-there.toml"))
+    assert not space_file.is_file("catransformers")
+
+
+def test_a_word_where_a_model_knob_needs_a_number() -> None:
+    with pytest.raises(UsageError, match="layers=many is not a number"):
+        evaluate("bert", "edge22", fixed={"layers": "many"})

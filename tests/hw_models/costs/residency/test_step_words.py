@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hw_models.costs.residency.steps import chain_of
-from hw_models.costs.residency.units import CAUSES, Condition, Machine, step_costs
+from hw_models.costs.residency.units import CAUSES, Condition, Machine, pinned_bits, step_costs
 from hw_models.spaces import template
 from workloads.operation import Operation
 from workloads.ops import Kind, OperationTable
@@ -82,3 +82,8 @@ def test_attention_reads_what_is_not_on_chip(resident: tuple[int, ...], inputs: 
     moved = step_costs(rows, step, [condition], machine()).words[0, 0]
     found = {cause: float(w) for cause, w in zip(CAUSES, moved, strict=True) if w}
     assert found == {"outputs": 128.0} | ({"inputs": float(inputs)} if inputs else {})
+
+
+def test_tables_behind_gathers_are_not_kept_with_the_weights() -> None:
+    gather = Operation("g", Kind.GATHER, 4, 8, component="x", parameters=800, **BITS)
+    assert pinned_bits(OperationTable.from_rows([PRODUCT, gather, SCALE])).tolist() == [35 * 8, 0, 5 * 4]
