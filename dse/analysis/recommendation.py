@@ -45,11 +45,19 @@ class Change:
     on_front: bool = True  # or a contender beside it, which the front of another deployment would hold
 
     def __str__(self) -> str:
+        return f"{self.when}: {self.then}"
+
+    @property
+    def when(self) -> str:
+        """``grid below 101 gCO2e/kWh (iceland, france)``"""
         side = "below" if self.relation == "<" else "above"
         named = f" ({', '.join(self.examples)})" if self.examples else ""
-        where = "" if self.on_front else ", beside this front"
-        value = number_text(float(f"{self.value:.3g}"))
-        return f"{self.factor} {side} {value} {self.unit}{named}: design {self.design} ({self.phrase}{where})"
+        return f"{self.factor} {side} {number_text(float(f'{self.value:.3g}'))} {self.unit}{named}"
+
+    @property
+    def then(self) -> str:
+        """``design 174 (12 layers x 576 on 2 cores of 128 x 4, beside this front)``"""
+        return f"design {self.design} ({self.phrase}{'' if self.on_front else ', beside this front'})"
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class Recommendation:
         if self.alone:
             found.append(f"how sure: {self._nothing_else}")
         if self.changes:
-            found.append("what would change it: " + "; ".join(map(str, self.changes)))
+            found.append("what would change it: " + "; ".join(self.changes_by_design))
         if self.unchanged:
             found.append(f"what would not{'' if self.compared_with else ' (of this front)'}: " + "; ".join(self.unchanged))
         if self.matters:
@@ -139,6 +147,14 @@ class Recommendation:
             label = _label(self.matters[0].metric)
             found.append(f"what moves {label}: " + ", ".join(f"{row.knob} {p} %" for row, p in zip(self.matters, percents, strict=True)))
         return found
+
+    @property
+    def changes_by_design(self) -> list[str]:
+        """Each design that something would make the recommended one, with all that would."""
+        when: dict[str, list[str]] = {}
+        for change in self.changes:
+            when.setdefault(change.then, []).append(change.when)
+        return [f"{then}: {' or '.join(whens)}" for then, whens in when.items()]
 
     @property
     def _nothing_else(self) -> str:

@@ -52,7 +52,7 @@ def _answers(run: Any, found: Recommendation) -> Markup | None:
         if "how sure" in parts:
             rows.append(("How sure", parts["how sure"]))
         if found.changes:
-            rows.append(("What would change it", tag("ul", [tag("li", str(change)) for change in found.changes])))
+            rows.append(("What would change it", tag("ul", [tag("li", change) for change in found.changes_by_design])))
         if found.unchanged:
             rows.append(("What would not", "; ".join(found.unchanged)))
     if found.runner_up is not None:
