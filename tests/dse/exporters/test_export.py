@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dse import api, exporters
+from dse import api, cli, exporters
 from dse.errors import DseError, UsageError
 from dse.exporters import accelforge, base, gemmini, genz, llmcompass, scalesim, stream, timeloop, yaml_text, zigzag
 from dse.exporters.design import axis_dimensions, describe
@@ -512,3 +512,11 @@ def test_the_command_and_its_errors(run_folder: Path, tmp_path: Path) -> None:
         assert says in failed.stderr
         assert failed.stderr.count("\n") == 1
     assert exporters.export(api.load(run_folder), 1, "genz")[0].parent == run_folder / "exports" / "genz-0001"
+
+
+def test_the_help_names_every_target(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command starts without loading exporters, so its text repeats their names."""
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--help"])
+    told = capsys.readouterr().out.partition("Targets:")[2].partition(".")[0]
+    assert sorted(name.strip() for name in told.split(",")) == sorted(exporters.TARGETS)
