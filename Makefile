@@ -22,8 +22,12 @@ $(VENV)/.all: $(VENV)/.base
 search: $(VENV)/.base
 	$(BIN)/dse search --workload bert --objective carbon
 
+# A study waits for the disk at every trial; where memory is ample the tests' folders stand there (a tenth of their time). Folders of
+# runs that passed are removed.
+SHM := $(shell test -w /dev/shm && test "$$(df -Pk /dev/shm | awk 'NR == 2 {print $$4}')" -gt 8000000 && echo TMPDIR=/dev/shm)
+
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(SHM) $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest -q -m "slow or not slow"
