@@ -24,7 +24,7 @@ search: $(VENV)/.base
 
 # A study waits for the disk at every trial; where memory is ample the tests' folders stand there (a tenth of their time). Folders of
 # runs that passed are removed.
-SHM := $(shell test -w /dev/shm && test "$$(df -Pk /dev/shm | awk 'NR == 2 {print $$4}')" -gt 8000000 && echo TMPDIR=/dev/shm)
+SHM := $(shell test -w /dev/shm && test "$$(df -Pk /dev/shm | awk 'NR == 2 {print $$4}')" -gt 2000000 && echo TMPDIR=/dev/shm)
 
 test: $(VENV)/.all
 	$(SHM) $(BIN)/python -m pytest -n 2 --dist loadfile -q
