@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
     if large is not None:
         problem = replace(problem, residency="none")
-    if settings is not None:  # a wrong evaluator or table is told before a page of settings
+    if settings is not None and large is None:  # a wrong evaluator or table is told before a page of settings
         from dse.searches.measured import check
 
         check(settings, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)

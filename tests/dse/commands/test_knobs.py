@@ -29,3 +29,9 @@ def test_phases_and_switches_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main([*search, "--out", str(tmp_path / "run")]) == 0
     assert cli.main(["resume", str(tmp_path / "run")]) == 0
     capsys.readouterr()
+
+
+def test_a_strategy_of_a_large_space_needs_no_quality(tmp_path: Path) -> None:
+    """Named strategies of spaces that nothing sweeps evaluate designs, not models: no evaluator is asked for what it tells."""
+    words = ["search", "--workload", "bert-tiny", "--hw", "datacenter", "--objective", "min:latency_s", "--objective", "min:area_mm2"]
+    assert cli.main([*words, "--strategy", "random", "--budget", "12", "--out", str(tmp_path / "run")]) == 0
