@@ -27,7 +27,7 @@ def register(commands: Any) -> None:
                         "more than two standard errors below the best)")  # fmt: skip
     parser.add_argument("--weigh", default="kg", metavar="kg|share", help="what the tree minimises: the carbon of all segments together "
                         "(default), or each segment's carbon as a share of its least")  # fmt: skip
-    parser.add_argument("--design", type=int, metavar="K", help="explain this design's knobs (default: the best single design)")
+    parser.add_argument("--design", type=int, metavar="K", help="explain this design's knobs (default: the recommended one)")
     parser.add_argument("--alignment", action="store_true",
                         help="instead: cosines of the costs' gradients for the model of --design (default: the middle one of the "
                         "front), and groups of allied costs; needs torch")  # fmt: skip
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.analysis.explanation import explain
     from dse.analysis.neighbours import why
     from dse.reports import explanation_text
+    from dse.reports.kept import of_run
     from dse.storage.run_folder import load, write_text
 
     result = load(args.run_folder)
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
             for value in ([0.0] if word.strip() == "none" else _numbers("budgets-ms", word))
         ]
     found = explain(result, depth=args.depth, min_quality=args.min_quality, weigh=args.weigh, **axes)
-    design = args.design if args.design is not None else int(found.candidates.design[found.single])
+    design = args.design if args.design is not None else of_run(result).design
+    if design is None:
+        design = int(found.candidates.design[found.single])
     reason = None if args.no_why else why(result, design)
     if args.json:
         print(json.dumps(explanation_text.as_json(result, found, reason), indent=2, allow_nan=False))
