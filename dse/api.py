@@ -47,7 +47,6 @@ from dse.storage.summary import SweepSummary
 from dse.strategies.registry import AUTO, name_of
 from dse.strategies.registry import names as strategy_names
 from dse.version import __version__
-from workloads import library
 
 __all__ = ["describe_design", "evaluate", "load", "make_problem", "refine", "resume", "search"]
 
@@ -149,9 +148,9 @@ def search(
     if measured is None and large is None:
         beforehand.refuse_infeasible(problem, apart=sizes.apart)
     if measured is not None:
-        from dse.searches.measured import check as check_measured
+        from dse.searches.measured import check_problem
 
-        check_measured(measured, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
+        check_problem(measured, problem)
     if sharded is not None:
         from dse.searches import shards
 

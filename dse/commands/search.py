@@ -122,7 +122,6 @@ def run(args: argparse.Namespace) -> int:
     from dse.searches import towers
     from dse.searches.plan import MOST_TRIALS, check_count
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
-    from workloads import library
 
     drives = Drives.of(args.trace, args.vehicle)
     options.tell_renamed([*args.objective, *args.constraint])
@@ -161,9 +160,9 @@ def run(args: argparse.Namespace) -> int:
     if large is not None:
         problem = replace(problem, residency="none")
     if settings is not None and large is None:  # a wrong evaluator or table is told before a page of settings
-        from dse.searches.measured import check
+        from dse.searches.measured import check_problem
 
-        check(settings, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
+        check_problem(settings, problem)
     show.say_problem(problem, settings, large, sharded)
     drives.say()
     if args.seed is not None and settings is None and large is None:

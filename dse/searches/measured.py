@@ -44,15 +44,19 @@ from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
 from dse.strategies.views import model_columns
 from dse.version import __version__
+from workloads import library
 
 if TYPE_CHECKING:
-    from dse.problem.problem import Problem
     from dse.searches.measured_search import SearchResult
-    from dse.storage.trials import TrialStore
 
 Say = Callable[[str, int, int, str], None]
 # Evaluators that run nobody else's code in the process that calls them: theirs may crash it.
 _OF_OUR_OWN = ("surrogate", "table", "trained", "measured", "command")
+
+
+def check_problem(settings: MeasuredSettings, problem: Problem) -> None:
+    """`check` of the search that a problem is: by its workload's own name and its objectives."""
+    check(settings, library.load(problem.workload, bind=problem.bind or None).name, problem.objectives)
 
 
 def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Objective] = ()) -> None:
