@@ -640,7 +640,8 @@ def test_a_level_of_a_tree_written_out(table_bytes: int, lines: int, probes: int
     knobs = {name: values[0] for name, values in space.knobs.items()}
     batch = space.batch(**{**knobs, "gather_line_bytes": np.array([32, 128]), "lanes": np.array([4, 8])})
     row = Operation("l", Kind.SPARSE_BEAM, 10, 80, 10, batch=3, input_bits=32, output_bits=32, weight_bits=60, parameters=3_000_000,
-                    row_probes=probes, row_hits=90, sparse_macs=macs, unique_lines=lines, dependent_depth=4, table_bytes=table_bytes)  # fmt: skip
+                    row_probes=probes, row_hits=90, sparse_macs=macs, unique_lines=lines, dependent_depth=4,
+                    table_bytes=table_bytes)  # fmt: skip
     table, costs = rows(row), empty_costs(1, batch)
     sparse_costs(table, batch, np.array([0]), costs)
     for p in range(2):
