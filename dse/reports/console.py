@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from dse.analysis.bounds import bounds_of
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware
+from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
@@ -221,6 +223,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(
         f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"
     )
+    if area := drawn["factors"].get(AREA_FACTOR):
+        for line in textwrap.wrap(area_note(area), 100):
+            print(f"  {'':<20} {line}")
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:

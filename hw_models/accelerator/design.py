@@ -32,6 +32,7 @@ from hw_models.technology.tables import NODE_RANGE_NM, REFERENCE_V, dram_types
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +306,7 @@ class AcceleratorBatch:
     ``level_*`` run from the innermost level to the DRAM. Energies are in pJ, per word of ``word_bits``;
     ``array_kind`` and ``dataflow`` hold codes of `ArrayKind` and `Dataflow`. ``leakage_w`` is the power of a design
     that does nothing (idle power): SRAM leakage. ``area_mm2``, ``leakage_w``, ``tops`` and ``dram_bytes`` are those of
-    all chips together, the other columns those of one chip.
+    all chips together, the other columns those of one chip. ``bottom_up_area``: the area is the technology tables', not given.
     """
 
     profile: str
@@ -342,6 +343,7 @@ class AcceleratorBatch:
     register_read_pj_per_word: FloatArray
     register_write_pj_per_word: FloatArray
     area_mm2: FloatArray
+    bottom_up_area: BoolArray
     leakage_w: FloatArray
     gather_lanes: IntArray
     gather_outstanding: IntArray
@@ -463,6 +465,8 @@ class AcceleratorBatch:
         resolved: dict[str, Any] = dict(resolved_columns(profile, levels, full))
         for key, value in (overrides or {}).items():
             resolved[key] = np.where(np.isfinite(value), value, resolved[key])
+        given = (overrides or {}).get("area_mm2", np.full(count, np.nan))
+        resolved["bottom_up_area"] = ~np.isfinite(np.broadcast_to(given, (count,)))
         for key in ("area_mm2", "leakage_w"):
             resolved[key] = resolved[key] * (full["chips"] * full["pipeline_stages"] * full["data_parallel"])
         shared: dict[str, Any] = {f"level_{f.name}": getattr(levels, f.name) for f in fields(Levels)}
