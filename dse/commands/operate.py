@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dse.commands import lists
+
 EPILOG = """\
 examples:
   dse operate RUN --design 3 --site CISO --policy mpc
@@ -160,17 +162,13 @@ def compare(args: argparse.Namespace) -> int:
     """The ladders of designs and sites."""
     import json
 
-    from dse.errors import UsageError
     from dse.operate.agents.library import SHIPPED, find
     from dse.operate.answer import answer, table
 
-    try:
-        designs = [int(word) for word in args.design.split(",")]
-    except ValueError:
-        raise UsageError(f"design is {args.design!r}, must be whole numbers with commas between, like 1,3") from None
+    designs = lists.numbers("design", args.design, int, "1,3")
     found = []
     for design in designs:
-        for place in args.site.split(","):
+        for place in lists.names("site", args.site):
             prepared = _prepared(args, design, place)
             learnt = [find(name) for name in SHIPPED] if len(prepared.scenario.places) == 1 else []
             one = answer(prepared, "mpc", period=args.period, most=args.weeks or None, learnt=learnt)
@@ -294,10 +292,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
             shares[int(hours)] = float(share)
         except ValueError:
             raise UsageError(f"flexible is {word!r}, must be HOURS:SHARE; nearest is '24:0.3'") from None
-    try:
-        batches = [int(word) for word in args.batches.split(",") if word.strip()]
-    except ValueError:
-        raise UsageError(f"batches is {args.batches!r}, must be whole numbers with commas between, like 1,4") from None
+    batches = lists.numbers("batches", args.batches, int, "1,4")
     record = load(args.run_folder)
     of_record = of_fleet if record.problem.kind == "fleet" else of_run
     device = of_record(record, design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)
