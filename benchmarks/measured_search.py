@@ -38,6 +38,7 @@ from dse.strategies.views import nested_task  # noqa: E402
 
 STRATEGIES = ("nested", "random")
 RUNG = 0.25
+RATE = 0.001  # of healing: that of the figures that are kept
 MARGIN = 0.1
 
 
@@ -79,7 +80,7 @@ def run(cache: Path, *, steps: int, budget: int, seeds: int, strategies: tuple[s
             if place.exists():
                 continue
             rungs = (RUNG,) if strategy == "halving" else ()
-            plan = screened(MeasuredSettings(quality=f"measured:minilm?steps={steps}", budget=budget, fidelities=rungs))
+            plan = screened(MeasuredSettings(quality=f"measured:minilm?steps={steps}&rate={RATE}", budget=budget, fidelities=rungs))
             store = TrialStore.open(cache / f"{strategy}-{seed}.db")
             found = search(evaluation, store, shared(plan.quality, cache), strategy="random" if strategy == "random" else "nested",
                            budget=plan.budget, seed=seed, proxy=shared(plan.proxy, cache), proxy_top=plan.proxy_top,
