@@ -4,11 +4,11 @@
     python benchmarks/measured_search.py report --cache runs/measured_search   # from what is kept
 
 ``run`` is ``dse search --workload minilm --quality measured:minilm --objective carbon --budget 40``: three quarters of the budget are looks
-(pruned, not healed), the best quarter is healed and measured, and measurements alone make the front. The contender draws the models of
-the looks at random; what is healed is chosen by the same rule, hardware is exact for both, and a model's figure is the same whoever asks
+(pruned, not healed), a quarter is healed and measured, and measurements alone make the front. The contender draws the models of
+the looks at random and measures its best ones; hardware is exact for both, and a model's figure is the same whoever asks
 (one healing seed), so that all runs share one store of figures. ``halving`` is the first with a rung at a quarter of the fidelity between
 (``--fidelities 0.25``), its budget the same 40. Hypervolume: quality up, total carbon down, bounded by the same point for all (the nadir of
-the front of everything measured, moved out by a tenth of its range). Nothing was tuned here.
+the front of everything measured, moved out by a tenth of its range). The rule of what is measured was first tried on a smooth stand-in made of figures of earlier runs.
 """
 
 import argparse
