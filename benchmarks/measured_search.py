@@ -8,7 +8,8 @@
 the looks at random and measures its best ones; hardware is exact for both, and a model's figure is the same whoever asks
 (one healing seed), so that all runs share one store of figures. ``halving`` is the first with a rung at a quarter of the fidelity between
 (``--fidelities 0.25``), its budget the same 40. Hypervolume: quality up, total carbon down, bounded by the same point for all (the nadir of
-the front of everything measured, moved out by a tenth of its range). The rule of what is measured was first tried on a smooth stand-in made of figures of earlier runs.
+the front of everything measured, moved out by a tenth of its range). The rule of what is measured was first tried on a smooth stand-in made
+of figures of earlier runs.
 """
 
 import argparse
