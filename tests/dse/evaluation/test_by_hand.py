@@ -17,7 +17,9 @@ from dse.errors import UsageError
 from dse.evaluation import (
     board_specification,
     boards,
+    careful,
     design_costs,
+    design_list,
     device_order,
     feasibility,
     hardware_points,
@@ -25,12 +27,15 @@ from dse.evaluation import (
     one_design,
     provenance,
     robustness,
+    space_file,
     words,
 )
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.problem.deployment import Deployment
 from dse.problem.objectives import parse_constraint
 from hw_models.costs import board_power
+from hw_models.costs.evaluate import evaluate
+from hw_models.costs.products_csv import Table
 from hw_models.devices import library
 
 SMALL = {"layers": 2, "hidden": 128, "ffn": 512, "heads": 2, "width": 64, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64}
@@ -382,14 +387,14 @@ def test_a_front_of_few_designs_has_an_order_where_carbon_is_asked_for(several: 
     problem = several.problem
     told = robustness.report_context(problem, designs, seed=3)
     upward = sum(high - mode > mode - low for low, mode, high in told["ranges"].values())
-    assert f"and {upward} of {len(told['ranges'])} reach further up" in told["notes"][1] and len(told["notes"]) == 3
+    assert f"and {upward} of {len(told['ranges'])} reach further up" in told["notes"][1]
     assert (told["draws"], told["seed"]) == (20, 3)
     answer = robustness.analyse(problem, designs, draws=20, seed=3)
-    assert f"{answer.stability.pairs:.1%}" in told["notes"][2] and "its 3 designs" in told["notes"][2]
+    assert f"{answer.stability.pairs:.1%}" in told["notes"][-1] and "its 3 designs" in told["notes"][-1]
     assert told["metrics"]["total_kgco2e"]["p50"] == pytest.approx(answer.total.p50)
-    assert len(robustness.report_context(problem, designs[:1])["notes"]) == 2
     same = [designs[0], {**designs[1], "equal_to": 0}]
-    assert len(robustness.report_context(problem, same)["notes"]) == 2
+    for few in (designs[:1], same):
+        assert "keep their order" not in " ".join(robustness.report_context(problem, few)["notes"])
     with pytest.raises(ValueError, match="without designs"):
         robustness.analyse(problem, [])
     one = robustness.ranges(problem, robustness.points_of(problem, designs[:1]), designs[0]["metrics"], draws=20, seed=3)
@@ -484,3 +489,218 @@ def test_a_deployment_from_its_fields() -> None:
 def test_quality_is_an_objective_where_models_differ_in_it(workload: str, space: str, kept: bool) -> None:
     problem = api.make_problem(workload, "carbon", space=space)
     assert ("quality" in [o.metric for o in problem.objectives]) is kept
+
+
+# ---- what stays on chip, several models, several groups of chips ----
+
+
+@pytest.fixture(scope="module")
+def resident() -> Evaluation:
+    """Two models on six designs whose shared buffer keeps tensors, in two grids."""
+    problem = api.make_problem(
+        "bert", ["min:total_kgco2e"], fixed={**{k: v for k, v in SMALL.items() if k != "layers"}, "cores": 2}, allow_unsupported=True,
+        residency="weights", vary={"grid": ["france", "world"]},
+    )  # fmt: skip
+    return Evaluation(replace(problem, models={"layers": (2, 3), "hidden": (128, 128), "ffn": (512, 512), "heads": (2, 2)}), threads=1)
+
+
+def test_metrics_of_designs_that_keep_tensors(resident: Evaluation) -> None:
+    """Latency, energy and peak power are the sums of what stays on chip; steps of a design add up to them, model by model."""
+    kept, points = resident.on_chip, resident.points
+    assert kept is not None and kept.able.all() and resident.space.model_count == 2
+    for first in (0, 1):
+        block = resident.block(first, first + 1)
+        assert block.shape == (1, len(points)) and block.mappable().all()
+        latency = np.broadcast_to(block.metric("latency_s"), block.shape)[0]
+        assert latency.tolist() == kept.latency_s[first][points.design].tolist()
+        assert block.piece("dynamic_j")[0].tolist() == kept.energy_j[first][points.design].tolist()
+        assert block.piece("peak_dynamic_w")[0].tolist() == kept.peak_w[first][points.design].tolist()
+        for at in (0, len(points) - 1):
+            told, short = resident.residency(first, at), resident.kept_on_chip(first, at)
+            assert sum(step["latency_s"] for step in told["steps"]) == pytest.approx(latency[at])
+            assert resident.busy_s(first, at) == {
+                **{unit: pytest.approx(sum(s[f"{unit}_s"] for s in told["steps"])) for unit in ("array", "vector", "dram")}, "link": 0.0,
+            }  # fmt: skip
+            entries = resident.breakdown(first, at)
+            assert sum(e["latency_s"] for e in entries) == pytest.approx(latency[at])
+            assert sum(e["macs"] for e in entries) == pytest.approx(resident.macs[first])
+            alone = resident.alone(first, int(points.design[at]))
+            assert short is not None and short["saved"]["energy_j"] == pytest.approx(
+                alone["energy_j"] - kept.energy_j[first, points.design[at]]
+            )
+            assert short["alone"]["latency_s"] == pytest.approx(alone["latency_s"]) and short["level"] == "weights"
+            unit = resident.points.unit_costs_of(int(points.design[at]), resident.shapes, "edp")
+            by_row = resident.weight[first] @ unit.latency_s[resident.index[first], 0]
+            assert alone["latency_s"] == pytest.approx(by_row)
+    assert resident.block(0, 2).metric("latency_s").shape == (2, len(points))
+    whole = resident.workload_of(1)
+    assert float(whole.macs()) == resident.macs[1] > resident.macs[0]
+    nothing = on_chip.told(replace(resident.problem, residency="none"), whole, points.batches, 0)
+    assert nothing == {"level": "none", "reason": "it is not asked for"}
+
+
+def test_some_designs_keep_tensors_and_others_do_not(resident: Evaluation) -> None:
+    """Where a design keeps nothing its sums are those of operations alone."""
+    view = resident.block(0, 2)
+    kept = resident.on_chip
+    assert kept is not None
+    able = kept.able.copy()
+    able[0] = False
+    resident.__dict__["unit"] = resident.points.unit_costs(resident.shapes, criterion="edp", threads=1, progress=None)
+    resident.on_chip = replace(kept, able=able)
+    try:
+        mixed = resident.block(0, 2)
+        alone = [resident.alone(model, 0) for model in (0, 1)]
+        at = np.flatnonzero(resident.points.design == 0)
+        others = np.flatnonzero(resident.points.design != 0)
+        for model in (0, 1):
+            assert mixed.metric("latency_s")[model, at].tolist() == pytest.approx([alone[model]["latency_s"]] * len(at))
+            assert mixed.piece("dynamic_j")[model, at].tolist() == pytest.approx([alone[model]["energy_j"]] * len(at))
+            assert mixed.metric("latency_s")[model, others].tolist() == view.metric("latency_s")[model, others].tolist()
+            assert mixed.piece("peak_dynamic_w")[model, others].tolist() == view.piece("peak_dynamic_w")[model, others].tolist()
+        assert resident.kept_on_chip(0, int(at[0])) is None and resident.busy_s(0, int(at[0]))["array"] == alone[0]["array_s"]
+    finally:
+        resident.on_chip = kept
+        del resident.__dict__["unit"]
+
+
+def test_stages_and_replicas_of_boards() -> None:
+    """Memory, idle power and time of a design of several groups are those of the cost model of whole workloads."""
+    fixed = {"weight_bits": 16, "activation_bits": 16, "kv_bits": 16, "new_tokens": 8, "sequence": 64}
+    problem = api.make_problem("llama3.2-1b", "hardware", hw="h100", allow_unsupported=True, rate_per_s=0.5, fixed=fixed)
+    base = library.load("h100").accelerator
+    for change in ({"chips": 2}, {"chips": 2, "pipeline_stages": 2, "data_parallel": 3}):
+        own = replace(base, **change)
+        evaluation = Evaluation(replace(problem, hardware_toml=own.to_toml(), hardware="own"), threads=1)
+        block, whole = evaluation.block(0, 1), evaluate(own, evaluation.workload)
+
+        def found(name: str, block: Any = block) -> float:
+            return float(np.ravel(block.metric(name))[0])
+
+        def wanted(name: str, whole: Any = whole) -> float:
+            return float(np.ravel(getattr(whole, name))[0])
+
+        for name in ("latency_s", "energy_j", "peak_power_w", "area_mm2"):
+            assert found(name) == pytest.approx(wanted(name)), (change, name)
+        assert found("dram_fill") == pytest.approx(wanted("required_bytes") / wanted("dram_capacity_bytes"))
+        flight = float(own.batch().in_flight[0])
+        assert float(np.ravel(block.piece("slot_s"))[0]) == pytest.approx(wanted("latency_s") / flight)
+        assert found("service_utilisation") == pytest.approx(0.5 * wanted("latency_s") / flight)
+
+
+# ---- models of a space, designs of a list ----
+
+
+def test_knobs_that_leave_a_model_itself(several: Evaluation) -> None:
+    """The fewest options, in the order of the knobs; nothing where the model itself is not there."""
+    family = several.family
+    own = family.values()
+    a, b = [name for name in family.model_grid() if isinstance(own[name], int)][:2]
+    models = {a: np.array([own[a], own[a], 1]), b: np.array([own[b], 1, own[b]])}
+    assert careful._own_model(family, models) == f"--set {a}={own[a]} --set {b}={own[b]}"
+    assert careful._own_model(family, {a: np.array([own[a], own[a]]), b: np.array([own[b], 1])}) == f"--set {b}={own[b]}"
+    assert careful._own_model(family, {a: np.array([own[a]]), b: np.array([own[b]])}) == ""
+    assert careful._own_model(family, {a: np.array([1, 2]), b: np.array([own[b], own[b]])}) == ""
+
+
+def test_distinct_rows_of_a_list() -> None:
+    table = Table("t.csv", ("x", "y"), [["1", "2"], ["3", "2"], ["1", "2"], ["1", "4"]])
+    columns, of_row = design_list._distinct(table, ["x", "z", "y"], {"z": 7})
+    got = [tuple(int(columns[name][i]) for name in ("x", "z", "y")) for i in of_row.tolist()]
+    assert got == [(1, 7, 2), (3, 7, 2), (1, 7, 2), (1, 7, 4)] and len(columns["x"]) == 3
+    assert design_list._distinct(table, [], {})[1].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("fixed", "count"), [({}, 6), ({"layers": 2}, 3), ({"heads": 2}, 2)])
+def test_models_of_a_space_file_and_those_left_out(several: Evaluation, fixed: dict[str, int], count: int) -> None:
+    """Two depths of three widths for heads of 2, 3 and 4 that must divide: what is left out is counted among what is asked for."""
+    text = 'name = "m"\n[parameters.layers]\nrole = "model"\nvalues = [2, 4]\n[parameters.hidden]\nrole = "model"\nvalues = [128]\n'
+    text += '[parameters.heads]\nrole = "model"\nvalues = [2, 3, 4]\n'
+    grid, told = space_file.model_grid(text, "m", several.family, fixed)
+    rows = list(zip(grid["layers"].tolist(), grid["heads"].tolist(), strict=True))
+    assert rows == [(layers, heads) for layers in (2, 4) for heads in (2, 4)]  # three heads do not divide 128
+    gone = sum(1 for layers in (2, 4) if fixed.get("layers", layers) == layers and fixed.get("heads", 3) == 3)
+    assert told.startswith(f"{gone} of {count} model") if gone else told == ""
+    assert set(grid["hidden"].tolist()) == {128} and set(grid) >= {"layers", "hidden", "heads", "ffn"}
+    knobs = space_file.model_knobs(text, "m")
+    assert knobs == ["layers", "hidden", "heads"] and space_file.model_knobs(None, "m") == []
+
+
+def test_no_more_models_than_are_taken(several: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'name = "m"\n[parameters.layers]\nrole = "model"\nvalues = [2, 4]\n[parameters.heads]\nrole = "model"\nvalues = [2, 3, 4]\n'
+    monkeypatch.setattr(space_file, "MODEL_LIMIT", 6)
+    assert len(space_file.model_grid(text, "m", several.family)[0]["layers"]) == 6
+    monkeypatch.setattr(space_file, "MODEL_LIMIT", 5)
+    with pytest.raises(UsageError, match="6 combinations"):
+        space_file.model_grid(text, "m", several.family)
+
+
+def test_points_that_meet_the_constraints_of_a_file() -> None:
+    text = 'name = "m"\nconstraints = ["a + b <= 5"]\n[parameters.a]\nvalues = [1, 2, 3]\n[parameters.b]\nvalues = [2, 3]\n'
+    points = {"a": np.array([1, 2, 3, 3]), "b": np.array([3, 3, 3, 2]), "c": np.array([5, 6, 7, 8])}
+    assert {name: column.tolist() for name, column in space_file.allowed_points(text, "m", points).items()} == {
+        "a": [1, 2, 3], "b": [3, 3, 2], "c": [5, 6, 8],
+    }  # fmt: skip
+    one = {"a": np.array([3]), "b": np.array([3])}
+    assert space_file.allowed_points(text, "m", one)["a"].tolist() == [3]  # asked for by name
+    two = {"a": np.array([3, 3]), "b": np.array([3, 3])}
+    with pytest.raises(UsageError, match="no hardware point"):
+        space_file.allowed_points(text, "m", two)
+    assert space_file.allowed_points(None, "m", two) == two and space_file.point_constraints(text, "m") == ["a + b <= 5"]
+    assert space_file.point_constraints(None, "m") == []
+
+
+@pytest.mark.parametrize(("chips", "fill", "words"), [(1, 1.5, "chips or"), (1, 200.0, "chips or fewer weight_bits"), (2, 1.5, "2 x h100")])
+def test_what_would_hold_a_model_that_does_not_fit(chips: int, fill: float, words: str) -> None:
+    problem = api.make_problem("bert-tiny", "hardware", hw="h100", fixed={"chips": chips}, allow_unsupported=True)
+    evaluation = Evaluation(problem, threads=1, mapped=False)
+    said = one_design._too_large(fill, evaluation)
+    held, own = float(evaluation.points.dram_bytes[0]), float(evaluation.activation_bytes[0])
+    needed = fill * held
+    assert words in said and f"{needed / 2**30:.3g} GiB" in said and f"{fill:.3g} times" in said
+    assert f"{math.ceil((needed - own * chips) / (held / chips - own))} chips" in said
+    larger = sorted(
+        (library.load(n).accelerator.levels[-1].bytes, n) for n in library.names() if library.load(n).accelerator.levels[-1].bytes >= needed
+    )
+    named = f"{larger[0][1]} ({larger[0][0] / 2**30:.0f} GiB)" if larger and chips == 1 else ""
+    assert (named in said) and (bool(named) or "GiB)" not in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"layers": 2}, {"heads": 2, "ffn": 9}),
+        ({"layers": 3}, {"ffn": 9}),
+        ({}, {"ffn": 9}),
+        ({"heads": 4}, {"layers": 3, "ffn": 9}),
+        ({"layers": 5}, {}),
+    ],
+)
+def test_knobs_that_all_models_with_the_given_ones_have(several: Evaluation, given: dict[str, int], found: dict[str, int]) -> None:
+    models = {"layers": (2, 2, 3, 3), "heads": (2, 2, 2, 4), "ffn": (9, 9, 9, 9)}
+    assert one_design._alike(replace(several.problem, models=models), given) == found
+    for value, fine in ((3.0, True), (3.5, False), ("x", False)):
+        problem = replace(
+            several.problem, models={**models, "hidden": (128,) * 4}, fixed_model=True, fixed={**several.problem.fixed, "layers": value}
+        )
+        if fine:
+            assert Evaluation(problem, threads=1, mapped=False).space.models["layers"].tolist() == [3]
+        else:
+            with pytest.raises(ValueError, match="layers"):
+                Evaluation(problem, threads=1, mapped=False)
+
+
+def test_quality_without_support_is_told_of_a_design_that_is_asked_for(several: Evaluation) -> None:
+    """One design of a search has the surrogate's figure whatever supports it; an evaluation has none, unless it is allowed."""
+    knobs = {"layers": 10, "hidden": 480, "ffn": 1920, "heads": 6}
+    told = one_design.evaluate_in(replace(several.problem, fixed={}, vary={}), {**knobs, "cores": 2, "rate_per_s": 3.0})
+    assert told["quality_support"] == "extrapolated" and told["quality"] > 0 and told["quality_reason"]
+    assert told["deployment"]["rate_per_s"] == 3.0 and told["design"]["cores"] == 2 and told["design"]["layers"] == 10
+    assert one_design.evaluate("bert", fixed=knobs)["quality"] is None
+    allowed = one_design.evaluate("bert", fixed=knobs, allow_unsupported=True)
+    assert allowed["quality"] == told["quality"] and allowed["quality_se"] == told["quality_se"]
+    assert list(allowed["latency_by_bound_s"].values()) == sorted(allowed["latency_by_bound_s"].values(), reverse=True)
+
+
+def test_plain_numbers_of_a_column() -> None:
+    assert [type(design_list._plain(value)) for value in (np.int64(3), np.float64(3.5), 2**80)] == [int, float, int]
