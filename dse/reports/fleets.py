@@ -55,7 +55,8 @@ def page_of_run(run: Any) -> str:
         section(
             "hours",
             "The fleet of least grams hour by hour",
-            table(_HOURS, [_cells(row, _HOURS) for row in answer["hours"]], caption="Hours", numeric=range(len(_HOURS))),
+            table(_breakable(_HOURS), [_cells(row, _HOURS) for row in answer["hours"]], caption="Hours", numeric=range(len(_HOURS))),
+            class_="wide",
         ),
         section(
             "provenance",

@@ -168,8 +168,12 @@ function recommendedMark(x, y) {
   const i = DATA.suggested;
   if (state.pins.length || i === null || !isNumber(x.values[i]) || !isNumber(y.values[i])) return [];
   const left = x.values[i] > (Math.min(...x.values.filter(isNumber)) + Math.max(...x.values.filter(isNumber))) / 2;
+  // Beside the front and within the picture: above a point that lies low.
+  const scaled = y.values.filter(isNumber).map((value) => front.ylog ? Math.log(value) : value);
+  const low = Math.min(...scaled), high = Math.max(...scaled);
+  const up = (front.ylog ? Math.log(y.values[i]) : y.values[i]) < low + 0.35 * (high - low);
   return [{
-    x: front.xlog ? Math.log10(x.values[i]) : x.values[i], y: front.ylog ? Math.log10(y.values[i]) : y.values[i], ax: left ? -36 : 36, ay: 34,
+    x: front.xlog ? Math.log10(x.values[i]) : x.values[i], y: front.ylog ? Math.log10(y.values[i]) : y.values[i], ax: left ? -36 : 36, ay: up ? -34 : 34,
     text: lowered(designName(i)), font: { size: 12, color: theme.accent }, arrowcolor: theme.accent, arrowwidth: 1.2, arrowhead: 0, standoff: 6,
   }];
 }
