@@ -150,6 +150,9 @@ def test_cautions_name_the_edge_failures_and_what_was_fitted(factories: ModuleTy
     assert not any("h100" in line for line in cautions(run, run.designs[0]))
     measured = dataclasses.replace(run, context={**run.context, "quality_evaluator": {"evaluator": "x"}})
     assert not any("surrogate" in line for line in cautions(measured, run.designs[0]))
+    table = dataclasses.replace(run, context={**run.context, "quality_surrogate": {"name": "t", "measured": True}})  # as trees have it
+    told = " ".join(cautions(table, run.designs[0]))
+    assert "Quality was measured, model by model; its standard error is" in told and "surrogate" not in told
 
 
 def test_phrases_name_the_model_and_the_hardware() -> None:
