@@ -55,6 +55,8 @@ def _answers(run: Any, found: Recommendation) -> Markup | None:
             rows.append(("What would change it", tag("ul", [tag("li", change) for change in found.changes_by_design])))
         if found.unchanged:
             rows.append(("What would not", "; ".join(found.unchanged)))
+    if found.quality_order:
+        rows.append(("Order of quality", found.order_text))
     if found.runner_up is not None:
         rows.append(("Runner-up", f"design {found.runner_up}, {found.runner_up_phrase}: {found.runner_up_reason}"))
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in rows], class_="facts") if rows else None
