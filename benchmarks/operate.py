@@ -2,6 +2,7 @@
 
 ``--seeds N``: loads of N seeds (default 5), all of them in the JSON line; the table shows medians and the least and most.
 ``python benchmarks/operate.py --year [GRID]``: CPU seconds of one contiguous year of 8,760 hours by a rule each, and by foresight.
+``python benchmarks/operate.py --temperature [GRID]``: four weeks under limits of a site's temperature, the shipped policies among them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 import numpy as np
 
 from dse.operate import device, ladder, optimum, policies, scenario, simulation
+from dse.operate.agents import library
+from dse.operate.thermal import Thermal
 from dse.operate.traces import UTC_OFFSETS_H
 from dse.operate.weeks import make_weeks
 
@@ -61,13 +64,28 @@ def year(grid: str) -> None:
         print(f"{grid}, {hours} h, {name}: {time.process_time() - begin:.2f} CPU s, {found.total_grams:.6g} g", flush=True)
 
 
+def temperature(grid: str) -> None:
+    """Print a line a limit: what foresight saves, and shares of it."""
+    learnt = ("imitation", "dqn", "ppo")
+    for limit_c in (None, 40.0, 37.6, 37.0):
+        thermal = None if limit_c is None else Thermal(25.0, limit_c, 1.5, 3.0)
+        prepared = scenario.Scenario(device.example(), (grid,), chips=66, thermal=thermal).prepared()
+        found = ladder.build(prepared, most=4, steps=["mpc", "mpc-true"], learnt=[library.find(name) for name in learnt])
+        shares = ", ".join(f"{row.name} {row.share:.3f}" for row in found.rows if row.share is not None)
+        late, hottest = max(row.missed for row in found.rows), max(row.hottest_c or 0.0 for row in found.rows)
+        print(f"{grid}, limit {limit_c} C: saves {100 * found.saving:.2f} %; {shares}; late {late:g}, hottest {hottest:.2f} C", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grids", nargs="*")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--year", action="store_true")
+    parser.add_argument("--temperature", action="store_true")
     args = parser.parse_args()
     if args.year:
         year(*(args.grids[:1] or ["CISO"]))
+    elif args.temperature:
+        temperature(*(args.grids[:1] or ["CISO"]))
     else:
         main(args.grids, args.seeds)

@@ -1,7 +1,7 @@
 """Models as trials, exact hardware for everybody: nested beside Optuna's samplers and stock Ax, on the stand-in and on real architectures.
 
-    python benchmarks/search_models.py --json FILE        # 9 seeds: twenty CPU minutes, most of them of Ax and GPSampler
-    python benchmarks/search_models.py stand-in --methods nested tpe --seeds 3
+    python benchmarks/search_models.py --methods nested gp tpe nsga3 random --json FILE   # 9 seeds: eight CPU minutes, most of GPSampler
+    python benchmarks/search_models.py stand-in --methods ax --budget 25                 # the slow rival: some 3 CPU s a proposal
 
 Every method proposes a model and is told its quality and its exact least carbon; none has to learn hardware. What it proposes is moved to
 the nearest model that some hardware can run and that was not measured yet, so that no evaluation is lost on a repeat. Share of the true
@@ -38,10 +38,9 @@ import numpy.typing as npt  # noqa: E402
 import search  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
-BUDGET, MARKS = 50, (10, 15, 25, 50)
+MARKS = (10, 15, 25, 50)
 SAMPLERS = {"gp": "GPSampler", "tpe": "TPESampler", "nsga3": "NSGAIIISampler"}
 METHODS = ("nested", "random", *SAMPLERS, "ax")
-AX_SEEDS = 3  # of the slow rival
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Problem:
     reference: FloatArray  # (-quality, cost)
     whole: float
     measure: Callable[[int, int], tuple[float, float]]  # (model, draw): figure and standard error
-    nested: Callable[[int], tuple[Any, list[Any]]]  # seed: the task and its trials
+    nested: Callable[[int, int], tuple[Any, list[Any]]]  # (seed, budget): the task and its trials
 
     def share(self, rows: npt.NDArray[np.int64], believed: FloatArray) -> float:
         """True share of the hypervolume (%) of the models that the believed figures put on the front."""
@@ -78,8 +77,8 @@ def stand_in() -> Problem:
     quality = np.array([task.evaluator(row, fidelity=1.0, seed=0)["accuracy"].mean for row in rows])
     reference = np.asarray(t.reference_point())
 
-    def nested(seed: int) -> tuple[Any, list[Any]]:
-        return task, simulate(task, make("nested"), budget=BUDGET, seed=seed)
+    def nested(seed: int, budget: int) -> tuple[Any, list[Any]]:
+        return task, simulate(task, make("nested"), budget=budget, seed=seed)
 
     whole = t.standin_module().TRUE_HYPERVOLUME
     return Problem(task.rows.astype(float), quality, cost, reference, whole, lambda row, draw: (float(quality[row]), 0.0), nested)
@@ -116,9 +115,9 @@ def nas_bench_bert(*, spread: bool = False) -> Problem:
         def ask(self, row: int) -> tuple[float, float]:
             return measure(row, self.seed)
 
-    def nested(seed: int) -> tuple[Any, list[Any]]:
+    def nested(seed: int, budget: int) -> tuple[Any, list[Any]]:
         task = real.task_of(rows, Drawn(seed), carbon)  # type: ignore[arg-type]
-        return task, simulate(task, make("nested"), budget=BUDGET, seed=seed)
+        return task, simulate(task, make("nested"), budget=budget, seed=seed)
 
     codes = np.stack([np.unique(column, return_inverse=True)[1] for column in rows.T], axis=1).astype(float)
     return Problem(codes, glue, carbon, reference, hypervolume(front, reference), measure, nested)
@@ -138,13 +137,13 @@ class _Snap:
         return at
 
 
-def _optuna(problem: Problem, sampler: str, seed: int) -> list[tuple[int, float]]:
+def _optuna(problem: Problem, sampler: str, seed: int, budget: int) -> list[tuple[int, float]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     snap, seen = _Snap(problem.codes), []
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=getattr(optuna.samplers, sampler)(seed=seed))
-    for _ in range(BUDGET):
+    for _ in range(budget):
         trial = study.ask()
         row = snap.take([trial.suggest_int(f"p{j}", 0, int(most)) for j, most in enumerate(snap.most)])
         seen.append((row, problem.measure(row, seed)[0]))
@@ -152,7 +151,7 @@ def _optuna(problem: Problem, sampler: str, seed: int) -> list[tuple[int, float]
     return seen
 
 
-def _ax(problem: Problem, seed: int) -> list[tuple[int, float]]:
+def _ax(problem: Problem, seed: int, budget: int) -> list[tuple[int, float]]:
     from ax.api.client import Client
     from ax.api.configs import RangeParameterConfig
 
@@ -163,7 +162,7 @@ def _ax(problem: Problem, seed: int) -> list[tuple[int, float]]:
         [RangeParameterConfig(name=n, bounds=(0, int(most)), parameter_type="int") for n, most in zip(names, snap.most, strict=True)]
     )
     client.configure_optimization("quality, -cost")
-    while len(seen) < BUDGET:
+    while len(seen) < budget:
         for index, values in client.get_next_trials(1).items():
             row = snap.take([float(values[n]) for n in names])  # type: ignore[arg-type]
             figure, error = problem.measure(row, seed)
@@ -172,23 +171,24 @@ def _ax(problem: Problem, seed: int) -> list[tuple[int, float]]:
     return seen
 
 
-def curve(problem: Problem, method: str, seed: int) -> list[float]:
-    """Shares at MARKS of one run."""
+def curve(problem: Problem, method: str, seed: int, budget: int) -> list[float]:
+    """Shares at those of MARKS that lie within the budget, of one run."""
+    marks = [m for m in MARKS if m <= budget]
     if method == "nested":
         from dse.strategies import make
 
-        task, trials = problem.nested(seed)
+        task, trials = problem.nested(seed, budget)
         found = []
-        for mark in MARKS:
+        for mark in marks:
             seen = make("nested").predict(task, trials[:mark])
             found.append(problem.share(np.asarray(seen.observed), np.asarray(seen.level)))
         return found
     if method == "random":
-        rows = np.random.default_rng([seed, 1]).permutation(len(problem.cost))[:BUDGET]
+        rows = np.random.default_rng([seed, 1]).permutation(len(problem.cost))[:budget]
         seen_rows = [(int(r), problem.measure(int(r), seed)[0]) for r in rows]
     else:
-        seen_rows = _ax(problem, seed) if method == "ax" else _optuna(problem, SAMPLERS[method], seed)
-    return [problem.share(np.array([r for r, _ in seen_rows[:m]]), np.array([v for _, v in seen_rows[:m]])) for m in MARKS]
+        seen_rows = _ax(problem, seed, budget) if method == "ax" else _optuna(problem, SAMPLERS[method], seed, budget)
+    return [problem.share(np.array([r for r, _ in seen_rows[:m]]), np.array([v for _, v in seen_rows[:m]])) for m in marks]
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
@@ -204,6 +204,7 @@ def main() -> int:
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS), metavar="PROBLEM", help=", ".join(PROBLEMS))
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--seeds", type=int, default=9)
+    parser.add_argument("--budget", type=int, default=50, help="evaluations a run; default: 50")
     parser.add_argument("--json", type=Path, help="where to write every seed")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -212,16 +213,18 @@ def main() -> int:
         print(f"{name}:")
         problem = PROBLEMS[name]()
         for method in args.methods:
-            seeds = range(min(args.seeds, AX_SEEDS) if method == "ax" else args.seeds)
-            start = time.process_time()
-            curves = [curve(problem, method, seed) for seed in seeds]
-            seconds = (time.process_time() - start) / (len(curves) * BUDGET)
-            array = np.array(curves)
+            start, curves = time.process_time(), []
+            for seed in range(args.seeds):
+                curves.append(curve(problem, method, seed, args.budget))
+                if method == "ax":  # a seed takes a minute or more: shown as it comes
+                    print(f"    seed {seed}: {'  '.join(f'{share:.1f}' for share in curves[-1])}", flush=True)
+            seconds = (time.process_time() - start) / (len(curves) * args.budget)
+            array, marks = np.array(curves), [m for m in MARKS if m <= args.budget]
             shown = "  ".join(
-                f"@{m} {np.median(array[:, j]):5.1f} [{array[:, j].min():.1f}, {array[:, j].max():.1f}]" for j, m in enumerate(MARKS)
+                f"@{m} {np.median(array[:, j]):5.1f} [{array[:, j].min():.1f}, {array[:, j].max():.1f}]" for j, m in enumerate(marks)
             )
             print(f"  {method:<8} {len(curves)} seeds  {shown}  {seconds:.3f} CPU s a proposal", flush=True)
-            found.append({"problem": name, "method": method, "marks": MARKS, "share": curves, "cpu_s_per_proposal": seconds})
+            found.append({"problem": name, "method": method, "marks": marks, "share": curves, "cpu_s_per_proposal": seconds})
             if args.json:
                 args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0

@@ -7,7 +7,6 @@ study.plot()            # a Plotly figure
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
@@ -21,30 +20,27 @@ from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.contenders import contenders
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, unknown_name
+from dse.errors import DseError, InfeasibleError, StrategyError, UsageError
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, sources
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
-from dse.moved import warn_renamed
 from dse.problem.problem import Problem
 from dse.quality import evaluators
 from dse.reports.notebook import told
 from dse.reports.run_files import write_files
 from dse.run import Run, load
-from dse.searches import beforehand, plan, towers
-from dse.searches.effort import sizes_of
 from dse.searches.nearest import nearest_design
-from dse.searches.plan import DEFAULT_BUDGET, LargeSettings, MeasuredSettings, ShardSettings, check_count, measured_settings
-from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, block_bounds, front_of, sweep_block
+from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings, check_count
+from dse.searches.prepared import Prepared, prepared
+from dse.searches.sweep import DEFAULT_BLOCK_POINTS, Progress, front_of, sweep_block
 from dse.searches.sweep import run as run_sweep
-from dse.spaces.sizes import Sizes
 from dse.storage.run_folder import describe_front, take_back
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.summary import SweepSummary
-from dse.strategies.registry import AUTO, name_of
+from dse.strategies.registry import name_of
 from dse.strategies.registry import names as strategy_names
 from dse.version import __version__
 
@@ -96,104 +92,40 @@ def search(
     Raises DseError (one sentence) for unknown names, values out of range, arguments that would not be used, contradictory constraints,
     or if no design is feasible. A search that ends without a result frees its folder.
     """
-    given: dict[str, Any] = dict(options)
-    if "learnt" in given:
-        warn_renamed("learnt", "measured")
-        measured = given.pop("learnt")
-    strategy = name_of(strategy)
-    check_count("workers", workers)
-    if threads is not None:
-        check_count("threads", threads)
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; a whole number from 0 is needed")
-    if measured is not None:
-        _unused("measured holds it", quality=quality, workers=None if workers == 1 else workers)
-    measured = _agreed(measured, strategy, budget)
-    dear = (measured.quality if measured is not None else quality) not in (None, "surrogate")
-    if quality is not None and dear and not isinstance(workload, Problem):
-        # An evaluator measures any model that exists; only a surrogate needs published support.
-        given = {"allow_unsupported": True, **given}
-    problem = _problem(workload, objective, given, keep_quality=dear)
-    if measured is None and quality is None:
-        problem = towers.reduced(problem, threads=threads)
-    sizes = sizes_of(problem, threads=threads or 1)
-    if measured is None and sharded is None:
-        measured = measured_settings(quality, strategy, budget=budget, workers=workers, large=strategy == "amoo" or not sizes.sweepable)
-    if measured is None and sharded is None and workers != 1 and sizes.sweepable and strategy != "amoo":
-        sharded = ShardSettings("processes", workers)
-    large = None if sharded is not None else plan.large_settings(sizes, measured, strategy, budget)
-    if whole_budget:
-        if measured is None or large is not None:
-            raise UsageError("whole_budget is not used: this search has no trials to stop before their budget; leave it out")
-        measured = replace(measured, stop_early=False)
-    if sharded is not None:
-        _unused("the sweep is shared out", quality=quality)
-        _check_sharded(sizes, measured, strategy, sharded.workers)
-    elif large is not None:
-        _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
-        measured = None
-        problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
-        from dse.searches import large_space
+    found = prepared(
+        workload, objective, quality=quality, strategy=strategy, budget=budget, workers=workers, whole_budget=whole_budget,
+        measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
+    )  # fmt: skip
+    return search_prepared(found, out=out, command=command, say=say, progress=progress)
 
-        large_space.check(problem, large)
-    elif not sizes.sweepable:
-        raise UsageError(sizes.refusal(measured=measured is not None and (measured.quality != "surrogate" or measured.proxy is not None)))
-    if measured is None and large is None and budget is not None:
-        raise UsageError(f"budget is {budget} and all {sizes.designs:,} designs are swept, which has none; leave it out or name a strategy")
-    if block_points != DEFAULT_BLOCK_POINTS and (measured is not None or large is not None or sharded is not None):
-        raise UsageError(f"block-points is {block_points} and this search is no sweep in one process; leave it out")
-    apart = sizes.apart and measured is None and large is None and sharded is None
-    if apart and block_points != DEFAULT_BLOCK_POINTS:
-        raise UsageError(f"block-points is {block_points} and this sweep of many deployments cuts its own blocks; leave it out")
-    if measured is None and large is None:
-        beforehand.refuse_infeasible(problem, apart=sizes.apart)
-    if measured is not None:
-        from dse.searches.measured import check_problem
 
-        check_problem(measured, problem)
-    if sharded is not None:
-        from dse.searches import shards
-
-        bounds = shards.shard_bounds(problem, sizes, sharded.workers)
-    else:
-        bounds = block_bounds(sizes.models, sizes.hardware, block_points) if large is None and not apart else []
+def search_prepared(
+    found: Prepared,
+    *,
+    out: str | Path | None = None,
+    command: str | None = None,
+    say: Say | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """Run a search whose arguments are found good (:func:`dse.searches.prepared.prepared`) and write its run folder, as :func:`search`."""
+    problem = found.problem
     folder, made = _new_folder(out, problem)
     description = {
-        "measured": measured.to_dict() if measured else None,
-        "large": large.to_dict() if large else None,
+        "measured": found.measured.to_dict() if found.measured else None,
+        "large": found.large.to_dict() if found.large else None,
         "problem": problem.to_dict(),
-        "shards": sharded.to_dict() if sharded else None,
-        "apart": apart,  # designs and deployments: the bounds follow from the problem
-        "bounds": bounds,  # of models, or of hardware points where the sweep is sharded
-        "provenance": _provenance(command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})", seed),
+        "shards": found.sharded.to_dict() if found.sharded else None,
+        "apart": found.apart,  # designs and deployments: the bounds follow from the problem
+        "bounds": found.bounds,  # of models, or of hardware points where the sweep is sharded
+        "provenance": _provenance(command or f"dse.search({problem.workload!r}, objective={_objective_text(problem)!r})", found.seed),
     }
     with told(say, progress) as listener, Study.create(folder / FILE_NAME, description) as study:
         try:
-            return _finish(study, problem, folder, threads=threads, say=listener)
+            return _finish(study, problem, folder, threads=found.threads, say=listener)
         except ValueError as error:
             if isinstance(error, (UsageError, InfeasibleError, StrategyError)) or not _recorded(study):
                 _take_back(study, error, made=made)
             raise
-
-
-def _problem(workload: Any, objective: str | Iterable[str] | None, options: dict[str, Any], *, keep_quality: bool) -> Problem:
-    """The problem that the arguments of :func:`search` describe."""
-    if isinstance(workload, Problem):
-        for name in ("objective", *options) if objective is not None else options:
-            raise UsageError(f"{name} is not used: the workload is a Problem, which holds it")
-        return workload
-    known = inspect.signature(search).parameters
-    for name in options:
-        if name not in ProblemOptions.__annotations__:
-            raise unknown_name("argument", name, [*(n for n in known if n != "options"), *ProblemOptions.__annotations__])
-    return make_problem(workload, "carbon" if objective is None else objective, keep_quality=keep_quality, **options)
-
-
-def _unused(why: str, **arguments: Any) -> None:
-    """An argument that would change nothing is an error, not a silence."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise UsageError(f"{name} {value!r} is not used: {why}; leave it out")
 
 
 def search_served(
@@ -353,29 +285,6 @@ def _finish(study: Study, problem: Problem, folder: Path, *, threads: int | None
     return _written(study, problem, folder, description, evaluation, front, summary, found, meter)
 
 
-def _agreed(measured: MeasuredSettings | None, strategy: str, budget: int | None) -> MeasuredSettings | None:
-    """The settings of a measured search with the strategy and the budget that were given beside them; two that differ are an error."""
-    if measured is None:
-        return None
-    if strategy not in (AUTO, measured.strategy):
-        if measured.strategy != AUTO:
-            raise UsageError(f"strategy is {strategy} and that of the measured settings {measured.strategy}; give one of them")
-        measured = replace(measured, strategy=strategy)
-    if budget is not None and budget not in (measured.budget, sum(measured.sizes)):  # the second: what screening shares out
-        if measured.budget != DEFAULT_BUDGET:
-            raise UsageError(f"budget is {budget} and that of the measured settings {measured.budget}; give one of them")
-        measured = replace(measured, budget=budget)
-    return measured
-
-
-def _check_sharded(sizes: Sizes, measured: MeasuredSettings | None, strategy: str, workers: int) -> None:
-    if measured is not None or strategy not in ("auto", "exhaustive"):
-        raise UsageError(f"shards are of a sweep, and strategy {measured.strategy if measured else strategy} is none; use exhaustive")
-    from dse.searches import shards
-
-    shards.check(sizes, workers)
-
-
 def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evaluation]) -> tuple[Front, SweepSummary]:
     """The front of all blocks; ``evaluation`` makes what tells, where no design is feasible, how near the nearest comes."""
     front, summary = front_of(study.blocks(), len(problem.objectives))
@@ -526,13 +435,6 @@ def _check_same_version(provenance: Mapping[str, Any], folder: Path) -> None:
         raise DseError(
             f"run {folder} was made by dse {provenance['version']} and this is {__version__}; finish it with that version or search again"
         )
-
-
-def large_settings(
-    problem: Problem, measured: MeasuredSettings | None = None, strategy: str = "auto", budget: int | None = None
-) -> LargeSettings | None:
-    """How a problem is searched by exact evaluations of designs; None where it is swept or its quality is measured."""
-    return plan.large_settings(sizes_of(problem), measured, strategy, budget)
 
 
 def free_folder(name: str) -> Path:

@@ -128,7 +128,8 @@ class Run(RunRecord):
 
         Args:
             design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, or knob -> value;
-                knobs that are not given have the workload's and the hardware's defaults.
+                a knob of the model that is not given is what all models of the search with the given ones have, else the model's own;
+                others have the hardware's defaults.
 
         ``by_default`` of the answer are the knobs that neither the design nor the search named, with the values that they have then.
         Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the

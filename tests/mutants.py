@@ -11,8 +11,8 @@ the tests that reach that function, the quickest first. No file is changed.
 A position in a function's body is drawn first, then one of the operators that apply to it, so that `a + b` with its many replacements
 weighs no more than `not a`. Left out: shifts and bit operations in place of arithmetic (a TypeError on floats says nothing about tests),
 annotations, decorators, what runs at import, and by their kind the faults that nothing could notice: formatted texts and texts of errors
-(words are not asserted), `strict=` of zip (the lengths are equal), how many threads compute (the results are the same by contract) and
-which line a warning names.
+(words are not asserted) with the private functions that only they call, `strict=` of zip (the lengths are equal), how many threads compute
+(the results are the same by contract), which line a warning names, and what `Same` can prove to be the same program.
 """
 
 from __future__ import annotations
@@ -121,7 +121,81 @@ def bodies(source: str) -> tuple[dict[int, int], list[tuple[tuple[int, int], tup
             called = getattr(node.func, "id", getattr(node.func, "attr", ""))
             left_out += [node] if called in TEXTS else []
             left_out += [k.value for k in node.keywords if k.arg in NO_RESULT or (called, k.arg) == ("zip", "strict")]
-    return lines, [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in left_out]
+    left_out += _makers_of_texts(tree, left_out)
+    return lines, [_span(node) for node in left_out]
+
+
+def _span(node: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
+
+
+def _makers_of_texts(tree: ast.Module, texts: list[ast.AST]) -> list[ast.FunctionDef]:
+    """Private functions that are named in texts alone: what they return is words of an error."""
+    spans = [_span(node) for node in texts]
+    found = []
+    for maker in functions(tree):
+        used = [node for node in ast.walk(tree) if maker.name == getattr(node, "id", getattr(node, "attr", ""))]
+        if maker.name.startswith("_") and used and all(any(a <= _span(one)[0] < b for a, b in spans) for one in used):
+            found.append(maker)
+    return found
+
+
+class Same(ast.NodeTransformer):
+    """Writes what is provably the same program in one way, so that a fault that changes nothing is seen to be none.
+
+    * lengths, sizes, dimensions, counts and remainders are never negative: `> 0` is `!= 0`, `<= 0` is `== 0`;
+    * zeros that give a sum its shape (`+ 0.0 * x`, `+ np.zeros(n)`) may as well be taken away;
+    * numpy's `reshape` takes any negative length for the one that is not known;
+    * the floor of a quotient is the floor of that quotient's floor; the first part of a split text stands before all cuts.
+    """
+
+    NEVER_NEGATIVE = ("len", "size", "ndim", "count_nonzero")
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        if len(node.ops) == 1 and self._never_negative(node.left) and self._number(node.comparators[0]) == 0:
+            node.ops = [{ast.Gt: ast.NotEq, ast.LtE: ast.Eq}.get(type(node.ops[0]), type(node.ops[0]))()]
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Sub) and self._zeros(node.right):
+            node.op = ast.Add()
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", "")
+        if name == "reshape":
+            node.args = [ast.Constant(-1) if (self._number(x) or 0) < 0 else x for x in node.args]
+        if name == "floor" and isinstance(node.args[0], ast.BinOp) and isinstance(node.args[0].op, ast.FloorDiv):
+            node.args[0].op = ast.Div()
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Call) and getattr(node.value.func, "attr", "") == "split" and self._number(node.slice) == 0:
+            node.value.args = [ast.Constant(1) if (self._number(x) or 0) > 1 else x for x in node.value.args]
+        return node
+
+    def _never_negative(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.BinOp):
+            return isinstance(node.op, ast.Mod)
+        called = node.func if isinstance(node, ast.Call) else node
+        return getattr(called, "id", getattr(called, "attr", "")) in self.NEVER_NEGATIVE
+
+    def _zeros(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.BinOp):
+            return isinstance(node.op, ast.Mult) and self._number(node.left) == 0
+        return isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("zeros", "zeros_like")
+
+    @staticmethod
+    def _number(node: ast.AST) -> float | None:
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            inside = Same._number(node.operand)
+            return None if inside is None else -inside
+        value = getattr(node, "value", None)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _names_threads(node: ast.Compare | ast.BoolOp) -> bool:
@@ -167,17 +241,17 @@ def sample(size: int, seed: int, rooms: dict[str, tuple[str, ...]]) -> list[Muta
                 found = mutants_of(file.relative_to(ROOT).as_posix(), known)
                 positions += [found[place] for place in sorted(found)]
     drawn = chance.sample(positions, min(size, len(positions)))
-    chosen = (next((one for one in chance.sample(choices, len(choices)) if _compiles(one)), None) for choices in drawn)
+    chosen = (next((one for one in chance.sample(choices, len(choices)) if _is_fault(one)), None) for choices in drawn)
     return [one for one in chosen if one is not None]
 
 
-def _compiles(mutant: Mutant) -> bool:
-    """Whether a fault is Python at all: `if not x := f()` is none."""
+def _is_fault(mutant: Mutant) -> bool:
+    """Whether a fault is Python at all (`if not x := f()` is none) and another program."""
     try:
-        compile(mutated(mutant)[1], mutant.path, "exec")
+        before, after = (ast.dump(Same().visit(ast.parse(text))) for text in mutated(mutant))
     except SyntaxError:
         return False
-    return True
+    return before != after
 
 
 # ---- the code of a fault ----

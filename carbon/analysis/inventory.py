@@ -25,7 +25,7 @@ def ghg_rows(
     place: GridFactor | None,
     basis: str,
     cloud: bool = False,
-    units: str = "",
+    machines: str = "",
     period_years: float | None = None,
     spreads: tuple[Spread, Spread] | None = None,
     parts: Mapping[str, tuple[float, Spread | None]] | None = None,
@@ -36,14 +36,14 @@ def ghg_rows(
     Args:
         kwh: purchased electricity, the facility's share included; 0 for none. cloud: machines that another company owns: everything is
             then a purchased service.
-        units: what the lines are of ("8 x h100"). period_years: the time that the lines cover. spreads: embodied and operational, where
+        machines: what the lines are of ("8 x h100"). period_years: the time that the lines cover. spreads: embodied and operational, where
             factors were drawn. parts: kgCO2e and range of each embodied part, a line each in place of one line of the whole; their ends do
             not add to those of the whole. made_source: what the carbon of making was computed by.
 
     A life-cycle intensity also holds what scope 3, category 3 (fuel- and energy-related activities) asks for; the line says which it is.
     """
     rows: list[dict[str, Any]] = []
-    of = {"units": units, "period_years": period_years}
+    of = {"machines": machines, "period_years": period_years}
     made, used = spreads or (None, None)
     if embodied_kgco2e:
         category = SERVICES if cloud else CAPITAL_GOODS

@@ -14,6 +14,7 @@ from carbon.factors import grid
 from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
 from carbon.factors.tables import Factor
+from carbon.operational.water import water_factors
 
 
 def estimate_data(answer: Estimate) -> dict[str, Any]:
@@ -201,6 +202,7 @@ def all_factors() -> dict[str, Factor]:
         if name not in memory.HBM:
             area = memory.cm2_per_gb("nand" if name == "nand" else "dram", memory.default_year(name))
             found[area.key] = area
+    found |= water_factors()
     return dict(sorted(found.items()))
 
 

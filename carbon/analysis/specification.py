@@ -28,6 +28,7 @@ KEYS = {
 }
 """The keys of each section of a specification."""
 _WORDS = ("memory_type", "fab_grid", "yield_model", "package", "system", "grid", "kind", "source", "trace", "name", "basis")
+_FLAGS = ("factors", "bottom_up_area")
 _YEARS = ("memory_year", "storage_year")
 _WHOLE = {"draws": (1, 1_000_000), "seed": (0, 2**32 - 1), "units": (1, 1_000_000), "needed": (1, 1_000_000)}
 
@@ -81,7 +82,7 @@ def _value(where: str, key: str, value: Any, *, ranged: bool) -> None:
         elif not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise CarbonError(f"{label} is {_shown(value)}, but a text is needed")
         return
-    if key == "factors":
+    if key in _FLAGS:
         if not isinstance(value, bool):
             raise CarbonError(f"{label} is {_shown(value)}, but true or false is needed")
         return

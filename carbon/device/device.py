@@ -40,6 +40,8 @@ class Device:
 
     Attributes:
         area_mm2, node_nm: of one die; None for a device without logic. dies: equal dies in the package.
+        bottom_up_area: the area is a sum of multipliers, registers and SRAM, without control, network and interfaces: it stays the
+            value, and ``area_over_tables`` says how far published dies lie above such sums.
         chiplets: further, different dies in the same package; only their die inputs and ``dies`` count.
         memory_type, memory_gb: memory of the device. memory_modules: DIMMs. memory_year: of the product.
         memory_stacks, memory_stack_area_mm2: stacks on the carrier of a 2.5D package.
@@ -56,6 +58,7 @@ class Device:
 
     area_mm2: Numeric | None = None
     node_nm: Any = None
+    bottom_up_area: bool = False
     dies: Numeric = 1.0
     chiplets: tuple[Device, ...] = ()
     memory_type: str | None = None
@@ -250,6 +253,8 @@ def die_carbon(recipe: Profile, device: Device, values: Values) -> Die:
         if getattr(device, name) is None:
             raise CarbonError(f"{name} is missing, but a die has an area and a node")
     area = as_number("area_mm2", device.area_mm2, low=0.0, open_low=True)
+    if device.bottom_up_area:
+        area = area * values.item("area_over_tables")
     intensity, cpa = _carbon_per_area(recipe, device, values)
     good = _die_yield(recipe, device, values, area)
     diameter = as_number("wafer_mm", recipe.wafer_mm if device.wafer_mm is None else device.wafer_mm, low=0.0, open_low=True)

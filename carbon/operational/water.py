@@ -8,7 +8,7 @@ from statistics import median
 
 from carbon.arrays import Numeric, as_number
 from carbon.errors import CarbonError, unknown
-from carbon.factors.tables import table
+from carbon.factors.tables import Factor, table
 
 
 def operational_litres(it_kwh: Numeric, *, pue: Numeric = 1.0, wue_l_per_kwh: Numeric, mix_l_per_kwh: Numeric) -> Numeric:
@@ -73,9 +73,31 @@ def mix_litres_per_kwh(zone: str) -> float:
     return known[zone.upper()]
 
 
+#: Studies of one country differ about so much, by what they count of reservoirs: the range of a country's figure is assumed.
+MIX_LOW, MIX_HIGH = 0.5, 2.0
+
+
+@cache
+def water_factors() -> dict[str, Factor]:
+    """Every figure of water with its range, source, vintage and licence: ``water.electricity.ZONE``, ``water.site.PROVIDER:REGION``."""
+    found = {
+        f"water.electricity.{row['zone']}": Factor(
+            f"water.electricity.{row['zone']}", float(row["l_per_kwh"]), "l/kWh", MIX_LOW * float(row["l_per_kwh"]),
+            MIX_HIGH * float(row["l_per_kwh"]), row["source"], row["vintage"], row["licence"], "range: assumed x0.5 to x2",
+        )
+        for row in table("water_mix")
+    }  # fmt: skip
+    for code, row in _sites().items():
+        if row["wue_l_per_kwh"]:
+            key, note = f"water.site.{code}", "a data centre's own water a kWh of its machines"
+            note += "" if row["status"] == "ok" else f"; {row['status']}"
+            found[key] = Factor(key, float(row["wue_l_per_kwh"]), "l/kWh", None, None, row["source"], row["year"], row["licence"], note)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Water:
-    """Litres of operation with their range, and what they were computed from."""
+    """Litres of operation with their range, and what they were computed from; ``sources``: the factors that were looked up."""
 
     litres: float
     low: float
@@ -83,6 +105,7 @@ class Water:
     wue_l_per_kwh: tuple[float, float, float]
     mix_l_per_kwh: tuple[float, float, float]
     basis: str
+    sources: tuple[Factor, ...]
 
 
 def with_range(
@@ -96,22 +119,29 @@ def with_range(
 
     Raises CarbonError for an unknown zone or site and for numbers out of range.
     """
-    told = f"water of {'the world' if zone.upper() == 'WOR' else zone.upper()}'s electricity (ecologits 0.11.3), x0.5 to x2 assumed"
+    middle = mix_litres_per_kwh(zone)
+    sources = [water_factors()[f"water.electricity.{zone.upper()}"]]
+    told = f"water of {'the world' if zone.upper() == 'WOR' else zone.upper()}'s electricity (ecologits 0.11.3, {sources[0].vintage})"
+    told += ", x0.5 to x2 assumed"
     known = wue_l_per_kwh
     if site_code is not None:
         found = site(site_code)["wue_l_per_kwh"]
-        known = known if known is not None or found is None else float(found)
+        if known is None and found is not None:
+            known = float(found)
+            sources.append(water_factors()[f"water.site.{site_code.strip().lower()}"])
     if known is not None:
         wue = (known, known, known)
-        told += f"; the data centre's own {known:g} l/kWh" + (f" ({site_code})" if site_code and wue_l_per_kwh is None else " (given)")
+        told += f"; the data centre's own {known:g} l/kWh" + (f" ({site_code}, {sources[1].vintage})" if len(sources) > 1 else " (given)")
     else:
-        disclosed = sorted(float(row["wue_l_per_kwh"]) for row in _sites().values() if row["wue_l_per_kwh"])
+        rows = [row for row in _sites().values() if row["wue_l_per_kwh"]]
+        disclosed = sorted(float(row["wue_l_per_kwh"]) for row in rows)
+        years = sorted({row["year"] for row in rows})
         wue = (disclosed[0], median(disclosed), disclosed[-1])
         told += "" if site_code is None else f"; {site_code} does not disclose its own water"
-        told += f"; the data centre's own {wue[1]:g} l/kWh, the median of {len(disclosed)} sites ({wue[0]:g} to {wue[2]:g})"
-    middle = mix_litres_per_kwh(zone)
-    mix = (0.5 * middle, middle, 2.0 * middle)
+        told += f"; the data centre's own {wue[1]:g} l/kWh, the median of {len(disclosed)} sites ({wue[0]:g} to {wue[2]:g}, "
+        told += f"{years[0]} to {years[-1]})" if len(years) > 1 else f"{years[0]})"
+    mix = (MIX_LOW * middle, middle, MIX_HIGH * middle)
     low, value, high = (
         float(operational_litres(it_kwh, pue=pue, wue_l_per_kwh=own, mix_l_per_kwh=grid)) for own, grid in zip(wue, mix, strict=True)
     )
-    return Water(value, low, high, wue, mix, told + "; water of making the hardware is not counted")
+    return Water(value, low, high, wue, mix, told + "; water of making the hardware is not counted", tuple(sources))

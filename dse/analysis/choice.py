@@ -11,6 +11,17 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
+def like_floor(quality: FloatArray, error: FloatArray, allowed: BoolArray, errors: float = 1.0) -> float | None:
+    """Least quality that counts as the best one's equal: the best of the ``allowed`` designs less ``errors`` of its own standard errors.
+
+    None where that error is not known (0): nobody can say then what is alike.
+    """
+    if not len(quality):
+        return None
+    best = int(np.argmax(np.where(allowed, quality, -np.inf)))
+    return float(quality[best] - errors * error[best]) if error[best] > 0 else None
+
+
 def alike(quality: FloatArray, error: FloatArray, allowed: BoolArray) -> BoolArray | None:
     """Which designs are as good as the best, as far as anyone can tell: within one standard error of the best design's quality.
 
@@ -21,10 +32,8 @@ def alike(quality: FloatArray, error: FloatArray, allowed: BoolArray) -> BoolArr
     Returns:
         (designs,), or None where the best design's error is not known: nobody can say then what is alike.
     """
-    best = int(np.argmax(np.where(allowed, quality, -np.inf)))
-    if not error[best] > 0:
-        return None
-    return np.asarray(allowed & (quality >= quality[best] - error[best]))
+    floor = like_floor(quality, error, allowed)
+    return None if floor is None else np.asarray(allowed & (quality >= floor))
 
 
 def choose(costs: Any, allowed: BoolArray) -> npt.NDArray[np.int64]:

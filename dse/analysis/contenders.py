@@ -20,7 +20,9 @@ import numpy.typing as npt
 from dse_kernels.pareto import pareto_mask
 
 from carbon.analysis.robustness import CARBON_METRICS
+from dse.analysis.choice import like_floor
 from dse.analysis.explanation import DEFAULT_QUALITY_ERRORS
+from dse.analysis.recommendation import Front as Choice
 from dse.analysis.recommendation import beside
 from dse.evaluation.evaluation import Block, Evaluation
 from dse.evaluation.feasibility import feasible
@@ -81,12 +83,11 @@ def of_deployment(problem: Problem) -> list[str]:
 
 def _floors(evaluation: Evaluation, designs: Sequence[dict[str, Any]]) -> list[float]:
     """Least qualities of models that count as alike: one standard error below the best (the rule's), and two (those of explain)."""
-    if evaluation.quality is None or not any(o.metric == "quality" and o.direction == "max" for o in evaluation.problem.objectives):
+    own = Choice.of_designs(evaluation.problem.objectives, designs)
+    if own.quality is None or own.error is None:
         return [-np.inf]
-    supported = [d for d in designs if d.get("quality_support") != "extrapolated"] or designs
-    best = max(supported, key=lambda d: float(d["metrics"]["quality"]))["metrics"]
-    error = float(best.get("quality_se") or 0.0)
-    return [best["quality"] - error, best["quality"] - DEFAULT_QUALITY_ERRORS * error] if error > 0 else [-np.inf]
+    floors = [like_floor(own.quality, own.error, own.allowed, errors) for errors in (1.0, DEFAULT_QUALITY_ERRORS)]
+    return [floor for floor in floors if floor is not None] or [-np.inf]
 
 
 def _looked_at(evaluation: Evaluation, front: Front, floors: Sequence[float]) -> tuple[IntArray, IntArray, str] | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
+from dse.analysis.quality_order import QualityOrder, quality_order
 from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
@@ -90,6 +91,7 @@ class Recommendation:
         runner_up: what the rule names without it, of the contenders where the front is this design; None where nothing is left.
         runner_up_reason: how that differs.
         kept_share: share of the draws of the carbon factors in which the rule names the same design; None where nothing was drawn.
+        quality_order: how likely its quality is at least the runner-up's and the best one's, as far as standard errors tell.
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
@@ -117,6 +119,7 @@ class Recommendation:
     warnings: tuple[str, ...] = ()
     compared_with: str = ""
     alone: bool = False
+    quality_order: tuple[QualityOrder, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -131,6 +134,8 @@ class Recommendation:
         found = []
         if self.runner_up is not None:
             found.append(f"runner-up: design {self.runner_up}, {self.runner_up_phrase}: {self.runner_up_reason}")
+        if self.quality_order:
+            found.append(f"order of quality: {self.order_text} (by their standard errors)")
         if self.kept_share is not None:
             found.append(
                 f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design "
@@ -147,6 +152,16 @@ class Recommendation:
             label = _label(self.matters[0].metric)
             found.append(f"what moves {label}: " + ", ".join(f"{row.knob} {p} %" for row, p in zip(self.matters, percents, strict=True)))
         return found
+
+    @property
+    def order_text(self) -> str:
+        """``48 % that its quality is at least design 8's, 27 % the best one's, design 1``"""
+        told = [
+            f"{_percent(row.probability)} {'' if at else 'that its quality is at least '}"
+            f"{f'that of the best, design {row.design}' if row.best else f'that of design {row.design}'}"
+            for at, row in enumerate(self.quality_order)
+        ]
+        return ", ".join(told)
 
     @property
     def changes_by_design(self) -> list[str]:
@@ -178,9 +193,9 @@ class Recommendation:
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
         """The inverse of :meth:`to_dict`."""
         given = {name: value for name, value in values.items() if name != "sentence"}
-        rows = {"changes": Change, "extremes": Extreme, "matters": KnobShare}
+        rows = {"changes": Change, "extremes": Extreme, "matters": KnobShare, "quality_order": QualityOrder}
         for name, kind in rows.items():
-            given[name] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in given[name])
+            given[name] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in given.get(name, ()))
         return cls(**{**given, "unchanged": tuple(given["unchanged"]), "warnings": tuple(given["warnings"])})
 
 
@@ -203,13 +218,12 @@ class Front:
     @classmethod
     def of(cls, run: RunRecord) -> Front:
         """The front of a run; designs without a value of an objective are left out."""
-        return cls.of_designs(run, [design for design in run.designs if design.get("equal_to") is None])
+        return cls.of_designs(run.problem.objectives, [design for design in run.designs if design.get("equal_to") is None])
 
     @classmethod
-    def of_designs(cls, run: RunRecord, once: list[dict[str, Any]]) -> Front:
-        """The same of designs of a run that may not all be on its front."""
-        objectives = run.problem.objectives
-        once = [design for design in once if all(finite(design["metrics"].get(o.metric)) is not None for o in objectives)]
+    def of_designs(cls, objectives: Sequence[Objective], designs: Sequence[dict[str, Any]]) -> Front:
+        """The same of designs that may not all be on a front."""
+        once = [design for design in designs if all(finite(design["metrics"].get(o.metric)) is not None for o in objectives)]
         best = next((o for o in objectives if o.metric == "quality" and o.direction == "max"), None)
         others = tuple(o for o in objectives if o is not best)
         costs = np.array([[o.sign * d["metrics"][o.metric] for o in others] for d in once], dtype=np.float64).reshape(
@@ -221,6 +235,12 @@ class Front:
         quality = np.array([d["metrics"]["quality"] for d in once], dtype=np.float64)
         error = np.array([finite(d["metrics"].get("quality_se")) or 0.0 for d in once])
         return cls(once, quality, error, costs, others, supported if supported.any() else np.ones(len(once), dtype=bool))
+
+    @property
+    def best(self) -> int:
+        """Index of the best quality of the designs that are allowed."""
+        assert self.quality is not None  # asked where quality is an objective
+        return int(np.argmax(np.where(self.allowed, self.quality, -np.inf)))
 
     def without(self, index: int) -> Front:
         """The front less one design."""
@@ -269,12 +289,13 @@ def recommend(run: RunRecord) -> Recommendation:
         runner_up_reason="" if second is None else _difference(run.problem.objectives, design, second),
         extremes=tuple(_extremes(run, front, varying)),
         matters=tuple(_matters(run)),
+        quality_order=tuple(quality_order(run, design, second, front.designs[front.best])) if front.quality is not None else (),
         warnings=tuple(cautions(run, design)),
     )
 
 
 def _runner_up(run: RunRecord, front: Front, chosen: int) -> dict[str, Any] | None:
-    rest = front.without(chosen) if len(front.designs) > 1 else Front.of_designs(run, beside(run))
+    rest = front.without(chosen) if len(front.designs) > 1 else Front.of_designs(run.problem.objectives, beside(run))
     if not rest.designs:
         return None
     _, allowed, costs = rest.rule()
@@ -325,8 +346,7 @@ def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
         if front.quality is not None:
             told.insert(0, f"quality {number_text(front.quality[chosen])} of at most {number_text(front.quality.max())}")
         return f"{NEAREST}: {', '.join(told)}"
-    assert front.quality is not None  # the one-standard-error rule needs it
-    best = int(np.argmax(np.where(front.allowed, front.quality, -np.inf)))
+    best = front.best
     if chosen == best:
         return "the best quality, and no design within one standard error of it " + (
             f"has less {_label(front.objectives[0].metric)}" if len(front.objectives) == 1 else "is better in the other objectives together"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import carbon.factors.grid
 from carbon.analysis.robustness import CARBON_METRICS
 from carbon.operational.service import equal_service
-from dse.analysis.choice import choose
+from dse.analysis.choice import choose, like_floor
 from dse.analysis.explanation import DEFAULT_REGIONS
 from dse.analysis.recommendation import ONE_ERROR, Change, Front, Recommendation, recommend
 from dse.evaluation import robustness
@@ -53,7 +53,7 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
     rule, allowed, costs = front.rule()
     if not np.isfinite(costs).all():
         return found
-    pool = _pool(run, front, rule, allowed, costs.shape[1])
+    pool = _pool(run, front, rule, costs.shape[1])
     of = str(run.context["contenders"]["of"]) if pool is not None else ""
     # Only designs that the rule may name: their number is small where quality has narrowed them down.
     keep = np.flatnonzero(allowed)
@@ -75,16 +75,15 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
     )
 
 
-def _pool(run: RunRecord, front: Front, rule: str, allowed: BoolArray, costs: int) -> list[dict[str, Any]] | None:
+def _pool(run: RunRecord, front: Front, rule: str, costs: int) -> list[dict[str, Any]] | None:
     """The contenders that the rule may name elsewhere; None where the search kept none, or too many to compare every pair of them."""
     if "contenders" not in run.context or (costs > 1 and len(run.contenders) > _MOST_PAIRED):
         return None
     floor = -math.inf
     if rule == ONE_ERROR and front.quality is not None:
-        floor = float(front.quality[allowed].min())
-        best = int(np.argmax(np.where(front.allowed, front.quality, -np.inf)))
         assert front.error is not None  # the rule needs it
-        floor = min(floor, float(front.quality[best] - front.error[best]))
+        found = like_floor(front.quality, front.error, front.allowed)
+        floor = floor if found is None else found
     known = [o.metric for o in run.problem.objectives]
     supported = any(d.get("quality_support") != "extrapolated" for d in front.designs)
     return [

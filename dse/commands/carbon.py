@@ -190,7 +190,7 @@ def _inventory(answer: Any, *, cloud: bool) -> str:
         place=place,
         basis=answer.basis,
         cloud=cloud,
-        units=", ".join(f"{count:g} x {name}" for name, count in answer.counts.items()),
+        machines=", ".join(f"{count:g} x {name}" for name, count in answer.counts.items()),
         period_years=answer.lifetime_years,
         spreads=(answer.embodied, answer.operational),
         parts={part: (kg, answer.part_spreads[part]) for part, kg in answer.embodied_parts.items() if kg},

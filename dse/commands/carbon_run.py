@@ -141,7 +141,7 @@ def _text(name: str, found: Any, args: argparse.Namespace) -> str:
     if args.format == "ghg":
         rows = ghg_rows(name, embodied_kgco2e=found.embodied_kgco2e, kwh=found.facility_kwh, place=found.place, basis=spent.basis,
                         cloud=args.cloud,
-                        units=f"{args.count} x {args.hw or 'device'}" if args.hours is not None else "",
+                        machines=f"{args.count} x {args.hw or 'device'}" if args.hours is not None else "",
                         period_years=spent.wall_s / (DAYS_PER_YEAR * 24 * 3600))  # fmt: skip
         return table(rows, "csv")
     if args.format == "codecarbon":

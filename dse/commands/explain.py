@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dse.commands import lists
+
 
 def register(commands: Any) -> None:
     """Add the command."""
@@ -55,18 +57,14 @@ def run(args: argparse.Namespace) -> int:
         return _alignment(result, args)
     axes: dict[str, Any] = {}
     if args.regions:
-        axes["regions"] = [name.strip() for name in args.regions.split(",") if name.strip()]
+        axes["regions"] = lists.names("regions", args.regions)
     if args.lifetimes:
-        axes["lifetimes"] = _numbers("lifetimes", args.lifetimes)
+        axes["lifetimes"] = lists.numbers("lifetimes", args.lifetimes, float, "3,5")
     if args.rates:
-        axes["rates"] = _numbers("rates", args.rates)
+        axes["rates"] = lists.numbers("rates", args.rates, float, "1,100")
     if args.budgets_ms:
-        words = args.budgets_ms.split(",")
-        axes["budgets_s"] = [
-            math.inf if word.strip() == "none" else value / 1e3
-            for word in words
-            for value in ([0.0] if word.strip() == "none" else _numbers("budgets-ms", word))
-        ]
+        words = lists.numbers("budgets-ms", args.budgets_ms, lambda word: math.inf if word == "none" else float(word), "5,20,none")
+        axes["budgets_s"] = [value / 1e3 for value in words]
     found = explain(result, depth=args.depth, min_quality=args.min_quality, weigh=args.weigh, **axes)
     design = args.design if args.design is not None else of_run(result).design
     if design is None:
@@ -98,12 +96,3 @@ def _alignment(result: Any, args: argparse.Namespace) -> int:
         print(text(found))
     print(kept.path / "report.html", file=sys.stderr)
     return 0
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    from dse.errors import UsageError
-
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{name} {text!r} is not a list of numbers such as 1,2,3") from None

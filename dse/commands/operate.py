@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dse.commands import lists
+
 EPILOG = """\
 examples:
   dse operate RUN --design 3 --site CISO --policy mpc
@@ -103,6 +105,8 @@ def _scenario_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chips", type=int, default=0, metavar="N", help="chips of a site (default: a quarter more than the load needs)")
     parser.add_argument("--flexible", action="append", default=[], metavar="HOURS:SHARE",
                         help="share of the requests that may wait so many hours; repeatable (default 24:0.3)")  # fmt: skip
+    parser.add_argument("--temperature", metavar="AMBIENT:LIMIT:K_PER_KW:HOURS", help="temperature budget of each site: C without power, "
+                        "C that is allowed, steady rise a kW, time constant, like 25:45:1.5:3 (default none)")  # fmt: skip
     parser.add_argument("--batches", default="", metavar="N,N,...", help="requests served together, where the workload has a batch")
     parser.add_argument("--latency-limit", type=float, metavar="SECONDS", help="longest time of a batch: slower clocks are left out")
     parser.add_argument("--sleep-share", type=float, default=0.2, metavar="X", help="sleep over idle power, an assumption (default 0.2)")
@@ -158,17 +162,13 @@ def compare(args: argparse.Namespace) -> int:
     """The ladders of designs and sites."""
     import json
 
-    from dse.errors import UsageError
     from dse.operate.agents.library import SHIPPED, find
     from dse.operate.answer import answer, table
 
-    try:
-        designs = [int(word) for word in args.design.split(",")]
-    except ValueError:
-        raise UsageError(f"design is {args.design!r}, must be whole numbers with commas between, like 1,3") from None
+    designs = lists.numbers("design", args.design, int, "1,3")
     found = []
     for design in designs:
-        for place in args.site.split(","):
+        for place in lists.names("site", args.site):
             prepared = _prepared(args, design, place)
             learnt = [find(name) for name in SHIPPED] if len(prepared.scenario.places) == 1 else []
             one = answer(prepared, "mpc", period=args.period, most=args.weeks or None, learnt=learnt)
@@ -281,6 +281,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
     from dse.operate.device import of_run
     from dse.operate.scenario import DEADLINE_H, FLEXIBLE_SHARE, Scenario
     from dse.operate.serving_device import of_fleet
+    from dse.operate.thermal import Thermal
     from dse.operate.weeks import Flexible
     from dse.storage.run_folder import load
 
@@ -291,10 +292,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
             shares[int(hours)] = float(share)
         except ValueError:
             raise UsageError(f"flexible is {word!r}, must be HOURS:SHARE; nearest is '24:0.3'") from None
-    try:
-        batches = [int(word) for word in args.batches.split(",") if word.strip()]
-    except ValueError:
-        raise UsageError(f"batches is {args.batches!r}, must be whole numbers with commas between, like 1,4") from None
+    batches = lists.numbers("batches", args.batches, int, "1,4") if args.batches else []
     record = load(args.run_folder)
     of_record = of_fleet if record.problem.kind == "fleet" else of_run
     device = of_record(record, design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)
@@ -308,6 +306,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
         pue=args.pue,
         utilisation_cap=args.utilisation_cap,
         seed=args.seed,
+        thermal=Thermal.of(args.temperature) if args.temperature else None,
     ).prepared()
 
 
@@ -315,7 +314,13 @@ def _head(found: dict[str, Any]) -> None:
     for site in found["sites"]:
         print(f"{found['device']}: {found['chips']} chips at {site['site']}, {site['grid']} ({site['mean_gco2e_per_kwh']:.4g} g/kWh; "
               f"{site['grid_source']})")  # fmt: skip
+        if site["grid_note"].startswith("careful"):
+            print(f"  {site['grid_note']}")
         print(f"  load: {site['load']}, mean {site['mean_requests_per_s']:.4g} requests/s")
+    if "temperature" in found:
+        heat = found["temperature"]
+        print(f"  at most {heat['limit_c']:g} C; {heat['ambient_c']:g} C without power, {heat['k_per_kw']:g} K a kW, time constant "
+              f"{heat['time_constant_h']:g} h: {heat['sustained_kw']:.4g} kW for good")  # fmt: skip
     print(
         f"{found['weeks']} weeks of the {found['period']} period; shares are of what foresight saves over running now with sleep and clock"
     )
@@ -326,6 +331,9 @@ def _foot(found: dict[str, Any]) -> None:
     for site, skill in found["forecast_skill"].items():
         print(f"forecast of {site}: error {100 * skill['mape']:.3g} % of the mean, {100 * skill['over_timetable']:.3g} % less than the "
               f"timetable's, rank correlation {skill['rank']:.2f}")  # fmt: skip
+    row = next(row for row in found["ladder"] if row["name"] == found["policy"])
+    if "hottest_c" in row:
+        print(f"highest temperature: {row['hottest_c']:.4g} C; of the whole ladder {max(r['hottest_c'] for r in found['ladder']):.4g} C")
     if not found["deadlines_promised"]:
         print("load or arrivals left their declared envelope: deadlines are not promised")
     for note in found["device_notes"]:

@@ -98,7 +98,6 @@ def run(args: argparse.Namespace) -> int:
     """Search and show."""
     import shlex
     import sys
-    from dataclasses import replace
 
     if args.config:
         from dse.commands.config_file import apply_config
@@ -119,8 +118,8 @@ def run(args: argparse.Namespace) -> int:
     from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
-    from dse.searches import towers
     from dse.searches.plan import MOST_TRIALS, check_count
+    from dse.searches.prepared import prepared
     from dse.searches.sweep import DEFAULT_BLOCK_POINTS
 
     drives = Drives.of(args.trace, args.vehicle)
@@ -153,34 +152,22 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         keep_quality=args.quality not in (None, "surrogate"),
     )
-    if own and settings is None:
-        problem = towers.reduced(problem, threads=args.threads)
-    sharded = _sharded(args)
-    large = None if sharded else api.large_settings(problem, settings, args.strategy, args.budget)
-    if large is not None:
-        problem = replace(problem, residency="none")
-    if settings is not None and large is None:  # a wrong evaluator or table is told before a page of settings
-        from dse.searches.measured import check_problem
-
-        check_problem(settings, problem)
-    show.say_problem(problem, settings, large, sharded)
+    found = prepared(
+        problem,
+        measured=settings,
+        strategy=args.strategy,
+        budget=args.budget,
+        sharded=_sharded(args),
+        seed=args.seed or 0,
+        threads=args.threads,
+        block_points=args.block_points or DEFAULT_BLOCK_POINTS,
+    )
+    show.say_problem(found.problem, found.measured, found.large, found.sharded)
     drives.say()
-    if args.seed is not None and settings is None and large is None:
+    if args.seed is not None and found.measured is None and found.large is None:
         print(f"seed        {args.seed}: for the report's uncertainty alone, a sweep draws nothing", file=sys.stderr)
     with terminal.ProgressReporter() as progress:
-        result = api.search(
-            problem,
-            out=args.out,
-            seed=args.seed or 0,
-            measured=settings,
-            strategy=args.strategy,
-            budget=args.budget,
-            sharded=sharded,
-            threads=args.threads,
-            block_points=args.block_points or DEFAULT_BLOCK_POINTS,
-            command=shlex.join(["dse", *sys.argv[1:]]),
-            say=progress.update,
-        )
+        result = api.search_prepared(found, out=args.out, command=shlex.join(["dse", *sys.argv[1:]]), say=progress.update)
     show.show_run(result, as_json=args.json, more=drives.found(result))
     return 0
 
@@ -241,12 +228,9 @@ def _settings(args: argparse.Namespace) -> MeasuredSettings | None:
 
 
 def _fidelities(text: str | None) -> tuple[float, ...]:
-    from dse.errors import UsageError
+    from dse.commands import lists
 
-    try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"fidelities are {text!r}; numbers with commas between are needed, such as 0.1,0.3") from None
+    return () if text is None else tuple(lists.numbers("fidelities", text, float, "0.1,0.3"))
 
 
 def _take_model_dir(args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dse.commands import lists
+
 EPILOG = """\
 examples:
   dse tokens --workload llama3-8b --hw h100 --grid france
@@ -56,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     site = Site(args.pue, args.lifetime_years, args.electricity_usd)
     costs = [
         token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine)
-        for workload in _names("workload", args.workload)
-        for hw in _names("hw", args.hw)
-        for grid in _names("grid", args.grid)
+        for workload in lists.names("workload", args.workload)
+        for hw in lists.names("hw", args.hw)
+        for grid in lists.names("grid", args.grid)
     ]
     if args.format == "text" and len(costs) == 1:
         cost = costs[0]
@@ -89,12 +91,3 @@ _COLUMNS = {
     "USD/Mtok": "usd_per_million_tokens",
     "tokens/s": "tokens_per_s",
 }
-
-
-def _names(option: str, text: str) -> list[str]:
-    from dse.errors import UsageError
-
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
-        raise UsageError(f"{option} is empty; name at least one")
-    return found

@@ -429,6 +429,9 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
         for name in grid:
             if isinstance(own[name], str):
                 raise UsageError(f"set {name}={own[name]} is not a number, which this knob of {family.name} needs")
+            if isinstance(own[name], float) and own[name] != round(own[name]):
+                raise UsageError(f"set {name}={own[name]} is no whole number, which this knob of {family.name} needs; nearest is "
+                                 f"{round(own[name])}")  # fmt: skip
         models = {name: np.array([own[name]], dtype=np.int64) for name in grid}
         left_out = 0
     else:

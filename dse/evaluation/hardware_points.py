@@ -161,6 +161,7 @@ def make_points(
     board = np.concatenate([np.array(batch.names or ("",) * len(batch), dtype=str) for batch in batches])[design]
     known = carbon.device.profiles.get(deployment.carbon_profile).blocks and np.isin(board, hardware.shipped)
     names["board"] = np.where(known, board, "")
+    names["bottom_up_area"] = np.where(of_designs("bottom_up_area"), "yes", "")
     groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
     embodied, parts, makeable, sources = _embodied(deployment, groups, len(design), hardware.name)
     intensity = np.empty(len(design))
@@ -227,10 +228,13 @@ def _groups(
             chosen.pop("fab_grid", None)
         if recipe.memory_type is not None:  # that tool has one memory, whatever the hardware has
             del chosen["memory_type"]
+        bottom_up = bool(chosen.pop("bottom_up_area", ""))
         board = chosen.pop("board", "")
         devices: dict[str, Any] = {name: column[here] for name, column in numbers.items()} | chosen
         if board:
             devices |= _board_inputs(board, devices)
+        elif bottom_up:
+            devices["bottom_up_area"] = True
         found.append(carbon.analysis.robustness.Group(here, devices, grid, chips[here]))
     return found
 

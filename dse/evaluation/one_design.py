@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
+import numpy as np
+
 from dse.errors import DseError, unknown_name
-from dse.evaluation import robustness
+from dse.evaluation import robustness, space_file
 from dse.evaluation.device_order import device_order
-from dse.evaluation.evaluation import Evaluation, load_hardware
+from dse.evaluation.evaluation import Evaluation, load_family, load_hardware
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
@@ -76,21 +78,39 @@ def evaluate(
 
 
 def evaluate_in(problem: Problem, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of :func:`evaluate` for one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
+    """The answer of :func:`evaluate` for one design of a problem, in its own deployment; knobs as in :func:`evaluation_of`."""
     return describe_design(evaluation_of(problem, knobs), allow_unsupported=True)
 
 
 def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
-    """An evaluation of one design of a problem, in its own deployment; what ``knobs`` leaves out has its default."""
+    """An evaluation of one design of a problem, in its own deployment.
+
+    A knob of the model that ``knobs`` leaves out is what all models of the search with the given ones have (the heads and the ffn of a
+    width, where each width has but one), and where they differ, or the search has none of them, the model's own; others have defaults.
+    """
     deployed = {name: value for name, value in knobs.items() if name in VARIABLE}
     own = {name: value for name, value in knobs.items() if name not in VARIABLE}
     hardware = load_hardware(problem)
-    chosen = {**hardware.defaults, **problem.fixed, **own}
+    given = {**problem.fixed, **own}
+    chosen = {**hardware.defaults, **_alike(problem, given), **given}
     one = replace(
         problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
         vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
     )  # fmt: skip
     return Evaluation(one, threads=1)
+
+
+def _alike(problem: Problem, given: Mapping[str, Any]) -> dict[str, int]:
+    """Knobs of the model that are not given and have one value in all models of the search that have the given ones."""
+    if problem.models is not None:
+        grid = {name: np.array(column, dtype=np.int64) for name, column in problem.models.items()}
+    else:
+        grid, _ = space_file.model_grid(problem.space_toml, problem.space, load_family(problem), problem.fixed)
+    keep = np.ones(len(next(iter(grid.values()), ())), dtype=bool)
+    for name in grid.keys() & given.keys():
+        keep &= grid[name] == given[name]
+    values = {name: np.unique(column[keep]) for name, column in grid.items() if name not in given}
+    return {name: int(found[0]) for name, found in values.items() if len(found) == 1}
 
 
 def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[str, Any]:

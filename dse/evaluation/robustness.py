@@ -21,6 +21,16 @@ FloatArray = npt.NDArray[np.float64]
 DRAWS = 1000
 # The order of every pair is compared in every draw: beyond this many designs only the ranges are worth their time.
 MAX_ORDERED = 500
+AREA_FACTOR = "packaging.area_over_tables"
+
+
+def area_note(drawn: Sequence[float]) -> str:
+    """What the range of an area that is a sum of tables means for the carbon of making it."""
+    low, _, high = drawn
+    return (
+        f"Area is a sum of multipliers, registers and SRAM; published dies are up to {high:g} times such sums (control, network, IO): "
+        f"carbon of making the chip is drawn with {low:g} to {high:g} times it, its point value is at the low end."
+    )
 
 
 def analyse(
@@ -104,6 +114,8 @@ def report_context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed:
         "quality, latency and energy were held.",
         f"The median is not the point value: ranges are not symmetric about it, and {upward} of {len(ranges)} reach further up than down.",
     ]
+    if AREA_FACTOR in ranges:
+        notes.append(area_note(ranges[AREA_FACTOR]))
     ordered = 1 < len(once) <= MAX_ORDERED and any(o.metric in carbon.analysis.robustness.CARBON_METRICS for o in problem.objectives)
     if ordered:
         # Equal designs have no order to keep: they would change places in every draw.

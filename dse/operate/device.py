@@ -131,6 +131,10 @@ class Curve:
         w = np.asarray(work, dtype=np.float64)[..., None]
         return np.asarray(self.base_kwh + (np.clip(w - self.work[:-1], 0.0, self.widths) * self.slopes).sum(axis=-1))
 
+    def work_of(self, kwh: npt.ArrayLike) -> FloatArray:
+        """The most work of an hour with that much energy (any shape), base included; 0 where it does not cover the base."""
+        return np.asarray(np.interp(np.asarray(kwh, dtype=np.float64) - self.base_kwh, self.kwh, self.work))
+
     def running(self, work: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Mean chips awake, and the mean relative clock of these, for an hour's work (any shape)."""
         w = np.asarray(work, dtype=np.float64)

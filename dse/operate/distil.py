@@ -157,7 +157,7 @@ def _hours(weeks: Weeks, teacher: Decides, leads: Node | None) -> tuple[FloatArr
     teacher.begin(weeks)
     rows, costs = [], []
     while not queue.done:
-        room = view.room(queue)
+        room = queue.room
         seen = view.observe(queue)
         least, most = view.bounds(queue, room)
         low = np.minimum(least[:, None], most)
@@ -167,7 +167,7 @@ def _hours(weeks: Weeks, teacher: Decides, leads: Node | None) -> tuple[FloatArr
         rows.append(seen)
         costs.append(np.abs(told[:, :-1] - told[:, -1:]))
         work = taught if leads is None else low + leads.levels(columns(seen))[:, None] * (most - low)
-        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room).sum(axis=1))
+        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room))
     return np.concatenate(rows), np.concatenate(costs)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
-from dse.operate.features import View, size
+from dse.operate.features import View, size_of
 from dse.operate.simulation import limited
 from dse.operate.weeks import Queue, Weeks
 
@@ -75,16 +75,20 @@ class Batch:
             return self.view.masks(self.queue)
         room = self.view.room(self.queue)
         least, _ = self.view.bounds(self.queue, room)
-        firm = np.minimum(self.weeks.firm[:, 0, self.queue.hour], self.weeks.capacity[0])
+        firm = self.queue.firm[:, 0]
         need = firm + np.minimum(least, room[:, 0])
-        able = self._capacities()[None, :] >= need[:, None] * (1 - 1e-9)
-        able[~able.any(axis=1), int(np.argmax(self._capacities()))] = True
+        capacities = self._capacities()[None, :]
+        able = capacities >= need[:, None] * (1 - 1e-9)
+        able[~able.any(axis=1), int(np.argmax(capacities))] = True
+        if self.weeks.thermal is not None:  # the smallest that carries what must run is always allowed: the temperature lets it run
+            smallest = np.where(able, capacities, np.inf).min(axis=1, keepdims=True)
+            able &= (capacities <= (firm + room[:, 0])[:, None] * (1 + 1e-9)) | (capacities == smallest)
         return np.asarray(able)
 
     def observe(self) -> FloatArray:
         """The observation (e, numbers); zeros where the episode is over."""
         if self.queue.done:
-            return np.zeros((self.weeks.episodes, size(self.weeks.sites)))
+            return np.zeros((self.weeks.episodes, size_of(self.weeks)))
         return self.view.observe(self.queue)
 
     def wanted(self, action: npt.ArrayLike) -> FloatArray:
@@ -92,17 +96,15 @@ class Batch:
         if self.control == "share":
             return self.view.work(self.queue, action)
         room = self.view.room(self.queue)
-        firm = np.minimum(self.weeks.firm[:, 0, self.queue.hour], self.weeks.capacity[0])
+        firm = self.queue.firm[:, 0]
         work = np.zeros_like(room)
         work[:, 0] = np.clip(self._capacities()[np.asarray(action, dtype=np.int64)] - firm, 0.0, room[:, 0])
         return work
 
     def shared(self, share: npt.ArrayLike) -> FloatArray:
-        """Flexible work that a share (e,) of what may run beyond what must is at one site (e, 1), before the filter."""
-        room = self.view.room(self.queue)
-        least, most = self.view.bounds(self.queue, room)
-        low = np.minimum(least[:, None], most)
-        return np.asarray(low + np.clip(np.asarray(share, dtype=np.float64), 0.0, 1.0)[:, None] * (most - low))
+        """Flexible work (e, s) that shares (e, s) of what may run beyond what must at each site are, before the filter."""
+        low, beyond = self.view.between(self.queue, self.queue.room)
+        return np.asarray(low + np.clip(np.asarray(share, dtype=np.float64), 0.0, 1.0).reshape(low.shape) * beyond)
 
     def run(self, wanted: FloatArray) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Run an hour with this flexible work: (reward (e,), what happened)."""
@@ -111,15 +113,16 @@ class Batch:
         wanted = np.clip(wanted, 0.0, room)
         work = self.view.guard.correct(self.queue, wanted, room) if self.safe else limited(wanted, self.queue.total)
         extra, grams = np.zeros(weeks.episodes), np.zeros(weeks.episodes)
+        firm_now = self.queue.firm
         for s, curve in enumerate(weeks.curves):
-            firm = np.minimum(weeks.firm[:, s, t], weeks.capacity[s])
+            firm = firm_now[:, s]
             factor = weeks.intensity[:, s, t] * weeks.pue[s]
             alone, both = curve.energy(firm), curve.energy(firm + work[:, s])
             extra += factor * (both - alone)
             grams += factor * both
         total = work.sum(axis=1)
         left = self.queue.total - total
-        late = self.queue.run(total)
+        late = self.queue.run(work)
         now, later = self._prices[:, t], self._prices[:, min(t + 1, weeks.hours - 1)]
         reward = (now * total - extra - (later - now) * left - MISS * self._price * late) / self._scale
         return reward, {"grams": grams, "work": total, "late": late}
@@ -133,7 +136,7 @@ class OperateEnv(gymnasium.Env):  # type: ignore[misc, type-arg, unused-ignore]
     def __init__(self, weeks: Weeks, *, safe: bool = True, control: str = "share") -> None:
         self._weeks, self._safe, self._control = weeks, safe, control
         self.batch = Batch(weeks.take(0), safe=safe, control=control)
-        numbers = size(weeks.sites)
+        numbers = size_of(weeks)
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (numbers,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(self.batch.actions)
 

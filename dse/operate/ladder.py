@@ -51,7 +51,8 @@ BASE, BOUND = "now", "optimum"
 
 @dataclass(frozen=True)
 class Row:
-    """A way to run and what it cost over all judged weeks; ``share`` is None where foresight saves nothing."""
+    """A way to run and what it cost over all judged weeks; ``share`` is None where foresight saves nothing, ``hottest_c`` (the highest
+    temperature of any hour) where none is limited."""
 
     name: str
     meaning: str
@@ -60,10 +61,11 @@ class Row:
     share: float | None
     missed: float
     kind: str = "rule"
+    hottest_c: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
+        """Plain values; the temperature only where one is limited."""
+        return {name: value for name, value in vars(self).items() if name != "hottest_c" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def build(
             outcomes[step.name] = run_step(prepared, step, period, most)
             told[step.name] = (step.meaning, "bound" if step.name == BOUND else "rule")
     now, best = outcomes[BASE].total_grams, outcomes[BOUND].total_grams
-    saved = now - best
+    saved, thermal = now - best, prepared.scenario.thermal
     rows = tuple(
         Row(
             name=name,
@@ -135,6 +137,7 @@ def build(
             share=(now - o.total_grams) / saved if saved > 1e-9 * now else None,
             missed=float(o.missed.sum()),
             kind=told[name][1],
+            hottest_c=None if thermal is None else float(thermal.path(o.kwh).max()),
         )
         for name, o in outcomes.items()
     )
@@ -156,6 +159,7 @@ def week_of(prepared: Prepared, outcome: Outcome, period: str = "test", most: in
     for s, word in enumerate(prepared.scenario.places):
         work = outcome.work[number, s]
         chips, clock = prepared.curve().running(work)
+        kwh, thermal = outcome.kwh[number, s], prepared.scenario.thermal
         sites.append(
             {
                 "site": word,
@@ -164,8 +168,9 @@ def week_of(prepared: Prepared, outcome: Outcome, period: str = "test", most: in
                 "run_requests_per_h": work.tolist(),
                 "chips_awake": chips.tolist(),
                 "clock": clock.tolist(),
-                "kwh": outcome.kwh[number, s].tolist(),
-                "grams": (outcome.kwh[number, s] * weeks.intensity[number, s] * weeks.pue[s]).tolist(),
+                "kwh": kwh.tolist(),
+                "grams": (kwh * weeks.intensity[number, s] * weeks.pue[s]).tolist(),
+                **({"temperature_c": thermal.path(kwh).tolist()} if thermal is not None else {}),
             }
         )
     arrived = weeks.firm[number].sum(axis=0) + weeks.arrivals[number].sum(axis=1)

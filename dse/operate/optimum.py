@@ -6,6 +6,10 @@ The linear program of a week, per hour t, site s, segment j of the site's curve 
     with   sum_j x_tsj >= firm_ts,   sum_sj x_tsj = sum_s firm_ts + sum_c r_tc,   0 <= x_tsj <= width_sj,
            B_tc = B_t-1,c + arrivals_tc - r_tc,   0 <= B_tc <= what of class c has arrived and is due later than t.
 
+Where a temperature is limited (`dse.operate.thermal`), its rise over the ambient h_ts is a variable too, 0 <= h_ts <= limit - ambient and
+
+    h_ts = k h_t-1,s + (1 - k) R (base_s + sum_j slope_sj x_tsj).
+
 Curves are convex, so segments fill in order; within a class first come is first due, so the bounds on B are the deadlines. Solved by HiGHS.
 """
 
@@ -43,7 +47,9 @@ def _week(weeks: Weeks, e: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(work, flexible (s, t), waiting (t,)) of one episode."""
     hours, sites, classes = weeks.hours, weeks.sites, len(weeks.deadlines)
     segments = [len(curve.slopes) for curve in weeks.curves]
-    per_hour = sum(segments) + 2 * classes
+    heat = weeks.thermal
+    warm = sites if heat is not None else 0
+    per_hour = sum(segments) + 2 * classes + warm
     width = np.concatenate([curve.widths for curve in weeks.curves])
     slope = np.concatenate([curve.slopes for curve in weeks.curves])
     of_site = np.repeat(np.arange(sites), segments)
@@ -61,6 +67,8 @@ def _week(weeks: Weeks, e: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         t = np.arange(hours)
         # what has arrived after t - deadline is due later than t
         upper[:, x + classes + c] = np.where(t == hours - 1, 0.0, come[t + 1] - come[np.maximum(t - deadline + 1, 0)])
+    if heat is not None:
+        upper[:, per_hour - warm :] = 1.0  # in units of what the limit is above the ambient
     base = np.arange(hours) * per_hour
     rows: list[npt.NDArray[Any]] = []
     columns: list[npt.NDArray[Any]] = []
@@ -81,7 +89,17 @@ def _week(weeks: Weeks, e: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         put(row, base + x + c, 1.0)
         put(row[1:], base[:-1] + x + classes + c, -1.0)
         right.append(arrivals[:, c])
-    count = hours * (1 + classes)
+    if heat is not None:
+        unit = (1.0 - heat.keeps) / heat.sustained_kw
+        row = hours * (1 + classes) + np.arange(hours)[:, None] * sites + np.arange(sites)
+        rise = base[:, None] + per_hour - warm + np.arange(sites)
+        put(row, rise, 1.0)
+        put(row[1:], rise[:-1], -heat.keeps)
+        put(row[:, of_site], base[:, None] + np.arange(x), -unit * scale * slope)
+        drawn = np.tile(unit * np.array([curve.base_kwh for curve in weeks.curves]), (hours, 1))
+        drawn[0] += heat.keeps  # a week begins at the limit
+        right.append(drawn.ravel())
+    count = hours * (1 + classes + warm)
     equal = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count, hours * per_hour))
     least, most = None, None
     if sites > 1:
@@ -99,10 +117,11 @@ def _week(weeks: Weeks, e: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         method="highs",
     )
     if answer.status != 0:
-        raise DseError(f"no plan keeps the deadlines of the week that begins at hour {int(weeks.first[e])}: {answer.message}")
+        what = "deadlines" if heat is None else "deadlines and the temperature"
+        raise DseError(f"no plan keeps the {what} of the week that begins at hour {int(weeks.first[e])}: {answer.message}")
     plan = answer.x.reshape(hours, per_hour) * scale
     work = np.stack([plan[:, :x][:, of_site == s].sum(axis=1) for s in range(sites)])
-    waiting = plan[:, x + classes :].sum(axis=1)
+    waiting = plan[:, x + classes : x + 2 * classes].sum(axis=1)
     return work, np.maximum(work - weeks.firm[e], 0.0), waiting
 
 

@@ -95,9 +95,13 @@ def slots_now(weeks: Weeks, hour: int, room: FloatArray) -> tuple[FloatArray, Fl
     """Price [g a request] and room [requests] of the slots of this hour (e, slots), above the firm load."""
     prices, spaces = [], []
     for s, curve in enumerate(weeks.curves):
-        firm = curve.capacity - room[:, s]
+        if weeks.thermal is None:
+            firm, ends = (curve.capacity - room[:, s])[:, None], curve.work[1:]
+        else:  # room ends where the temperature says, and not at the capacity
+            firm = np.minimum(weeks.firm[:, s, hour], curve.capacity)[:, None]
+            ends = np.minimum(curve.work[1:], firm + room[:, s, None])
         prices.append(weeks.intensity[:, s, hour, None] * weeks.pue[s] * curve.slopes)
-        spaces.append(np.clip(curve.work[1:] - np.maximum(firm[:, None], curve.work[:-1]), 0.0, curve.widths))
+        spaces.append(np.clip(ends - np.maximum(firm, curve.work[:-1]), 0.0, curve.widths))
     return np.concatenate(prices, axis=1), np.concatenate(spaces, axis=1)
 
 
@@ -118,7 +122,8 @@ class Plan:
 
     ``sees_load``: the load and arrivals of the horizon are known too (a bound on what planning can do); otherwise they are expected, and
     in the next hours corrected by what they deviate now. ``margin``: share by which expected firm load is raised: room that turns out to
-    be missing costs a dear segment, room that turns out to be left costs a little of the saving.
+    be missing costs a dear segment, room that turns out to be left costs a little of the saving. Where a temperature is limited, this
+    hour may spend the budget, and later ones are planned with what can be run for good.
     """
 
     def __init__(self, name: str = "mpc", *, sees_load: bool = False, margin: float = MARGIN) -> None:
@@ -130,6 +135,7 @@ class Plan:
         self._slopes = np.concatenate([curve.slopes for curve in weeks.curves])
         self._of_site = np.repeat(np.arange(weeks.sites), [len(curve.slopes) for curve in weeks.curves])
         self._cheapest = np.cumsum([0, *(len(curve.slopes) for curve in weeks.curves[:-1])])
+        self._ends = [np.minimum(curve.work[1:], most) for curve, most in zip(weeks.curves, weeks.sustained, strict=True)]
         self._firm = weeks.firm if self._sees_load else weeks.firm_expected
         self._arrivals = weeks.arrivals if self._sees_load else weeks.arrival_expected
         nothing = np.zeros((weeks.episodes, 1, len(weeks.deadlines)))
@@ -175,7 +181,7 @@ class Plan:
         rooms = []
         for s, curve in enumerate(weeks.curves):
             firm = (self._firm[:, s, t : t + 1 + reach] * own[:, s] * (1.0 + self._margin))[:, :, None]
-            rooms.append(np.clip(curve.work[1:] - np.maximum(firm, curve.work[:-1]), 0.0, curve.widths))
+            rooms.append(np.clip(self._ends[s] - np.maximum(firm, curve.work[:-1]), 0.0, curve.widths))
         space = np.concatenate(rooms, axis=2)  # (e, reach + 1, slots)
         ahead = self._prices(weeks.forecast[:, :, t, :reach])  # (e, slots, reach)
         end = ahead[:, self._cheapest].mean(axis=(1, 2)) if reach else np.zeros(weeks.episodes)
@@ -220,7 +226,7 @@ class Plan:
         for j, s in enumerate(self._of_site):
             curve, segment = weeks.curves[s], j - self._cheapest[s]
             firm = self._firm[:, s, later] * own[:, s, :, 1:] * (1.0 + self._margin)
-            space = np.clip(curve.work[segment + 1] - np.maximum(firm, curve.work[segment]), 0.0, curve.widths[segment])
+            space = np.clip(self._ends[s][segment] - np.maximum(firm, curve.work[segment]), 0.0, curve.widths[segment])
             cheaper = (ahead[:, s] * weeks.pue[s] * self._slopes[j])[:, None] < price
             gain += cheaper * space[:, None]
         sums = np.zeros((*gain.shape[:3], leads + 1))
@@ -265,7 +271,7 @@ class Plan:
         """The first hour of the cheapest plan."""
         weeks, waits, cheaper = self._weeks, queue.total, self.cheaper_later(queue)
         if weeks.sites == 1:  # slots are in the order of their prices: run up to a slot's end what no later hour runs for less
-            ends = np.maximum(weeks.curves[0].work[1:] - (weeks.capacity[0] - room), 0.0)
+            ends = np.maximum(weeks.curves[0].work[1:] - queue.begun(room), 0.0)
             return np.asarray(np.maximum(np.minimum(waits[:, None] - cheaper, ends).max(axis=1, keepdims=True), 0.0))
         now, space = slots_now(weeks, queue.hour, room)
         chosen, taken = np.zeros_like(room), np.zeros(weeks.episodes)
@@ -277,16 +283,20 @@ class Plan:
         return chosen
 
     def costs(self, queue: Queue, room: FloatArray, works: FloatArray) -> FloatArray:
-        """Grams (e, k) of running ``works`` (e, k) at the first site now and the rest by the cheapest plan, under the forecast."""
+        """Grams (e, k) of running ``works`` now, (e, k) at the one site or (e, k, s), and the rest by the cheapest plan, under the
+        forecast."""
         weeks = self._weeks
         price, amount = self.later(queue)
         before = np.cumsum(amount, axis=1) - amount
         now, space = slots_now(weeks, queue.hour, room)
-        own = slice(0, len(weeks.curves[0].slopes))
-        begins = np.cumsum(space[:, own], axis=1) - space[:, own]
-        left = np.maximum(queue.total[:, None] - works, 0.0)
+        at_sites = works if works.ndim == 3 else works[:, :, None]
+        left = np.maximum(queue.total[:, None] - at_sites.sum(axis=2), 0.0)
         # what no later hour has room for is priced at twice this hour's dearest segment, so that costs stay finite
-        dear = 2.0 * now[:, own].max(axis=1)[:, None]
+        dear = 2.0 * now.max(axis=1)[:, None]
         waits = np.minimum(price, dear)[:, None] * np.clip(left[:, :, None] - before[:, None], 0.0, amount[:, None])
-        runs = now[:, None, own] * np.clip(works[:, :, None] - begins[:, None], 0.0, space[:, None, own])
-        return np.asarray(runs.sum(axis=2) + waits.sum(axis=2))
+        runs = []
+        for s in range(weeks.sites):
+            own = self._of_site == s
+            begins = np.cumsum(space[:, own], axis=1) - space[:, own]
+            runs.append((now[:, None, own] * np.clip(at_sites[:, :, s, None] - begins[:, None], 0.0, space[:, None, own])).sum(axis=2))
+        return np.asarray(sum(runs) + waits.sum(axis=2))

@@ -65,10 +65,12 @@ def fewest_chips(prepared: Prepared, flexible: Flexible, *, declared: bool) -> i
 def resize(scenario: Scenario, *, period: str = "test", most: int | None = None) -> dict[str, Any]:
     """Chips with and without waiting for the same load and deadlines, their grams, and what a search should be told.
 
-    Raises UsageError for several sites.
+    Raises UsageError for several sites, and where a temperature is limited.
     """
     if len(scenario.places) != 1:
         raise UsageError(f"re-sizing is of one site, got {len(scenario.places)}; name one")
+    if scenario.thermal is not None:
+        raise UsageError("re-sizing knows no temperature limit: how many chips there are is asked before a site is; leave one of them out")
     prepared = scenario.prepared()
     waiting, none = scenario.flexible, Flexible(())
     fewest = fewest_chips(prepared, waiting, declared=True)

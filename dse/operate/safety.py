@@ -11,6 +11,8 @@ envelopes are kept and the declared work alone fits: what the filter leaves sati
 Beyond the longest deadline D(e) is the whole queue and the largest of the other terms is a running maximum, so an hour costs a few
 additions.
 
+Where a temperature is limited, c_j is what can be run for good (`dse.operate.thermal`), which every hour has, whatever was run before.
+
 Without an envelope of the arrivals the promise cannot be given: work may come that fills every later hour.
 """
 
@@ -30,7 +32,7 @@ class Filter:
     def __init__(self, weeks: Weeks) -> None:
         self._weeks = weeks
         hours, reach = weeks.hours, weeks.horizon
-        spare = np.maximum(weeks.capacity[:, None] - weeks.firm_bound, 0.0).sum(axis=1)  # (e, t)
+        spare = np.maximum(weeks.sustained[:, None] - weeks.firm_bound, 0.0).sum(axis=1)  # (e, t)
         room = np.concatenate([np.zeros((weeks.episodes, 1)), np.cumsum(spare, axis=1)], axis=1)  # room[:, i]: of hours below i
         come = np.concatenate([np.zeros((weeks.episodes, 1, len(weeks.deadlines))), np.cumsum(weeks.arrival_bound, axis=1)], axis=1)
         last = hours - 1

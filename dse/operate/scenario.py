@@ -16,6 +16,7 @@ from carbon.factors.traces import Trace
 from dse.errors import UsageError, unknown_name
 from dse.operate import forecasts
 from dse.operate.device import UTILISATION_CAP, Curve, Device, OperatingPoint, always_on, hull
+from dse.operate.thermal import Thermal
 from dse.operate.traces import PERIODS, WEEK_H, Load, grid_trace, load_of_file, offset_of, synthetic_load, weeks_of
 from dse.operate.weeks import Flexible, Site, Weeks, make_weeks
 
@@ -37,7 +38,7 @@ class Scenario:
         device: what runs. places: words of `dse.operate.traces.grid_trace`.
         chips: at each site (0: ``SPARE`` times the fewest that the declared load needs). rate_per_s: mean requests a second of each site
             (0: what ``MEAN_BUSY_CHIPS`` chips serve). flexible: what may wait. trace_file: a load of the user's.
-        pue, utilisation_cap: see :mod:`dse.operate.device`. seed: of everything synthetic.
+        pue, utilisation_cap: see :mod:`dse.operate.device`. seed: of everything synthetic. thermal: the temperature budget of each site.
     """
 
     device: Device
@@ -49,6 +50,7 @@ class Scenario:
     pue: float = 1.0
     utilisation_cap: float = UTILISATION_CAP
     seed: int = 0
+    thermal: Thermal | None = None
 
     def __post_init__(self) -> None:
         if not self.places:
@@ -83,7 +85,21 @@ class Scenario:
         chips = self.chips or math.ceil(SPARE * fewest - 1e-9)
         if chips < fewest:
             raise UsageError(f"chips is {chips}, must be at least {fewest} to run the declared load as it comes (see --resize for fewer)")
-        return Prepared(self, tuple(grids), tuple(loads), chips, hours)
+        prepared = Prepared(self, tuple(grids), tuple(loads), chips, hours)
+        if self.thermal is not None:
+            self._check_temperature(prepared, self.thermal)
+        return prepared
+
+    def _check_temperature(self, prepared: Prepared, thermal: Thermal) -> None:
+        sustained = float(prepared.curve().work_of(thermal.sustained_kw))
+        peak = max(float(load.envelope.max()) for load in prepared.loads)
+        if sustained < peak * (1 - 1e-9):
+            curve = prepared.curve()
+            needs = float(curve.energy(min(peak, curve.capacity)))
+            raise UsageError(
+                f"temperature limit of {thermal.limit_c:g} C lets {thermal.sustained_kw:.4g} kW be drawn for good, must be at least "
+                f"{needs:.4g} kW to run the declared load as it comes: a higher limit, fewer K a kW, more chips or less load"
+            )
 
     def fewest_chips(self, load: Load) -> int:
         """Chips that run the declared load in the hour in which it comes, at full clock."""
@@ -147,7 +163,8 @@ class Prepared:
         """The weeks of a period as episodes."""
         tables = [forecast_of(trace, forecast) for trace in self.grids]
         offset = offset_of(self.scenario.places[0])
-        return make_weeks(self.sites(mode), self.scenario.flexible, self.first_hours(period, most), WEEK_H, tables, utc_offset_h=offset)
+        first, s = self.first_hours(period, most), self.scenario
+        return make_weeks(self.sites(mode), s.flexible, first, WEEK_H, tables, utc_offset_h=offset, thermal=s.thermal)
 
 
 @lru_cache(maxsize=32)
@@ -172,6 +189,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "pue": s.pue,
         "flexible": [{"deadline_h": d, "share": share} for d, share in s.flexible.classes],
         "seed": s.seed,
+        **({"temperature": s.thermal.to_dict()} if s.thermal is not None else {}),
         "sites": [
             {
                 "site": word,

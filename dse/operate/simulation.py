@@ -57,16 +57,15 @@ def simulate(weeks: Weeks, policy: Decides, *, safe: bool = True) -> Outcome:
     flexible = np.zeros(shape)
     waiting = np.zeros((shape[0], shape[2]))
     queue, guard = Queue(weeks), Filter(weeks)
-    capacity = weeks.capacity
-    firm = np.minimum(weeks.firm, capacity[:, None])
+    firm = np.empty(shape)
     policy.begin(weeks)
     while not queue.done:
-        t = queue.hour
-        room = np.maximum(capacity - firm[:, :, t], 0.0)
+        t, room = queue.hour, queue.room
+        firm[:, :, t] = queue.firm
         wanted = np.clip(policy.work(queue, room), 0.0, room)
         chosen = guard.correct(queue, wanted, room) if safe else limited(wanted, queue.total)
         flexible[:, :, t] = chosen
-        queue.run(chosen.sum(axis=1))
+        queue.run(chosen)
         waiting[:, t] = queue.total if not queue.done else 0.0
     late = queue.missed + (weeks.firm - firm).sum(axis=(1, 2))
     return outcome(policy.name, weeks, firm + flexible, flexible, late, waiting)

@@ -49,6 +49,8 @@ _TIMES = ("timestamp_utc", "hour_utc", "time_utc", "datetime_utc", "timestamp", 
 _INTENSITY = ("gco2e_per_kwh", "gco2_per_kwh", "gco2eq_per_kwh")
 _OTHER_UNIT = re.compile(r"(co2|carbon).*(per|/)|(lbs?|kg|g|t)_?(co2\w*)?(_per_|/)(mwh|kwh|gj|mj)")
 _LOG_SHORTEST_H = 48
+# Of a file: far above what any plant emits (coal is near 1,000 g a kWh), and below what any grid does over its plants' lives.
+_HIGHEST_G, _LOWEST_G = 5000.0, 2.0
 
 
 def grid_trace(word: str, *, weeks: int = SYNTHETIC_WEEKS, seed: int = 0) -> Trace:
@@ -101,9 +103,14 @@ def read_grid(path: str | Path) -> Trace:
     times = [_moment(row[when], when, line, file) for line, row in rows]
     values = np.array([_value(row[column], column, line, file) for line, row in rows])
     _check_hours(times, [line for line, _ in rows], file)
+    most = int(np.argmax(values))
+    if values[most] > _HIGHEST_G:
+        told = f"{column} is {values[most]:g}, must be at most {_HIGHEST_G:g}: is it another unit?"
+        raise DseError(f"{file}, line {rows[most][0]}: {told}")
     place = file.stem
     kind = GridKind("average", "unstated")
-    return Trace(place, times[0], values, kind, f"{file.name}", "yours", "as given")
+    note = "as given" if values[most] >= _LOWEST_G else f"careful: no hour is above {values[most]:g} g a kWh; is it kg a kWh?"
+    return Trace(place, times[0], values, kind, f"{file.name}", "yours", note)
 
 
 def read_load(path: str | Path) -> tuple[datetime, FloatArray]:
@@ -262,6 +269,9 @@ def load_of_file(path: str | Path, start: datetime, hours: int, *, utc_offset_h:
         lines, header = _lines(file)
         names = set(next(csv.reader(io.StringIO(lines[0][1]))))
         is_log = any(set(wanted) <= {name.strip() for name in names} for wanted in (OWN_COLUMNS, AZURE_COLUMNS, BURST_COLUMNS))
+        other = next((name for name in header if "request" in name), None)
+        if not is_log and "requests" not in header and other is not None and any(name in header for name in _TIMES):
+            raise DseError(f"{file}, line 1: column {other!r} is in another unit, must be requests (of the hour)")
         is_log = is_log or "requests" not in header
     if is_log:
         log = read_requests(file)

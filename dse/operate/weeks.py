@@ -19,6 +19,7 @@ import numpy.typing as npt
 from carbon.factors.traces import Trace
 from dse.errors import UsageError
 from dse.operate.device import Curve
+from dse.operate.thermal import Thermal
 from dse.operate.traces import Load
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,6 +82,7 @@ class Weeks:
         forecast (e, s, t, leads): what is expected at hour t of the intensity in hours t + 1, t + 2, ...
         deadlines: of the classes [h]. curves, pue: of the sites. first (e,): hours of the trace at which episodes begin.
         past (e, s, PAST_H): intensity of the hours before. hour_of_day, weekend (e, t): local.
+        thermal: the temperature budget of each site (None: none is given).
     """
 
     intensity: FloatArray
@@ -98,6 +100,7 @@ class Weeks:
     past: FloatArray
     hour_of_day: IntArray
     weekend: FloatArray
+    thermal: Thermal | None = None
 
     @property
     def episodes(self) -> int:
@@ -125,6 +128,13 @@ class Weeks:
         return np.array([curve.capacity for curve in self.curves])
 
     @cached_property
+    def sustained(self) -> FloatArray:
+        """Requests an hour (s,) that can be run for good: the capacity, or what the temperature limit lets through."""
+        if self.thermal is None:
+            return self.capacity
+        return np.array([float(curve.work_of(self.thermal.sustained_kw)) for curve in self.curves])
+
+    @cached_property
     def promised(self) -> bool:
         """Whether load and arrivals keep their declared envelopes, without which no filter can promise deadlines."""
         near = 1 + 1e-9
@@ -139,6 +149,8 @@ class Weeks:
 def alike(a: Weeks, b: Weeks) -> bool:
     """Whether two have the same hours, hours of forecast, chips, deadlines and facility overhead."""
     if (a.sites, a.hours, a.forecast.shape[3], a.deadlines, a.pue) != (b.sites, b.hours, b.forecast.shape[3], b.deadlines, b.pue):
+        return False
+    if a.thermal != b.thermal:
         return False
     chips = zip(a.curves, b.curves, strict=True)
     return all(x.base_kwh == y.base_kwh and np.array_equal(x.work, y.work) and np.array_equal(x.kwh, y.kwh) for x, y in chips)
@@ -155,7 +167,14 @@ def concatenate(parts: Sequence[Weeks]) -> Weeks:
 
 
 def make_weeks(
-    sites: Sequence[Site], flexible: Flexible, first: npt.ArrayLike, hours: int, forecasts: Sequence[FloatArray], *, utc_offset_h: int = 0
+    sites: Sequence[Site],
+    flexible: Flexible,
+    first: npt.ArrayLike,
+    hours: int,
+    forecasts: Sequence[FloatArray],
+    *,
+    utc_offset_h: int = 0,
+    thermal: Thermal | None = None,
 ) -> Weeks:
     """Episodes that begin at hours ``first`` of the sites' traces; ``forecasts`` are (trace hours, leads) a site.
 
@@ -193,17 +212,24 @@ def make_weeks(
         past=np.stack([site.trace.gco2e_per_kwh[np.maximum(begin[:, None] + np.arange(-PAST_H, 0), 0)] for site in sites], axis=1),
         hour_of_day=clock % 24,
         weekend=((clock // 24) % 7 >= 5).astype(np.float64),
+        thermal=thermal,
     )
 
 
 class Queue:
-    """Flexible work by the hours to its deadline, of all episodes: ``due[:, k]`` must run by the end of hour t + k."""
+    """Flexible work by the hours to its deadline, of all episodes: ``due[:, k]`` must run by the end of hour t + k.
+
+    With a temperature budget it also holds ``temperature_c`` (e, s), at the beginning of the hour; a week begins at the limit.
+    """
 
     def __init__(self, weeks: Weeks) -> None:
         self.weeks = weeks
         self.hour = 0
         self.due: FloatArray = np.zeros((weeks.episodes, weeks.horizon + 1))
         self.missed: FloatArray = np.zeros(weeks.episodes)
+        self.temperature_c: FloatArray | None = None
+        if weeks.thermal is not None:
+            self.temperature_c = np.full((weeks.episodes, weeks.sites), weeks.thermal.limit_c)
         self._arrive()
 
     @property
@@ -216,17 +242,47 @@ class Queue:
         """Work that waits (e,)."""
         return np.asarray(self.due.sum(axis=1))
 
+    @property
+    def most(self) -> FloatArray:
+        """Requests that each site can run in this hour: (s,), or (e, s) where a temperature says so."""
+        weeks = self.weeks
+        if weeks.thermal is None or self.temperature_c is None:
+            return weeks.capacity
+        allowed = weeks.thermal.allowed_kwh(self.temperature_c)
+        return np.stack([curve.work_of(allowed[:, s]) for s, curve in enumerate(weeks.curves)], axis=1)
+
+    @property
+    def firm(self) -> FloatArray:
+        """Firm requests that run in this hour (e, s)."""
+        return np.asarray(np.minimum(self.weeks.firm[:, :, self.hour], self.most))
+
+    @property
+    def room(self) -> FloatArray:
+        """Requests that fit beside the firm ones in this hour (e, s)."""
+        return np.asarray(np.maximum(self.most - self.firm, 0.0))
+
+    def begun(self, room: FloatArray) -> FloatArray:
+        """Work of each site (e, s) above which flexible work begins, given the room beside the firm load."""
+        return np.asarray(self.weeks.capacity - room) if self.weeks.thermal is None else self.firm
+
     def _arrive(self) -> None:
         left = self.weeks.hours - 1 - self.hour
         for c, deadline in enumerate(self.weeks.deadlines):
             self.due[:, min(deadline, left)] += self.weeks.arrivals[:, self.hour, c]
 
-    def run(self, work: FloatArray) -> FloatArray:
-        """Run ``work`` (e,), earliest deadline first, and go to the next hour; returns what was late (e,), which is lost."""
+    def run(self, sites: FloatArray) -> FloatArray:
+        """Run flexible work of each site (e, s), earliest deadline first, and go to the next hour; returns what was late (e,), which is
+        lost."""
+        work = sites.sum(axis=1)
+        weeks = self.weeks
+        if weeks.thermal is not None and self.temperature_c is not None:
+            whole = self.firm + sites
+            kwh = np.stack([curve.energy(whole[:, s]) for s, curve in enumerate(weeks.curves)], axis=1)
+            self.temperature_c = weeks.thermal.after(self.temperature_c, kwh)
         before = np.cumsum(self.due, axis=1) - self.due
         served = np.minimum(np.maximum(work[:, None] - before, 0.0), self.due)
         left = self.due - served
-        late = left[:, 0].copy()
+        late: FloatArray = left[:, 0].copy()
         late[late <= TINY * float(self.weeks.capacity.sum())] = 0.0
         self.due[:, :-1] = left[:, 1:]
         self.due[:, -1] = 0.0

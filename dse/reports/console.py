@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dse.analysis.bounds import bounds_of
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware
+from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
@@ -140,9 +143,8 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
     print(f"{_counted(run)} on the front of {summary.points:,} ({summary.feasible:,} feasible), {exact}")
     for sentence in (run.context.get("uncertainty") or {}).get("device_order_said", ()):
         print(sentence)
-    for reason, count in summary.reasons.items():
-        if count:
-            print(f"  infeasible: {count:>12,} {reason}")
+    for line in _bounds_lines(run):
+        print(line)
     for row in (more or {}).get("drive", {}).get("designs", ()):
         print(
             f"  design {row['design']:>3} driven: {row['joules_per_km']:.4g} J and {row['gco2e_per_km']:.4g} gCO2e a km at "
@@ -152,13 +154,26 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
     print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
 
 
-def _counted(run: RunRecord) -> str:
-    """How many designs a front has, and how many of them differ in their objectives."""
-    # Start-up: `dse evaluate` prints one design and waits for nothing of a search.
-    from dse.storage.run_folder import distinct
+def _bounds_lines(run: RunRecord) -> list[str]:
+    """What ruled designs out, and which bounds decide nothing."""
+    chosen = of_run(run).design
+    bounds = {str(bound.constraint): bound for bound in bounds_of(run, chosen)}
+    lines = []
+    for reason, count in run.summary.reasons.items():
+        if count:
+            bound = bounds.get(reason)
+            room = "" if bound is None or bound.slack_share is None else f" (design {chosen}: {bound.value:.4g}, {bound.room})"
+            lines.append(f"  infeasible: {count:>12,} {reason}{room}")
+    slack = [name for name, bound in bounds.items() if bound.slack]
+    if slack:
+        lines.append(f"  slack:      {joined(slack)}: no evaluated design breaks {'it' if len(slack) == 1 else 'them'}")
+    return lines
 
-    different = len(distinct(run.designs))
-    return plural(len(run), "design") + ("" if different == len(run) else f" ({different} of them distinct)")
+
+def _counted(run: RunRecord) -> str:
+    """How many designs a front has, and how many of them tie."""
+    told = text.ties(run)
+    return plural(len(run), "design") + (f" ({told})" if told else "")
 
 
 def run_json(run: RunRecord) -> dict[str, Any]:
@@ -173,6 +188,10 @@ def run_json(run: RunRecord) -> dict[str, Any]:
         "feasible": run.summary.feasible,
         "infeasible_reasons": run.summary.reasons,
         "recommendation": of_run(run).to_dict(),
+        "bounds": [
+            {"bound": str(b.constraint), "broken_by": b.broken_by, "value": b.value, "slack_share": b.slack_share, "slack": b.slack}
+            for b in bounds_of(run, of_run(run).design)
+        ],
         "front": [flat_row(design) for design in run.designs],
         "evaluations": run.context.get("evaluations"),
         "device_order": (run.context.get("uncertainty") or {}).get("device_order"),
@@ -204,6 +223,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(
         f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"
     )
+    if area := drawn["factors"].get(AREA_FACTOR):
+        for line in textwrap.wrap(area_note(area), 100):
+            print(f"  {'':<20} {line}")
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:

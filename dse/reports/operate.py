@@ -78,6 +78,7 @@ def _timeline(week: dict[str, Any]) -> list[Markup]:
             _chart(f"Chips awake at {name}", [site["chips_awake"]]),
             _chart(f"Mean clock of these at {name}", [site["clock"]]),
             _chart(f"gCO2e an hour at {name}", [site["grams"]]),
+            *([_chart(f"Temperature of {name} at the end of an hour [C]", [site["temperature_c"]])] if "temperature_c" in site else []),
         ]
     return [*charts, _chart("Requests that wait", [week["waiting_requests"]])]
 

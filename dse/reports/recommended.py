@@ -35,6 +35,21 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
     )  # fmt: skip
 
 
+def plain_header(found: Recommendation, title: str, searched: str) -> Markup:
+    """The same for a page without script: the recommendation first, what stands beside it, and what was searched."""
+    rows = [line.split(": ", 1) for line in found.lines]
+    facts = [tag("div", tag("dt", f"{name[:1].upper()}{name[1:]}"), tag("dd", told)) for name, told in rows]
+    return tag(
+        "header",
+        tag("p", title, class_="eyebrow"),
+        tag("h1", found.sentence.rstrip(".") if found.design is None else f"Build design {found.design}: {found.phrase}"),
+        tag("p", f"{found.reason[:1].upper()}{found.reason[1:]}.", class_="lead") if found.reason else None,
+        tag("div", tag("div", tag("dl", facts, class_="facts") if facts else None, class_="answers"), tag("div", _cautions(found)),
+            class_="answer"),
+        tag("p", searched, class_="searched"),
+    )  # fmt: skip
+
+
 def _cautions(found: Recommendation) -> Markup | None:
     if not found.warnings:
         return None
@@ -55,6 +70,8 @@ def _answers(run: Any, found: Recommendation) -> Markup | None:
             rows.append(("What would change it", tag("ul", [tag("li", change) for change in found.changes_by_design])))
         if found.unchanged:
             rows.append(("What would not", "; ".join(found.unchanged)))
+    if found.quality_order:
+        rows.append(("Order of quality", found.order_text))
     if found.runner_up is not None:
         rows.append(("Runner-up", f"design {found.runner_up}, {found.runner_up_phrase}: {found.runner_up_reason}"))
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in rows], class_="facts") if rows else None

@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dse.analysis.bounds import bounds_of
 from dse.problem.wording import finite, joined, number_text, plural, share
 from dse.reports import text
+from dse.reports.kept import of_run
 from dse.reports.markup import Markup, tag
 from dse.reports.units import display_unit
 
@@ -77,11 +79,14 @@ def _bounds(run: Any) -> list[Markup]:
     others = [(reason, text.reason_text(reason, run.context)) for reason in counts if reason not in dict(known)]
     # A reason is written as the search wrote it, which may differ from the constraint in spaces or digits.
     spoken = {words for _, words in known}
+    chosen = of_run(run).design
+    bounds = {str(bound.constraint): bound for bound in bounds_of(run, chosen)}
     rows = [
         (
             tag("span", words, " ", tag("code", written) if written in dict(known) else None, title=written),
             "–" if (count := _count(counts, written, words, run.context)) is None else f"{count:,}",
             "" if not count else share(count, points),
+            "" if (bound := bounds.get(written)) is None or bound.slack_share is None else bound.room,
         )
         for written, words in [*known, *(o for o in others if o[1] not in spoken)]
     ]
@@ -94,7 +99,10 @@ def _bounds(run: Any) -> list[Markup]:
         else text.no_reasons(run)
     )
     said = tag("p", told + passed, class_="note")
-    return [table(("Bound", "Designs that break it", "Of all"), rows, caption="Bounds", numeric=(1, 2)), said] if rows else [said]
+    if slack := [words for written, words in known if bounds[written].slack]:
+        said = tag("div", said, tag("p", f"No evaluated design breaks {joined(slack)}: slack, which decides nothing.", class_="note"))
+    heads = ("Bound", "Designs that break it", "Of all", f"Design {chosen}")
+    return [table(heads, rows, caption="Bounds", numeric=(1, 2, 3)), said] if rows else [said]
 
 
 def _count(counts: Mapping[str, int], written: str, words: str, context: Mapping[str, Any]) -> int | None:
@@ -177,11 +185,15 @@ def _what_supports(known: Mapping[str, Any]) -> Markup:
 
 
 def surrogate(run: Any) -> Markup | None:
-    """The quality surrogate: its form, its error, and the published points behind it."""
+    """Where quality comes from: a surrogate's form, its error and the published points behind it, or what was measured."""
     known = run.context.get("quality_surrogate")
     if not isinstance(known, Mapping):
         return None
-    facts: list[tuple[str, Any]] = [("Name", known.get("name")), ("Predicts", known.get("label")), ("Form", known.get("form"))]
+    facts: list[tuple[str, Any]] = [
+        ("Name", known.get("name")),
+        ("Measured" if known.get("measured") else "Predicts", known.get("label")),
+        ("Form", known.get("form")),
+    ]
     coefficients = known.get("coefficients")
     if coefficients:
         facts.append(("Coefficients", ", ".join(number_text(value) for value in coefficients)))
@@ -197,7 +209,7 @@ def surrogate(run: Any) -> Markup | None:
     numeric = [i for i, name in enumerate(heads) if all(finite(point.get(name)) is not None for point in points)]
     return section(
         "surrogate",
-        "The quality surrogate",
+        "The measured quality" if known.get("measured") else "The quality surrogate",
         _what_supports(known),
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts if value], class_="facts"),
         table(

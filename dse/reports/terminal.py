@@ -66,7 +66,7 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     lines = _table_lines(kept, _wants_color(sys.stdout) if color is None else color)
     if more:
         lines.append("(+N equal): N further designs with the same value of every objective; pareto.csv has them")
-    lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying)
+    lines += _footnotes(once, shown, [column.title for column in columns if column not in kept], varying, ties=bool(more))
     return for_stdout("\n".join(_wrapped(lines, width)))
 
 
@@ -119,7 +119,7 @@ def _table_lines(columns: list[_Column], color: bool) -> list[str]:
     return [*(f"{bold}{head.rstrip()}{plain}" for head in heads), rule, *rows]
 
 
-def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str], varying: list[str]) -> list[str]:
+def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str], varying: list[str], *, ties: bool) -> list[str]:
     # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.reports.units import knob_names, quality_label
 
@@ -135,7 +135,8 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
     if left_out:
         notes.append(f"no room for: {', '.join(left_out)}")
     if len(shown) < len(run.designs):
-        notes.append(f"{len(shown)} of {len(run.designs):,} designs, evenly thinned; pareto.csv has all")
+        of = f"{len(run.designs):,} designs{' that differ in an objective' if ties else ''}"
+        notes.append(f"{len(shown)} of {of}, evenly thinned; pareto.csv has all")
     return [printable(note) for note in notes]
 
 

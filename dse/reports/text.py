@@ -54,16 +54,28 @@ def summary_sentences(run: Any) -> list[str]:
         sentences = [f"The search evaluated {counts.points:,} of {size:,} designs{made_of}{exactly}."]
     meet = "meets" if counts.feasible == 1 else "meet"
     front = len(run.designs)
+    counted = f" ({told})" if (told := ties(run)) else ""
     among = "other evaluated design" if sampled else "feasible design"
     sentences.append(
         f"{counts.feasible:,} ({share(counts.feasible, counts.points)}) {meet} every constraint, and {front:,} of them "
-        f"{'forms' if front == 1 else 'form'} the Pareto front: no {among} is at least as good in every objective and better in one."
+        f"{'forms' if front == 1 else 'form'} the Pareto front{counted}: no {among} is at least as good in every objective and better "
+        "in one."
     )
     if context.get("strategy", "exhaustive") == "exhaustive":
         sentences.append(f"The whole space was enumerated, so the front is exact{_mapped_by(run, ' for mappings chosen by ')}.")
     if proxy := proxy_sentences(run):
         sentences.append(proxy[0])
     return sentences
+
+
+def ties(run: Any) -> str:
+    """What the number of designs of a front counts where some tie: ``29 that differ in an objective, 11 that tie with one of these``."""
+    tied = sum(design.get("equal_to") is not None for design in run.designs)
+    if not tied:
+        return ""
+    own = len(run.designs) - tied
+    differ, tie = ("differs" if own == 1 else "differ"), ("ties" if tied == 1 else "tie")
+    return f"{own:,} that {differ} in an objective, {tied:,} that {tie} with {'it' if own == 1 else 'one of these'}"
 
 
 def purpose(run: Any) -> str:

@@ -13,7 +13,7 @@ from importlib import resources
 from dse.errors import UsageError
 from dse.spaces.hardware import load_path_or_name
 from hw_models.accelerator.design import Accelerator, MemoryLevel
-from hw_models.accelerator.fields import Choice, Rule, choices, rules
+from hw_models.accelerator.fields import Choice, Rule, choices, required, rules
 from hw_models.accelerator.toml import quote
 from hw_models.technology.tables import dram_types
 from workloads import library
@@ -32,7 +32,7 @@ def accelerator(hw: str = "edge22") -> str:
         f"#   dse evaluate --workload bert --hw THIS_FILE{profile}",
         "# A list in place of a number makes it a knob, as in cores = [1, 2, 4], for `dse search --workload bert --hw THIS_FILE`.",
         "# Energy, area and leakage come from the technology tables at node_nm unless mac_pj, area_mm2, leakage_w or the pJ of a level say",
-        "# them. Levels go from the innermost to the DRAM.",
+        "# them. Levels go from the innermost to the DRAM. What is not marked as needed may be left out.",
         "",
     ]
     return "\n".join([*head, *_commented(record.to_toml())]) + "\n"
@@ -97,9 +97,11 @@ def _comments() -> dict[tuple[str, str], str]:
     """What each field of a file may hold, by its table ("" for the top) and name."""
     found = {
         ("", "profile"): "default (physical) or catransformers22 (that tool's constants)",
-        ("levels", "kind"): f"sram, {', '.join(dram_types())}",
+        ("levels", "name"): "needed: a name of its own",
+        ("levels", "kind"): f"sram; of the last level, the DRAM, needed: {', '.join(dram_types())}",
         ("levels", "access_bytes"): "width of an access: 4 or 32",
     }
+    needed = (*required(Accelerator), *required(MemoryLevel))
     found |= {("levels", f.name): "true or false" for f in fields(MemoryLevel) if isinstance(f.default, bool)}
     for record, place in ((Accelerator, ""), (MemoryLevel, "levels")):
         everything: dict[str, Rule | Choice] = {**rules(record), **choices(record)}
@@ -107,5 +109,6 @@ def _comments() -> dict[tuple[str, str], str]:
             text = (
                 ", ".join(what.names) if isinstance(what, Choice) else str(what).removeprefix("a whole number ").removeprefix("a number ")
             )
-            found[what.table or (place, name)] = text
+            must = what.needed if isinstance(what, Choice) else name in needed
+            found[what.table or (place, name)] = f"needed: {text}" if must else text
     return found

@@ -28,10 +28,11 @@ from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.technology.closed_forms import peak_tops
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.profiles import profiles
-from hw_models.technology.tables import NODE_RANGE_NM, dram_types
+from hw_models.technology.tables import NODE_RANGE_NM, REFERENCE_V, dram_types
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Accelerator:
         mac_bits: width of the operands that a multiply-accumulate unit and a lane take (None: a word).
         weight_bits, activation_bits, kv_bits: precision that the design imposes on weights, activations and KV cache (0: the
             workload's own).
-        voltage_v: supply; dynamic energy goes with (voltage_v / nominal_v)^2, leakage with voltage_v / nominal_v.
+        voltage_v, nominal_v: supply, and the one at which the tables hold. Their ratio alone bears on a figure: dynamic energy goes with
+            its square, leakage with the ratio. In a file each is the other where one is left out, so that the tables hold as they are.
         area_mm2, leakage_w, mac_pj: values that replace those of the technology tables (None: the tables).
         profile: technology profile (`hw_models.technology.profiles`).
         gather_lanes: features that the gather unit looks up in a cycle; gather_outstanding: lines it can wait for at once;
@@ -115,8 +117,8 @@ class Accelerator:
     vector_lanes: int = field(metadata=whole(1, 2**30, "lanes over all cores", table=("vector", "lanes")))
     levels: tuple[MemoryLevel, ...]
     frequency_hz: float = field(metadata=number(1e4, 2e10, "Hz"))
-    voltage_v: float = field(metadata=number(0.2, 5.0, "V"))
-    nominal_v: float = field(metadata=number(0.2, 5.0, "V", like="voltage_v"))
+    voltage_v: float = field(metadata=number(0.2, 5.0, "V", like="nominal_v", otherwise=REFERENCE_V))
+    nominal_v: float = field(metadata=number(0.2, 5.0, "V", like="voltage_v", otherwise=REFERENCE_V))
     node_nm: float = field(metadata=number(*NODE_RANGE_NM, "nm"))
     word_bits: int = field(default=8, metadata=whole(1, 64, "bits"))
     array_kind: ArrayKind = field(default=ArrayKind.DOT_PRODUCT, metadata=choice(ArrayKind, ("array", "kind"), needed=True))
@@ -304,7 +306,7 @@ class AcceleratorBatch:
     ``level_*`` run from the innermost level to the DRAM. Energies are in pJ, per word of ``word_bits``;
     ``array_kind`` and ``dataflow`` hold codes of `ArrayKind` and `Dataflow`. ``leakage_w`` is the power of a design
     that does nothing (idle power): SRAM leakage. ``area_mm2``, ``leakage_w``, ``tops`` and ``dram_bytes`` are those of
-    all chips together, the other columns those of one chip.
+    all chips together, the other columns those of one chip. ``bottom_up_area``: the area is the technology tables', not given.
     """
 
     profile: str
@@ -341,6 +343,7 @@ class AcceleratorBatch:
     register_read_pj_per_word: FloatArray
     register_write_pj_per_word: FloatArray
     area_mm2: FloatArray
+    bottom_up_area: BoolArray
     leakage_w: FloatArray
     gather_lanes: IntArray
     gather_outstanding: IntArray
@@ -462,6 +465,8 @@ class AcceleratorBatch:
         resolved: dict[str, Any] = dict(resolved_columns(profile, levels, full))
         for key, value in (overrides or {}).items():
             resolved[key] = np.where(np.isfinite(value), value, resolved[key])
+        given = (overrides or {}).get("area_mm2", np.full(count, np.nan))
+        resolved["bottom_up_area"] = ~np.isfinite(np.broadcast_to(given, (count,)))
         for key in ("area_mm2", "leakage_w"):
             resolved[key] = resolved[key] * (full["chips"] * full["pipeline_stages"] * full["data_parallel"])
         shared: dict[str, Any] = {f"level_{f.name}": getattr(levels, f.name) for f in fields(Levels)}

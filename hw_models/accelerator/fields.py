@@ -88,7 +88,7 @@ class Rule:
         low, high, unit: the range, ends included, and its unit. The upper ends are far beyond anything built (a wafer holds under
             10^6 cores, SRAM under 10^11 bytes): a value above is a slip of units.
         table: the table of an accelerator file that holds the field, and its name there; None: the top of the file.
-        like: the field that is taken where a file leaves this one out.
+        like, otherwise: the field that is taken where a file leaves this one out, and the value where it leaves out that one too.
     """
 
     whole: bool
@@ -97,6 +97,7 @@ class Rule:
     unit: str
     table: tuple[str, str] | None = None
     like: str = ""
+    otherwise: float | None = None
 
     def __str__(self) -> str:
         number = "a whole number" if self.whole else "a number"
@@ -144,9 +145,11 @@ def whole(low: float, high: float, unit: str = "", *, table: tuple[str, str] | N
     return {"rule": Rule(True, low, high, unit, table)}
 
 
-def number(low: float, high: float, unit: str = "", *, table: tuple[str, str] | None = None, like: str = "") -> dict[str, Any]:
+def number(
+    low: float, high: float, unit: str = "", *, table: tuple[str, str] | None = None, like: str = "", otherwise: float | None = None
+) -> dict[str, Any]:
     """Metadata of a field of numbers."""
-    return {"rule": Rule(False, low, high, unit, table, like)}
+    return {"rule": Rule(False, low, high, unit, table, like, otherwise)}
 
 
 def choice(kind: type[IntEnum], table: tuple[str, str], *, needed: bool = False) -> dict[str, Any]:

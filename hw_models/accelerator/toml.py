@@ -137,10 +137,10 @@ class Form:
             if name in flat:
                 values[name] = rule.check(name, flat[name], where)
             elif name in needed:
-                raise HardwareError(f"{where}: {name} is missing: give {rule}")
+                raise HardwareError(f"{where}: {'.'.join(rule.table) if rule.table else name} is missing: give {rule}")
         for name, rule in self.numbers.items():
-            if rule.like:
-                values.setdefault(name, values[rule.like])
+            if rule.like and name not in values:
+                values[name] = values.get(rule.like, rule.otherwise)
         defaults = {f.name: f.default for f in fields(self.record)}
         for name, what in self.named.items():
             if name not in flat and what.needed:

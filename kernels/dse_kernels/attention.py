@@ -106,7 +106,8 @@ class Int8Cache:
     """Keys and values as bytes with a scale a token and head, in the layout that byte products read.
 
     Attributes:
-        k, v: uint8 (rows, KV heads, capacity, d), value + 128, opaque inside a KV head (blocks of 16 tokens, interleaved).
+        k, v: uint8 (rows, KV heads, capacity, d), value + 128 and the bits of a signed value, opaque inside a KV head (blocks of 16 tokens,
+            interleaved).
         k_scale, v_scale: float32 (rows, KV heads, capacity).
         lengths: int64 (rows,): tokens that each row holds; :func:`append` moves it on.
     """
@@ -136,12 +137,12 @@ class Int8Cache:
         return self.k.nbytes + self.v.nbytes + self.k_scale.nbytes + self.v_scale.nbytes
 
     def dequantised(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Keys and values (rows, capacity, KV heads, d) as float32: what attention over this cache is exact for."""
+        """Keys and values (rows, capacity, KV heads, d) as float32."""
         rows, kv_heads, capacity, d = self.k.shape
         blocks = capacity // QUANT_BLOCK
-        k = self.k.reshape(rows, kv_heads, blocks, d // 4, QUANT_BLOCK, 4).transpose(0, 2, 4, 1, 3, 5)
-        v = self.v.reshape(rows, kv_heads, blocks, 4, d, 4).transpose(0, 2, 3, 5, 1, 4)
-        plain = [(x.reshape(rows, capacity, kv_heads, d).astype(np.float32) - 128) for x in (k, v)]
+        k = (self.k ^ 0x80).view(np.int8).reshape(rows, kv_heads, blocks, d // 4, QUANT_BLOCK, 4).transpose(0, 2, 4, 1, 3, 5)
+        v = self.v.view(np.int8).reshape(rows, kv_heads, blocks, 4, d, 4).transpose(0, 2, 3, 5, 1, 4)
+        plain = [x.reshape(rows, capacity, kv_heads, d).astype(np.float32) for x in (k, v)]
         return plain[0] * self.k_scale.transpose(0, 2, 1)[..., None], plain[1] * self.v_scale.transpose(0, 2, 1)[..., None]
 
 
@@ -170,7 +171,11 @@ def decode_int8(
     threads: int | None = None,
     instructions: str = "",
 ) -> Any:
-    """Attention over a quantised cache, (rows, heads, d) of the kind of ``q`` (float32 or bfloat16); ``lengths``: the cache's own."""
+    """Attention over a quantised cache, (rows, heads, d) of the kind of ``q`` (float32 or bfloat16); ``lengths``: the cache's own.
+
+    Probabilities are rounded to 254 steps of the largest of their 64 tokens, which adds about as much error as the rounding of the values;
+    docs/models/attention.md states both bounds.
+    """
     q_view = _view(q, "q")
     out, result = _like(q, q_view)
     used = cache.lengths if lengths is None else _int64(lengths, "lengths")

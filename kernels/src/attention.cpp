@@ -13,6 +13,7 @@
 
 #include "attention_quant.h"
 #include "attention_work.h"
+#include "pool.h"
 
 namespace nb = nanobind;
 
@@ -265,6 +266,7 @@ void append_int8(Bytes k, Bytes v, Scales k_scale, Scales v_scale, const Tokens 
 
 void bind_attention(nb::module_ &m) {
     m.def("attention_instruction_sets", &instruction_sets, "Instruction sets of this machine that the attention kernels are compiled for, best first.");
+    m.def("pool_threads", &pool::kept_threads, "Threads that are kept between calls at present.");
     m.def("attention_decode", &decode, "Decode attention over a cache (rows, tokens, KV heads, d).");
     m.def("attention_decode_paged", &decode_paged, "Decode attention over pages (pages, tokens, KV heads, d).");
     m.def("attention_decode_shared", &decode_shared, "Decode attention over a prefix that all rows share and a cache of each row.");

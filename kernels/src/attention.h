@@ -43,7 +43,7 @@ struct QuantHeads {
 };
 
 // A run of at most kBlock tokens that begins at a multiple of kQuantBlock.
-// k: [n/16][d/4][16 tokens][4 dims], v: [n/16][4][d][4 tokens], bytes = value + 128; a scale a token.
+// k: [n/16][d/4][16 tokens][4 dims], bytes = value + 128; v: [n/16][4][d][4 tokens], signed bytes; a scale a token.
 struct QuantRun {
     const uint8_t *k, *v;
     const float *k_scale, *v_scale;
@@ -57,6 +57,7 @@ struct Functions {
     void (*run_f32)(const Heads &, const Run &, float *scratch);
     void (*run_bf16)(const Heads &, const Run &, float *scratch);
     void (*run_int8)(const QuantHeads &, const QuantRun &, float *scratch);
+    void (*query_bytes)(const float *q, int d, int8_t *high, int8_t *low, int32_t *sum, float *step);  // of one head, for QuantHeads
 };
 
 inline size_t scratch_floats(size_t heads, size_t d) {

@@ -5,7 +5,7 @@
 namespace attention {
 
 const Functions &avx2_functions() {
-    static const Functions functions{"avx2", run_block<float>, run_block<uint16_t>, run_int8_block};
+    static const Functions functions{"avx2", run_block<float>, run_block<uint16_t>, run_int8_block, quantise_query};
     return functions;
 }
 

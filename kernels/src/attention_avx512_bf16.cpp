@@ -5,7 +5,7 @@
 namespace attention {
 
 const Functions &avx512_bf16_functions() {
-    static const Functions functions{"avx512_bf16", run_block<float>, run_block<uint16_t>, run_int8_block};
+    static const Functions functions{"avx512_bf16", run_block<float>, run_block<uint16_t>, run_int8_block, quantise_query};
     return functions;
 }
 

@@ -1,8 +1,8 @@
 // The attention kernel over the quantised cache: products of bytes in whole numbers, so that every instruction set agrees in them.
 //
-// q is a 16-bit integer in two signed bytes, a probability (times the value's scale) a 14-bit integer in two; the cache holds
-// value + 128 as unsigned bytes, as the byte products of the hardware want them, and the 128 is taken off by the sum of the other side.
-// Largest sums, d <= 256: 255 * 127 * 256 * 128 + 255 * 64 * 256 < 2^31.
+// The products of the hardware want unsigned bytes on one side and signed ones on the other. Keys are value + 128, and q is an integer of 15
+// bits in two signed bytes (an error of a score is raised to a power); the 128 is taken off by the sum of q. Values are signed, and a probability
+// (times the value's scale) is one unsigned byte. Largest sums, d <= 256: 255 * 127 * 256 * 128 + 255 * 64 * 256 < 2^31.
 #pragma once
 
 #include "attention_kernels.h"
@@ -10,7 +10,7 @@
 namespace attention {
 namespace {
 
-constexpr int kFine = 16383;  // steps of a probability within a block
+constexpr int kFine = 254;  // steps of a probability within a block; a carried part may add one
 
 #if !defined(__AVX512VNNI__)
 inline int32_t dot4(const uint8_t *a, const int8_t *b) {
@@ -77,91 +77,116 @@ inline void score_bytes(const QuantHeads &h, int first, const uint8_t *k, int bl
 #endif
 }
 
-// Probabilities times the scales of the values as integers of 14 bits: high and low bytes, the step and the sum.
-inline void quantise_row(const float *s, const float *scale, int n, int whole, int8_t *high, int8_t *low, float *step, int32_t *sum) {
+// Probabilities times the scales of the values as bytes, and the step of one; bytes from n to the next multiple of kQuantBlock become 0.
+//
+// 255 steps lose what is smaller than half of one, and a flat tail of such tokens holds a tenth of the weight. So each of 16 lanes begins
+// with a part of a step, all different, and carries what it cut off to its token of the next 16: no byte is off by a step or more, and the
+// sum over the lanes is kept.
+inline void quantise_row(const float *s, const float *scale, int n, uint8_t *bytes, float *step) {
+    alignas(64) static const float parts[16] = {0.03125f, 0.34375f, 0.65625f, 0.96875f, 0.28125f, 0.59375f, 0.90625f, 0.21875f,
+                                                0.53125f, 0.84375f, 0.15625f, 0.46875f, 0.78125f, 0.09375f, 0.40625f, 0.71875f};
+    float product[kBlock];
     V tops = all(0.0f);
-    for (int t = 0; t < n / W * W; t += W) tops = larger(tops, load(s + t) * load(scale + t));
+    for (int t = 0; t < n / W * W; t += W) {
+        const V p = load(s + t) * load(scale + t);
+        store(product + t, p);
+        tops = larger(tops, p);
+    }
     float top = largest(tops);
-    for (int t = n / W * W; t < n; ++t) top = s[t] * scale[t] > top ? s[t] * scale[t] : top;
+    for (int t = n / W * W; t < n; ++t) {
+        product[t] = s[t] * scale[t];
+        top = product[t] > top ? product[t] : top;
+    }
     const float by = top > 0.0f ? kFine / top : 0.0f;
     *step = top / kFine;
-    int32_t all_of = 0;
+    const int whole = (n + kQuantBlock - 1) / kQuantBlock * kQuantBlock;
+    for (int t = n; t < whole; ++t) product[t] = 0.0f;
+    V carried[kQuantBlock / W];
+    for (int j = 0; j < kQuantBlock / W; ++j) carried[j] = load(parts + j * W);
+    for (int t = 0; t < whole; t += kQuantBlock)
+        for (int j = 0; j < kQuantBlock / W; ++j) {
+            const V y = load(product + t + j * W) * all(by) + carried[j];
+            const VI x = __builtin_convertvector(y, VI);  // down, being positive
+            carried[j] = y - __builtin_convertvector(x, V);
 #if defined(__AVX512F__)
-    // The same as below on 16 tokens at once; bytes from n to the next multiple of 16 become 0.
-    __m512i both = _mm512_setzero_si512();
-    for (int t = 0; t < whole; t += 16) {
-        const int left = n - t;
-        const __mmask16 inside = left >= 16 ? (__mmask16)0xffff : left <= 0 ? (__mmask16)0 : (__mmask16)((1u << left) - 1);
-        const __m512 p = _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(inside, s + t), _mm512_maskz_loadu_ps(inside, scale + t)), _mm512_set1_ps(by));
-        const __m512i x = _mm512_cvttps_epi32(_mm512_add_ps(p, _mm512_set1_ps(0.5f)));
-        const __m512i clipped = _mm512_maskz_min_epi32(inside, x, _mm512_set1_epi32(kFine));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(high + t), _mm512_cvtepi32_epi8(_mm512_srli_epi32(clipped, 7)));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(low + t), _mm512_cvtepi32_epi8(_mm512_and_si512(clipped, _mm512_set1_epi32(127))));
-        both = _mm512_add_epi32(both, clipped);
-    }
-    all_of = _mm512_reduce_add_epi32(both);
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(bytes + t), _mm512_cvtusepi32_epi8((__m512i)x));
 #else
-    // s is 0 from n to the next multiple of W only, and the scales behind the last token are whatever an earlier one left: neither is read.
-    for (int t = n; t < whole; ++t) high[t] = low[t] = 0;
-    for (int t = 0; t < n; ++t) {
-        const int32_t x = (int32_t)(s[t] * scale[t] * by + 0.5f);
-        const int32_t clipped = x > kFine ? kFine : x;
-        high[t] = (int8_t)(clipped >> 7);
-        low[t] = (int8_t)(clipped & 127);
-        all_of += clipped;
-    }
+            for (int i = 0; i < W; ++i) bytes[t + j * W + i] = (uint8_t)x[i];
 #endif
-    *sum = all_of;
+        }
+}
+
+// The query of one head as whole numbers of 15 bits, in two signed bytes: value = 128 * high + low, times step.
+inline void quantise_query(const float *q, int d, int8_t *high, int8_t *low, int32_t *sum, float *step) {
+    constexpr float fine = 16256.0f;  // 127 * 128: high bytes stay within -127..127
+    int32_t top_bits = 0;             // magnitudes are in the order of their bits
+    for (int x = 0; x < d; ++x) {
+        int32_t bits;
+        std::memcpy(&bits, q + x, 4);
+        bits &= 0x7fffffff;
+        top_bits = bits > top_bits ? bits : top_bits;
+    }
+    float top;
+    std::memcpy(&top, &top_bits, 4);
+    *step = top / fine;
+    const float by = top > 0.0f ? fine / top : 0.0f;
+    int32_t total_of = 0;
+    for (int x = 0; x < d; ++x) {
+        // Adding 1.5 * 2^23 rounds to a whole number, ties to even, that stands in the low bits.
+        const float rounded = q[x] * by + 12582912.0f;
+        int32_t whole;
+        std::memcpy(&whole, &rounded, 4);
+        whole -= 0x4b400000;
+        const int32_t upper = (whole + 64) >> 7;
+        high[x] = (int8_t)upper;
+        low[x] = (int8_t)(whole - 128 * upper);
+        total_of += whole;
+    }
+    *sum = total_of;
 }
 
 template <int G>
-inline void add_bytes(const uint8_t *v, int groups, int d, const Ahead<uint8_t> &ahead, const int8_t *high, const int8_t *low, const float *step, const int32_t *sum,
-                      const float *keep, float *acc) {
+inline void add_bytes(const uint8_t *v, int groups, int d, const Ahead<uint8_t> &ahead, const uint8_t *bytes, const float *step, const float *keep, float *acc) {
 #if defined(__AVX512VNNI__)
     const char *soon = ahead.at(0);
-    for (int x = 0; x < d; x += 32) {
-        const int left = d - x;
-        const __mmask16 lanes[2] = {left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1),
-                                    left >= 32 ? (__mmask16)0xffff : left <= 16 ? (__mmask16)0 : (__mmask16)((1u << (left - 16)) - 1)};
-        __m512i a[G][2], c[G][2];
+    for (int x = 0; x < d; x += 64) {
+        __mmask16 lanes[4];
+        for (int u = 0; u < 4; ++u) {
+            const int left = d - x - 16 * u;
+            lanes[u] = left >= 16 ? (__mmask16)0xffff : left <= 0 ? (__mmask16)0 : (__mmask16)((1u << left) - 1);
+        }
+        __m512i sum[G][4];
         for (int g = 0; g < G; ++g)
-            for (int u = 0; u < 2; ++u) a[g][u] = c[g][u] = _mm512_setzero_si512();
+            for (int u = 0; u < 4; ++u) sum[g][u] = _mm512_setzero_si512();
         for (int t = 0; t < groups; ++t) {
             const uint8_t *row = v + ((ptrdiff_t)t * d + x) * 4;
-            const __m512i value[2] = {_mm512_maskz_loadu_epi32(lanes[0], row), _mm512_maskz_loadu_epi32(lanes[1], row + 64)};
-            line_soon(soon);
-            line_soon(soon + 64);
-            soon += 128;
+            __m512i value[4];
+            for (int u = 0; u < 4; ++u) {
+                value[u] = _mm512_maskz_loadu_epi32(lanes[u], row + 64 * u);
+                line_soon(soon + 64 * u);
+            }
+            soon += 256;
             for (int g = 0; g < G; ++g) {
-                int32_t p, r;
-                std::memcpy(&p, high + g * kBlock + t * 4, 4);
-                std::memcpy(&r, low + g * kBlock + t * 4, 4);
-                const __m512i ph = _mm512_set1_epi32(p), pl = _mm512_set1_epi32(r);
-                for (int u = 0; u < 2; ++u) {
-                    dot_bytes(a[g][u], value[u], ph);
-                    dot_bytes(c[g][u], value[u], pl);
-                }
+                int32_t p;
+                std::memcpy(&p, bytes + g * kBlock + t * 4, 4);
+                const __m512i four = _mm512_set1_epi32(p);
+                for (int u = 0; u < 4; ++u) dot_bytes(sum[g][u], four, value[u]);
             }
         }
         for (int g = 0; g < G; ++g)
-            for (int u = 0; u < 2; ++u) {
-                const __m512i whole = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(a[g][u], 7), c[g][u]), _mm512_set1_epi32(128 * sum[g]));
-                const __m512 add = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(step[g]));
+            for (int u = 0; u < 4; ++u) {
                 float *to = acc + g * d + x + 16 * u;
                 const __m512 before = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes[u], to), _mm512_set1_ps(keep[g]));
-                _mm512_mask_storeu_ps(to, lanes[u], _mm512_add_ps(before, add));
+                _mm512_mask_storeu_ps(to, lanes[u], _mm512_add_ps(before, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[g][u]), _mm512_set1_ps(step[g]))));
             }
     }
 #else
     (void)ahead;
     for (int g = 0; g < G; ++g)
         for (int x = 0; x < d; ++x) {
-            int32_t a = 0, c = 0;
-            for (int t = 0; t < groups; ++t) {
-                a += dot4(v + ((ptrdiff_t)t * d + x) * 4, high + g * kBlock + t * 4);
-                c += dot4(v + ((ptrdiff_t)t * d + x) * 4, low + g * kBlock + t * 4);
-            }
-            acc[g * d + x] = acc[g * d + x] * keep[g] + (float)(a * 128 + c - 128 * sum[g]) * step[g];
+            int32_t sum = 0;
+            for (int t = 0; t < groups; ++t) sum += dot4(bytes + g * kBlock + t * 4, reinterpret_cast<const int8_t *>(v) + ((ptrdiff_t)t * d + x) * 4);
+            acc[g * d + x] = acc[g * d + x] * keep[g] + (float)sum * step[g];
         }
 #endif
 }
@@ -169,18 +194,15 @@ inline void add_bytes(const uint8_t *v, int groups, int d, const Ahead<uint8_t> 
 template <int G>
 inline void few_bytes(const QuantHeads &h, int first, const QuantRun &run, float *s) {
     const int blocks = (run.n + kQuantBlock - 1) / kQuantBlock;
-    int8_t high[G * kBlock], low[G * kBlock];
+    uint8_t bytes[G * kBlock];
     float keep[G], step[G];
-    int32_t sum[G];
-    const ptrdiff_t bytes = (ptrdiff_t)blocks * kQuantBlock * h.d;
-    score_bytes<G>(h, first, run.k, blocks, Ahead<uint8_t>{run.k, run.k_ahead, h.d, bytes, run.n}, s);
+    const ptrdiff_t size = (ptrdiff_t)blocks * kQuantBlock * h.d;
+    score_bytes<G>(h, first, run.k, blocks, Ahead<uint8_t>{run.k, run.k_ahead, h.d, size, run.n}, s);
     for (int g = 0; g < G; ++g)
         for (int t = 0; t < run.n; ++t) s[g * kBlock + t] *= run.k_scale[t];
     softmax_rows<G>(s, run.n, h.factor, h.m + first, h.l + first, keep);
-    for (int g = 0; g < G; ++g) {
-        quantise_row(s + g * kBlock, run.v_scale, run.n, blocks * kQuantBlock, high + g * kBlock, low + g * kBlock, step + g, sum + g);
-    }
-    add_bytes<G>(run.v, blocks * 4, h.d, Ahead<uint8_t>{run.v, run.v_ahead, h.d, bytes, run.n}, high, low, step, sum, keep, h.acc + first * h.d);
+    for (int g = 0; g < G; ++g) quantise_row(s + g * kBlock, run.v_scale, run.n, bytes + g * kBlock, step + g);
+    add_bytes<G>(run.v, blocks * 4, h.d, Ahead<uint8_t>{run.v, run.v_ahead, h.d, size, run.n}, bytes, step, keep, h.acc + first * h.d);
 }
 
 inline void run_int8_block(const QuantHeads &h, const QuantRun &run, float *scratch) {

@@ -4,7 +4,7 @@
 namespace attention {
 
 const Functions &plain_functions() {
-    static const Functions functions{"plain", run_block<float>, run_block<uint16_t>, run_int8_block};
+    static const Functions functions{"plain", run_block<float>, run_block<uint16_t>, run_int8_block, quantise_query};
     return functions;
 }
 

@@ -32,7 +32,7 @@ void append(const QuantTarget &to, const float *k, const float *v, int rows, int
                 const int inside = (int)(t % kQuantBlock);
                 for (int x = 0; x < d; ++x) {
                     k_block[(x / 4 * kQuantBlock + inside) * 4 + x % 4] = byte_of(k[from + x], k_by);
-                    v_block[(inside / 4 * d + x) * 4 + inside % 4] = byte_of(v[from + x], v_by);
+                    v_block[(inside / 4 * d + x) * 4 + inside % 4] = byte_of(v[from + x], v_by) ^ 0x80;
                 }
                 to.k_scale[base + t] = k_scale;
                 to.v_scale[base + t] = v_scale;

@@ -9,7 +9,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <thread>
+
+#include "pool.h"
 
 namespace attention {
 
@@ -19,6 +20,7 @@ constexpr int64_t kSegment = 512;      // tokens of one partial result: 1 to 6 %
 constexpr int64_t kPrefixSegment = 1024;  // the same for a shared prefix, whose partial results are of all rows
 constexpr int kQueriesAtOnce = 256;    // of a shared prefix: their running sums stay in the second cache
 constexpr int64_t kAheadBytes = 384 * 1024;  // of keys and values that one block of tokens of all heads may take: what is fetched ahead must fit
+constexpr int64_t kOutputsToShare = 1 << 15;  // numbers of a result below which threads are not worth a meeting before and after the sums
 constexpr float kNothing = -3.0e38f;
 
 struct Partials {
@@ -54,23 +56,33 @@ float *room(size_t floats) {
 
 size_t rounded(size_t floats) { return (floats + 15) / 16 * 16; }
 
+// work(unit, worker) for every unit; who takes which depends on who is free.
 template <class Work>
 void share(int64_t units, int threads, Work &&work) {
-    threads = (int)std::min<int64_t>(threads, units);
-    std::atomic<int64_t> next{0};
-    auto loop = [&](int worker) {
-        for (int64_t unit; (unit = next.fetch_add(1)) < units;) work(unit, worker);
-    };
-    std::vector<std::thread> others;
-    for (int worker = 1; worker < threads; ++worker) others.emplace_back(loop, worker);
-    loop(0);
-    for (std::thread &other : others) other.join();
+    struct Shared {
+        Work &work;
+        const int64_t units;
+        std::atomic<int64_t> next{0};
+    } shared{work, units};
+    pool::run((int)std::min<int64_t>(threads, units),
+              [](void *context, int worker) {
+                  Shared &s = *static_cast<Shared *>(context);
+                  for (int64_t unit; (unit = s.next.fetch_add(1)) < s.units;) s.work(unit, worker);
+              },
+              &shared);
+}
+
+// The same over rows, in one thread where a row is little work.
+template <class Work>
+void share_rows(const Call &call, Work &&work) {
+    const bool little = (int64_t)call.rows * call.map.heads() * call.d < kOutputsToShare;
+    share(call.rows, little ? 1 : call.threads, [&](int64_t row, int) { work((int)row); });
 }
 
 // Queries as float32 and as bfloat16 bits, (rows, slots, d), or (slots, rows, d) where `by_slot`.
 void gather_queries(const Call &call, bool by_slot, float *wide, uint16_t *narrow) {
     const int heads = call.map.heads();
-    for (int b = 0; b < call.rows; ++b)
+    share_rows(call, [&](int b) {
         for (int slot = 0; slot < heads; ++slot) {
             const ptrdiff_t from = b * call.q.row + call.map.head_of_slot[slot] * call.q.head;
             const ptrdiff_t to = (by_slot ? (ptrdiff_t)slot * call.rows + b : (ptrdiff_t)b * heads + slot) * call.d;
@@ -85,6 +97,7 @@ void gather_queries(const Call &call, bool by_slot, float *wide, uint16_t *narro
                 if (narrow) std::memcpy(narrow + to, q, sizeof(uint16_t) * call.d);
             }
         }
+    });
 }
 
 void clear(const Partials &p, int64_t first, int64_t count, int d) {
@@ -122,9 +135,9 @@ int head_groups(int64_t parts, int threads, int kv_heads) {
 // Merge: per (row, slot) the partial results of its parts, and those of the prefix.
 int64_t merge(const Call &call, const Parts &parts, const Partials &own, const Partials *prefix, int64_t prefix_parts) {
     const int heads = call.map.heads(), d = call.d;
-    int64_t bad = -1;
-    std::vector<float> sum(d);
-    for (int b = 0; b < call.rows; ++b)
+    std::vector<int64_t> bad(call.rows, -1);  // of each row
+    share_rows(call, [&](int b) {
+        std::vector<float> sum(d);
         for (int slot = 0; slot < heads; ++slot) {
             const int64_t begin = parts.first[b], own_parts = parts.first[b + 1] - begin;
             float high = kNothing, whole = 0.0f;
@@ -150,7 +163,7 @@ int64_t merge(const Call &call, const Parts &parts, const Partials &own, const P
                 sum[x] *= by;
                 odd |= (bits_of(sum[x]) & 0x7f800000) == 0x7f800000;
             }
-            if (odd && bad < 0) bad = (int64_t)b * heads + head;
+            if (odd && bad[b] < 0) bad[b] = (int64_t)b * heads + head;
             if (call.q.element == Element::float32) {
                 std::memcpy(reinterpret_cast<float *>(call.out) + to, sum.data(), sizeof(float) * d);
             } else {
@@ -158,7 +171,10 @@ int64_t merge(const Call &call, const Parts &parts, const Partials &own, const P
                 for (int x = 0; x < d; ++x) out[x] = narrowed(sum[x]);
             }
         }
-    return bad;
+    });
+    for (int64_t found : bad)
+        if (found >= 0) return found;
+    return -1;
 }
 
 // Where token t of a KV head lies.
@@ -307,24 +323,10 @@ int64_t attend_int8(const Call &call, const QuantCache &cache) {
     std::vector<int8_t> high(outputs * d), low(outputs * d);
     std::vector<int32_t> sum(outputs);
     std::vector<float> step(outputs);
-    constexpr float fine = 16256.0f;  // 127 * 128: high bytes stay within -127..127
-    for (int64_t i = 0; i < outputs; ++i) {
-        int32_t top_bits = 0;  // magnitudes are in the order of their bits
-        for (int x = 0; x < d; ++x) top_bits = std::max(top_bits, (int32_t)(bits_of(q[i * d + x]) & 0x7fffffff));
-        float top;
-        std::memcpy(&top, &top_bits, 4);
-        step[i] = top / fine;
-        const float by = top > 0.0f ? fine / top : 0.0f;
-        int32_t total = 0;
-        for (int x = 0; x < d; ++x) {
-            // Adding 1.5 * 2^23 rounds to a whole number, ties to even, that stands in the low bits.
-            const int32_t whole = (int32_t)bits_of(q[i * d + x] * by + 12582912.0f) - 0x4b400000;
-            high[i * d + x] = (int8_t)((whole + 64) >> 7);
-            low[i * d + x] = (int8_t)(whole - 128 * ((whole + 64) >> 7));
-            total += whole;
-        }
-        sum[i] = total;
-    }
+    share_rows(call, [&](int b) {
+        for (int64_t i = (int64_t)b * heads; i < (int64_t)(b + 1) * heads; ++i)
+            call.functions->query_bytes(q + i * d, d, high.data() + i * d, low.data() + i * d, sum.data() + i, step.data() + i);
+    });
     const int groups = head_groups(parts.count(), call.threads, kv_heads);
     share(parts.count() * groups, call.threads, [&](int64_t unit, int worker) {
         const int64_t part = unit / groups;

@@ -155,6 +155,16 @@ def test_water_is_that_of_the_centre_and_of_its_electricity() -> None:
     assert unknown.low < unknown.litres < unknown.high and unknown.high - unknown.low > found.high - found.low
     named = water.with_range(100.0, zone="WOR", site_code="aws:us-east-1")
     assert named.wue_l_per_kwh[1] == water.site("aws:us-east-1")["wue_l_per_kwh"]
+    assert [f.key for f in named.sources] == ["water.electricity.WOR", "water.site.aws:us-east-1"]
+    assert all(f.vintage in named.basis for f in named.sources)
+
+
+def test_every_figure_of_water_says_of_when_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["carbon", "explain", "--match", "water.", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"water.electricity.FRA", "water.site.aws:us-east-1"} <= told.keys()
+    assert all(factor["vintage"].isdigit() and factor["licence"] and factor["source"] for factor in told.values())
+    assert told["water.electricity.FRA"]["value"] == water.mix_litres_per_kwh("FRA")
 
 
 def test_the_water_command_says_litres_with_their_range(capsys: pytest.CaptureFixture[str]) -> None:

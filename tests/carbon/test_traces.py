@@ -1,7 +1,8 @@
 """Hourly traces, 12x24 profiles and the best-hours bound, against the measured year 2022."""
 
 import csv
-from datetime import UTC, datetime, timedelta
+import math
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon import CarbonError
-from carbon.factors import grid, traces
+from carbon.factors import grid, tables, traces
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "carbon"
 KIND = grid.GridKind("average", "lifecycle")
@@ -139,3 +140,101 @@ def test_the_synthetic_duck_dips_by_day_as_a_half_sine():
     hours = np.arange(6, 18)
     assert day[6:18] == pytest.approx(night * (1 - 0.5 * np.sin(np.pi * (hours - 5.5) / 12)))
     assert traces.synthetic_duck(300.0, 0.0, hours=24).gco2e_per_kwh == pytest.approx(np.full(24, 300.0))
+
+
+def test_months_and_hours_of_any_trace_by_the_calendar():
+    """A year and a half from a summer evening, told in another time zone: each cell is the mean of its hours in UTC."""
+    zone = timezone(timedelta(hours=-7))
+    start, hours = datetime(2021, 6, 11, 17, tzinfo=zone), 13_001
+    values = np.random.default_rng(1).uniform(0.0, 500.0, hours)
+    cells: dict[tuple[int, int], list[float]] = {}
+    for at, value in enumerate(values.tolist()):
+        moment = start.astimezone(UTC) + timedelta(hours=at)
+        cells.setdefault((moment.month - 1, moment.hour), []).append(value)
+    found = trace(values, start).profile()
+    assert found.shape == (12, 24)
+    assert all(found[cell] == pytest.approx(np.mean(members), rel=1e-12) for cell, members in cells.items())
+
+
+@pytest.mark.parametrize("moment", [(1, 1, 0), (1, 31, 23), (2, 28, 5), (7, 1, 12), (12, 31, 23)])
+def test_the_packaged_year_stands_in_its_months_and_hours(moment):
+    month, day, hour = moment
+    rows = {(r["ba"], int(r["month"]), int(r["hour_utc"])): float(r["gco2e_per_kwh"]) for r in tables.table("profile_12x24_eia2022")}
+    at = int((datetime(2022, month, day, hour) - datetime(2022, 1, 1)).total_seconds() // 3600)
+    for name in ("CISO", "pjm"):
+        found = traces.eia2022(name)
+        assert len(found) == 8760 and found.start == datetime(2022, 1, 1, tzinfo=UTC)
+        assert found.gco2e_per_kwh[at] == rows[name.upper(), month, hour]
+    hourly = traces.eia2022_hourly("ciso")
+    days = [r for r in tables.table("hourly_eia2022") if r["ba"] == "CISO"]
+    assert len(hourly) == 24 * len(days) == 8760
+    assert hourly.gco2e_per_kwh[at] == float(days[at // 24][f"h{hour:02d}"])
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 7), (13, 14), (59, 61), (60, 120), (61, 179), (7, 233), (0, 240), (121, 122)])
+def test_parts_of_hours_minute_by_minute(begin, end):
+    one = trace([100.0, 17.0, 411.0, 3.0])
+    found = one.over(one.start + timedelta(minutes=begin), one.start + timedelta(minutes=end))
+    assert found == pytest.approx(np.mean([one.gco2e_per_kwh[minute // 60] for minute in range(begin, end)]), rel=1e-12)
+
+
+@pytest.mark.parametrize("window", [5, 7, 24])
+@pytest.mark.parametrize("hours", [1, 2, 5])
+def test_best_hours_of_any_window(window, hours):
+    """Whole windows alone; what is over at the end is neither chosen from nor counted in the mean."""
+    values = np.random.default_rng(window).uniform(0.0, 500.0, 3 * window + window - 1)
+    whole = [values[window * i : window * (i + 1)] for i in range(3)]
+    flat = np.mean(np.concatenate(whole))
+    runs = np.mean([min(part[at : at + hours].mean() for at in range(window - hours + 1)) for part in whole])
+    free = np.mean([np.mean(sorted(part)[:hours]) for part in whole])
+    for contiguous, best in ((True, runs), (False, free)):
+        found = traces.best_hours(trace(values), hours, window_h=window, contiguous=contiguous)
+        assert (found.flat_gco2e_per_kwh, found.best_gco2e_per_kwh) == (pytest.approx(flat), pytest.approx(best))
+        assert found.saving == pytest.approx(1 - best / flat)
+    assert traces.best_hours(trace(values[:window]), hours, window_h=window).flat_gco2e_per_kwh == pytest.approx(values[:window].mean())
+
+
+def test_best_hours_at_the_ends():
+    assert traces.best_hours(trace([0.0] * 24), 3) == traces.BestHours(0.0, 0.0, 0.0)
+    assert traces.best_hours(trace([0.5, *[0.0] * 23]), 1).saving == 1.0
+    for hours in (0, 25):
+        with pytest.raises(CarbonError, match="1 to 24"):
+            traces.best_hours(trace([1.0] * 24), hours)
+    with pytest.raises(CarbonError, match="one window"):
+        traces.best_hours(trace([1.0] * 23), 2)
+
+
+def test_energy_hour_by_hour():
+    one = trace([100.0, 17.0, 411.0, 3.0, 5.0, 7.0])
+    assert one.charge([0.3, 0.7]) == pytest.approx((0.3 * (100 + 411 + 5) + 0.7 * (17 + 3 + 7)) / 1000.0)
+    assert one.charge([0.3, 0.0, 0.1]) == pytest.approx((0.3 * (100 + 3) + 0.1 * (411 + 7)) / 1000.0)
+    for wrong in ([], [1.0] * 4, [1.0] * 12):
+        with pytest.raises(CarbonError, match="divide"):
+            one.charge(wrong)
+    for wrong in ([0.5, -0.5], [0.5, np.inf], [0.5, np.nan]):
+        with pytest.raises(CarbonError, match="negative or infinite"):
+            one.charge(wrong)
+
+
+@pytest.mark.parametrize(("hours", "year"), [(1, 2022), (8760, 2022), (8761, None)])
+def test_a_trace_has_a_year_if_all_its_hours_do(hours, year):
+    found = trace([7.0] * hours).factor()
+    assert (found.year, found.gco2e_per_kwh, found.code, found.level) == (year, 7.0, "trace:t", "trace")
+
+
+def test_intensities_from_zero_on():
+    assert trace([0.0, 0.5]).mean() == 0.25
+    with pytest.raises(CarbonError, match="hour 1"):
+        trace([0.0, -0.5])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.6])
+def test_the_duck_hour_by_hour(share):
+    dip = [math.sin(math.pi * (h + 0.5 - 6) / 12) if 6 <= h < 18 else 0.0 for h in range(24)]
+    shape = [1 - share * depth for depth in dip]
+    found = traces.synthetic_duck(0.5, share, hours=48)
+    assert found.gco2e_per_kwh.tolist() == [pytest.approx(0.5 * part / np.mean(shape)) for part in shape * 2]
+    assert len(traces.synthetic_duck(0.5, share)) == 8760
+    for mean, depth, word in ((-0.5, 0.1, "mean_gco2e"), (math.inf, 0.1, "mean_gco2e"), (1.0, -0.01, "solar"), (1.0, 0.61, "solar")):
+        with pytest.raises(CarbonError, match=word):
+            traces.synthetic_duck(mean, depth)

@@ -97,7 +97,7 @@ def test_lines_for_the_books_name_units_years_and_range(tmp_path: Path, capsys: 
     assert [row["activity"] for row in made] == [f"making of the hardware: {part}" for part in ("die", "memory", "packaging", "system")]
     assert "electricity" in used["activity"]
     for row in rows:
-        assert row["units"] == "8 x board"
+        assert row["machines"] == "8 x board"
         assert float(row["period_years"]) == 4
         assert float(row["p5_kgco2e"]) < float(row["kgco2e"]) < float(row["p95_kgco2e"])
     assert main(["carbon", "estimate", str(spec), "--draws", "500", "--json"]) == 0
@@ -110,7 +110,7 @@ def test_lines_for_the_books_name_units_years_and_range(tmp_path: Path, capsys: 
     assert "ghg" in capsys.readouterr().err
     assert main(["carbon", "run", "--hw", "l4", "--count", "3", "--hours", "8766", "--format", "ghg"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert {(row["units"], float(row["period_years"])) for row in rows} == {("3 x l4", 1.0)}
+    assert {(row["machines"], float(row["period_years"])) for row in rows} == {("3 x l4", 1.0)}
 
 
 def test_a_request_is_its_output_tokens_share(capsys: pytest.CaptureFixture[str]) -> None:

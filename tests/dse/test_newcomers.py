@@ -1,5 +1,6 @@
 """What newcomers looked for and did not find, each where they looked: one design's range, the model of a search, two runs, a budget."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from dse import api
 from dse.cli import main
 from dse.errors import UsageError
 from dse.evaluation.careful import models_searched
+from dse.reports.console import show_run
+from dse.run import load
 
 SMALL: dict[str, Any] = {"cores": 1, "l2_words_per_cycle": 64, "glb_mib": 2, "l2_kib": 64}
 
@@ -85,3 +88,30 @@ def test_a_file_of_another_kind_is_told_as_what_it_is(tmp_path: Path, capsys: py
     assert "a carbon file names a device" in capsys.readouterr().err
     assert main(["init", "accelerator", str(tmp_path / "d.toml"), "--workload", "bert"]) == 2
     assert not (tmp_path / "c.toml").exists()
+
+
+def test_a_design_of_ones_own_is_filled_with_what_the_search_would_have(runs: list[Any]) -> None:
+    # bert's models have one ffn and one number of heads for each width: 4 x hidden, hidden / 64; layers vary and are the base model's.
+    answer = runs[0].evaluate({"hidden": 576})
+    assert {name: answer["design"][name] for name in ("layers", "hidden", "ffn", "heads")} == {
+        "layers": 12, "hidden": 576, "ffn": 2304, "heads": 9,
+    }  # fmt: skip
+    assert {"ffn", "heads", "layers"} <= answer["by_default"].keys()
+    with pytest.raises(ValueError, match="hidden of bert-base is 500, must be a multiple of heads = 12; nearest is hidden = 504"):
+        runs[0].evaluate({"hidden": 500})
+    with pytest.raises(UsageError, match=r"layers=2.5 is no whole number.*nearest is 2"):
+        runs[0].evaluate({"layers": 2.5})
+
+
+def test_a_bound_that_decides_nothing_is_called_slack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--workload", "bert", "--constraint", "latency_s<=0.1", "--constraint", "area_mm2<=500", "--out", str(tmp_path / "run")]
+    assert main(["search", *words, "--json", *(f"--set={name}={value}" for name, value in SMALL.items())]) == 0
+    bounds = {row["bound"]: row for row in json.loads(capsys.readouterr().out)["bounds"]}
+    assert bounds["area_mm2<=500.0"]["slack"] and bounds["area_mm2<=500.0"]["broken_by"] == 0
+    held = bounds["latency_s<=0.1"]
+    assert not held["slack"] and held["broken_by"] > 0
+    assert held["slack_share"] == pytest.approx(1 - held["value"] / 0.1) and held["slack_share"] > 0
+    show_run(load(tmp_path / "run"), as_json=False)
+    told = capsys.readouterr().out
+    assert "area_mm2<=500.0" in next(line for line in told.splitlines() if line.strip().startswith("slack:"))
+    assert f"latency_s<=0.1 (design {load(tmp_path / 'run').recommend().design}:" in told

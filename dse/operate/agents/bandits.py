@@ -146,7 +146,7 @@ def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed
         truth.begin(outcomes)
         unit = weeks.arrival_expected.sum(axis=2).mean(axis=1) * weeks.intensity[:, 0].mean(axis=1) * weeks.curves[0].slopes[0]
         while not queue.done:
-            seen, valid, room = view.observe(queue), view.masks(queue), view.room(queue)
+            seen, valid, room = view.observe(queue), view.masks(queue), queue.room
             if model is None:
                 model = Linear(seen.shape[1], len(LEVELS))
             level = 1.0 - (number + queue.hour / weeks.hours) / passes
@@ -155,7 +155,7 @@ def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed
             waits = view.work(queue, np.zeros(len(arm), dtype=np.int64))
             both = truth.costs(queue, room, np.concatenate([waits, work], axis=1))
             model.update(seen, arm, (both[:, 0] - both[:, 1]) / np.maximum(unit, 1e-12))
-            queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room).sum(axis=1))
+            queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room))
     assert model is not None
     return model.network({"learnt_by": f"bandit:{chooser.kind}", "seed": seed, "passes": passes})
 

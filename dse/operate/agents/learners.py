@@ -19,11 +19,11 @@ from dse.errors import UsageError
 from dse.operate.agents import exploration
 from dse.operate.agents.network import Learnt, Network
 from dse.operate.agents.safety import Lagrangian
-from dse.operate.agents.vectorised import Side
-from dse.operate.features import LEVELS, View, size
+from dse.operate.agents.vectorised import Side, shares_of
+from dse.operate.features import View, size_of
 from dse.operate.policies import Now, Plan
 from dse.operate.simulation import Decides, simulate
-from dse.operate.weeks import TINY, Queue, Weeks
+from dse.operate.weeks import Queue, Weeks
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def _taught(net: Any, seen: FloatArray, target: FloatArray, *, values: bool, see
 
 
 def costs_of_levels(weeks: Weeks) -> tuple[FloatArray, FloatArray]:
-    """(observations, cost of each level beside waiting (n, levels)) of the hours of a plan that sometimes does something else; one site.
+    """(observations, cost of each action beside waiting (n, actions)) of the hours of a plan that sometimes does something else.
 
     Costs are those of the plan's own model: the hour and the cheapest plan after it, in units of a mean hour's flexible work.
     """
@@ -146,16 +146,14 @@ def costs_of_levels(weeks: Weeks) -> tuple[FloatArray, FloatArray]:
     unit = weeks.arrival_expected.sum(axis=2).mean(axis=1) * weeks.intensity[:, 0].mean(axis=1) * weeks.curves[0].slopes[0]
     rows, costs = [], []
     while not queue.done:
-        room = view.room(queue)
-        least, most = view.bounds(queue, room)
-        low = np.minimum(least[:, None], most)
-        works = low + np.array(LEVELS) * (most - low)
+        room = queue.room
+        works = view.works(queue, room)
         told = plan.costs(queue, room, works) / np.maximum(unit, 1e-12)[:, None]
         rows.append(view.observe(queue))
         costs.append(told - told[:, :1])
-        other = works[np.arange(len(works)), rng.integers(0, len(LEVELS), len(works))][:, None]
+        other = works[np.arange(len(works)), rng.integers(0, view.actions, len(works))]
         work = np.where(rng.random((len(works), 1)) < 0.15, other, plan.work(queue, room))
-        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room).sum(axis=1))
+        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room))
     return np.concatenate(rows), np.concatenate(costs)
 
 
@@ -230,14 +228,12 @@ class PlannedSAC(SAC):  # type: ignore[misc, unused-ignore]
 
 
 def sac(weeks: Weeks, parts: Parts | None = None, validation: Weeks | None = None) -> Network:
-    """Learn by soft actor-critic (Haarnoja et al., ICML 2018), whose action is the share itself and no level; the network that is best on
-    the ``validation`` weeks is kept (without them the last one). One site; it explores by its own entropy.
+    """Learn by soft actor-critic (Haarnoja et al., ICML 2018), whose action is the share itself, one a site, and no level; the network
+    that is best on the ``validation`` weeks is kept (without them the last one). It explores by its own entropy.
 
     The policy is the actor's mean: tanh m in -1 ... 1 is the share (1 + tanh m) / 2 = sigmoid(2 m).
     """
     parts = parts or Parts()
-    if weeks.sites != 1:
-        raise UsageError(f"sac is of one site, got {weeks.sites}; use dqn or ppo")
     if parts.stack > 1 or parts.replay != "plain" or parts.safety != "filter" or parts.exploration != "epsilon":
         raise UsageError("sac takes no history, exploration, replay or safety of another kind; leave these out or use dqn or ppo")
     side = Side(weeks, SIDE, seed=parts.seed, continuous=True)
@@ -293,24 +289,21 @@ def _network(layers: Any, head: str, parts: Parts, by: str) -> Network:
 
 
 def examples(weeks: Weeks, teacher: Decides, leads: Decides | None = None) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(observations, the teacher's shares, work at stake) of all hours, in which ``leads`` (default: the teacher) decides; one site."""
+    """(observations, the teacher's shares (n, s), work at stake (n, s)) of all hours, in which ``leads`` (default: the teacher) decides."""
     view, queue = View(weeks), Queue(weeks)
     teacher.begin(weeks)
     if leads is not None:
         leads.begin(weeks)
     seen, shares, stakes = [], [], []
     while not queue.done:
-        room = view.room(queue)
-        least, most = view.bounds(queue, room)
-        low = np.minimum(least[:, None], most)
-        beyond = (most - low)[:, 0]
+        room = queue.room
         taught = teacher.work(queue, room)
-        share = np.clip(np.divide((taught - low)[:, 0], beyond, out=np.zeros(len(low)), where=beyond > TINY * weeks.capacity[0]), 0.0, 1.0)
+        share, beyond = shares_of(view, queue, taught)
         seen.append(view.observe(queue))
         shares.append(share)
         stakes.append(beyond)
         work = taught if leads is None else leads.work(queue, room)
-        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room).sum(axis=1))
+        queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room))
     return np.concatenate(seen), np.concatenate(shares), np.concatenate(stakes)
 
 
@@ -324,22 +317,23 @@ def costs_of_shares(weeks: Weeks, leads: Decides | None = None) -> tuple[FloatAr
     unit = weeks.arrival_expected.sum(axis=2).mean(axis=1) * weeks.intensity[:, 0].mean(axis=1) * weeks.curves[0].slopes[0]
     rows, costs = [], []
     while not queue.done:
-        room = view.room(queue)
+        room = queue.room
         least, most = view.bounds(queue, room)
         low = np.minimum(least[:, None], most)
         told = plan.costs(queue, room, low + SHARES * (most - low)) / np.maximum(unit, 1e-12)[:, None]
         rows.append(view.observe(queue))
         costs.append(told - told.min(axis=1, keepdims=True))
-        queue.run(view.guard.correct(queue, np.clip(leads.work(queue, room), 0.0, room), room).sum(axis=1))
+        queue.run(view.guard.correct(queue, np.clip(leads.work(queue, room), 0.0, room), room))
     return np.concatenate(rows), np.concatenate(costs)
 
 
 def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15, teacher: Decides | None = None) -> Network:
     """Imitate planning, in the hours that the pupil meets itself, by what its share costs beside the cheapest under the plan's own model
-    (AggreVaTe: Ross and Bagnell, arXiv 1406.5979); or another teacher, by its shares (DAgger: Ross et al., AISTATS 2011)."""
+    (AggreVaTe: Ross and Bagnell, arXiv 1406.5979); another teacher, and planning at several sites, by its shares (DAgger: Ross et al.,
+    AISTATS 2011)."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    sizes = (size(weeks.sites), *HIDDEN, 1)
+    sizes = (size_of(weeks), *HIDDEN, weeks.sites)
     layers: list[Any] = []
     for before, after in pairwise(sizes):
         layers += [torch.nn.Linear(before, after), torch.nn.Tanh()]
@@ -360,8 +354,8 @@ def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15,
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * batches)
         for _ in range(epochs):
             for chosen in torch.randperm(count, generator=generator).split(256):  # type: ignore[no-untyped-call, unused-ignore]
-                out = torch.sigmoid(net(seen[chosen])[:, 0])
-                loss = cost_between(out, taught[0][chosen]) if by_cost else _squared(out, *(part[chosen] for part in taught))
+                out = torch.sigmoid(net(seen[chosen]))
+                loss = cost_between(out[:, 0], taught[0][chosen]) if by_cost else _squared(out, *(part[chosen] for part in taught))
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 optimiser.step()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError
-from dse.operate.features import LEVELS, View, size
+from dse.operate.features import View, levels, size, size_of
 from dse.operate.weeks import Queue, Weeks
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,8 @@ class Network:
 
     Attributes:
         weights: of each layer (out, in). biases: (out,). head: ``levels`` (a score an action, the best valid one is taken) or ``share``
-            (one number, whose sigmoid is the share of what may be run). stack: observations that are seen at once, the last one at the end.
+            (a number a site, whose sigmoid is the share of what may be run there). stack: observations that are seen at once, the last
+            one at the end.
         about: plain facts: who learnt it, on what, by which version.
         recurrent: of an LSTM with h units that sees the observation (none: without memory): weights of the observation (4 h, numbers) and
             of its own state (4 h, h), biases (4 h,), in the order input, forget, cell, output. The layers then see the observation and
@@ -61,8 +62,6 @@ class Network:
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise DseError(f"layer {i} of a policy has numbers that are not finite")
             before = weight.shape[0]
-        if self.head == "share" and before != 1:
-            raise DseError(f"a policy with head 'share' ends in {before} numbers, must end in 1")
 
     def _check_memory(self, before: int) -> None:
         assert self.recurrent is not None
@@ -169,18 +168,22 @@ class Learnt:
 
     def begin(self, weeks: Weeks) -> None:
         """Check that it fits the sites; forget the last week."""
-        numbers = size(weeks.sites) * self.network.stack
-        if self.network.inputs != numbers:
-            raise DseError(f"policy {self.name!r} takes {self.network.inputs} numbers, but {weeks.sites} site(s) give {numbers}")
-        if self.network.head == "levels" and len(self.network.biases[-1]) != weeks.sites * len(LEVELS):
-            raise DseError(f"policy {self.name!r} has {len(self.network.biases[-1])} actions, must have {weeks.sites * len(LEVELS)}")
+        known = [size_of(weeks), size(weeks.sites)]  # what was learnt without a temperature limit looks at all but the budget
+        takes = self.network.inputs
+        self._numbers = next((number for number in known if takes == number * self.network.stack), 0)
+        if not self._numbers:
+            told = known[0] * self.network.stack
+            raise DseError(f"policy {self.name!r} takes {takes} numbers, but {weeks.sites} site(s) give {told}")
+        actions = len(levels(weeks.sites)) ** weeks.sites if self.network.head == "levels" else weeks.sites
+        if len(self.network.biases[-1]) != actions:
+            raise DseError(f"policy {self.name!r} has {len(self.network.biases[-1])} actions, must have {actions}")
         self._view = View(weeks)
         self._seen: FloatArray | None = None
         self._state: tuple[FloatArray, FloatArray] | None = None
 
     def work(self, queue: Queue, room: FloatArray) -> FloatArray:
         """The best valid level, or the share."""
-        now = self._view.observe(queue)
+        now = self._view.observe(queue)[:, : self._numbers]
         if self.network.recurrent is not None:
             self._state = self.network.remember(now, self._state)
             now = np.concatenate([now, self._state[0]], axis=1)
@@ -192,7 +195,6 @@ class Learnt:
         if self.network.head == "levels":
             out = np.where(self._view.masks(queue), out, -np.inf)
             return self._view.work(queue, np.argmax(out, axis=1))
-        least, most = self._view.bounds(queue, room)
-        low = np.minimum(least[:, None], most)
+        low, beyond = self._view.between(queue, room)
         share = 1.0 / (1.0 + np.exp(-np.clip(out, -50, 50)))
-        return np.asarray(low + share * (most - low))
+        return np.asarray(low + share * beyond)

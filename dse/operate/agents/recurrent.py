@@ -15,7 +15,7 @@ import torch
 from dse.errors import UsageError
 from dse.operate.agents.learners import HIDDEN, cost_between, costs_of_shares
 from dse.operate.agents.network import Learnt, Network
-from dse.operate.features import size
+from dse.operate.features import size_of
 from dse.operate.weeks import Weeks
 
 STATE = 16
@@ -58,7 +58,7 @@ def imitation(weeks: Weeks, *, seed: int = 0, rounds: int = 3, epochs: int = 15)
         raise UsageError(f"imitation with an LSTM is of one site, got {weeks.sites}")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    net = _Net(size(1))
+    net = _Net(size_of(weeks))
     about = {"learnt_by": "imitation", "history": "lstm", "seed": seed}
     seen: list[torch.Tensor] = []
     costs: list[torch.Tensor] = []

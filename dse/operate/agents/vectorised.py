@@ -13,25 +13,25 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from dse.operate.agents.safety import Lagrangian
 from dse.operate.environment import Batch
-from dse.operate.features import size
-from dse.operate.weeks import Weeks
+from dse.operate.features import View, size, size_of
+from dse.operate.weeks import TINY, Queue, Weeks
 
 
 class Side(VecEnv):  # type: ignore[misc, unused-ignore]
     """``count`` weeks at a time, drawn anew when they end (they end together).
 
     ``lagrangian``: a price on misses in place of the filter. `counterfactual` is the hour run again with other actions.
-    ``continuous``: an action is a number from -1 (what must run) to 1 (all that may run) in place of a level; one site.
+    ``continuous``: an action is a number a site from -1 (what must run) to 1 (all that may run) in place of a level.
     """
 
     def __init__(self, weeks: Weeks, count: int, *, seed: int = 0, lagrangian: Lagrangian | None = None, continuous: bool = False) -> None:
         self._continuous = continuous
         self._weeks, self._rng, self._lagrangian = weeks, np.random.default_rng(seed), lagrangian
-        numbers = size(weeks.sites)
+        numbers = size_of(weeks)
         self._batch = self._drawn(count)
         actions: Any = gymnasium.spaces.Discrete(self._batch.actions)
         if continuous:
-            actions = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+            actions = gymnasium.spaces.Box(-1.0, 1.0, (weeks.sites,), np.float32)
         super().__init__(count, gymnasium.spaces.Box(-5.0, 5.0, (numbers,), np.float32), actions)
         self._before: Batch | None = None
         self._action: npt.NDArray[Any] = np.zeros(count, dtype=np.int64)
@@ -54,7 +54,7 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
         self._action = np.asarray(actions)
 
     def _run(self, batch: Batch, action: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        reward, told = batch.run(batch.shared((action[:, 0] + 1.0) / 2.0) if self._continuous else batch.wanted(action))
+        reward, told = batch.run(batch.shared((action + 1.0) / 2.0) if self._continuous else batch.wanted(action))
         if self._lagrangian is not None:
             late = told["late"] * batch._price / batch._scale
             reward = reward - self._lagrangian.price * late
@@ -80,9 +80,11 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
     def planned(self) -> npt.NDArray[Any]:
         """The actions nearest to what the plan would run now."""
         view, queue = self._batch.view, self._batch.queue
-        if self._continuous:  # `urgent`, the observation's last number, is the plan's share
-            return (2.0 * self._seen(self._batch)[:, -1:] - 1.0).astype(np.float32)
-        return view.levels_of(queue, view.plan.work(queue, view.room(queue)))
+        if self._continuous and self._weeks.sites == 1:  # `urgent` is the plan's share
+            return (2.0 * self._seen(self._batch)[:, size(1) - 1 : size(1)] - 1.0).astype(np.float32)
+        if self._continuous:
+            return (2.0 * shares_of(view, queue, view.plan.work(queue, queue.room))[0] - 1.0).astype(np.float32)
+        return view.levels_of(queue, view.plan.work(queue, queue.room))
 
     def counterfactual(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The last hour again with other valid actions: (observations after it, actions, rewards)."""
@@ -120,6 +122,13 @@ class Side(VecEnv):  # type: ignore[misc, unused-ignore]
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def shares_of(view: View, queue: Queue, work: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(shares (e, s) of what may run beyond what must that run `work` (e, s), what may run beyond it (e, s))."""
+    low, beyond = view.between(queue, queue.room)
+    some = beyond > TINY * view.weeks.capacity
+    return np.clip(np.divide(work - low, beyond, out=np.zeros_like(beyond), where=some), 0.0, 1.0), beyond
 
 
 def _copied(batch: Batch) -> Any:

@@ -70,8 +70,31 @@ class SitePolicy:
         return np.asarray(view.work(queue, q.argmax(axis=1)))
 
 
-def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, seed: int = 0) -> Networks:
-    """Learn from the weeks of each site (equal numbers of weeks and hours), run ``passes`` times with less and less exploration."""
+def join(networks: Networks, weeks: Weeks, *, passes: int = 20, frozen_passes: int | None = None, seed: int = 0) -> Networks:
+    """A new site with the trunk of others and a head that it begins anew: the trunk stays as it is for ``frozen_passes`` of its passes
+    (None: all of them) and learns with the head in the rest. Nothing of the others' weeks is needed.
+
+    Raises DseError where the trunk is not shared.
+    """
+    if len(networks.trunk[0]) != 1:
+        raise DseError(f"a new site joins a shared trunk, got {len(networks.trunk[0])} of them; learn with way 'personal' or 'one for all'")
+    frozen = passes if frozen_passes is None else frozen_passes
+    return train([weeks], passes=passes, seed=seed, trunk=networks.trunk, frozen_passes=frozen)
+
+
+def train(
+    sites: Sequence[Weeks],
+    *,
+    way: str = "personal",
+    passes: int = 20,
+    seed: int = 0,
+    trunk: tuple[FloatArray, FloatArray, FloatArray, FloatArray] | None = None,
+    frozen_passes: int = 0,
+) -> Networks:
+    """Learn from the weeks of each site (equal numbers of weeks and hours), run ``passes`` times with less and less exploration.
+
+    ``trunk``: what it begins with, in place of a draw; ``frozen_passes``: the first passes, in which it does not change.
+    """
     import torch  # a second to import
 
     if way not in WAYS:
@@ -90,9 +113,15 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
         return [weights.repeat(groups, 1, 1).requires_grad_(), torch.zeros(groups, 1, outputs, requires_grad=True)]
 
     groups = count if own_trunk else 1
-    trunk = [*made(groups, numbers, HIDDEN), *made(groups, HIDDEN, HIDDEN)]
+    body = [*made(groups, numbers, HIDDEN), *made(groups, HIDDEN, HIDDEN)]
+    if trunk is not None:
+        if (given := [w.shape[1:] for w in trunk]) != (own := [tuple(w.shape[1:]) for w in body]):
+            raise DseError(f"trunk has layers {given}, must have {own} for what these sites see")
+        with torch.no_grad():
+            for w, begins in zip(body, trunk, strict=True):
+                w.copy_(torch.as_tensor(begins, dtype=torch.float32).expand_as(w))
     head = made(count if own_head else 1, HIDDEN, actions)
-    optimiser = torch.optim.Adam([{"params": trunk, "lr": TRUNK_RATE}, {"params": head, "lr": HEAD_RATE}])
+    optimiser = torch.optim.Adam([{"params": body, "lr": TRUNK_RATE}, {"params": head, "lr": HEAD_RATE}])
 
     def q_of(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         for i in (0, 2):
@@ -102,13 +131,14 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
     def gathered(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate(parts).reshape(count, episodes, *parts[0].shape[1:])
 
-    target = [w.detach().clone() for w in (*trunk, *head)]
+    target = [w.detach().clone() for w in (*body, *head)]
     size = passes * hours * episodes
     seen, mask = torch.zeros(count, size + episodes, numbers), torch.zeros(count, size + episodes, actions, dtype=torch.bool)
     over, reward, action = torch.zeros(size), torch.zeros(count, size), torch.zeros(count, size, dtype=torch.long)
     filled, step = 0, 0
     at_site = torch.arange(count)[:, None]
     for turn in range(passes):
+        optimiser.param_groups[0]["lr"] = TRUNK_RATE if turn >= frozen_passes else 0.0
         epsilon = max(0.02, 0.3 * (1.0 - 1.5 * turn / passes))  # as the learner of one site
         batches = [copy.copy(b) for b in begin]
         for b in batches:
@@ -118,7 +148,7 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
             place = slice(filled, filled + episodes)
             seen[:, place], mask[:, place] = torch.as_tensor(now, dtype=torch.float32), torch.as_tensor(allowed)
             with torch.no_grad():
-                q = q_of([*trunk, *head], seen[:, place]).numpy()
+                q = q_of([*body, *head], seen[:, place]).numpy()
             best = np.where(allowed, q, _MASKED).argmax(axis=2)
             drawn = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=2)
             chosen = np.where(rng.random(best.shape) < epsilon, drawn, best)
@@ -139,9 +169,9 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
             later = draw + N_STEPS * episodes
             with torch.no_grad():
                 y = seen[at_site, later]
-                online = q_of([*trunk, *head], y).masked_fill(~mask[at_site, later], _MASKED).argmax(dim=2, keepdim=True)
+                online = q_of([*body, *head], y).masked_fill(~mask[at_site, later], _MASKED).argmax(dim=2, keepdim=True)
                 wanted = wanted + DISCOUNT**N_STEPS * goes_on * q_of(target, y).gather(2, online)[..., 0]
-            found = q_of([*trunk, *head], seen[at_site, draw]).gather(2, action[at_site, draw][..., None])[..., 0]
+            found = q_of([*body, *head], seen[at_site, draw]).gather(2, action[at_site, draw][..., None])[..., 0]
             # The sum over sites: a head's gradient is its own, a shared trunk's the sum of what sites send (Adam scales it).
             loss = torch.nn.functional.smooth_l1_loss(found, wanted, reduction="sum") / BATCH
             optimiser.zero_grad()
@@ -150,11 +180,11 @@ def train(sites: Sequence[Weeks], *, way: str = "personal", passes: int = 20, se
             step += 1
             if way == "fedavg" and step % LOCAL_STEPS == 0:
                 with torch.no_grad():
-                    for w in (*trunk, *head):
+                    for w in (*body, *head):
                         w.copy_(w.mean(dim=0, keepdim=True).expand_as(w))
             if step % TARGET_EVERY == 0:
-                target = [w.detach().clone() for w in (*trunk, *head)]
-    t, h = ([w.detach().double().numpy() for w in part] for part in (trunk, head))
+                target = [w.detach().clone() for w in (*body, *head)]
+    t, h = ([w.detach().double().numpy() for w in part] for part in (body, head))
     return Networks((t[0], t[1], t[2], t[3]), (h[0], h[1]))
 
 

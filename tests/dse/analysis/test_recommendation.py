@@ -150,6 +150,9 @@ def test_cautions_name_the_edge_failures_and_what_was_fitted(factories: ModuleTy
     assert not any("h100" in line for line in cautions(run, run.designs[0]))
     measured = dataclasses.replace(run, context={**run.context, "quality_evaluator": {"evaluator": "x"}})
     assert not any("surrogate" in line for line in cautions(measured, run.designs[0]))
+    table = dataclasses.replace(run, context={**run.context, "quality_surrogate": {"name": "t", "measured": True}})  # as trees have it
+    told = " ".join(cautions(table, run.designs[0]))
+    assert "Quality was measured, model by model; its standard error is" in told and "surrogate" not in told
 
 
 def test_phrases_name_the_model_and_the_hardware() -> None:
@@ -258,3 +261,33 @@ def test_a_search_that_stops_before_its_budget_says_so(factories: ModuleType) ->
     assert line in told
     assert line not in cautions(factories.make_run(2, strategy={**strategy, "early": False}))
     assert "28 of 30 trials of nested, ended because nothing was gained" in card_text(factories.make_run(2, strategy=strategy))
+
+
+def test_how_sure_the_order_of_qualities_is(factories: ModuleType) -> None:
+    # Design 3 (83.0) beside the runner-up 2 (83.4) and the best 1 (84.0), errors of 1: Phi(-0.4 / sqrt 2), Phi(-1 / sqrt 2).
+    found = recommend(_front(factories, [(84.0, 2.5), (83.4, 2.0), (83.0, 1.8), (82.9, 1.0)]))
+    rng = np.random.default_rng(5)
+    draws = rng.normal(size=(2, 1_000_000))
+    for row, number, gap in zip(found.quality_order, (2, 1), (0.4, 1.0), strict=True):
+        assert (row.design, row.best) == (number, number == 1)
+        assert row.probability == pytest.approx(np.mean(draws[0] - gap >= draws[1]), abs=0.002)  # four standard errors of the draws
+    assert "order of quality: 39 % that its quality is at least that of design 2, 24 % that of the best, design 1 (by" in str(found)
+    assert Recommendation.from_dict(json.loads(json.dumps(found.to_dict()))).quality_order == found.quality_order
+    # No error is known: nothing is said. A study of an earlier version kept none.
+    assert recommend(_front(factories, [(90.0, 2.0), (88.0, 1.3), (80.0, 1.0)], error=0.0)).quality_order == ()
+    old = {name: value for name, value in found.to_dict().items() if name != "quality_order"}
+    assert Recommendation.from_dict(old).quality_order == ()
+
+
+def test_two_designs_of_one_model_have_one_quality(factories: ModuleType) -> None:
+    # 2 and 3 are one model on two chips: their order is no question; 1 is another one.
+    run = _front(factories, [(84.0, 2.5), (83.4, 2.0), (83.4, 1.9)])
+    assert [row.design for row in recommend(run).quality_order] == [1]
+    # Two measured models may agree to the last digit: that is an even chance.
+    measured = _front(
+        factories, [(84.0, 2.5), (83.4, 2.0), (83.4, 1.9)], quality_evaluator={"evaluator": "table", "parameters": ["layers"]}
+    )
+    for layers, design in zip((12, 11, 10), measured.designs, strict=True):
+        design["knobs"]["layers"] = layers
+    first = recommend(measured).quality_order[0]
+    assert (first.design, first.probability) == (2, 0.5)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dse.operate import device, distil, ladder, policies, scenario, simulation
+from dse.operate import device, distil, features, ladder, policies, scenario, simulation
 from dse.operate.agents import bandits, exploration, library, network
 from dse.operate.agents.safety import Lagrangian
 from dse.operate.features import LEVELS, names
+from dse.operate.weeks import Queue
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,7 @@ def test_costs_of_shares_are_least_at_the_share_of_the_plan(prepared) -> None:
     weeks = prepared.weeks("train", most=2)
     seen, costs = learners.costs_of_shares(weeks)
     told, shares, stakes = learners.examples(weeks, policies.Plan())
+    shares, stakes = shares[:, 0], stakes[:, 0]
     assert seen == pytest.approx(told)  # the same hours: the plan leads in both
     rows = np.flatnonzero(stakes > 1e-6 * weeks.curves[0].capacity)
     assert len(rows) > 50
@@ -297,3 +299,37 @@ def test_policy_of_sac_is_the_mean_of_its_actor(prepared) -> None:
     assert network.Learnt(made, "sac").network(seen.astype(float)).shape == (3, 1)
     with pytest.raises(ValueError, match="sac takes no history"):
         learners.sac(weeks, learners.Parts(stack=2))
+
+
+def test_costs_of_work_at_several_sites_are_least_where_the_plan_runs_it() -> None:
+    """At one site both forms say the same; no action of the pupil is cheaper than what the plan runs, under the plan's own model."""
+    two = scenario.Scenario(device.example(), ("CISO", "NYIS")).prepared().weeks("train", most=2)
+    for weeks in (two, scenario.Scenario(device.example(), ("CISO",)).prepared().weeks("train", most=2)):
+        view, queue, plan = features.View(weeks), Queue(weeks), policies.Plan()
+        plan.begin(weeks)
+        for _ in range(60):
+            room = queue.room
+            runs = plan.work(queue, room)
+            each = [np.clip(view.work(queue, np.full(weeks.episodes, a)), 0.0, room) for a in range(view.actions)]
+            works = np.stack([*each, runs], axis=1)
+            told = plan.costs(queue, room, works)
+            if weeks.sites == 1:
+                assert np.array_equal(told, plan.costs(queue, room, works[:, :, 0]))
+            assert (told[:, :-1].min(axis=1) >= told[:, -1] * (1 - 1e-9)).all()
+            queue.run(view.guard.correct(queue, runs, room))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["imitation", "dqn", "ppo", "sac"])
+def test_learners_learn_at_two_sites(by: str) -> None:
+    pytest.importorskip("stable_baselines3")
+    from dse.operate.agents import learners
+
+    both = scenario.Scenario(device.example(), ("CISO", "NYIS")).prepared()
+    train, judged = both.weeks("train"), both.weeks("test", most=6)
+    parts = learners.Parts(steps=12_000)
+    made = learners.imitation(train) if by == "imitation" else getattr(learners, by)(train, parts, both.weeks("validation"))
+    assert made.head == ("share" if by in ("imitation", "sac") else "levels")
+    now, plan, own = (simulation.simulate(judged, who) for who in (policies.Now(), policies.Plan(), network.Learnt(made, by)))
+    assert own.missed.max() == 0.0
+    assert now.total_grams - own.total_grams > 0.8 * (now.total_grams - plan.total_grams)

@@ -11,7 +11,7 @@ pytest.importorskip("gymnasium")
 from dse.errors import DseError
 from dse.operate import device, scenario
 from dse.operate.environment import Batch
-from dse.operate.federated.dqn import Networks, SitePolicy, train
+from dse.operate.federated.dqn import Networks, SitePolicy, join, train
 from dse.operate.simulation import simulate
 from dse.operate.weeks import Weeks
 
@@ -65,6 +65,16 @@ def test_networks_are_torchs(weeks: list[Weeks]) -> None:
         assert np.allclose(networks.values(site, seen), expected)
 
 
+@pytest.mark.slow
+def test_a_new_site_joins_a_trunk_that_stays(weeks: list[Weeks]) -> None:
+    others = train(weeks, passes=1)
+    frozen, freed = (join(others, weeks[1], passes=2, frozen_passes=passes, seed=1) for passes in (None, 1))
+    assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(frozen.trunk, others.trunk, strict=True))  # single precision
+    assert not np.allclose(freed.trunk[0], others.trunk[0], atol=1e-4)
+    assert np.abs(frozen.head[0] - others.head[0][1:]).max() > 0.01
+    assert simulate(weeks[1], SitePolicy(frozen, 0)).missed.sum() == 0
+
+
 def test_limits_of_arguments(weeks: list[Weeks]) -> None:
     with pytest.raises(DseError, match="way 'personel' is unknown"):
         train(weeks, way="personel")
@@ -73,3 +83,8 @@ def test_limits_of_arguments(weeks: list[Weeks]) -> None:
         train([weeks[0], longer])
     with pytest.raises(DseError, match="at least one site"):
         train([])
+    layers = np.zeros((2, 41, 64)), np.zeros((2, 1, 64)), np.zeros((2, 64, 64)), np.zeros((2, 1, 64))
+    with pytest.raises(DseError, match="joins a shared trunk, got 2"):
+        join(Networks(layers, layers[:2]), weeks[0])
+    with pytest.raises(DseError, match="trunk has layers"):
+        join(Networks((layers[0][:1, :7], layers[1][:1], layers[2][:1], layers[3][:1]), layers[:2]), weeks[0])

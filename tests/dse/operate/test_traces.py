@@ -42,6 +42,7 @@ def test_a_file_of_hours_is_read(tmp_path: Path) -> None:
         ([f"{HOURS[0]},1", "noon,2"], None, r"line 3: timestamp_utc is 'noon'"),
         ([f"{HOURS[0]},1"], "timestamp_utc,kgco2_per_mwh", r"line 1: column 'kgco2_per_mwh' is in another unit, must be gco2e_per_kwh"),
         ([f"{HOURS[0]},1"], "timestamp_utc,lb_per_mwh", r"line 1: column 'lb_per_mwh' is in another unit"),
+        ([f"{HOURS[0]},1", f"{HOURS[1]},450000"], None, r"line 3: gco2e_per_kwh is 450000, must be at most 5000: is it another unit"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path: Path, rows: list[str], header: str | None, said: str) -> None:
@@ -49,6 +50,11 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path: Path, rows: l
     with pytest.raises(ValueError, match=said) as caught:
         traces.read_grid(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_trace_that_may_be_in_kilograms_is_told(tmp_path: Path) -> None:
+    assert traces.read_grid(write(tmp_path, [f"{hour},0.4" for hour in HOURS])).note.startswith("careful: no hour is above 0.4 g")
+    assert traces.read_grid(write(tmp_path, [f"{hour},40" for hour in HOURS])).note == "as given"
 
 
 def test_rows_of_other_formats_are_told_as_lines(tmp_path: Path) -> None:
@@ -64,6 +70,8 @@ def test_hourly_requests_and_logs(tmp_path: Path) -> None:
     path = write(tmp_path, [f"{hour},{100 + h % 24}" for h, hour in enumerate(hours)], "timestamp_utc,requests")
     load = traces.load_of_file(path, start, 168)
     assert load.requests[:24].tolist() == [100 + h for h in range(24)] and load.kept and len(load.requests) == 168
+    with pytest.raises(ValueError, match="line 1: column 'requests_per_s' is in another unit, must be requests"):
+        traces.load_of_file(write(tmp_path, [f"{hours[0]},1"], "timestamp_utc,requests_per_s"), start, 168)
     with pytest.raises(ValueError, match="line 3: requests is -1"):
         traces.load_of_file(write(tmp_path, [f"{hours[0]},1", f"{hours[1]},-1"], "timestamp_utc,requests"), start, 168)
     log = write(tmp_path, [f"{i * 10},5,5" for i in range(361)], "arrival_s,prompt_tokens,output_tokens")

@@ -21,7 +21,8 @@ from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality.measured import design_key
 from dse.searches import large_space as large
-from dse.searches.plan import LARGE_BUDGET, LargeSettings
+from dse.searches.effort import sizes_of
+from dse.searches.plan import LARGE_BUDGET, LargeSettings, large_settings
 from dse.storage.run_folder import load
 from dse.storage.study import FILE_NAME, Study
 from dse.storage.trial import Trial
@@ -269,17 +270,21 @@ def test_auto_takes_what_is_installed(
     assert "needs the package torch" in why
 
 
+def _large(searched: Problem, strategy: str = "auto", budget: int | None = None) -> LargeSettings | None:
+    return large_settings(sizes_of(searched), None, strategy, budget)
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="does not fit a space too large"):
         LargeSettings("nested")
     with pytest.raises(UsageError, match="budget is 0"):
         LargeSettings("amoo", 0)
-    assert api.large_settings(problem()) == LargeSettings("auto", LARGE_BUDGET)
-    assert api.large_settings(problem(), None, "nsga2", 70) == LargeSettings("nsga2", 70)
-    assert api.large_settings(cut()) is None, "a space that can be swept is swept"
-    assert api.large_settings(problem(), None, "exhaustive") is None
+    assert _large(problem()) == LargeSettings("auto", LARGE_BUDGET)
+    assert _large(problem(), "nsga2", 70) == LargeSettings("nsga2", 70)
+    assert _large(cut()) is None, "a space that can be swept is swept"
+    assert _large(problem(), "exhaustive") is None
     with pytest.raises(UsageError, match="set cores=7 is not in the space"):
-        api.large_settings(problem(fixed={"cores": 7}))
+        _large(problem(fixed={"cores": 7}))
 
 
 def test_a_sweep_of_it_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dse.spaces import parameters, starters
 from dse.spaces.hardware import load_path_or_name
 from hw_models.accelerator.design import NUMBERS, Accelerator
 from hw_models.devices import library
+from hw_models.errors import HardwareError
 
 
 @pytest.mark.parametrize("name", ["edge22", "datacenter", "lookup", *library.names()])
@@ -34,8 +35,25 @@ def test_every_number_of_an_accelerator_says_its_range() -> None:
     for line in text.splitlines():
         if re.match(r"\w+ = [\d.]", line):
             assert "# " in line, line
-    assert "# from 1 to 1e+06" in text  # cores
-    assert len(re.findall("# from ", text)) >= len([n for n in NUMBERS if n in text])
+    assert "# needed: from 1 to 1e+06" in text  # cores
+    assert len(re.findall("# (?:needed: )?from ", text)) >= len([n for n in NUMBERS if n in text])
+
+
+def test_needed_are_the_fields_without_which_a_file_is_refused(tmp_path: Path) -> None:
+    lines = starters.accelerator("edge22").splitlines()
+    path = tmp_path / "short.toml"
+    marked, refused = set(), set()
+    for number, line in enumerate(lines):
+        if not re.match(r"\w+ = ", line):
+            continue
+        path.write_text("\n".join(lines[:number] + lines[number + 1 :]), encoding="utf-8")
+        marked |= {number} if "needed" in line and not line.startswith('kind = "sram"') else set()
+        try:
+            Accelerator.from_toml(path)
+        except HardwareError:
+            refused.add(number)
+    assert marked == refused
+    assert len(marked) == 7 + 3 * 4 + 1  # the chip, three levels with their name, size and two bandwidths, the kind of the DRAM
 
 
 def test_a_space_as_written_is_the_template_around_the_models_own_size(tmp_path: Path) -> None:

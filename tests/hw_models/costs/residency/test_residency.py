@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -326,12 +327,50 @@ def random_table(seed: int) -> Workload:
     return one_phase(made)
 
 
+def wide_table(seed: int) -> Workload:
+    """Two phases of segments that run a different number of times, with what random tables lack: attention of heads that share keys, sums
+    and scalings with parameters in epilogues, results that two rows read, and ones that a segment hands on or begins with.
+    """
+    rng = np.random.default_rng([19, seed])
+    phases = []
+    for _ in range(2):
+        m, heads, head = int(rng.integers(8, 40)), int(rng.choice([2, 4])), int(rng.choice([8, 12]))
+        share, width = int(rng.choice([1, 2])), heads * head
+        made: list[Operation] = []
+
+        def row(name: str, kind: Kind, reads: str, repeat: int, *, m: int = m, made: list[Operation] = made, **more: Any) -> None:
+            made.append(Operation(name, kind, component="x", m=m, repeat=repeat, reads=reads, **more))
+
+        def product(name: str, reads: str, repeat: int, n: int, k: int, **more: Any) -> None:
+            row(name, Kind.GEMM, reads, repeat, n=n, k=k, parameters=n * k, second_is_weight=True, **more)
+
+        product("in", "-", 1, width, 16)
+        times = int(rng.choice([1, 3]))
+        product("q", "in" if times == 1 else "in end", times, width, width)
+        if times > 1:
+            made[-1] = replace(made[-1], reads="")  # what comes before the loop, and what its last run made
+        product("k", "q", times, width // share, width)
+        product("v", "q", times, width // share, width, output_bits=int(rng.choice([8, 16])))
+        row("a", Kind.ATTENTION_PREFILL, "q k v", times, n=m, k=head, batch=heads, v_dim=head, kv_share=share, function="softmax",
+            causal=bool(rng.random() < 0.5))  # fmt: skip
+        product("o", "a", times, width, width)
+        if rng.random() < 0.7:
+            row("bias", Kind.ELEMENTWISE, "o", times, n=width, function="add", operands=1, parameters=width)
+        row("sum", Kind.ELEMENTWISE, f"{made[-1].name} {rng.choice(['q', '-'])}", times, n=width, function="add", operands=2)
+        row("norm", Kind.NORM, "sum", times, n=width, function="layernorm", parameters=2 * width)
+        product("end", "norm", times, width, width)
+        product("out", "" if times > 1 else "end", 1, 24, width)
+        phases.append((OperationTable.from_rows(made), float(rng.choice([1.0, 4.0]))))
+    base = library.load("bert-tiny").build()
+    return replace(base, phases=tuple(replace(base.phases[0], table=table, runs=runs) for table, runs in phases))
+
+
 def one_phase(rows: list[Operation]) -> Workload:
     base = library.load("bert-tiny").build()
     return replace(base, phases=(replace(base.phases[0], table=OperationTable.from_rows(rows)),))
 
 
-def compare_tables(seeds: range) -> int:
+def compare_tables(seeds: range, table: Callable[[int], Workload] = random_table) -> int:
     checked = 0
     for seed in seeds:
         rng = np.random.default_rng([17, seed])
@@ -342,13 +381,17 @@ def compare_tables(seeds: range) -> int:
         levels[:, 0] = rng.choice([512, 2048])
         criterion = ("edp", "energy", "latency")[seed % 3]
         level = LEVELS[1 + seed % 3]
-        checked += same(random_table(seed), replace(hardware, level_bytes=levels), level, criterion)
+        checked += same(table(seed), replace(hardware, level_bytes=levels), level, criterion)
     return checked
 
 
 def test_the_kernel_equals_the_reference_on_random_tables_and_capacities() -> None:
     """Small levels, so that most of the rooms are too narrow for something."""
     assert compare_tables(range(60)) == 180
+
+
+def test_the_kernel_equals_the_reference_on_tables_with_attention_in_phases_and_loops() -> None:
+    assert compare_tables(range(4), wide_table) == 12
 
 
 @pytest.mark.slow
@@ -438,3 +481,29 @@ def test_every_byte_of_the_dram_has_a_cause_and_the_steps_are_the_totals(name: s
         assert sum(s["energy_j"] for s in told["steps"]) == pytest.approx(totals.energy_j[0, point], rel=1e-12)
         assert sum(s["latency_s"] for s in told["steps"]) == pytest.approx(totals.latency_s[0, point], rel=1e-12)
         assert told["weights_on_chip"] == totals.pinned[0, point]
+
+
+def test_a_report_of_several_phases_names_rows_of_the_whole_workload() -> None:
+    """Rows count through all phases; runs are those of the phase too; where results live adds up to how often they are made."""
+    hardware = designs(2, seed=3)
+    for seed in (0, 1):
+        workload = wide_table(seed)
+        names = [str(name) for phase in workload.phases for name in phase.table.name]
+        runs = [float(r) * phase.runs for phase in workload.phases for r in phase.table.repeat]
+        whole = model_totals(workload, hardware, level="weights")
+        for point in range(2):
+            told = report(workload, hardware, point=point, level="weights")
+            made: dict[int, float] = {}
+            for step in told["steps"]:
+                assert step["name"] == names[step["row"]]
+                made[step["row"]] = made.get(step["row"], 0.0) + step["runs"]
+                unit = {"compute": "array", "vector": "vector", "dram": "dram"}.get(step["bound"])
+                assert unit is None or step[f"{unit}_s"] == pytest.approx(step["latency_s"])
+                assert step["held_bytes"] <= told["capacity_bytes"]
+                assert (step["result"] == "DRAM") or step["held_bytes"] > 0
+            assert all(count == pytest.approx(runs[row]) for row, count in made.items())
+            assert sum(sum(t["places"].values()) for t in told["tensors"]) == pytest.approx(sum(made.values()))
+            assert sum(s["latency_s"] for s in told["steps"]) == pytest.approx(whole.latency_s[0, point], rel=1e-9)
+            assert sum(s["energy_j"] for s in told["steps"]) == pytest.approx(whole.energy_j[0, point], rel=1e-9)
+            powers = [s["energy_j"] / s["latency_s"] for s in told["steps"] if s["latency_s"] > 0]
+            assert whole.peak_w[0, point] == pytest.approx(max(powers), rel=1e-9)
