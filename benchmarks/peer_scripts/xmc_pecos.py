@@ -2,7 +2,7 @@
 
 open {folder, queries, format} -> load_s, rss_mb;  batch {beam, topk, post_processor, threads} -> cpu_s, wall_s;
 online {count, beam, topk} -> cpu_us of each call;  save {path, ...} -> predictions as npz, in PECOS's order;
-train {data, folder, seed, threads} -> cpu_s, wall_s.
+train {data, folder, seed, threads, leaf} -> cpu_s, wall_s.
 """
 
 import json
@@ -65,13 +65,13 @@ def save(path, beam=10, topk=100, post_processor=None):
     return {}
 
 
-def train(data, folder, seed=0, threads=1, test=None):
+def train(data, folder, seed=0, threads=1, leaf=100):
     with np.load(data) as f:
         X = smat.csr_matrix((f["x_data"], f["x_indices"], f["x_indptr"]), shape=tuple(f["x_shape"]))
         Y = smat.csr_matrix((np.ones(len(f["y_indices"]), np.float32), f["y_indices"], f["y_indptr"]), shape=tuple(f["y_shape"]))
     cpu, wall = time.process_time(), time.perf_counter()
     features = LabelEmbeddingFactory.create(Y, X, method="pifa")
-    chain = Indexer.gen(features, indexer_type="hierarchicalkmeans", nr_splits=16, max_leaf_size=100, seed=seed, threads=threads)
+    chain = Indexer.gen(features, indexer_type="hierarchicalkmeans", nr_splits=16, max_leaf_size=leaf, seed=seed, threads=threads)
     indexed = time.process_time() - cpu
     model = XLinearModel.train(X, Y, C=chain, threshold=0.1, threads=threads)
     spent = {"index_cpu_s": indexed, "cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}

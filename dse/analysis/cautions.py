@@ -111,9 +111,9 @@ def _surrogate(run: Any) -> list[str]:
     surrogate = run.context.get("quality_surrogate") or {}
     errors = sorted({e for e in (finite(design["metrics"].get("quality_se")) for design in run.designs) if e is not None})
     size = f"; its standard error is {joined([error_text(e) for e in errors])} points" if 0 < len(errors) < 3 else ""
-    found = []
-    if not surrogate.get("measured"):  # a table of trained models knows what it holds
-        found = [f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."]
+    if surrogate.get("measured"):
+        return [f"Quality was measured, model by model{size}; it is a property of the data that it was measured on."]
+    found = [f"Quality is a surrogate's prediction, not a measurement{size}. It cannot tell apart designs that differ by less."]
     found += _fitted(run, surrogate)
     extrapolated = sum(design.get("quality_support") == "extrapolated" for design in run.designs)
     if extrapolated:

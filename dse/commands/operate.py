@@ -292,7 +292,7 @@ def _prepared(args: argparse.Namespace, design: int | None, places: str) -> Any:
             shares[int(hours)] = float(share)
         except ValueError:
             raise UsageError(f"flexible is {word!r}, must be HOURS:SHARE; nearest is '24:0.3'") from None
-    batches = lists.numbers("batches", args.batches, int, "1,4")
+    batches = lists.numbers("batches", args.batches, int, "1,4") if args.batches else []
     record = load(args.run_folder)
     of_record = of_fleet if record.problem.kind == "fleet" else of_run
     device = of_record(record, design, batches=batches, latency_limit_s=args.latency_limit, sleep_share=args.sleep_share)

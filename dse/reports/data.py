@@ -86,7 +86,8 @@ def report_data(run: Any, units: Mapping[str, DisplayUnit], keep: list[int], *, 
     return {
         "total": len(run.designs),
         "distinct": len({tuple(str(d["metrics"].get(o.metric)) for o in run.problem.objectives) for d in designs}),
-        "measured": "quality_evaluator" in run.context and not {"interpolated", "extrapolated"} & set(supports),
+        "measured": set(supports) == {"measured"}
+        or ("quality_evaluator" in run.context and not {"interpolated", "extrapolated"} & set(supports)),
         "suggested": None if recommended is None else place[recommended],
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in run.problem.objectives],
         "constraints": [{"metric": c.metric, "relation": c.relation, "bound": rounded(c.bound)} for c in run.problem.constraints],

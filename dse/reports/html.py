@@ -144,7 +144,7 @@ def _contents(data: dict[str, Any], run: Any) -> Markup:
         ("asked", "What was asked"),
         ("search", "Search") if text.search_sentences(run) or "convergence" in data["extras"] else None,
         ("measured", "Measured") if (run.context.get("measured") or {}).get("measurements") else None,
-        ("surrogate", "Surrogate") if run.context.get("quality_surrogate") else None,
+        ("surrogate", "Quality") if run.context.get("quality_surrogate") else None,
         ("basis", "Basis"),
     ]
     links = [tag("li", tag("a", label, href=f"#{name}")) for name, label in filter(None, entries)]

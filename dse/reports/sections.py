@@ -185,11 +185,15 @@ def _what_supports(known: Mapping[str, Any]) -> Markup:
 
 
 def surrogate(run: Any) -> Markup | None:
-    """The quality surrogate: its form, its error, and the published points behind it."""
+    """Where quality comes from: a surrogate's form, its error and the published points behind it, or what was measured."""
     known = run.context.get("quality_surrogate")
     if not isinstance(known, Mapping):
         return None
-    facts: list[tuple[str, Any]] = [("Name", known.get("name")), ("Predicts", known.get("label")), ("Form", known.get("form"))]
+    facts: list[tuple[str, Any]] = [
+        ("Name", known.get("name")),
+        ("Measured" if known.get("measured") else "Predicts", known.get("label")),
+        ("Form", known.get("form")),
+    ]
     coefficients = known.get("coefficients")
     if coefficients:
         facts.append(("Coefficients", ", ".join(number_text(value) for value in coefficients)))
@@ -205,7 +209,7 @@ def surrogate(run: Any) -> Markup | None:
     numeric = [i for i, name in enumerate(heads) if all(finite(point.get(name)) is not None for point in points)]
     return section(
         "surrogate",
-        "The quality surrogate",
+        "The measured quality" if known.get("measured") else "The quality surrogate",
         _what_supports(known),
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts if value], class_="facts"),
         table(

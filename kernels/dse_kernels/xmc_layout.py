@@ -146,9 +146,9 @@ def sources_of(ranker: Ranker) -> tuple[list[LevelSource], npt.NDArray[np.uint32
     return sources, above.astype(np.uint32)
 
 
-def to_memory(ranker: Ranker, values: str) -> ByteArray:
-    """The ranker as the kernel's bytes, at an address that is a multiple of 64."""
-    sources, leaves = sources_of(check_ranker(ranker))
+def to_memory(ranker: Ranker, values: str, *, checked: bool = False) -> ByteArray:
+    """The ranker as the kernel's bytes, at an address that is a multiple of 64; ``checked`` where ``check_ranker`` has seen it."""
+    sources, leaves = sources_of(ranker if checked else check_ranker(ranker))
     above = _header_bytes(len(sources))
     # A weight takes its value, a column, and its share of keys and offsets: 7 to 10 bytes in float32.
     sink = _Memory(above + sum(level.nonzeros * 12 + level.weights.shape[1] * 64 for level in ranker.levels) + 2**16)

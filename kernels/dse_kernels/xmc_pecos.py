@@ -6,6 +6,7 @@ Read with plain numpy and json, never pickle; every array is checked before it i
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from dse_kernels.xmc_model import Level, ModelError, Ranker, check_post_processor, check_ranker
+from dse_kernels.xmc_model import Fault, Level, ModelError, Ranker, check_post_processor, check_ranker, column_fault
+
+PIECE_BYTES = 1 << 18  # of a file read at once: what is copied on from it is still in the second cache
 
 
 def _ranker_folder(folder: Path) -> Path:
@@ -34,7 +37,7 @@ def read_pecos(folder: str | Path) -> Ranker:
     if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= 64:
         raise ModelError(f"{root / 'param.json'}: depth {depth!r} is not an integer in 1..64")
     levels = tuple(_read_level(root / f"{at}.model", at) for at in range(depth))
-    ranker = check_ranker(Ranker(levels), [str(root / f"{at}.model") for at in range(depth)])
+    ranker = check_ranker(Ranker(levels), [str(root / f"{at}.model") for at in range(depth)], entries=False)
     for key, held in (("nr_labels", ranker.labels), ("nr_features", ranker.features)):
         if key in settings and settings[key] != held:
             raise ModelError(f"{root / 'param.json'}: {key} is {settings[key]!r}, the matrices have {held}")
@@ -102,17 +105,25 @@ def read_csc(path: Path, *, sort: bool = True) -> sparse.csc_matrix:
         raise ModelError(f"{path}: indptr ({indptr.size} entries for {major} {along}) does not rise from 0 to {indices.size}")
     if indices.size != data.size:
         raise ModelError(f"{path}: {indices.size} indices, {data.size} data")
-    if indices.size and (indices.min() < 0 or indices.max() >= minor):
-        raise ModelError(f"{path}: indices {indices.min()}..{indices.max()} are not all in 0..{minor - 1}")
     with np.errstate(over="ignore"):
         values = data.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
+    # Integers of another width are looked at before they are made narrow; the kernel looks at the rest.
+    outside = indices.dtype != np.int32 and indices.size > 0 and (indices.min() < 0 or indices.max() >= minor)
+    ordered = sort and kind == "csc"
+    fault, column = (Fault.OUTSIDE, 0) if outside else column_fault(indptr, indices, values, minor, ordered=ordered)
+    if fault is Fault.OUTSIDE:
+        raise ModelError(f"{path}: indices {indices.min()}..{indices.max()} are not all in 0..{minor - 1}")
+    if fault is Fault.NOT_FINITE:
         raise ModelError(f"{path}: data holds a number that is not finite")
     wide = np.int64 if indices.size >= 2**31 else np.int32
     parts = (values, indices.astype(np.int32, copy=False), indptr.astype(wide, copy=False))
-    matrix = sparse.csc_matrix(parts, shape=(rows, columns)) if kind == "csc" else sparse.csr_matrix(parts, shape=(rows, columns)).tocsc()
-    if sort and not matrix.has_sorted_indices:
-        raise ModelError(f"{path}: indices of a column are unsorted")
+    if kind == "csr":
+        return sparse.csr_matrix(parts, shape=(rows, columns)).tocsc()
+    if fault is Fault.UNSORTED:
+        raise ModelError(f"{path}: row indices of column {column} are unsorted or duplicated")
+    matrix = sparse.csc_matrix(parts, shape=(rows, columns))
+    if sort:
+        matrix.has_canonical_format = True  # just seen: scipy does not look again
     return matrix
 
 
@@ -121,11 +132,12 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     try:
         if path.exists() and not zipfile.is_zipfile(path):
             raise ModelError(f"{path}: cannot be read as npz (not a zip archive; truncated?)")
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # a broken archive is closed too
-            missing = [name for name in names if name not in file.files]
+        with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:  # a broken archive is closed too
+            held = set(archive.namelist())
+            missing = [name for name in names if f"{name}.npy" not in held]
             if missing:
                 raise ModelError(f"{path}: {missing[0]} is missing")
-            return {name: file[name] for name in names}
+            return {name: _read_member(archive, name) for name in names}
     except FileNotFoundError:
         raise ModelError(f"{path}: is missing") from None
     except ModelError:
@@ -134,6 +146,31 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
         raise ModelError(f"{path}: cannot be read as npz ({type(error).__name__}: {error})") from None
     except Exception as error:  # noqa: BLE001 - zlib.error and whatever else a broken archive raises
         raise ModelError(f"{path}: cannot be read as npz ({type(error).__name__})") from None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """An array straight into its own memory (numpy copies the small pieces of an archive twice). zipfile compares the CRC with the last
+    piece; that the header's shape fits the member is seen before room is made for it."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name}: version {version} of the npy format is not read")
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(member)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or (fortran and len(shape) > 1) or info.file_size - member.tell() != size:
+            raise ValueError(f"{name}: {dtype} of shape {shape} is not what the member holds ({info.file_size} bytes)")
+        out = np.empty(shape, dtype)
+        into = memoryview(out.reshape(-1).view(np.uint8)) if size else memoryview(b"")
+        at = 0
+        while at < size:
+            piece = member.read(min(PIECE_BYTES, size - at))
+            if not piece:
+                raise EOFError(f"{name}: ends after {at} of {size} bytes")
+            into[at : at + len(piece)] = piece
+            at += len(piece)
+    return out
 
 
 def write_pecos(ranker: Ranker, folder: str | Path) -> Path:

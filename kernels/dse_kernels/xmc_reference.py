@@ -5,6 +5,8 @@ Every sum in the order that the kernel keeps: float32, features ascending, produ
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -13,6 +15,20 @@ from dse_kernels.xmc_model import Ranker, check_post_processor
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+
+
+def column_fault_reference(indptr: npt.NDArray[np.int64], indices: IntArray, data: FloatArray, rows: int, ordered: bool) -> tuple[str, int]:
+    """The first column with a fault, by plain loops: a row index outside 0..rows-1, else a value that is not finite, else with
+    ``ordered`` rows that do not rise."""
+    for column, (begin, end) in enumerate(itertools.pairwise(indptr.tolist())):
+        held = indices[begin:end].tolist()
+        if any(not 0 <= row < rows for row in held):
+            return "OUTSIDE", column
+        if not np.isfinite(data[begin:end]).all():
+            return "NOT_FINITE", column
+        if ordered and any(after <= before for before, after in itertools.pairwise(held)):
+            return "UNSORTED", column
+    return "NONE", 0
 
 
 def transform(name: str, margins: FloatArray) -> FloatArray:

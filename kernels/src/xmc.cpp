@@ -53,6 +53,21 @@ nb::tuple build(In<int64_t, 1> start, In<int32_t, 1> row, In<float, 1> value, ui
                           array_of(std::move(built.blob)));
 }
 
+nb::tuple check_columns(In<int64_t, 1> start, In<int32_t, 1> row, In<float, 1> value, uint64_t rows, bool ordered) {
+    const uint64_t nonzeros = row.shape(0);
+    if (start.shape(0) < 1 || nonzeros != value.shape(0))
+        throw nb::value_error("indptr holds one more than the columns, and indices as many as data");
+    const int64_t *at = start.data();
+    if (at[0] != 0 || at[start.shape(0) - 1] != static_cast<int64_t>(nonzeros) || !std::is_sorted(at, at + start.shape(0)))
+        throw nb::value_error("indptr does not rise from 0 to the number of indices");
+    xmc::Fault found;
+    {
+        nb::gil_scoped_release release;
+        found = xmc::check_columns({at, row.data(), value.data(), rows, start.shape(0) - 1, nonzeros, nullptr, 0}, ordered);
+    }
+    return nb::make_tuple(static_cast<int>(found.kind), found.column);
+}
+
 // One scratch a thread, kept between calls.
 xmc::Workspace &workspace() {
     thread_local xmc::Workspace kept;
@@ -175,6 +190,8 @@ void bind_xmc(nb::module_ &m) {
     m.def("xmc_build", &build, nb::arg("start").noconvert(), nb::arg("row").noconvert(), nb::arg("value").noconvert(), nb::arg("rows"), nb::arg("order").noconvert(),
           nb::arg("chunk_first").noconvert(), nb::arg("values"), nb::arg("hash_bits"), nb::arg("bias"), nb::arg("has_bias"),
           nb::arg("position_start"), nb::arg("blob_start"), "Columns of weights into chunks; see dse_kernels.xmc.");
+    m.def("xmc_check_columns", &check_columns, nb::arg("start").noconvert(), nb::arg("row").noconvert(), nb::arg("value").noconvert(), nb::arg("rows"), nb::arg("ordered"),
+          "The first fault of a CSC matrix as (kind, column): 0 none, 1 a row index outside, 2 a value that is not finite, 3 rows unsorted or duplicated.");
     m.def("xmc_check_post_processor", [](const std::string &name) { xmc::PostProcessor::of(name); }, nb::arg("name"));
     nb::class_<Tree>(m, "XmcTree")
         .def(nb::init<In<uint8_t, 1>>(), nb::arg("bytes").noconvert())

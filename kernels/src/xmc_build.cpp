@@ -41,19 +41,18 @@ uint16_t half_of(float value) {
     return static_cast<uint16_t>(sign | (kept + (rest > 0x1000u || (rest == 0x1000u && (kept & 1u)))));
 }
 
-template <typename T>
-void append(std::vector<uint8_t> &out, const T &v) {
-    const uint8_t *p = reinterpret_cast<const uint8_t *>(&v);
-    out.insert(out.end(), p, p + sizeof v);
-}
-
-void append_value(std::vector<uint8_t> &out, float v, uint32_t values) {
-    if (values == kFloat32)
-        append(out, v);
-    else if (values == kFloat16)
-        append(out, half_of(v));
-    else
-        append(out, static_cast<int8_t>(v));
+inline uint8_t *write_value(uint8_t *at, float v, uint32_t values) {
+    if (values == kFloat32) {
+        std::memcpy(at, &v, 4);
+        return at + 4;
+    }
+    if (values == kFloat16) {
+        const uint16_t half = half_of(v);
+        std::memcpy(at, &half, 2);
+        return at + 2;
+    }
+    *at = static_cast<uint8_t>(static_cast<int8_t>(v));
+    return at + 1;
 }
 
 // As it will be stored; zero if nothing is left of it.
@@ -69,7 +68,7 @@ struct Builder {
     Built &out;
     std::vector<Entry> entries, other;
     std::vector<uint32_t> row_start;  // of each distinct row among the entries
-    std::vector<uint8_t> record;
+    std::vector<uint8_t> records;     // of the chunk at hand
 
     void read_columns(uint64_t first, uint64_t width) {
         entries.clear();
@@ -137,15 +136,16 @@ struct Builder {
         return log;
     }
 
-    void write_row(uint64_t r, uint64_t width, uint64_t length) {
+    uint8_t *write_row(uint8_t *at, uint64_t r, uint64_t width, uint64_t length) const {
         const Entry *e = entries.data() + row_start[r], *end = entries.data() + row_start[r + 1];
         if (length == width) {
-            for (uint64_t c = 0; c < width; ++c) append_value(record, e < end && e->column == c ? (e++)->value : 0.0f, layout.values);
-            for (uint64_t c = 0; c < width; ++c) record.push_back(static_cast<uint8_t>(c));
-            return;
+            for (uint64_t c = 0; c < width; ++c) at = write_value(at, e < end && e->column == c ? (e++)->value : 0.0f, layout.values);
+            for (uint64_t c = 0; c < width; ++c) *at++ = static_cast<uint8_t>(c);
+            return at;
         }
-        for (const Entry *i = e; i < end; ++i) append_value(record, i->value, layout.values);
-        for (const Entry *i = e; i < end; ++i) record.push_back(static_cast<uint8_t>(i->column));
+        for (const Entry *i = e; i < end; ++i) at = write_value(at, i->value, layout.values);
+        for (const Entry *i = e; i < end; ++i) *at++ = static_cast<uint8_t>(i->column);
+        return at;
     }
 
     void chunk(uint64_t first, uint64_t width) {
@@ -163,37 +163,57 @@ struct Builder {
         c.key_bytes = shift <= 8 ? 1 : 2;
         const size_t table = out.blob.size();
         out.blob.resize(table + (4ull << log));
-        const size_t records = out.blob.size();
+        // At most: a count a bucket; a key of two bytes and a length a row; a row that is held in full is at least half full.
+        const uint64_t room = (1ull << log) + 3 * rows() + 2 * entries.size() * (value_bytes(layout.values) + 1);
+        if (records.size() < room) records.resize(room);
+        uint8_t *at = records.data();
         uint64_t r = 0;
         for (uint64_t bucket = 0; bucket < 1ull << log; ++bucket) {
+            const uint32_t offset = static_cast<uint32_t>(at - records.data());
+            std::memcpy(out.blob.data() + table + 4 * bucket, &offset, 4);
             const uint64_t begin = r;
             while (r < rows() && (shift >= 32 ? 0u : entries[row_start[r]].h >> shift) == bucket) ++r;
-            record.assign(1, static_cast<uint8_t>(r - begin));
+            *at++ = static_cast<uint8_t>(r - begin);
             for (uint64_t i = begin; i < r; ++i) {
                 const uint32_t key = entries[row_start[i]].h & hash_mask(shift);
-                record.push_back(static_cast<uint8_t>(key));
-                if (c.key_bytes == 2) record.push_back(static_cast<uint8_t>(key >> 8));
+                *at++ = static_cast<uint8_t>(key);
+                if (c.key_bytes == 2) *at++ = static_cast<uint8_t>(key >> 8);
             }
-            const size_t lengths = record.size();
-            record.resize(lengths + (r - begin));
+            uint8_t *lengths = at;
+            at += r - begin;
             for (uint64_t i = begin; i < r; ++i) {
                 const uint64_t held = row_start[i + 1] - row_start[i];
                 const uint64_t length = width >= 8 && 2 * held >= width ? width : held;
-                record[lengths + (i - begin)] = static_cast<uint8_t>(length - 1);
-                write_row(i, width, length);
+                *lengths++ = static_cast<uint8_t>(length - 1);
+                at = write_row(at, i, width, length);
             }
-            const uint64_t offset = out.blob.size() - records;
-            if (offset + record.size() > 0xffffffffull) throw std::invalid_argument("W: a chunk of more than 4 GB");
-            const uint32_t offset32 = static_cast<uint32_t>(offset);
-            std::memcpy(out.blob.data() + table + 4 * bucket, &offset32, 4);
-            out.blob.insert(out.blob.end(), record.begin(), record.end());
         }
-        c.bytes = static_cast<uint32_t>(out.blob.size() - records);
+        if (at - records.data() > 0xffffffffll) throw std::invalid_argument("W: a chunk of more than 4 GB");
+        out.blob.insert(out.blob.end(), records.data(), at);
+        c.bytes = static_cast<uint32_t>(at - records.data());
         out.chunks.push_back(c);
     }
 };
 
 }  // namespace
+
+Fault check_columns(const Columns &in, bool ordered) {
+    for (uint64_t column = 0; column < in.columns; ++column) {
+        int64_t last = -1;
+        bool sound = true, finite = true, rising = true;
+        for (int64_t i = in.start[column]; i < in.start[column + 1]; ++i) {
+            const int64_t row = in.row[i];
+            sound &= row >= 0 && row < static_cast<int64_t>(in.rows);
+            rising &= row > last;
+            finite &= std::isfinite(in.value[i]);
+            last = row;
+        }
+        if (!sound) return {Fault::kOutside, column};
+        if (!finite) return {Fault::kNotFinite, column};
+        if (ordered && !rising) return {Fault::kUnsorted, column};
+    }
+    return {Fault::kNone, 0};
+}
 
 Built build(const Columns &in, const Layout &layout, const uint32_t *chunk_first, uint64_t chunks) {
     const uint64_t features = in.rows - (layout.has_bias ? 1 : 0);

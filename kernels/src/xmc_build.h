@@ -28,6 +28,16 @@ struct Built {
     std::vector<uint8_t> blob;
 };
 
+// What is wrong with a matrix, and in which column.
+struct Fault {
+    enum Kind { kNone, kOutside, kNotFinite, kUnsorted } kind;
+    uint64_t column;
+};
+
+// Row indices inside 0 .. rows - 1, values finite and, with `ordered`, row indices rising within a column: the first column where they
+// are not, of `in` whose start rises from 0 to nonzeros. (`in.order` is not read.)
+Fault check_columns(const Columns &in, bool ordered);
+
 // Chunk i has the positions chunk_first[i] .. chunk_first[i + 1] - 1 of `in`. Throws std::invalid_argument naming the field.
 Built build(const Columns &in, const Layout &layout, const uint32_t *chunk_first, uint64_t chunks);
 

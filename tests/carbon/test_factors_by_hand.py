@@ -293,3 +293,21 @@ def test_water_with_what_is_not_known_of_it(given: float | None, site: str | Non
         newest[code] = max(newest.get(code, 0), int(row["year"]))
     assert all(water.site(code)["year"] == year for code, year in newest.items())
     assert water.with_range(37.1, wue_l_per_kwh=0.5).litres == near(37.1 * (0.5 + water.mix_litres_per_kwh("WOR")))
+
+
+def test_figures_of_water_are_factors() -> None:
+    """A country's electricity with half and twice of it, a site's own without a range, each found by its key."""
+    found = water.water_factors()
+    for row in tables.table("water_mix"):
+        one, value = found[f"water.electricity.{row['zone']}"], float(row["l_per_kwh"])
+        assert (one.value, one.low, one.high, one.unit, one.vintage) == (value, value / 2, value * 2, "l/kWh", row["vintage"])
+    for code in water.sites():
+        known = water.site(code)
+        assert (f"water.site.{code}" in found) is (known["wue_l_per_kwh"] is not None)
+        if known["wue_l_per_kwh"] is not None:
+            one = found[f"water.site.{code}"]
+            assert (one.value, one.low, one.high, one.vintage) == (known["wue_l_per_kwh"], None, None, f"{known['year']:.0f}")
+            assert (one.note.endswith(str(known["status"]))) is (known["status"] != "ok")
+    used = water.with_range(1.0, zone="fra", site_code=" AWS:us-east-1 ").sources
+    assert [one.key for one in used] == ["water.electricity.FRA", "water.site.aws:us-east-1"]
+    assert [one.key for one in water.with_range(1.0, wue_l_per_kwh=0.0, site_code="aws:us-east-1").sources] == ["water.electricity.WOR"]

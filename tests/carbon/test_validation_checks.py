@@ -128,13 +128,13 @@ def test_lines_of_an_inventory_one_by_one() -> None:
     place = grid.lookup("411.3 (a contract)")
     span = uncertainty.spread([1.0, 2.0, 3.0])
     rows = inventory.ghg_rows(
-        "x", embodied_kgco2e=7.3, kwh=37.1, place=place, basis="b", units="8 x h100", period_years=3.3, spreads=(span, span)
+        "x", embodied_kgco2e=7.3, kwh=37.1, place=place, basis="b", machines="8 x h100", period_years=3.3, spreads=(span, span)
     )
     made, used = rows
     assert (made["category"], made["kgco2e"], made["activity_data"]) == (inventory.CAPITAL_GOODS, 7.3, 1.0)
     assert (used["category"], used["activity_data"]) == (inventory.ELECTRICITY, 37.1)
     assert used["emission_factor_kgco2e_per_unit"] == pytest.approx(0.4113) and used["kgco2e"] == pytest.approx(37.1 * 0.4113)
-    assert all(row["period_years"] == 3.3 and row["units"] == "8 x h100" for row in rows)
+    assert all(row["period_years"] == 3.3 and row["machines"] == "8 x h100" for row in rows)
     assert all((row["p5_kgco2e"], row["p95_kgco2e"]) == (float(span.p5), float(span.p95)) for row in rows)
     cloud = inventory.ghg_rows("x", embodied_kgco2e=7.3, kwh=37.1, place=place, basis="b", cloud=True)
     assert [row["category"] for row in cloud] == [inventory.SERVICES] * 2 and cloud[0]["p5_kgco2e"] is None

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dse_kernels import xmc
+from dse_kernels.xmc_model import Fault, column_fault
+from dse_kernels.xmc_reference import column_fault_reference
 from scipy import sparse
 
 from .xmc_models import PECOS_SMALL, bits, random_queries, random_ranker
@@ -62,10 +65,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "overflow": (lambda f: _rewrite(f / W, data=lambda d: d.astype(np.float64) * 1e300), r"W\.npz: data holds a number"),
     "row beyond": (lambda f: _rewrite(f / W, indices=_set(501)), r"W\.npz: indices .* are not all in 0\.\.500"),
     "row negative": (lambda f: _rewrite(f / W, indices=_set(-1)), r"W\.npz: indices -1\.\."),
-    "unsorted": (lambda f: _rewrite(f / W, indices=lambda i: np.r_[i[1], i[0], i[2:]]), r"W\.npz: indices of a column are unsorted"),
+    "unsorted": (
+        lambda f: _rewrite(f / W, indices=lambda i: np.r_[i[1], i[0], i[2:]]),
+        r"W\.npz: row indices of column 0 are unsorted or duplicated",
+    ),
     "duplicated": (
         lambda f: _rewrite(f / W, indices=lambda i: np.r_[i[1], i[1:]]),
-        r"W: row indices of column 0 are unsorted or duplicated",
+        r"W\.npz: row indices of column 0 are unsorted or duplicated",
     ),
     "indptr falls": (lambda f: _rewrite(f / W, indptr=_set(0)), r"W\.npz: indptr .* does not rise"),
     "indptr short": (lambda f: _rewrite(f / W, indptr=lambda p: p[:-1]), r"W\.npz: indptr "),
@@ -214,6 +220,55 @@ def test_every_byte_of_the_headers_may_be_wrong(tmp_path: Path) -> None:
         except (xmc.ModelError, UnicodeDecodeError):
             refused += 1
     assert refused > 200
+
+
+def test_faults_of_columns_are_those_of_plain_loops() -> None:
+    rng = np.random.default_rng(6)
+    seen = set()
+    for _ in range(300):
+        w = sparse.random(9, 6, 0.5, "csc", np.float32, rng=rng)
+        w.sort_indices()
+        for _ in range(int(rng.integers(0, 3))):
+            at = int(rng.integers(0, w.nnz))
+            what = int(rng.integers(0, 4))
+            if what < 2:
+                w.indices[at] = (-1, 9)[what] if rng.random() < 0.5 else rng.integers(0, 9)
+            else:
+                w.data[at] = (np.nan, np.inf)[what - 2]
+        for ordered in (True, False):
+            fault, column = column_fault(w.indptr, w.indices, w.data, 9, ordered=ordered)
+            assert (fault.name, column) == column_fault_reference(w.indptr, w.indices, w.data, 9, ordered)
+            seen.add(fault)
+    assert seen == set(Fault)
+
+
+def test_a_member_that_lies_about_its_size_is_named(folder: Path) -> None:
+    """A header that promises more than the member holds: told before room is made for it."""
+    with zipfile.ZipFile(folder / W) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    shape = members["data.npy"].split(b"'shape': (")[1].split(b",")[0]
+    lie = b"9" * 15  # terabytes
+    members["data.npy"] = members["data.npy"].replace(b"(" + shape + b",), }" + b" " * (len(lie) - len(shape)), b"(" + lie + b",), }", 1)
+    with zipfile.ZipFile(folder / W, "w") as file:
+        for name, held in members.items():
+            file.writestr(name, held)
+    with pytest.raises(xmc.ModelError, match=r"W\.npz: cannot be read as npz \(ValueError: data: .* is not what the member holds"):
+        xmc.load(folder)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_flipped_bit_of_a_weight_is_seen(folder: Path, compression: int) -> None:
+    with zipfile.ZipFile(folder / W) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(folder / W, "w", compression) as file:
+        for name, held in members.items():
+            file.writestr(name, held)
+        info = file.getinfo("data.npy")
+    whole = bytearray((folder / W).read_bytes())
+    whole[info.header_offset + 30 + len("data.npy") + info.compress_size - 2] ^= 1
+    (folder / W).write_bytes(whole)
+    with pytest.raises(xmc.ModelError, match=r"W\.npz: cannot be read as npz"):
+        xmc.load(folder)
 
 
 QUERIES: dict[str, tuple[Callable[[sparse.csr_matrix], object], str]] = {

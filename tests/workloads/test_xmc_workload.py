@@ -70,7 +70,8 @@ def test_a_search_gives_a_front(tmp_path: Path, objective: str) -> None:
     run = api.search(api.make_problem("xmc", objective, hw="lookup", fixed=ENGINE), out=tmp_path / "run", threads=1)
     front = run.pareto()
     assert len(front) > 0
-    assert "measured" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The measured quality" in page and "Quality was measured, model by model" in page and '"measured":true' in page
 
 
 def test_recall_against_latency_is_a_front_of_models_and_machines(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Sources: positive instance feature aggregation and hierarchical balanced k-means
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -28,15 +30,14 @@ def _unit(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def tree_shape(labels: int, branch: int, leaf: int) -> tuple[int, ...]:
-    """Clusters of each level above the labels: powers of ``branch`` until clusters hold at most ``leaf`` labels."""
+    """Clusters of each level above the labels: as many halvings as bring clusters to ``leaf`` labels at most, ``branch`` children a node
+    from the lowest level up; the root has what is left. Source: PECOS's hierarchical k-means shares a tree out so."""
     if branch < 2 or branch & (branch - 1):
         raise XmcError(f"branch {branch} is not a power of two from 2 on (clusters are halved)")
     if leaf < 1:
         raise XmcError(f"leaf {leaf} is not positive")
-    sizes: list[int] = []
-    while labels > leaf * (sizes[-1] if sizes else 1):
-        sizes.append((sizes[-1] if sizes else 1) * branch)
-    return tuple(sizes)
+    halvings = (-(-labels // leaf) - 1).bit_length()  # the least power of two that is not below labels / leaf
+    return tuple(2**done for done in range(halvings, 0, -(branch.bit_length() - 1)))[::-1]
 
 
 def cluster(features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0) -> list[sparse.csc_matrix]:
@@ -46,13 +47,12 @@ def cluster(features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0) 
     """
     labels = features.shape[0]
     shape = tree_shape(labels, branch, leaf)
-    halvings = branch.bit_length() - 1
     rng = np.random.default_rng(seed)
     groups = [np.arange(labels)]
     owners: list[npt.NDArray[np.int64]] = []  # of each level's clusters: the cluster above
-    for _ in shape:
+    for above, below in itertools.pairwise((1, *shape)):
         parent = np.arange(len(groups))
-        for _ in range(halvings):
+        for _ in range((below // above).bit_length() - 1):
             halves = [_halve(features, group, rng) for group in groups]
             parent = np.repeat(parent, 2)
             groups = [half for pair in halves for half in pair]

@@ -664,3 +664,51 @@ def test_what_would_hold_a_model_that_does_not_fit(chips: int, fill: float, word
     )
     named = f"{larger[0][1]} ({larger[0][0] / 2**30:.0f} GiB)" if larger and chips == 1 else ""
     assert (named in said) and (bool(named) or "GiB)" not in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"layers": 2}, {"heads": 2, "ffn": 9}),
+        ({"layers": 3}, {"ffn": 9}),
+        ({}, {"ffn": 9}),
+        ({"heads": 4}, {"layers": 3, "ffn": 9}),
+        ({"layers": 5}, {}),
+    ],
+)
+def test_knobs_that_all_models_with_the_given_ones_have(several: Evaluation, given: dict[str, int], found: dict[str, int]) -> None:
+    models = {"layers": (2, 2, 3, 3), "heads": (2, 2, 2, 4), "ffn": (9, 9, 9, 9)}
+    assert one_design._alike(replace(several.problem, models=models), given) == found
+    for value, fine in ((3.0, True), (3.5, False), ("x", False)):
+        problem = replace(
+            several.problem, models={**models, "hidden": (128,) * 4}, fixed_model=True, fixed={**several.problem.fixed, "layers": value}
+        )
+        if fine:
+            assert Evaluation(problem, threads=1, mapped=False).space.models["layers"].tolist() == [3]
+        else:
+            with pytest.raises(ValueError, match="layers"):
+                Evaluation(problem, threads=1, mapped=False)
+
+
+def test_quality_without_support_is_told_of_a_design_that_is_asked_for(several: Evaluation) -> None:
+    """One design of a search has the surrogate's figure whatever supports it; an evaluation has none, unless it is allowed."""
+    knobs = {"layers": 10, "hidden": 480, "ffn": 1920, "heads": 6}
+    told = one_design.evaluate_in(replace(several.problem, fixed={}, vary={}), {**knobs, "cores": 2, "rate_per_s": 3.0})
+    assert told["quality_support"] == "extrapolated" and told["quality"] > 0 and told["quality_reason"]
+    assert told["deployment"]["rate_per_s"] == 3.0 and told["design"]["cores"] == 2 and told["design"]["layers"] == 10
+    assert one_design.evaluate("bert", fixed=knobs)["quality"] is None
+    allowed = one_design.evaluate("bert", fixed=knobs, allow_unsupported=True)
+    assert allowed["quality"] == told["quality"] and allowed["quality_se"] == told["quality_se"]
+    assert list(allowed["latency_by_bound_s"].values()) == sorted(allowed["latency_by_bound_s"].values(), reverse=True)
+
+
+def test_plain_numbers_of_a_column() -> None:
+    assert [type(design_list._plain(value)) for value in (np.int64(3), np.float64(3.5), 2**80)] == [int, float, int]
+
+
+@pytest.mark.parametrize(("bits", "told"), [({}, True), ({"weight_bits": 5}, True), ({"weight_bits": 4}, False)])
+def test_narrower_weights_are_proposed_down_to_four_bits(bits: dict[str, int], told: bool) -> None:
+    problem = api.make_problem("bert-tiny", "hardware", hw="h100", fixed={"weight_bits": 16}, allow_unsupported=True)
+    evaluation = Evaluation(problem, threads=1, mapped=False)
+    evaluation.problem = replace(problem, fixed=bits)
+    assert ("fewer weight_bits" in one_design._too_large(1.5, evaluation)) is told

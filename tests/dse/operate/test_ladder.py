@@ -67,6 +67,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["operate", "design", folder, "--site", "france", "--weeks", "1", "--policy", "optimum"]) == 0
     text = capsys.readouterr().out
     assert "not measured" in text and all(step.name in text for step in ladder.STEPS)
+    words = ["--policy", "dqn", "--weeks", "1", "--chips", "66", "--temperature"]
+    assert main(["operate", folder, *words, "25:80:0.9:3", "--json"]) == 0
+    limited = json.loads(capsys.readouterr().out)
+    assert limited["temperature"]["sustained_kw"] == pytest.approx(55 / 0.9) and limited["missed_requests"] == 0
+    assert max(limited["timeline"]["sites"][0]["temperature_c"]) <= 80 + 1e-9
+    assert main(["operate", folder, *words, "25:26:0.9:3"]) == 2
+    assert "kW to run the declared load as it comes" in capsys.readouterr().err
     assert main(["operate", "compare", folder, "--site", "CISO,NYIS", "--weeks", "1", "--json"]) == 0
     assert [one["sites"][0]["site"] for one in json.loads(capsys.readouterr().out)] == ["CISO", "NYIS"]
     for words, said in (

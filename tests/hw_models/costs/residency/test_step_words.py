@@ -126,7 +126,11 @@ def test_what_bounds_a_step_is_busy_all_its_time(row: Operation) -> None:
             assert alone.words[0, 0].tolist() == pytest.approx(found.words[c, p].tolist(), rel=1e-12)
 
 
-@pytest.mark.parametrize("row", [ATTENTION, NORM], ids=lambda row: row.name)
+# Rows that no innermost level holds, that the smaller just holds, and that the level of what stays holds only where it is empty.
+LONG = [replace(NORM, name=f"n{n}", m=3, n=n, parameters=2 * n) for n in (65_536, 65_537, 140_001)]
+
+
+@pytest.mark.parametrize("row", [ATTENTION, NORM, *LONG], ids=lambda row: row.name)
 def test_words_of_every_level_and_their_energy(row: Operation) -> None:
     """Vector work and attention outside the innermost level, in plain numbers: what is on chip is neither read from the DRAM nor written to
     the level that holds it, what stays is not written out, what is loaded whole passes once."""
@@ -135,6 +139,7 @@ def test_words_of_every_level_and_their_energy(row: Operation) -> None:
     target, last = Machine(TWO, "edp", 1), TWO.levels - 1
     for resident, keeps, stores, held, loaded, pinned in (
         (False, False, True, 0, 0, False), (True, True, False, 900_000, 0, True), (False, True, True, 500_000, 64_000, False),
+        (False, True, False, 16_000_000, 0, False), (True, False, True, 16_252_928, 0, False),
     ):  # fmt: skip
         condition = Condition((resident,) * len(step.operands), keeps, stores, held, loaded, pinned)
         found = step_costs(table, step, [condition], target)
@@ -151,7 +156,7 @@ def test_words_of_every_level_and_their_energy(row: Operation) -> None:
                 for level in range(last + 1):
                     incoming = refills
                     room = float(rates[level].bits[0, p]) - (held if level == last - 1 else 0)
-                    refills = 1.0 if room >= 999 * 8 else refills
+                    refills = 1.0 if room >= row.n * 8 else refills
                     read = (first + second) / word * incoming if level < last else own / word * incoming + load
                     write = out if level < last else stored
                     if level < last - 1:
@@ -187,7 +192,7 @@ def test_words_of_every_level_and_their_energy(row: Operation) -> None:
             cycles = lanes / float(vector.lane_pj(TWO.mac_pj)[p])
             work = vector.function(row.function)
             if row.kind == Kind.NORM:
-                assert cycles == pytest.approx(700 * 999 * work.element_cycles + 700 * work.row_cycles, rel=1e-6)
+                assert cycles == pytest.approx(row.m * row.n * work.element_cycles + row.m * work.row_cycles, rel=1e-6)
                 assert found.latency_s[0, p] == pytest.approx(max(*seconds, found.vector_s[0, p]), rel=1e-12)
             else:
                 assert cycles == pytest.approx(float(parts.vector_pj[0, p]) / float(vector.lane_pj(TWO.mac_pj)[p]), rel=1e-6)
