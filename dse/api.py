@@ -24,7 +24,7 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate, sources
+from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, sources
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
@@ -370,7 +370,8 @@ def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     design = next(design for design in run.designs if design["design"] == chosen.design)
     cautions = list(run.context["cautions"])
     if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
-        cautions += careful.nothing_kept(run.problem, chosen.knobs, design["metrics"])
+        told = nothing_kept(run.problem, chosen.knobs, design["metrics"])
+        cautions += [f"{line} Another design may then be the best." for line in told]
     found = recommend_surely(replace(run, context={**run.context, "cautions": cautions}))
     found = replace(found, warnings=(*found.warnings, *careful.parts_beyond_bound(run.problem, found.knobs)))
     known = {"cautions": cautions, "recommendation": found.to_dict()}
