@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dse.evaluation.evaluation import Evaluation, load_family
 from dse.evaluation.one_design import evaluation_of
+from dse.problem.metrics import METRICS
 from dse.problem.objectives import asks_for_quality
 from dse.problem.problem import Problem, fix_knobs
 from dse.problem.wording import joined, number_text
@@ -16,6 +18,8 @@ from workloads.family import Family
 
 # The parts' latencies add to the request's but for rounding; where they do not (chips in a pipeline), no part has a latency of its own.
 _ROUNDING = 1e-9
+# What is saved below this is within the models' own error and not worth a line.
+_CLEARLY_LESS = 0.05
 
 
 def models_unasked(evaluation: Evaluation) -> list[str]:
@@ -69,6 +73,27 @@ def parts_beyond_bound(problem: Problem, knobs: Mapping[str, Any]) -> list[str]:
         return []
     told = joined([f"{name} takes {number_text(1e3 * latency)} ms" for name, latency in parts.items()])
     return [f"latency_s<={min(bounds)!r} holds for the mean request of the mix, not for each part: {told}."]
+
+
+def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """A sentence where every operation reads from the DRAM and writes to it because nobody asked for better, and a design of these
+    ``metrics`` would take clearly less with its data on chip; empty where it would not, or where designs of its kind keep nothing.
+    """
+    if problem.residency != "none" or problem.kind or problem.models is not None:
+        return []
+    evaluation = evaluation_of(replace(problem, residency="weights"), knobs)
+    if evaluation.on_chip is None or not evaluation.on_chip.able.all():
+        return []
+    block = evaluation.block(0, 1)
+    names = [name for name in ("energy_j", "latency_s", "total_kgco2e") if name in metrics]
+    shares = {name: 1.0 - block.metric(name).item() / metrics[name] for name in names}
+    told = [f"{100.0 * share:.0f} % less {METRICS[name].label.lower()}" for name, share in shares.items() if share >= _CLEARLY_LESS]
+    if not told:
+        return []
+    return [
+        "Every operation reads from the DRAM and writes to it; with its data kept on chip where that is best this design takes "
+        f"{joined(told)}, and another may be the best: --residency weights."
+    ]
 
 
 def is_mix(problem: Problem) -> bool:
