@@ -80,7 +80,9 @@ def test_sweep_of_contexts_and_sizes(owners: list[int], d: int) -> None:
         for dtype, tolerance in TOLERANCE.items():
             q, k, v = problem(owners, 3, tokens, d, dtype, seed=tokens)
             found = attention.decode(q, k, v, owners, lengths, threads=1)
-            assert (found.float() - by_torch(q, k, v, owners, lengths)).abs().max() <= tolerance, (tokens, dtype)
+            expected = by_torch(q, k, v, owners, lengths)
+            # The result is rounded to bfloat16 as well: 2^-9 of it, which for values above 2 is most of the tolerance.
+            assert ((found.float() - expected).abs() / expected.abs().clamp(min=1)).max() <= tolerance, (tokens, dtype)
             assert torch.equal(found, attention.decode(q, k, v, owners, lengths, threads=2))
         q, k, v = problem(owners, 3, tokens, d, seed=tokens)
         cache = attention.Int8Cache.empty(3, tokens, max(owners) + 1, d)
