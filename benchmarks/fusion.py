@@ -1,11 +1,13 @@
-"""A BERT block and a MobileNetV2 block with what stays on chip, beside accelforge's fused mapper (arXiv 2602.15166): bytes of the DRAM.
+"""Blocks of BERT and MobileNetV2 with what stays on chip, beside accelforge's fused mapper and Stream: bytes of the DRAM.
 
-    python benchmarks/fusion.py [--run] [--environments DIR] [--json FILE]
+    python benchmarks/fusion.py [--run accelforge] [--run stream] [--environments DIR] [--json FILE]
 
 BERT-tiny's layer (128 tokens, width 128, two heads, 512 inside) as its eight products, and a block of MobileNetV2 at 28 x 28 (32 channels,
-192 inside) as its three convolutions; 8 bits, one buffer. accelforge is given energies of the DRAM alone (64 pJ a byte), so that what it
-minimises is bytes; it tiles tensors between operations, ours keeps them whole (`--residency activations`, mapped for least energy).
---run asks accelforge (minutes a block; an environment of its own is made on first use under build/peers).
+192 inside) as its three convolutions; 8 bits, one buffer. accelforge (arXiv 2602.15166) is given energies of the DRAM alone (64 pJ a byte),
+so that what it minimises is bytes; it tiles tensors between operations, ours keeps them whole (`--residency activations`, mapped for least
+energy). Stream 2.1.1 fuses tiles of operations for least cycles, on its own Eyeriss-like core with that buffer. Its reader joins no heads,
+so the layer is asked in two parts, attention and feed-forward. --run asks a peer (minutes a block; an environment of its own is made on
+first use under build/peers).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,17 @@ def bert() -> list[Operation]:
     ]
 
 
+def attention() -> list[Operation]:
+    """The five products of the layer's attention."""
+    return bert()[:6]
+
+
+def feed_forward() -> list[Operation]:
+    """The two products of the layer's feed-forward part."""
+    up, down = bert()[-2:]
+    return [replace(up, reads="-"), down]
+
+
 def inverted() -> list[Operation]:
     """The three convolutions of an inverted bottleneck."""
 
@@ -93,6 +107,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
             "Z[m, g] = AV[m, h, f] * WZ[h, f, g]", "FFA[m, c] = Z[m, g] * WFFA[g, c]", "FFB[m, j] = FFA[m, c] * WFFB[c, j]",
         ],
     },
+    "attention": {"rows": attention},
+    "feed_forward": {"rows": feed_forward},
     "inverted": {
         "rows": inverted,
         "ranks": {"P0": SIDE, "Q0": SIDE, "N0": CHANNELS, "T0": WIDE, "N1": CHANNELS, "P1": SIDE, "Q1": SIDE},
@@ -121,6 +137,38 @@ BLOCKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _node(name: str, op_type: str, inputs: list[str], **attributes: Any) -> dict[str, Any]:
+    # Stream confuses a node with a tensor of its name.
+    return {"name": f"make_{name}", "op_type": op_type, "inputs": inputs, "output": name, "attributes": attributes}
+
+
+ONNX: dict[str, dict[str, Any]] = {
+    "attention": {
+        "nodes": [
+            *(_node(p, "MatMul", ["input", f"w{p}"]) for p in "QKV"), _node("transposed", "Transpose", ["K"], perm=[0, 2, 1]),
+            _node("scores", "MatMul", ["Q", "transposed"]), _node("context", "MatMul", ["scores", "V"]),
+        ],
+        "weights": {f"w{p}": [HEADS, WIDTH, WIDTH // HEADS] for p in "QKV"}, "inputs": {"input": [TOKENS, WIDTH]},
+        "output": "context", "output_shape": [HEADS, TOKENS, WIDTH // HEADS],
+    },
+    "feed_forward": {
+        "nodes": [_node("up", "Gemm", ["input", "w_up"]), _node("down", "Gemm", ["up", "w_down"])],
+        "weights": {"w_up": [WIDTH, INSIDE], "w_down": [INSIDE, WIDTH]}, "inputs": {"input": [TOKENS, WIDTH]},
+        "output": "down", "output_shape": [TOKENS, WIDTH],
+    },
+    "inverted": {
+        "nodes": [
+            _node("expand", "Conv", ["input", "w_expand"], kernel_shape=[1, 1]),
+            _node("depthwise", "Conv", ["expand", "w_depthwise"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=WIDE),
+            _node("project", "Conv", ["depthwise", "w_project"], kernel_shape=[1, 1]),
+        ],
+        "weights": {"w_expand": [WIDE, CHANNELS, 1, 1], "w_depthwise": [WIDE, 1, 3, 3], "w_project": [CHANNELS, WIDE, 1, 1]},
+        "inputs": {"input": [1, CHANNELS, SIDE, SIDE]}, "output": "project", "output_shape": [1, CHANNELS, SIDE, SIDE],
+    },
+}  # fmt: skip
+STREAM = peers.Tool("stream", ("stream-dse==2.1.1", "six"), "python3.12", "residency")
+
+
 def accelerator(kib: int) -> Accelerator:
     """An array with one buffer, of which everything may be used at once."""
     design = read_document(
@@ -142,8 +190,8 @@ def least_bytes(name: str) -> int:
     """What any schedule moves: the first input, every weight and the last result once."""
     rows = BLOCKS[name]["rows"]()
     first, last = rows[0], rows[-1]
-    inputs = int(first.input_elements) or int(first.m) * int(first.n)
-    return inputs + sum(int(row.parameters) for row in rows) + int(last.m) * int(last.n) * int(last.groups)
+    inputs = int(first.input_elements) or int(first.m) * int(first.k if first.kind is Kind.GEMM else first.n)
+    return inputs + sum(int(row.parameters) for row in rows) + int(last.batch) * int(last.m) * int(last.n) * int(last.groups)
 
 
 def ours(name: str, kib: int) -> float:
@@ -156,29 +204,47 @@ def ours(name: str, kib: int) -> float:
 
 def theirs(name: str, kib: int, environments: Path) -> float | str:
     """Bytes that accelforge's best mapping moves, or why there is no answer."""
-    python = peers.environment(next(tool for tool in peers.TOOLS if tool.name == "accelforge"), environments)
-    if not isinstance(python, Path):
-        return python
-    block = BLOCKS[name]
+    block = BLOCKS.get(name, {})
+    if "einsums" not in block:
+        return "not asked: the whole layer is"
     case = {
         "name": name, "einsums": block["einsums"], "ranks": block["ranks"], "sram_bytes": 1024 * kib,
         "dram_pj_per_byte": DRAM_PJ_PER_BYTE, "sram_pj_per_byte": 0.0, "mac_pj": 0.0,
     }  # fmt: skip
+    answer = _ask(next(tool for tool in peers.TOOLS if tool.name == "accelforge"), case, environments)
+    return answer if isinstance(answer, str) else float(answer["energy_j"]) / (DRAM_PJ_PER_BYTE * 1e-12)
+
+
+def streams(name: str, kib: int, environments: Path) -> float | str:
+    """Bytes that Stream's fused tiles move, or why there is no answer."""
+    if name not in ONNX:
+        return "not asked: its parts are"
+    answer = _ask(STREAM, {"name": name, "sram_bytes": 1024 * kib, **ONNX[name]}, environments)
+    return answer if isinstance(answer, str) else answer.get("failed") or float(answer["dram_bytes"])
+
+
+def _ask(tool: peers.Tool, case: dict[str, Any], environments: Path) -> dict[str, Any] | str:
+    python = peers.environment(tool, environments)
+    if not isinstance(python, Path):
+        return python
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [str(python), str(peers.SCRIPTS / "accelforge_blocks.py")], cwd=folder, input=json.dumps(case) + "\n",
+            [str(python), str(peers.SCRIPTS / f"{tool.name}_blocks.py")], cwd=folder, input=json.dumps(case) + "\n",
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode:
         return f"failed: {done.stderr.strip().splitlines()[-1:]}"
-    answer = next(line for line in done.stdout.splitlines() if line.startswith("{"))
-    return float(json.loads(answer)["energy_j"]) / (DRAM_PJ_PER_BYTE * 1e-12)
+    found: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return found
+
+
+PEERS = {"accelforge": theirs, "stream": streams}
 
 
 def main() -> int:
     """Print a line a block and buffer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", action="store_true", help="ask accelforge too")
+    parser.add_argument("--run", action="append", choices=tuple(PEERS), default=[], help="ask this peer too (repeatable)")
     parser.add_argument("--block", action="append", choices=tuple(BLOCKS), help="this block only (repeatable)")
     parser.add_argument("--kib", action="append", type=int, help="this buffer only (repeatable)")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers", help="folder of the environments")
@@ -189,8 +255,8 @@ def main() -> int:
     for name in options.block or BLOCKS:
         for kib in options.kib or KIB:
             row: dict[str, Any] = {"block": name, "kib": kib, "least": least_bytes(name), "ours": ours(name, kib)}
-            if options.run:
-                row["accelforge"] = theirs(name, kib, options.environments)
+            for peer in options.run:
+                row[peer] = PEERS[peer](name, kib, options.environments)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             rows.append(row)
     if options.json:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+MACHINE_PARTS = ("cpu", "gpu")
+
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "calibrate",
         help="fit a device to your measurements",
-        description="Fit the kernels of a GPU or a processor to your own measurements, or measure this machine's processor. Rows are "
+        description="Fit the kernels of a GPU or a processor to your own measurements, or measure those of this machine. Rows are "
         "sorted by size and dealt to two halves; each half is fitted and judged on the other, and what is kept comes from all rows. "
         "`dse evaluate --calibration FILE` and `dse search --calibration FILE` take the file that is written.",
         allow_abbrev=False,
@@ -20,11 +22,13 @@ def register(commands: Any) -> None:
         "softmax, layernorm, rmsnorm, or elements for gelu, silu, relu, add, mul, silu_mul.\n\n"
         "examples:\n"
         "  dse calibrate --measured my_a100.csv --device a100 --out my_a100.toml\n"
-        "  dse calibrate --this-machine --out my_cpu.toml",
+        "  dse calibrate --this-machine --out my_cpu.toml\n"
+        "  dse calibrate --this-machine gpu --rows my_gpu.csv --out my_gpu.toml",
     )
     parser.add_argument("--measured", metavar="FILE.csv", help="measured operators, one a row")
-    parser.add_argument("--this-machine", action="store_true", help="measure products and row-wise operators on this processor instead "
-                        "(float32, numpy, half a minute)")  # fmt: skip
+    parser.add_argument("--this-machine", nargs="?", const="cpu", metavar="cpu|gpu", help="measure products and row-wise operators here "
+                        "instead: on the processor (cpu, default: float32, numpy, half a minute) or the GPU (gpu: bfloat16, torch, some "
+                        "seconds)")  # fmt: skip
     parser.add_argument("--device", metavar="NAME|FILE.toml", help="device they were measured on (default a100)")
     parser.add_argument("--overheads", default="eager", metavar="SET",
                         help="shipped overheads to compare with: eager (framework calls, default) or kernel")  # fmt: skip
@@ -40,29 +44,33 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from dse.errors import UsageError
-    from hw_models.devices import calibration, kernel_calibration, this_machine
+    from dse.errors import UsageError, unknown_name
+    from hw_models.devices import calibration, kernel_calibration, this_gpu, this_machine
     from hw_models.devices import library as devices
 
-    if args.this_machine == bool(args.measured):
+    if args.this_machine not in (None, *MACHINE_PARTS):
+        raise unknown_name("this-machine", args.this_machine, MACHINE_PARTS)
+    if bool(args.this_machine) == bool(args.measured):
         raise UsageError("of --measured and --this-machine " + ("both are given" if args.measured else "none is given") + "; give one")
     if args.rows and not args.this_machine:
         raise UsageError("rows is given without --this-machine; the rows of --measured are in its file")
     if args.device and args.this_machine:
-        raise UsageError("device is given with --this-machine, which writes a record of this processor; leave it out")
+        raise UsageError("device is given with --this-machine, which writes a record of what is measured; leave it out")
     name = "this-machine" if args.this_machine else args.device or "a100"
     own = args.this_machine or Path(name).suffix == ".toml"
     device = None if own else devices.load(name)
-    accelerator = device.accelerator if device is not None else this_machine.record() if args.this_machine else _own_device(name)
+    here = this_gpu if args.this_machine == "gpu" else this_machine
+    accelerator = device.accelerator if device is not None else here.record() if args.this_machine else _own_device(name)
     passed_over: list[str] = []
     if args.this_machine:
         load = os.getloadavg()[0]
-        if load > accelerator.cores:
+        cores = len(os.sched_getaffinity(0))
+        if load > cores:
             print(
-                f"dse calibrate: the machine is busy (load {load:.1f} on {accelerator.cores} cores); measure when it is idle",
+                f"dse calibrate: the machine is busy (load {load:.1f} on {cores} cores); measure when it is idle",
                 file=sys.stderr,
             )
-        measured = this_machine.measure()
+        measured = here.measure()
         source = "this machine"
         if args.rows:
             Path(args.rows).write_text(this_machine.as_csv(measured), encoding="utf-8")

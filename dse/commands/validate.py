@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-SUBJECTS = ("hardware", "kernels", "chips", "networks")
+SUBJECTS = ("hardware", "kernels", "chips", "networks", "measured")
 
 
 def register(commands: Any) -> None:
@@ -16,7 +16,7 @@ def register(commands: Any) -> None:
         description="Run every reference comparison and print its error beside the goal and the error that peers report. "
         "Leaves with code 1 if a figure is worse than recorded. `kernels` prints the error of each kind of GPU kernel by device and "
         "engine on measured rows that no parameter was fitted to; `chips` whole chips beside their published figures; `networks` "
-        "three networks beside SCALE-Sim's and ZigZag's counts.",
+        "three networks beside SCALE-Sim's and ZigZag's counts; `measured` every row that the project measured on an H100.",
         allow_abbrev=False,
     )
     parser.add_argument("subject", metavar="SUBJECT", help=f"what is validated: {', '.join(SUBJECTS)}")
@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
         "--only",
         action="append",
         metavar="NAME",
-        help="run this comparison (of `kernels`: this kind; of `chips`: this chip) only (repeatable)",
+        help="run this comparison (of `kernels` and `measured`: this kind; of `chips`: this chip) only (repeatable)",
     )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print JSON on stdout")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise unknown_name("subject", args.subject, SUBJECTS)
     if args.subject == "kernels":
         return _kernels(args)
-    if args.subject in ("chips", "networks"):
+    if args.subject in ("chips", "networks", "measured"):
         return _tables(args)
     comparisons = validation.run(args.only)
     if args.json:
@@ -76,13 +76,13 @@ def _kernels(args: argparse.Namespace) -> int:
 
 
 def _tables(args: argparse.Namespace) -> int:
-    """Whole chips, or three networks; a test holds their figures, so that nothing is judged here."""
+    """Whole chips, three networks, or our own rows; tests hold their figures, so that nothing is judged here."""
     import json
     from dataclasses import asdict
     from functools import partial
 
     from dse.errors import UsageError, unknown_name
-    from hw_models.validation import chips, networks
+    from hw_models.validation import chips, measured_gpu, networks
 
     if args.subject == "networks":
         if args.only:
@@ -91,6 +91,15 @@ def _tables(args: argparse.Namespace) -> int:
         records: list[dict[str, Any]] = [dict(zip(networks.HEADER, row, strict=True)) for row in shown]
         header: tuple[str, ...] = networks.HEADER
         page = networks.markdown
+    elif args.subject == "measured":
+        for kind in args.only or ():
+            if kind not in measured_gpu.KINDS:
+                raise unknown_name("kind of row", kind, measured_gpu.KINDS)
+        own = tuple(figure for figure in measured_gpu.figures() if not args.only or figure.what in args.only)
+        shown = [measured_gpu.cells(figure) for figure in own]
+        records = [asdict(figure) | {"ratio": figure.ratio} for figure in own]
+        header = measured_gpu.HEADER
+        page = partial(measured_gpu.markdown, own)
     else:
         found = chips.figures()
         names = list(dict.fromkeys(figure.chip for figure in found))

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from dse.errors import DseError
+from dse.exporters import on_chip
 from dse.exporters.design import ExportDesign
 from dse.exporters.names import quoted
 from dse.storage.run_folder import write_text
@@ -31,6 +32,7 @@ class Export:
             cannot express.
         run: command lines that run them.
         checked: how this export is checked in the project's tests.
+        on_chip: how the files carry what stays on chip between operations; empty: they do not.
     """
 
     tool: str
@@ -40,6 +42,7 @@ class Export:
     lost: Sequence[str]
     run: Sequence[str] = ()
     checked: str = ""
+    on_chip: str = ""
 
 
 def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
@@ -50,6 +53,8 @@ def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
         MAPPINGS_FILE: mappings_json(design),
         NOTES_FILE: notes_text(export, design),
     }
+    if design.on_chip is not None:
+        files[on_chip.FILE] = on_chip.text(design)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -150,6 +155,7 @@ def notes_text(export: Export, design: ExportDesign) -> str:
             "time of a request."
         )
     lines += [f"* {text}" for text in design.notes]
+    lines += _on_chip_lines(export, design)
     if export.run:
         lines += ["", "## How to run", "", "```sh", *export.run, "```"]
     if export.checked:
@@ -162,6 +168,26 @@ def notes_text(export: Export, design: ExportDesign) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _on_chip_lines(export: Export, design: ExportDesign) -> list[str]:
+    """The section of the notes on what stays on chip between operations."""
+    found = design.on_chip
+    if found is None:
+        return []
+    carried = export.on_chip or (
+        "The target's files do not say it: there every product reads its operands from the DRAM and writes its result there."
+    )
+    return [
+        "",
+        "## What stays on chip between operations",
+        "",
+        f"* {carried}",
+        f"* `{on_chip.FILE}` has it whole (residency {found['level']}): where each tensor lives, each step with what is on chip while it "
+        "runs, and each product in every condition that it runs in, with its mapping beside what is held.",
+        f"* With it a request moves {size_text(found['dram_bytes'])} over the DRAM's boundary; latencies and cycles in "
+        f"`{OPERATIONS_FILE}`, and `{MAPPINGS_FILE}`, are of products by themselves.",
+    ]
 
 
 def size_text(size: float) -> str:

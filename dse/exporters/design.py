@@ -7,9 +7,9 @@ keys and values, all layers) are listed once with how often a request runs them,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dse_kernels import mapping
@@ -21,6 +21,8 @@ from hw_models.costs import chips as parallel
 from hw_models.costs import evaluate as cost
 from hw_models.costs import precision
 from hw_models.costs.mapping import loop_nest, mapping_hardware
+from hw_models.costs.residency.models import report
+from hw_models.costs.residency.solve import check_level
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class ExportDesign:
     products: tuple[Product, ...]
     others: tuple[Other, ...]
     notes: tuple[str, ...] = ()
+    residency: str = "none"
+    rows: Mapping[int, str] = field(default_factory=dict)
+    """The product that a row is, by the row's number over all phases; fused attention is two and has none."""
 
     @cached_property
     def batch(self) -> AcceleratorBatch:
@@ -100,6 +105,14 @@ class ExportDesign:
     def label(self) -> str:
         """A name for it that is safe in every format and as a file name."""
         return f"dse_design_{self.number:04d}"
+
+    @cached_property
+    def on_chip(self) -> dict[str, Any] | None:
+        """What stays on chip between its operations (`hw_models.costs.residency.models.report`); None where nothing does."""
+        if self.residency == "none":
+            return None
+        found = report(self.workload, self.batch, point=0, level=check_level(self.residency), criterion=cast("Criterion", self.criterion))
+        return found if "steps" in found else None
 
     @cached_property
     def _mapped(self) -> tuple[dict[str, LoopNest], dict[str, float]]:
@@ -141,6 +154,7 @@ def load_design(run: RunRecord, number: int) -> ExportDesign:
         knobs=knobs,
         metrics=entry["metrics"],
         criterion=problem.criterion,
+        residency=problem.residency,
         command=str(run.provenance.get("command", "")),
         version=str(run.provenance.get("version", "")),
     )
@@ -155,6 +169,7 @@ def describe(
     knobs: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     criterion: str = "edp",
+    residency: str = "none",
     command: str = "",
     version: str = "",
 ) -> ExportDesign:
@@ -166,7 +181,7 @@ def describe(
     if chips > 1:  # the targets know one chip: it gets its share of every operation
         phases = [replace(phase, table=parallel.shares(phase.table, chips).table) for phase in workload.phases]
         workload, accelerator = replace(workload, phases=tuple(phases)), replace(accelerator, chips=1)
-    products, others, notes = _collect(accelerator, workload, criterion)
+    products, others, notes, rows = _collect(accelerator, workload, criterion)
     if chips > 1:
         notes = (f"this is one of {chips} chips with its share of every operation; the collectives between chips are not here", *notes)
     if not products:
@@ -184,17 +199,19 @@ def describe(
         products=products,
         others=others,
         notes=notes,
+        residency=residency,
+        rows=rows,
     )
 
 
 def _collect(
     accelerator: Accelerator, workload: Workload, criterion: str
-) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...]]:
-    from typing import cast
-
+) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...], dict[int, str]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     other: dict[str, list[float]] = {}
     notes: list[str] = []
+    rows: dict[int, tuple[Any, ...]] = {}
+    before = 0
     hardware = accelerator.batch()
     for phase in workload.phases:
         table = phase.table
@@ -220,10 +237,13 @@ def _collect(
                 )
             if operation.kind == Kind.CONV:
                 notes.append(f"convolution {quoted(operation.name)} is given as its im2col product; the reuse of its windows is not")
+            if len(parts) == 1:
+                rows[before + row] = parts[0][1]
             for suffix, key in parts:
                 entry_ = found.setdefault(key, {"names": [], "runs": 0.0, "latency": float(latency[row]), "bound": bound[row]})
                 entry_["names"].append(f"{phase.name}.{operation.name}{suffix}" if len(workload.phases) > 1 else operation.name + suffix)
                 entry_["runs"] += runs
+        before += len(table)
     taken: set[str] = set()
     products = tuple(
         Product(
@@ -236,7 +256,9 @@ def _collect(
         )
         for key, entry in found.items()
     )
-    return products, tuple(Other(name, *values) for name, values in other.items()), tuple(dict.fromkeys(notes))
+    names = {key: product.name for key, product in zip(found, products, strict=True)}
+    others = tuple(Other(name, *values) for name, values in other.items())
+    return products, others, tuple(dict.fromkeys(notes)), {row: names[key] for row, key in rows.items()}
 
 
 _SHAPE_FIELDS = ("batch", "m", "n", "k", "second_is_weight", "input_bits", "weight_bits", "output_bits")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dse.exporters.base import Export, script
 from dse.exporters.design import ExportDesign, Product, axis_dimensions
 from dse.exporters.names import safe_name
+from dse.exporters.on_chip import Placement, placements, room_bytes
 from dse.exporters.yaml_text import Flow, dump
 from hw_models.accelerator.design import Accelerator, MemoryLevel
 from hw_models.accelerator.fields import ArrayKind
@@ -41,6 +43,7 @@ def export(design: ExportDesign) -> Export:
             "workload.yaml": workload_yaml(design),
             "mapping.yaml": mapping_yaml(design),
             "run_zigzag.py": script("run_zigzag.py"),
+            **{f"on-chip/{p.name}.yaml": hardware_yaml(design, p) for p in placements(design)},
         },
         expressed=[
             f"`hardware.yaml`: the array as D1 (columns, {a.array_columns}), D2 (rows, {a.array_rows}) and D3 (cores, {a.cores}); "
@@ -57,6 +60,9 @@ def export(design: ExportDesign) -> Export:
         run=["python -m venv zigzag && zigzag/bin/pip install zigzag-dse==3.9.1 six", "zigzag/bin/python run_zigzag.py"],
         checked="Run by the real tool in the slow tests: its ideal cycles must equal our compute cycles, and its latency is held "
         "against ours with the difference in docs/exports.md.",
+        on_chip="`on-chip/*.yaml` is the accelerator for each product in each condition that it runs in: the DRAM serves only operands "
+        "that do not stay, and the level below has their bytes and the room that is left for tiles, once. `run_zigzag.py --on-chip` runs "
+        "them.",
     )
 
 
@@ -118,8 +124,10 @@ def _register(design: ExportDesign, operand: str) -> dict[str, Any]:
     }
 
 
-def memories(design: ExportDesign, *, levels: tuple[MemoryLevel, ...] | None = None) -> dict[str, Any]:
-    """Registers and memories by name, innermost first."""
+def memories(design: ExportDesign, *, levels: tuple[MemoryLevel, ...] | None = None, placement: Placement | None = None) -> dict[str, Any]:
+    """Registers and memories by name, innermost first; with ``placement`` the DRAM has only what does not stay on chip, and the level
+    below it the bytes of what does and what is left for tiles, once.
+    """
     a, b = design.accelerator, design.batch
     found: dict[str, Any] = {f"reg_{OPERANDS[op]}": _register(design, op) for op in OPERANDS}
     taken = set(found)
@@ -128,21 +136,29 @@ def memories(design: ExportDesign, *, levels: tuple[MemoryLevel, ...] | None = N
             continue
         energies = (float(b.level_read_pj_per_word[0, i]), float(b.level_write_pj_per_word[0, i]))
         served = ["D1", "D2"] if level.per_core else ["D1", "D2", "D3"]
+        operands = list(OPERANDS)
+        if placement is not None and i == len(a.levels) - 1:
+            operands = [op for op, word in OPERANDS.items() if word not in placement.on_chip]
+            if not operands:
+                continue
+        if placement is not None and i == len(a.levels) - 2:
+            size = int(room_bytes(design, placement) + placement.resident_bytes)
+            level = replace(level, bytes=size, double_buffered=False)
         if b.level_shared[i]:
-            found[safe_name(level.name, taken)] = _memory(level, a, energies, list(OPERANDS), served)
+            found[safe_name(level.name, taken)] = _memory(level, a, energies, operands, served)
         else:
             for op, word in OPERANDS.items():
                 found[safe_name(f"{level.name}_{word}", taken)] = _memory(level, a, energies, [op], served)
     return found
 
 
-def hardware_yaml(design: ExportDesign) -> str:
-    """The accelerator file."""
+def hardware_yaml(design: ExportDesign, placement: Placement | None = None) -> str:
+    """The accelerator file; with ``placement`` that of a product beside what stays on chip."""
     a = design.accelerator
     return dump(
         {
             "name": design.label,
-            "memories": memories(design),
+            "memories": memories(design, placement=placement),
             "operational_array": {
                 "unit_energy": float(design.batch.mac_pj[0]),
                 "unit_area": 1.0,

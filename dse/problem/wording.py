@@ -72,11 +72,17 @@ def whole_percents(shares: Sequence[float]) -> list[int]:
 
 
 def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
-    """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither."""
+    """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither.
+
+    A fleet is ``at 8 bits a weight on 2 replicas of 4 x h100, at most 64 sequences at a time``.
+    """
     size = {"layers", "hidden"}
     model = f"{plural(knobs['layers'], 'layer')} x {knobs['hidden']}" if size <= knobs.keys() and size & set(varying) else ""
     if "weight_bits" in varying and "weight_bits" in knobs:
         model = f"{model} at {knobs['weight_bits']} bits a weight".strip()
+    if {"hw", "tp", "replicas"} <= knobs.keys():
+        together = f", at most {knobs['max_sequences']} sequences at a time" if "max_sequences" in knobs else ""
+        return f"{model} on {plural(knobs['replicas'], 'replica')} of {knobs['tp']} x {knobs['hw']}{together}".removeprefix(" on ")
     rows, columns = ("width", "depth") if "width" in knobs else ("array_rows", "array_columns")
     hardware = ""
     if "device" in knobs:

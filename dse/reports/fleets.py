@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dse.reports.kept import of_run
 from dse.reports.markup import tag
 from dse.reports.plain_page import plain_page
+from dse.reports.recommended import plain_header
 from dse.reports.sections import section, table
 
 _NAMES = ("hw", "tp", "weight_bits", "max_sequences", "replicas", "goodput_per_s", "goodput_share", "gco2e_per_request",
@@ -27,33 +28,35 @@ def page_of_run(run: Any) -> str:
     beside = [("rule of thumb", answer["rule_of_thumb"]), ("least grams", answer["least_grams"])]
     body = tag(
         "main",
-        tag("h1", title),
-        tag(
-            "p",
+        plain_header(
+            found,
+            title,
             f"{answer['fleets']} fleets, {answer['do_not_fit']} do not hold the model or a request, {answer['keep_bounds']} keep the "
             f"bounds ({', '.join(bounds) or 'none'}); the front is exact on this grid.",
         ),
-        section("recommendation", "Recommendation", tag("p", found.sentence), [tag("p", line) for line in (*found.lines, *found.warnings)]),
         section(
             "front",
             f"Front: {', '.join(map(str, run.problem.objectives))}",
-            table(names, [_cells(row, names) for row in fronts], caption="Front", numeric=range(len(names))),
+            table(_breakable(names), [_cells(row, names) for row in fronts], caption="Front", numeric=(0, *range(2, len(names)))),
+            class_="wide",
         ),
         section(
             "rule",
             "Rule of thumb",
             tag("p", f"Least carbon under the same bounds saves {100 * answer['saved']:.3g} % against fewest chips and largest batch."),
             table(
-                ("", *_NAMES),
+                ("", *_breakable(_NAMES)),
                 [(word, *_cells(row, _NAMES)) for word, row in beside],
                 caption="Two fleets",
-                numeric=range(1, 1 + len(_NAMES)),
+                numeric=range(2, 1 + len(_NAMES)),
             ),
+            class_="wide",
         ),
         section(
             "hours",
             "The fleet of least grams hour by hour",
-            table(_HOURS, [_cells(row, _HOURS) for row in answer["hours"]], caption="Hours", numeric=range(len(_HOURS))),
+            table(_breakable(_HOURS), [_cells(row, _HOURS) for row in answer["hours"]], caption="Hours", numeric=range(len(_HOURS))),
+            class_="wide",
         ),
         section(
             "provenance",
@@ -62,6 +65,11 @@ def page_of_run(run: Any) -> str:
         ),
     )
     return plain_page(title, "search", body)
+
+
+def _breakable(names: Iterable[str]) -> list[str]:
+    """Names of columns that may be broken behind their underscores: many stand side by side."""
+    return [name.replace("_", "_\u200b") for name in names]
 
 
 def _cells(row: Mapping[str, Any], names: Any) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from dse.reports.kept import of_run
 from dse.reports.markup import Markup, tag
 from dse.reports.plain_page import plain_page
+from dse.reports.recommended import plain_header
 from dse.reports.sections import section, table
 
 WIDTH, HEIGHT = 900, 320
@@ -58,9 +59,7 @@ def page_of_run(run: Any) -> str:
     sources = [(str(source.get("name", "")), str(source.get("source", ""))) for source in answer["sources"]]
     body = tag(
         "main",
-        tag("h1", title),
-        tag("p", f"{answer['title']}. {counts} {quality}"),
-        section("recommendation", "Recommendation", tag("p", found.sentence), [tag("p", line) for line in (*found.lines, *found.warnings)]),
+        plain_header(found, title, f"{answer['title']}. {counts} {quality}"),
         section(
             "cache", "What reuse of prefixes moves", [tag("p", text) for text in said_of_prefix_cache(answer)] or tag("p", "Not varied.")
         ),

@@ -35,6 +35,21 @@ def header(run: Any, units: Mapping[str, DisplayUnit], positions: Mapping[int, i
     )  # fmt: skip
 
 
+def plain_header(found: Recommendation, title: str, searched: str) -> Markup:
+    """The same for a page without script: the recommendation first, what stands beside it, and what was searched."""
+    rows = [line.split(": ", 1) for line in found.lines]
+    facts = [tag("div", tag("dt", f"{name[:1].upper()}{name[1:]}"), tag("dd", told)) for name, told in rows]
+    return tag(
+        "header",
+        tag("p", title, class_="eyebrow"),
+        tag("h1", found.sentence.rstrip(".") if found.design is None else f"Build design {found.design}: {found.phrase}"),
+        tag("p", f"{found.reason[:1].upper()}{found.reason[1:]}.", class_="lead") if found.reason else None,
+        tag("div", tag("div", tag("dl", facts, class_="facts") if facts else None, class_="answers"), tag("div", _cautions(found)),
+            class_="answer"),
+        tag("p", searched, class_="searched"),
+    )  # fmt: skip
+
+
 def _cautions(found: Recommendation) -> Markup | None:
     if not found.warnings:
         return None

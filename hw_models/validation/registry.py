@@ -24,6 +24,7 @@ MODULES: Final = (
     "hw_models.validation.devices",
     "hw_models.validation.gpu_accuracy",
     "hw_models.validation.whole_models",
+    "hw_models.validation.measured_gpu",
     "hw_models.validation.networks",
     "hw_models.validation.chips",
 )

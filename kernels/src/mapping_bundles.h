@@ -55,6 +55,38 @@ Cost Search<L>::cost_of(const CoreClass &c, const Lane &lane, const Mapping &map
     return evaluate<L>(hw, lane.outer[s], inner_, f_, compute, criterion_);
 }
 
+// Cut the tiles of the last memory below DRAM of the best mapping as finely as costs nothing. Costs grow with every cut, so that
+// along each dimension the finest that costs the same is found by halving.
+template <int L>
+void Search<L>::cut_to_least_room(const CoreClass &c, Lane &lane) {
+    if constexpr (L > 2) {
+        constexpr int last = L - 2;
+        Mapping &best = lane.best;
+        for (int d = 0; d < 3; ++d) {
+            const int64_t tile = best.tile[last - 1][d], all = best.count[last - 1][d];
+            const auto set = [&](Mapping &to, int64_t piece) {
+                to.count[last][d] = ceil_div(all, piece);
+                to.tile[last][d] = ceil_div(all, to.count[last][d]) * tile;
+            };
+            const auto same = [&](int64_t piece) {
+                Mapping trial = best;
+                set(trial, piece);
+                const Cost cost = cost_of(c, lane, trial);
+                return cost.cycles == lane.best_cost.cycles && cost.energy == lane.best_cost.energy;
+            };
+            const int64_t now = ceil_div(all, best.count[last][d]);
+            if (now == 1 || !same(now - 1)) continue;
+            int64_t coarse = now - 1;
+            if (same(1)) coarse = 1;
+            for (int64_t fine = 1; coarse - fine > 1;) {
+                const int64_t middle = fine + (coarse - fine) / 2;
+                (same(middle) ? coarse : fine) = middle;
+            }
+            set(best, coarse);
+        }
+    }
+}
+
 // Set up the lanes of a bundle. Mappings of the bundle before, which had the same array, give costs that are known to be
 // reachable.
 template <int L>
@@ -317,7 +349,8 @@ void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &fo
         }
         open(c, points);
         bundle(c);
-        for (const Lane &lane : lanes_) {
+        for (Lane &lane : lanes_) {
+            if (plan_->least_room && lane.owned) cut_to_least_room(c, lane);
             Found &f = found[lane.point];
             f.feasible = lane.owned;
             f.cost = Cost();

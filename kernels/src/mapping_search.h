@@ -16,6 +16,7 @@ struct Plan {
     int core_classes = 0, memory_classes = 0, cores_classes = 0;
     int levels = 0, criterion = kEnergyDelay;
     bool want_words = false;
+    bool least_room = false;  // of equal mappings one whose tiles take little of the last memory below DRAM
 };
 Plan make_plan(std::vector<Hardware> points, int levels, int criterion);
 

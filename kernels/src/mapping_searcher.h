@@ -87,6 +87,7 @@ class Search final : public Searcher {
         return hw.inner_limit == kInfinity || inner_product(*shape_, choice, hw) <= hw.inner_limit;
     }
     Cost cost_of(const CoreClass &c, const Lane &lane, const Mapping &mapping);
+    void cut_to_least_room(const CoreClass &c, Lane &lane);
 
     const Plan *plan_ = nullptr;
     int criterion_ = kEnergyDelay;

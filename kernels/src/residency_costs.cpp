@@ -12,6 +12,7 @@ namespace {
 constexpr double kInfinity = mapping::kInfinity;
 constexpr double kBelow = 1.0 - 1e-9;  // bounds sum their terms in another order than costs
 constexpr double kPico = 1e-12;
+constexpr int kAllResident = 7;  // mask of the three operands
 
 }  // namespace
 
@@ -24,7 +25,7 @@ Costs::Costs(const Problem &problem, const Points &points) : problem_(problem), 
         mapping::check_resident(hardware.back(), points.levels);
     }
     plan_ = mapping::make_plan(std::move(hardware), static_cast<int>(points.levels), points.criterion);
-    plan_.want_words = true;
+    plan_.want_words = plan_.least_room = true;
     part_ = plan_;
     for (const std::vector<int> &bundle : plan_.bundles) order_.insert(order_.end(), bundle.begin(), bundle.end());
     products_.resize(problem.shape_count * 8);
@@ -57,7 +58,9 @@ const Mapped *Costs::find(int product, double held, int point) const {
 bool Costs::known(int price_number, double held, bool pinned, int point, Value &value) {
     const Price &price = problem_.prices[price_number];
     const Step &step = problem_.steps[price.step];
-    if (held > capacity_bits(point)) {
+    // Where nothing is left, no tile of what is not resident fits.
+    const bool tiles = step.kind == kProduct && mask_of(step, price.mask, pinned) != kAllResident;
+    if (held > capacity_bits(point) || (tiles && room(point, held) == 0.0)) {
         value = {kInfinity, kInfinity};
         return true;
     }

@@ -150,15 +150,15 @@ function drawFront() {
   });
   const bounds = [...boundLine("x", front.x, x.values), ...boundLine("y", front.y, y.values)];
   draw(byId("front-plot"), traces, layout({
-    height: theme.printing ? 236 : narrow.matches ? 380 : 480,
+    height: theme.printing ? 204 : narrow.matches ? 380 : 480,
     uirevision: front.x + front.y + front.xlog + front.ylog,
     hovermode: "closest",
     hoverdistance: 24,
-    margin: { l: theme.printing ? 76 : 68, r: colors ? 96 : 16, t: theme.printing ? 24 : narrow.matches ? 64 : 40, b: theme.printing ? 44 : 56 },
+    margin: { l: theme.printing ? 76 : 68, r: colors ? 96 : 16, t: theme.printing ? 20 : narrow.matches ? 64 : 40, b: theme.printing ? 40 : 56 },
     shapes: bounds.map((bound) => bound.shape),
     annotations: [...bounds.map((bound) => bound.annotation), ...recommendedMark(x, y)],
-    xaxis: front.xlog ? logAxis(axisTitle(front.x, ["→", "←"]), x.values) : axis(axisTitle(front.x, ["→", "←"])),
-    yaxis: lowAxis(front.ylog ? logAxis(axisTitle(front.y, ["↑", "↓"]), y.values) : axis(axisTitle(front.y, ["↑", "↓"]))),
+    xaxis: front.xlog ? logAxis(axisTitle(front.x, ["→", "←"]), x.values) : axis(axisTitle(front.x, ["→", "←"]), noLess(x.values)),
+    yaxis: lowAxis(front.ylog ? logAxis(axisTitle(front.y, ["↑", "↓"]), y.values) : axis(axisTitle(front.y, ["↑", "↓"]), noLess(y.values))),
   }), true);
   replace(byId("front-note"), document.createTextNode(frontNote(steps)));
 }
@@ -168,15 +168,27 @@ function recommendedMark(x, y) {
   const i = DATA.suggested;
   if (state.pins.length || i === null || !isNumber(x.values[i]) || !isNumber(y.values[i])) return [];
   const left = x.values[i] > (Math.min(...x.values.filter(isNumber)) + Math.max(...x.values.filter(isNumber))) / 2;
+  // Beside the front and within the picture: above a point that lies low.
+  const scaled = y.values.filter(isNumber).map((value) => front.ylog ? Math.log(value) : value);
+  const low = Math.min(...scaled), high = Math.max(...scaled);
+  const up = (front.ylog ? Math.log(y.values[i]) : y.values[i]) < low + 0.35 * (high - low);
   return [{
-    x: front.xlog ? Math.log10(x.values[i]) : x.values[i], y: front.ylog ? Math.log10(y.values[i]) : y.values[i], ax: left ? -36 : 36, ay: 34,
+    x: front.xlog ? Math.log10(x.values[i]) : x.values[i], y: front.ylog ? Math.log10(y.values[i]) : y.values[i], ax: left ? -36 : 36, ay: up ? -34 : 34,
     text: lowered(designName(i)), font: { size: 12, color: theme.accent }, arrowcolor: theme.accent, arrowwidth: 1.2, arrowhead: 0, standoff: 6,
   }];
 }
 
+/** Room for a label does not carry an axis of what is never negative below zero. */
+function noLess(values) {
+  return { rangemode: values.filter(isNumber).every((value) => value >= 0) ? "nonnegative" : "normal" };
+}
+
 /** A title that is longer than its axis is high is broken where it may be. */
 function lowAxis(found) {
-  if (theme.printing || narrow.matches) found.title.text = found.title.text.replace(", ", ",<br>").replace(" [", found.title.text.includes(", ") ? " [" : "<br>[");
+  if (!theme.printing && !narrow.matches) return found;
+  const title = found.title.text;
+  const at = title.includes(", ") ? title.indexOf(", ") + 1 : title.includes(" [") ? title.indexOf(" [") : title.lastIndexOf(" ", title.length / 2);
+  if (at > 0) found.title.text = title.slice(0, at) + "<br>" + title.slice(at + 1);
   return found;
 }
 

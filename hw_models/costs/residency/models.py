@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dse_kernels import mapping
 
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import precision
 from hw_models.costs.residency.packing import Phase
 from hw_models.costs.residency.solve import Level, Solver, Totals, eligible, keeps
-from hw_models.costs.residency.units import CAUSES, Machine, step_costs
+from hw_models.costs.residency.steps import Step
+from hw_models.costs.residency.units import CAUSES, Condition, Machine, mask_of, step_costs
 from hw_models.costs.unit_costs import Criterion
+from workloads.ops import PRODUCTS, OperationTable
 from workloads.records import Workload
 
 IntArray = npt.NDArray[np.int64]
+OPERANDS = {"inputs": mapping.KEEP_INPUTS, "weights": mapping.KEEP_WEIGHTS, "outputs": mapping.KEEP_OUTPUTS}
+"""Operands of a product and their bits in the mapping search's mask; ``weights`` is the second operand."""
 Progress = Callable[[int, int], None]
 
 
@@ -54,6 +59,14 @@ def model_totals(
 def _solver(workload: Workload, hardware: AcceleratorBatch, widths: Any, level: Level, criterion: Criterion, threads: int) -> Solver:
     phases = [Phase.of(precision.at_widths(phase.table, widths), float(phase.runs)) for phase in workload.phases]
     return Solver(phases, Machine(hardware, criterion, threads), level)
+
+
+def _operands_on_chip(table: OperationTable, step: Step, condition: Condition) -> list[str]:
+    """Which operands of a product do not pass the DRAM: inputs, weights (the second operand), outputs; none of what is no product."""
+    if int(table.kind[step.row]) not in PRODUCTS:
+        return []
+    mask = mask_of(step, condition.resident, condition.keeps) | (mapping.KEEP_WEIGHTS if condition.pinned and step.pins else 0)
+    return [name for name, bit in OPERANDS.items() if mask & bit]
 
 
 def report(workload: Workload, hardware: AcceleratorBatch, *, point: int, level: Level, criterion: Criterion = "edp") -> dict[str, Any]:
@@ -94,6 +107,7 @@ def report(workload: Workload, hardware: AcceleratorBatch, *, point: int, level:
                     "epilogue": [str(table.name[r]) for r in step.epilogue],
                     "runs": runs,
                     "on_chip": list(condition.resident),
+                    "operands_on_chip": _operands_on_chip(table, step, condition),
                     "result": place,
                     "held_bytes": condition.held_bits / 8.0,
                     "latency_s": float(found.latency_s[0, 0]) * runs,

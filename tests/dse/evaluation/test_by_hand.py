@@ -704,3 +704,11 @@ def test_quality_without_support_is_told_of_a_design_that_is_asked_for(several: 
 
 def test_plain_numbers_of_a_column() -> None:
     assert [type(design_list._plain(value)) for value in (np.int64(3), np.float64(3.5), 2**80)] == [int, float, int]
+
+
+@pytest.mark.parametrize(("bits", "told"), [({}, True), ({"weight_bits": 5}, True), ({"weight_bits": 4}, False)])
+def test_narrower_weights_are_proposed_down_to_four_bits(bits: dict[str, int], told: bool) -> None:
+    problem = api.make_problem("bert-tiny", "hardware", hw="h100", fixed={"weight_bits": 16}, allow_unsupported=True)
+    evaluation = Evaluation(problem, threads=1, mapped=False)
+    evaluation.problem = replace(problem, fixed=bits)
+    assert ("fewer weight_bits" in one_design._too_large(1.5, evaluation)) is told

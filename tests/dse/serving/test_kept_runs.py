@@ -64,7 +64,7 @@ def test_loop_is_a_run_with_the_front_of_the_search(tmp_path: Path, capsys: pyte
     (out / "report.html").unlink()
     assert main(["report", str(out)]) == 0
     assert (out / "report.html").read_text(encoding="utf-8") == page
-    assert "Recommendation" in page
+    assert f"<h1>Build design {told['recommendation']['design']}: " in page
     assert main(["resume", str(out)]) == 0
     capsys.readouterr()
     assert main(["explain", str(out)]) == 2

@@ -24,6 +24,7 @@ from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.operations import KernelTimes, kernel_times
 from hw_models.costs.gpu_kernels.parameters import family
 from hw_models.costs.gpu_kernels.sheet import sheet_of
+from hw_models.costs.one_design import Evaluator
 from hw_models.costs.sparse import COUNTED_LINE_BYTES, home_level, level_latency_s, score_cycles, sparse_costs
 from hw_models.costs.unit_costs import empty_costs, peak_dynamic_w, slowest
 from hw_models.costs.vector import lane_pj
@@ -671,3 +672,70 @@ def test_buffers_of_operands_hold_a_level_together() -> None:
             held = [float(batch.level_bytes[p, i]) * (1 if batch.level_shared[i] else 3) for i in range(batch.levels)]
             wanted = next((i for i in range(batch.levels - 1) if size <= held[i]), batch.levels - 1)
             assert int(home_level(np.array([size]), batch)[0, p]) == wanted
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0, 300.0])
+def test_mapped_arrays_with_a_power_limit_spend_by_the_rule_of_boards(limit: float) -> None:
+    """Whatever the limit, above none: idle, active, arithmetic and bytes, alone and among many; latency is that of the mapping."""
+    accelerator = EDGE.accelerator(cores=2, width=32, depth=16, l2_kib=64, l2_words_per_cycle=32, glb_mib=2)
+    board = replace(accelerator, tdp_w=limit)
+    table = rows(
+        Operation("p", Kind.GEMM, 64, 96, 128, second_is_weight=True, repeat=3), Operation("n", Kind.NORM, 64, 96, function="layernorm")
+    )
+    plain, found = unit_costs(table, accelerator.batch()), unit_costs(table, board.batch())
+    assert found.latency_s.tolist() == plain.latency_s.tolist() and found.dram_bytes.tolist() == plain.dram_bytes.tolist()
+    macs = np.array([[64.0 * 96 * 128], [0.0]])
+    spent = board_power.dynamic_j(board.batch(), plain.latency_s, macs, plain.dram_bytes)
+    assert found.energy_j[:, 0].tolist() == near(spent[:, 0].tolist())
+    alone, whole = Evaluator(table, board.batch())(0), evaluate(board, table)
+    assert (alone.energy_j, alone.latency_s, alone.peak_power_w) == (
+        near(float(whole.energy_j)),
+        near(float(whole.latency_s)),
+        near(float(whole.peak_power_w)),
+    )
+
+
+def test_designs_that_no_mapping_fits_take_for_ever_among_boards() -> None:
+    """A buffer that holds no tile: an error, or infinite where it is asked for, on boards too."""
+    batch = edge()
+    small = replace(batch, level_bytes=np.array([[1.0, *batch.level_bytes[0, 1:]], batch.level_bytes[1]]), tdp_w=np.array([5.0, 5.0]))
+    table = rows(Operation("p", Kind.GEMM, 64, 96, 128, second_is_weight=True))
+    found = unit_costs(table, small, unmapped="infinite")
+    assert np.isinf(found.latency_s[0, 0]) and np.isinf(found.energy_j[0, 0]) and np.isfinite(found.energy_j[0, 1])
+    assert found.energy_j[0, 1] == near(float(unit_costs(table, small.take([1])).energy_j[0, 0]))
+
+
+# ---- experts ----
+
+
+@pytest.mark.parametrize(
+    ("tokens", "experts", "chosen", "imbalance"), [(1000, 128, 8, 1.3), (1000, 128, 8, 4.0), (64, 16, 2, 2.0), (5000, 8, 2, 1.9)]
+)
+def test_the_exponent_of_a_stated_imbalance(tokens: int, experts: int, chosen: int, imbalance: float) -> None:
+    """The least exponent, to a twenty-thousandth, whose busiest expert has that many times the mean."""
+    found = mixtures.exponent_of(tokens, experts, chosen, imbalance)
+    heaviest = [max(mixtures.expert_tokens(tokens, experts, chosen, 1, e)) for e in (found - 54.0 / 2**20, found)]
+    wanted = imbalance * tokens * chosen / experts
+    assert heaviest[0] < wanted <= heaviest[1]
+    assert mixtures.exponent_of(tokens, experts, chosen, 1e9) == 4.0
+
+
+@pytest.mark.parametrize(("tokens", "chosen", "active", "ranks"), [(37, 2, 14, 4), (37, 2, 14, 1), (8, 2, 16, 3), (1, 2, 2, 4)])
+def test_equal_shares_of_the_experts_with_work(tokens: int, chosen: int, active: int, ranks: int) -> None:
+    found = mixtures.layer_loads(tokens, 16, chosen, active, ranks)
+    assert len(found) == math.ceil(active / ranks)
+    whole = mixtures.layer_loads(tokens, 16, chosen, active)
+    assert sum(whole) == tokens * chosen and max(whole) - min(whole) <= 1 and list(whole) == sorted(whole, reverse=True)
+    assert found == whole[: len(found)]
+
+
+def test_loads_never_pass_what_an_expert_can_have() -> None:
+    """What is cut off goes to the others in proportion; whole loads keep their sum and their cap."""
+    cut = mixtures._capped(np.array([10.0, 3.0, 1.0]), 6.0)
+    assert cut.tolist() == near([6.0, 6.0, 2.0]) and cut.sum() == near(14.0)
+    assert mixtures._capped(np.array([1.0, 2.0]), 5.0).tolist() == [1.0, 2.0]
+    assert mixtures._capped(np.array([9.0, 9.0]), 5.0).tolist() == [5.0, 5.0]
+    whole = mixtures._whole(np.array([1.4, 2.6, 3.7, 0.3]), 8, 4)
+    assert whole.tolist() == [1.0, 3.0, 4.0, 0.0]
+    assert mixtures._whole(np.array([3.9, 3.9, 0.2]), 8, 3).tolist() == [3.0, 3.0, 1.0]
+    assert mixtures._whole(np.array([1.5, 1.5, 1.0]), 4, 9).tolist() == [2.0, 1.0, 1.0]
