@@ -70,6 +70,8 @@ def time_all(contenders: dict[str, Contender], rounds: int, caches: int) -> dict
         for name, run in contenders.items():
             if round_ > 1 and best[name] > 20 * min(best.values()):
                 continue  # seconds for a form that is far behind
+            if torch.get_num_threads() > 1:
+                settle(run)
             for i in range(caches):
                 began = time.perf_counter() if torch.get_num_threads() > 1 else time.process_time()
                 run(i)
@@ -77,6 +79,18 @@ def time_all(contenders: dict[str, Contender], rounds: int, caches: int) -> dict
                 if round_:
                     best[name] = min(best[name], (ended - began) * 1e3)
     return best
+
+
+def settle(run: Contender) -> None:
+    """Let the threads of the contender before fall asleep, and those of this one come to a core each.
+
+    OpenMP's threads watch for more work for some milliseconds, a core less for whoever comes next; and a busy system moves a thread that
+    it woke beside its caller to a core of its own only after tens of milliseconds.
+    """
+    time.sleep(0.02)
+    end = time.perf_counter() + 0.06
+    while time.perf_counter() < end:
+        run(0)
 
 
 def read_bandwidth() -> float:

@@ -50,6 +50,8 @@ def _register_train(commands: Any) -> None:
     train.add_argument("--penalty", type=float, default=1.0, metavar="C", help="liblinear's C (default 1)")
     train.add_argument("--bias", type=float, default=1.0, metavar="B", help="constant feature (default 1; 0: none)")
     train.add_argument("--negatives", default="tfn", metavar="SCHEME", help="tfn (siblings) or tfn+man (and the matcher's beam)")
+    train.add_argument("--post-processor", default="l4-hinge", metavar="NAME", help="what makes a score of a margin (default l4-hinge; "
+                       "PECOS's own is l3-hinge)")  # fmt: skip
     train.add_argument("--weights", default="float32", metavar="FORMAT", help="of tree.xmc: float32, float16 or int8")
     train.add_argument("--seed", type=int, default=0)
 
@@ -132,19 +134,17 @@ def _shown(value: Any) -> str:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train and write the folder."""
+    from dse.errors import UsageError
     from workloads.xmc import data, folder, text, training
+    from workloads.xmc.errors import XmcError
 
     words, characters = tuple(args.word_ngrams), tuple(args.char_ngrams)
-    text_settings = text.TextSettings(words, characters, args.min_df, not args.no_sublinear)
-    settings = training.TrainSettings(
-        branch=args.branch,
-        leaf=args.leaf,
-        threshold=args.threshold,
-        penalty=args.penalty,
-        bias=args.bias,
-        negatives=args.negatives,
-        seed=args.seed,
-    )
+    names = ("branch", "leaf", "threshold", "penalty", "bias", "negatives", "post_processor", "seed")
+    try:
+        text_settings = text.TextSettings(words, characters, args.min_df, not args.no_sublinear)
+        settings = training.TrainSettings(**{name: getattr(args, name) for name in names})
+    except XmcError as error:
+        raise UsageError(str(error)) from None
     documents = data.read(args.data)
     test = None
     if args.test_documents:
@@ -181,8 +181,12 @@ def run_predict(args: argparse.Namespace) -> int:
     import json
     import sys
 
+    from dse_kernels.xmc import check_post_processor
+
     from workloads.xmc import folder
 
+    if args.post_processor is not None:
+        _checked(lambda: check_post_processor(args.post_processor))
     model = folder.open_model(args.model)
     queries = _queries_of(model, args.input)
     labels, scores = _checked(lambda: model.tree.predict(queries, args.beam, args.topk, args.threads, args.post_processor))
@@ -321,7 +325,7 @@ def run_serve(args: argparse.Namespace) -> int:
     from workloads.xmc import folder, service
 
     if not args.bound_ms > 0 or args.max_batch < 1:
-        raise UsageError(f"bound-ms {args.bound_ms:g} and max-batch {args.max_batch} are positive")
+        raise UsageError(f"bound-ms {args.bound_ms:g} or max-batch {args.max_batch} is not positive")
     if not 0 <= args.port <= 65_535:
         raise UsageError(f"port {args.port} is not in 0..65535")
     settings = service.Settings(args.host, args.port, args.bound_ms / 1e3, args.max_batch, args.beam, args.topk, args.threads)

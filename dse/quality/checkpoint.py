@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,8 +222,19 @@ def same_class(model: Model) -> Any:
     return _partial(type(model), {} if pooler is not None else {"add_pooling_layer": False})
 
 
-def save(model: Model, folder: str | Path, *, source: str | Path | None = None, record: dict[str, Any] | None = None) -> Path:
-    """Write a loadable checkpoint: config.json, model.safetensors, the source's tokenizer files, and what was done as pruning.json."""
+def save(
+    model: Model,
+    folder: str | Path,
+    *,
+    source: str | Path | None = None,
+    record: dict[str, Any] | None = None,
+    tokenizer: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a loadable checkpoint: config.json, model.safetensors, the source's tokenizer files, and what was done as pruning.json.
+
+    ``tokenizer``: what tokenizer.json holds in place of the source's, where the vocabulary was cut; the other files of the source number
+    its whole vocabulary and are left out.
+    """
     from safetensors.torch import save_file
 
     path = Path(folder)
@@ -238,10 +249,16 @@ def save(model: Model, folder: str | Path, *, source: str | Path | None = None, 
             tensors[name] = value.detach().contiguous().clone()  # a tied table is written once
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     if source is not None:
-        for name in TOKENIZER_FILES:
+        for name in TOKENIZER_FILES if tokenizer is None else TOKENIZER_FILES[1:3]:
             file = Path(source) / name
-            if file.is_file():
+            if file.is_file() and tokenizer is not None:
+                told = json.loads(file.read_text(encoding="utf-8"))
+                told.pop("added_tokens_decoder", None)  # by the source's numbers; tokenizer.json has them too
+                (path / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            elif file.is_file():
                 shutil.copyfile(file, path / name)
+    if tokenizer is not None:
+        (path / TOKENIZER_FILES[0]).write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", encoding="utf-8")
     if record is not None:
         (path / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return path

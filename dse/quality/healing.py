@@ -88,10 +88,15 @@ class Views:
 
 
 class Teacher:
-    """The unpruned model's views, kept per batch in half precision, since every pruned shape is healed on the same batches."""
+    """The unpruned model's views, kept per batch in half precision, since every pruned shape is healed on the same batches.
 
-    def __init__(self, model: Model, batches: Sequence[Mapping[str, Tensor]], *, embeds: bool) -> None:
-        self.model, self.batches, self.embeds = model, batches, embeds
+    ``kept``: the tokens of a student whose vocabulary was cut. It is healed on the texts that need no other, which the two write alike;
+    ``given`` are the batches with the student's numbers of the tokens.
+    """
+
+    def __init__(self, model: Model, batches: Sequence[Mapping[str, Tensor]], *, embeds: bool, kept: Sequence[int] | None = None) -> None:
+        self.model, self.embeds = model, embeds
+        self.batches, self.given = (batches, batches) if kept is None else of_kept(batches, kept)
         self._kept: dict[int, tuple[list[Tensor], Tensor]] = {}
         self.layers = model.config.num_hidden_layers
 
@@ -108,6 +113,25 @@ class Teacher:
         kept = pruned.selection.layers
         after = [kept[i + 1] for i in range(len(kept) - 1)] + [self.layers]
         return Views([states[i].float() for i in after], output, relations)
+
+
+def of_kept(batches: Sequence[Mapping[str, Tensor]], kept: Sequence[int]) -> tuple[list[Mapping[str, Tensor]], list[Mapping[str, Tensor]]]:
+    """The rows of batches that consist of kept tokens, and the same rows by the numbers of the cut vocabulary."""
+    import torch
+
+    place = torch.full((max(kept) + 1,), -1)
+    place[torch.tensor(list(kept))] = torch.arange(len(kept))
+    theirs: list[Mapping[str, Tensor]] = []
+    mine: list[Mapping[str, Tensor]] = []
+    for batch in batches:
+        ids, real = batch["input_ids"], batch["attention_mask"].bool()
+        numbers = place[ids.clamp(max=len(place) - 1)].masked_fill(ids >= len(place), -1)
+        rows = ((numbers >= 0) | ~real).all(1)
+        if not rows.any():
+            continue
+        theirs.append({name: value[rows] for name, value in batch.items()})
+        mine.append({**theirs[-1], "input_ids": numbers[rows].clamp(min=0)})
+    return theirs, mine
 
 
 def run(model: Model, batch: Mapping[str, Tensor], *, embeds: bool, relation: bool = False) -> tuple[list[Tensor], Tensor, list[Tensor]]:
@@ -182,7 +206,7 @@ def heal(
             break
         number = int(order[step % len(order)])
         wanted = teacher.views(number, pruned, relation)
-        states, output, relations = run(model, teacher.batches[number], embeds=teacher.embeds, relation=relation)
+        states, output, relations = run(model, teacher.given[number], embeds=teacher.embeds, relation=relation)
         losses = _losses(names, wanted, states, output, relations, turn, teacher, number)
         values = [float(loss.detach()) for loss in losses]
         if not all(math.isfinite(v) for v in values):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from dse.errors import UsageError, unknown_name
@@ -26,15 +26,18 @@ from dse.quality import checkpoint, picture_data
 from dse.quality.healing import Healed, Healing, Teacher, heal
 from dse.quality.measured import Measured
 from dse.quality.picture_data import PictureTask
-from dse.quality.pruning import select
+from dse.quality.pruning import select, tokens
 from dse.quality.pruning.calibration import Calibration, calibrate, input_moments
 from dse.quality.pruning.layout import Model, layout_of
 from dse.quality.pruning.prune import Pruned, prune
 from dse.quality.pruning.quantise import BITS, Quantised, check_bits, quantise_model
 from dse.quality.tasks import minilm, wordnet
-from dse.quality.tasks.base import MeasuredTask, Score, agreement
-from dse.quality.user_data import FIELDS, UserTask, read
+from dse.quality.tasks.base import MeasuredTask, Score, Text, TextTask, agreement
+from dse.quality.user_data import FIELDS, PERPLEXITY, UserTask, read
 from dse.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORM = "measured:minilm or measured:FOLDER"
 NAMED = ("minilm",)
@@ -51,9 +54,10 @@ class Settings:
     """How a model is measured.
 
     ``source`` a named task or a checkpoint folder; ``data`` and ``task`` a user's items; ``steps`` and ``seconds`` (CPU) bound healing;
-    ``items`` bounds what is scored; ``lora`` the rank of adapters (0: all weights); ``rounding`` nearest or aware (activation-aware);
-    ``screen``: no healing, and in place of the figure the agreement (mean cosine) with the unpruned model on 200 items, which ranks
-    models alike at a small part of the cost.
+    ``items`` bounds what is scored; ``rate`` Adam's learning rate, smaller than that of :class:`Healing`: a model that lost little, as most
+    of a front, is thrown back by larger steps before it gains; ``lora`` the rank of adapters (0: all weights); ``rounding`` nearest or
+    aware (activation-aware); ``screen``: no healing, and in place of the figure the agreement (mean cosine) with the unpruned model on 200
+    items, which ranks models alike at a small part of the cost.
     """
 
     source: str
@@ -62,7 +66,7 @@ class Settings:
     steps: int = 200
     seconds: float | None = None
     items: int | None = None
-    rate: float = 1e-3
+    rate: float = 3e-4
     lora: int = 0
     rounding: str = "nearest"
     screen: bool = False
@@ -142,6 +146,13 @@ class MeasuredEvaluator:
         own = select.Shape.of_settings(checkpoint.settings_of(checkpoint.read_config(folder)))
         if models is None:
             return
+        smallest = int(models["vocabulary"].min()) if "vocabulary" in models else own.vocabulary
+        if smallest != own.vocabulary and own.vocabulary is not None:
+            if settings.task == "perplexity":
+                raise UsageError(PERPLEXITY)
+            stay = len(tokens.must_stay(Text(folder / "tokenizer.json", longest=1).record))
+            if smallest is not None and smallest < stay:
+                raise UsageError(f"vocabulary is {smallest} and {stay} tokens (special ones, characters) must stay; nearest is {stay}")
         for row in zip(*(column.tolist() for column in models.values()), strict=True):
             knobs = dict(zip(models, row, strict=True))
             try:
@@ -197,7 +208,7 @@ class Session:
     calibration: Calibration
     folder: Path
     content: str  # hash of weights and items
-    teachers: list[Teacher]  # made when the first model is healed
+    teachers: dict[tuple[int, ...] | None, Teacher]  # by the tokens of a cut vocabulary; each made when the first such model is healed
     base: dict[int, Score]
     vectors: dict[int, Any]
 
@@ -223,7 +234,7 @@ def session(settings: Settings) -> Session:
             with file.open("rb") as stream:
                 content.update(hashlib.file_digest(stream, "sha256").digest())
         calibration = calibrate(model, task.calibration(), hidden=True)
-    return Session(task, model, calibration, folder, content.hexdigest(), [], {}, {})
+    return Session(task, model, calibration, folder, content.hexdigest(), {}, {}, {})
 
 
 def _user_task(name: str, data: Path, folder: Path, model: Model) -> MeasuredTask:
@@ -323,7 +334,9 @@ def measure(
         if keep is not None and not settings.screen:
             told = {**pruned.record(), "measured": {k: v for k, v in record.items() if k != "curve"}}
             told["quantised"] = {name: {"bits": q.bits, "group": q.group, "stored_bits": q.stored_bits} for name, q in quantised.items()}
-            checkpoint.save(pruned.model, keep / "model", source=ready.folder, record=told)
+            kept = pruned.selection.tokens
+            written = None if kept is None else tokens.cut(cast(TextTask, ready.task).text.record, kept)
+            checkpoint.save(pruned.model, keep / "model", source=ready.folder, record=told, tokenizer=written)
     return record
 
 
@@ -331,14 +344,19 @@ def make(
     ready: Session, settings: Settings, knobs: Mapping[str, int], bits: int, *, steps: int, seed: int
 ) -> tuple[Pruned, Healed, dict[str, Quantised]]:
     """The model of a design: cut, healed and quantised."""
-    special = getattr(getattr(ready.task, "text", None), "special", ())
-    pruned = prune(ready.model, knobs, ready.calibration, keep_tokens=special)
+    stay: tuple[int, ...] = ()
+    calibration = ready.calibration
+    if "vocabulary" in knobs:
+        record = cast(TextTask, ready.task).text.record
+        stay, calibration = tokens.must_stay(record), replace(calibration, tokens=_token_counts(ready, record))
+    pruned = prune(ready.model, knobs, calibration, keep_tokens=stay)
     healed = Healed(0, 0.0)
     if steps and knobs:  # the unpruned model has nothing to heal
-        if not ready.teachers:
-            ready.teachers.append(Teacher(ready.model, list(ready.task.healing(16, 200, 0)), embeds=ready.task.embeds))
+        kept = None if pruned.selection.tokens is None else tuple(pruned.selection.tokens)
+        if kept not in ready.teachers:
+            ready.teachers[kept] = Teacher(ready.model, list(ready.task.healing(16, 200, 0)), embeds=ready.task.embeds, kept=kept)
         recipe = Healing(steps=steps, rate=settings.rate, lora_rank=settings.lora, seed=seed, time_limit_s=settings.seconds)
-        healed = heal(pruned, ready.teachers[0], recipe)
+        healed = heal(pruned, ready.teachers[kept], recipe)
     quantised: dict[str, Quantised] = {}
     if bits in BITS:
         names = linear_layers(pruned.model)
@@ -347,13 +365,27 @@ def make(
     return pruned, healed, quantised
 
 
+def _token_counts(ready: Session, record: Mapping[str, Any]) -> Tensor:
+    """How often each token occurs in the texts that calibrate and heal; -1 for places of the vocabulary that no text uses."""
+    import torch
+
+    assert ready.calibration.tokens is not None  # a model with a vocabulary
+    counts = ready.calibration.tokens.clone()
+    for batch in ready.task.healing(16, 200, 0):
+        counts += torch.bincount(batch["input_ids"][batch["attention_mask"].bool()], minlength=len(counts))
+    counts[[i for i in tokens.unused(record) if i < len(counts)]] = -1
+    return counts
+
+
 def _figures(ready: Session, settings: Settings, model: Model, pruned: Pruned, items: int) -> dict[str, Any]:
+    kept = pruned.selection.tokens
+    task = ready.task if kept is None else cast(TextTask, ready.task).with_vocabulary(kept)
     if items not in ready.vectors and settings.screen:
         ready.vectors[items] = ready.task.vectors(ready.model, items=items)
     if settings.screen:
         import torch
 
-        mine, theirs = ready.task.vectors(model, items=items), ready.vectors[items]
+        mine, theirs = task.vectors(model, items=items), ready.vectors[items]
         if mine.shape != theirs.shape:
             theirs = theirs @ pruned.turn.T.to(theirs.dtype) if pruned.turn is not None else theirs[:, pruned.selection.hidden]
         if theirs.shape[1] == 1:  # a likelihood an item: how close they are, not their direction
@@ -363,7 +395,7 @@ def _figures(ready: Session, settings: Settings, model: Model, pruned: Pruned, i
         return {"figure": agreement(mine, theirs), "figure_se": error, "sampling_se": error, "metric": "cosine to the unpruned model"}
     if items not in ready.base:
         ready.base[items] = ready.task.score(ready.model, items=items)
-    base, score = ready.base[items], ready.task.score(model, items=items)
+    base, score = ready.base[items], task.score(model, items=items)
     return {
         "figure": score.mean,
         "figure_se": score.difference_se(base),

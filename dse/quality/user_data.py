@@ -12,8 +12,9 @@ One line in five, at least 8 and at most 400, calibrates and heals and is never 
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ FIGURES = {
 }
 MAX_BYTES, MAX_LINES = 2**28, 10**6
 LONGEST = 256
+PERPLEXITY = "the likelihood of a token cannot be compared between vocabularies: task perplexity measures no model with another vocabulary"
 MIN_CALIBRATION, MAX_CALIBRATION = 8, 400
 MIN_ITEMS = 10
 
@@ -122,6 +124,15 @@ class UserTask:
         self.classes = classes
         if task == "classification":
             self._wanted = np.array([label_number(record["label"], labels, classes, Path(path)) for record in self._scored])
+
+    def with_vocabulary(self, kept: Sequence[int]) -> UserTask:
+        """The same lines, written by the tokenizer of a cut vocabulary."""
+        if self.name == "perplexity":
+            raise UsageError(PERPLEXITY)
+        found = copy.copy(self)
+        found.__dict__.pop("_columns", None)  # what the source's tokenizer wrote
+        found.text = self.text.cut(kept)
+        return found
 
     def _rows(self, records: list[dict[str, Any]], field: str) -> list[list[int]]:
         pairs = field == "text" and "text_pair" in records[0]

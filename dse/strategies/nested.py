@@ -6,6 +6,10 @@ improvement of a model takes its costs as they are. All models are scored; there
 
 The first d + 1 trials spread over the models: one from each of d + 1 bands of equal count in cost (the front runs through
 all of them, whatever quality turns out to be), far from the ones before it in the space's coding.
+
+After a search on a proxy the same rule chooses what is measured (:class:`TargetSearch`): the target is what the proxy's process predicts,
+scaled by least squares, plus a process of the differences (recursive co-kriging, Le Gratiet and Garnier, *Int. J. Uncertainty
+Quantification* 4, 2014). So a model that the proxy has not seen can be measured too.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dse.quality.measured import standard_errors
 from dse.storage.trial import RUNNING, Proposal, Trial
 from dse.strategies.drawing import left_over
 from dse.strategies.protocol import proposal_of, rng_of, taken_rows
+from dse.strategies.proxy import choose_top
 from dse.strategies.surrogates import gp
 from dse.strategies.surrogates.improvement import CostCells, ehvi_one_cost, expected_excess
 from dse.strategies.task import Inner, Task
@@ -68,7 +73,10 @@ class NestedSearch:
         done = [trial for trial in history if trial.done and objective in trial.metrics]
         if number < count or not (done or self.prior):
             return proposal_of(task, task.rows[self._spread(task, inner, taken, free, number, count, seed)], origin="initial")
-        prediction = self.predict(task, history)
+        return self._best(task, inner, free, self.predict(task, history))
+
+    def _best(self, task: Task, inner: Inner, free: IntArray, prediction: Prediction) -> Proposal:
+        """The model of ``free`` with the largest expected gain; where none is expected to gain, the one that is known least."""
         gain, volume = self._gain(task, inner, prediction)
         gain[np.setdiff1d(np.arange(len(task.rows)), free)] = -1.0
         best = int(np.argmax(gain))
@@ -78,6 +86,10 @@ class NestedSearch:
             spread[np.setdiff1d(np.arange(len(task.rows)), free)] = -1.0
             best = int(np.argmax(spread))
         return proposal_of(task, task.rows[best], **info)
+
+    def on_target(self, seen: Sequence[Trial], top: int) -> TargetSearch:
+        """Who chooses what a proxy search measures; see :class:`TargetSearch`."""
+        return TargetSearch(seen, top)
 
     def default_initial(self, task: Task) -> int:
         """Size of the initial design: one more than the parameters that vary; two with a warm start."""
@@ -91,8 +103,7 @@ class NestedSearch:
         done = [t for t in history if t.done and objective.metric in t.metrics]
         pending = [t for t in history if t.state == RUNNING]
         coded = task.space.coded(task.rows)
-        position = {tuple(row): i for i, row in enumerate(task.rows.tolist())}
-        at = np.array([position[tuple(task.space.index(t.parameters).tolist())] for t in (*done, *pending)], dtype=np.int64)
+        at = _positions(task, [*done, *pending])
         value = np.array([sign * t.metrics[objective.metric].mean for t in done])
         noise = standard_errors([t.metrics[objective.metric] for t in done]) ** 2
         process = self._fit(task, coded[at[: len(done)]], value, noise, sign)
@@ -173,6 +184,78 @@ class NestedSearch:
         low, high = front.min(0), front.max(0)
         reach = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-9))
         return _in_order(task, high + _MARGIN * reach)
+
+
+# Targets that are spread over the proxy's front before a line through them means something.
+_FIRST_TARGETS = 3
+
+
+class TargetSearch(NestedSearch):
+    """Chooses the ``top`` models that a proxy search measures on its target; ``seen`` are the proxy's trials.
+
+    target(x) = a + b proxy(x) + difference(x): a and b by least squares over the measured models, proxy and difference a process each, the
+    difference with the target's noise. The first three are spread over the proxy's front, the others those with the largest expected
+    hypervolume improvement of all that are not measured.
+    """
+
+    def __init__(self, seen: Sequence[Trial], top: int) -> None:
+        super().__init__()
+        self.seen, self.top = [trial for trial in seen if trial.done], top
+        self._proxy: tuple[FloatArray, FloatArray] | None = None
+
+    def propose(self, task: Task, history: Sequence[Trial], number: int, seed: int) -> Proposal | None:
+        """See :class:`dse.strategies.protocol.Strategy`; None once ``top`` models were proposed."""
+        objective = _check(task)
+        own = [t for t in history if t.fidelity == 1.0 and t.info.get("origin") != "confirmation"]
+        if len(own) >= self.top:
+            return None
+        origin = {"origin": "target"}
+        first = choose_top(task, self.seen, min(_FIRST_TARGETS, self.top))
+        if not first:
+            return None
+        if len(own) < len(first):
+            return Proposal(first[len(own)].parameters, info={**origin, "of": first[len(own)].number})
+        free = left_over(task, taken_rows(task, own))
+        if not len(free):
+            return None
+        inner = task.inner
+        assert inner is not None
+        if not any(t.done and objective in t.metrics for t in own):
+            return proposal_of(task, task.rows[free[int(np.argmax(self._of_proxy(task)[0][free]))]], **origin)
+        found = self._best(task, inner, free, self.predict(task, own))
+        return Proposal(found.parameters, info={**found.info, **origin})
+
+    def predict(self, task: Task, history: Sequence[Trial]) -> Prediction:
+        """Posterior of the target at all models; running trials count as their mean."""
+        objective = task.measured_objectives[0]
+        sign = -objective.sign
+        done = [t for t in history if t.done and objective.metric in t.metrics]
+        pending = [t for t in history if t.state == RUNNING]
+        at = _positions(task, [*done, *pending])
+        value = np.array([sign * t.metrics[objective.metric].mean for t in done])
+        noise = standard_errors([t.metrics[objective.metric] for t in done]) ** 2
+        mean, sd = self._of_proxy(task)
+        there = mean[at[: len(done)]]
+        line = np.linalg.lstsq(np.stack([np.ones(len(done)), there], axis=1), value, rcond=None)[0]
+        coded = task.space.coded(task.rows)
+        differences, spread = gp.fit(coded[at[: len(done)]], value - line[0] - line[1] * there, noise).predict(coded)
+        target = line[0] + line[1] * mean + differences
+        error = np.hypot(line[1] * sd, spread)
+        error[at[len(done) :]] = 0.0
+        level = np.where(noise > 0, target[at[: len(done)]], value)
+        return Prediction(target, error, at, np.concatenate([level, target[at[len(done) :]]]))
+
+    def _of_proxy(self, task: Task) -> tuple[FloatArray, FloatArray]:
+        """The proxy's posterior mean and deviation at all models, in the direction to be maximised."""
+        if self._proxy is None:
+            found = NestedSearch().predict(task, self.seen)
+            self._proxy = (found.mean, found.sd)
+        return self._proxy
+
+
+def _positions(task: Task, trials: Sequence[Trial]) -> IntArray:
+    """Positions in ``task.rows`` of the trials' models."""
+    return np.array([task.row_set[task.row(t.parameters)] for t in trials], dtype=np.int64)
 
 
 def _in_order(task: Task, quality_first: FloatArray) -> FloatArray:

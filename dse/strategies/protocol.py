@@ -30,7 +30,11 @@ WAIT = Wait()
 
 
 class Strategy(Protocol):
-    """A search strategy."""
+    """A search strategy.
+
+    One that also has ``on_target(seen, top)`` says by it which strategy chooses the ``top`` designs that a search on a proxy measures, from
+    the proxy's trials ``seen``; without it they are the proxy's best, spread over its front.
+    """
 
     name: str
 

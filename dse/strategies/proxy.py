@@ -1,8 +1,9 @@
 """One-shot proxy search: search where evaluation is clean and cheap, confirm the best few where it counts.
 
 The search runs wholly on a proxy (public data, fewer steps, a surrogate); its best ``top`` designs, spread over the front, are
-then evaluated by the target's evaluator. What is reported comes from the target alone; how far the proxy could be trusted is
-Spearman's correlation over the confirmed designs.
+then evaluated by the target's evaluator. A strategy that has ``on_target`` (:mod:`dse.strategies.nested`) chooses all but the first few
+of them itself, one after the other, from what proxy and target have shown. What is reported comes from the target alone; how far the
+proxy could be trusted is Spearman's correlation over the designs that both evaluated.
 
 Successive halving over ``fidelity`` is the same with further rungs between, or with the evaluator's own low fidelity in the proxy's
 place: every rung measures the best of the rung before at a higher fidelity, sizes falling by equal factors, and only whole measurements
@@ -171,8 +172,9 @@ def proxy_search(
     rungs = [seen]
     known = len(seen)
     for fidelity, size in zip((*between, 1.0), rung_sizes(max(budget, top), top, len(between))[1:], strict=True):
-        chosen = choose_top(task, rungs[-1], size)
-        done = run(task, store, _Listed(chosen, known, fidelity), budget=None, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
+        follow = getattr(strategy, "on_target", None) if screened and not between else None
+        chooser = follow(seen, size) if follow else _Listed(choose_top(task, rungs[-1], size), known, fidelity)
+        done = run(task, store, chooser, budget=None, seed=seed, pool=pool, retries=retries, timeout_s=timeout_s,
                    phase=partial(_up_to, fidelity), on_trial=on_trial)  # fmt: skip
         rungs.append([t for t in done.trials if t.fidelity == fidelity and is_first(t)])
         known += len(rungs[-1])
@@ -203,7 +205,8 @@ def _agreement(task: Task, seen: Sequence[Trial], target: Sequence[Trial]) -> fl
     """Spearman's correlation of proxy and target over the designs that both have measured."""
     metric = task.measured_objectives[0].metric
     by_design = {design_key(t.parameters): t for t in seen}
-    pairs = np.array([(by_design[design_key(t.parameters)].metrics[metric].mean, t.metrics[metric].mean) for t in target])
+    both = [(by_design[key], t) for t in target if (key := design_key(t.parameters)) in by_design]
+    pairs = np.array([(looked.metrics[metric].mean, t.metrics[metric].mean) for looked, t in both if looked.done])
     if len(pairs) < 3 or np.ptp(pairs, axis=0).min() <= 0:
         return None
     from scipy.stats import spearmanr

@@ -106,6 +106,12 @@ def test_clusters_are_balanced_and_every_label_has_one() -> None:
     chain = clusters.cluster(features, branch=4, leaf=6)
     assert [c.shape for c in chain] == [(4, 1), (16, 4), (77, 16)]
     assert clusters.tree_shape(77, 4, 6) == (4, 16)
+    # What PECOS 1.2.8 makes of these numbers with 16 splits: 2^ceil(log2(labels / leaf)) clusters, the root with what 16s leave.
+    assert clusters.tree_shape(20472, 16, 100) == (16, 256) and clusters.tree_shape(20472, 16, 200) == (8, 128)
+    assert clusters.tree_shape(147806, 16, 100) == (8, 128, 2048)
+    assert clusters.tree_shape(5, 16, 5) == () and clusters.tree_shape(6, 16, 5) == (2,)
+    chain = clusters.cluster(features, branch=4, leaf=10)
+    assert [c.shape for c in chain] == [(2, 1), (8, 2), (77, 8)] and np.diff(chain[-1].indptr).max() == 10
     sizes = np.diff(chain[-1].indptr)
     assert sizes.max() - sizes.min() <= 1 and sorted(chain[-1].indices) == list(range(77))
     with pytest.raises(XmcError, match="branch 3 is not a power of two"):
@@ -221,6 +227,29 @@ def test_training_is_the_same_twice_and_goes_on_where_it_stopped(tmp_path: Path,
     assert trained == len(whole.levels)
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    documents = _documents(60, 12)
+    assert documents.texts is not None
+    X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
+    settings = training.TrainSettings(branch=2, leaf=4)
+    whole = training.train(X, documents.labels, settings, tmp_path / "checkpoint")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    first, last = "W0.npz", f"C{len(whole.levels) - 1}.npz"
+    for name, damaged, message in (
+        (first, kept[first][:200], r"W0\.npz: cannot be read as npz .*; remove .* to train anew"),
+        (last, None, "the label tree .* not down to 12 labels"),
+        (last, kept["C0.npz"], "the label tree .* not down to 12 labels"),
+        (first, kept["W1.npz"], "level 0: C has 2 rows, W has 4 columns"),
+    ):
+        path = tmp_path / "checkpoint" / name
+        path.write_bytes(damaged) if damaged is not None else path.unlink()
+        with pytest.raises(XmcError, match=message):
+            training.train(X, documents.labels, settings, tmp_path / "checkpoint")
+        path.write_bytes(kept[name])
+    again = training.train(X, documents.labels, settings, tmp_path / "checkpoint")
+    assert all((a.weights != b.weights).nnz == 0 for a, b in zip(whole.levels, again.levels, strict=True))
+
+
 def test_pruning_drops_small_weights_only(tmp_path: Path) -> None:
     ranker = folder.read_ranker(Path(__file__).parents[1] / "reference" / "xmc" / "pecos_small")
     pruned = training.prune(ranker, 0.4)
@@ -242,6 +271,7 @@ def test_vectoriser_is_plain_data(tmp_path: Path) -> None:
     again = text.Vectorizer.load(tmp_path / "v.json")
     assert (made.transform([*texts, "unknown zzz", ""]) != again.transform([*texts, "unknown zzz", ""])).nnz == 0
     assert again.features == made.features == again.transform([""]).shape[1]
+    assert again.transform([]).shape == (0, made.features)
     held = json.loads((tmp_path / "v.json").read_text())
     held["parts"][0]["idf"].pop()
     (tmp_path / "v.json").write_text(json.dumps(held))

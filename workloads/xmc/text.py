@@ -51,6 +51,8 @@ class Vectorizer:
 
     def transform(self, texts: Sequence[str]) -> sparse.csr_matrix:
         """Features (texts, features) of texts; a text without a known term is an empty row."""
+        if not texts:  # scikit-learn refuses to weigh nothing
+            return sparse.csr_matrix((0, self.features), dtype=np.float32)
         blocks = [part.transform(texts) for part in self._parts]
         matrix = sparse.hstack(blocks, "csr") if len(blocks) > 1 else blocks[0].tocsr()
         if len(blocks) > 1:  # each block has rows of length 1

@@ -14,7 +14,7 @@ from dse_kernels import xmc
 from dse_kernels.xmc_pecos import read_csc
 from scipy import sparse
 
-from workloads.xmc.clusters import cluster, label_features
+from workloads.xmc.clusters import cluster, label_features, tree_shape
 from workloads.xmc.errors import XmcError
 from workloads.xmc.text import REMEDY
 
@@ -28,7 +28,8 @@ class TrainSettings:
     ``branch`` children of a node (a power of two), ``leaf`` labels of a cluster at most; ``threshold``: smaller weights are dropped;
     ``penalty`` liblinear's C; ``tolerance`` and ``iterations`` end its descent; ``bias`` constant feature (0: none); ``negatives``:
     ``tfn`` documents of the sibling labels (teacher forcing), ``tfn+man`` those too that the trained levels above send here
-    by their beam; ``only_topk`` what is kept at each level unless told otherwise.
+    by their beam; ``post_processor`` makes a score of a margin (docs/xmc.md compares it with PECOS's own default, l3-hinge);
+    ``only_topk`` what is kept at each level unless told otherwise.
     """
 
     branch: int = 16
@@ -40,17 +41,20 @@ class TrainSettings:
     bias: float = 1.0
     negatives: str = "tfn"
     beam: int = 10
-    post_processor: str = "l3-hinge"
+    post_processor: str = "l4-hinge"
     only_topk: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.negatives not in NEGATIVES:
             raise XmcError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
-        if not self.threshold >= 0 or not self.bias >= 0:
-            raise XmcError(f"threshold {self.threshold} and bias {self.bias} are not negative")
-        if not self.penalty > 0 or not self.tolerance > 0 or self.iterations < 1 or self.beam < 1 or self.only_topk < 1:
-            raise XmcError("penalty, tolerance, iterations, beam and only_topk are positive")
+        tree_shape(1, self.branch, self.leaf)
+        for name in ("threshold", "bias"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise XmcError(f"{name} {getattr(self, name)} is not a finite number from 0 on")
+        for name in ("penalty", "tolerance", "iterations", "beam", "only_topk"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise XmcError(f"{name} {getattr(self, name)} is not a finite positive number")
         try:
             xmc.check_post_processor(self.post_processor)
         except xmc.ModelError as error:
@@ -101,7 +105,10 @@ def train(
             weights = kept.keep_weights(depth, _train_level(wide, target, c, reach, settings))
         tell(f"level {depth}: {c.shape[0]:,} nodes, {weights.nnz:,} weights")
         levels.append(xmc.Level(weights, c, settings.bias or -1.0, settings.post_processor, settings.only_topk))
-    return xmc.check_ranker(xmc.Ranker(tuple(levels)))
+    try:
+        return xmc.check_ranker(xmc.Ranker(tuple(levels)))
+    except xmc.ModelError as error:
+        raise XmcError(str(error)) from None
 
 
 def _reach(
@@ -186,6 +193,7 @@ class _Checkpoint:
 
     def __init__(self, folder: Path | None, X: sparse.csr_matrix, Y: sparse.csr_matrix, settings: TrainSettings) -> None:
         self.folder = folder
+        self.labels = Y.shape[1]
         if folder is None:
             return
         digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
@@ -194,7 +202,7 @@ class _Checkpoint:
                 digest.update(np.ascontiguousarray(array).tobytes())
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / "fingerprint"
-        if not mark.exists() or mark.read_text() != digest.hexdigest():
+        if not mark.exists() or mark.read_text(errors="replace") != digest.hexdigest():
             for old in folder.glob("*.npz"):
                 old.unlink()
             mark.write_text(digest.hexdigest())
@@ -202,7 +210,10 @@ class _Checkpoint:
     def _read(self, name: str, *, sort: bool) -> sparse.csc_matrix | None:
         if self.folder is None or not (self.folder / name).exists():
             return None
-        return read_csc(self.folder / name, sort=sort)
+        try:
+            return read_csc(self.folder / name, sort=sort)
+        except xmc.ModelError as error:
+            raise XmcError(f"{error}; remove {self.folder.parent} to train anew") from None
 
     def _write(self, name: str, matrix: sparse.csc_matrix) -> sparse.csc_matrix:
         if self.folder is not None:
@@ -215,7 +226,12 @@ class _Checkpoint:
         found: list[sparse.csc_matrix] = []
         while (c := self._read(f"C{len(found)}.npz", sort=False)) is not None:
             found.append(c)
-        return found if self._read("done.npz", sort=False) is not None else []
+        if self._read("done.npz", sort=False) is None:
+            return []
+        sizes = [c.shape for c in found]
+        if [1, *(rows for rows, _ in sizes)] != [*(above for _, above in sizes), self.labels]:
+            raise XmcError(f"{self.folder}: the label tree C*.npz has levels of {sizes}, not down to {self.labels} labels")
+        return found
 
     def keep_chain(self, chain: list[sparse.csc_matrix]) -> list[sparse.csc_matrix]:
         for depth, c in enumerate(chain):
@@ -224,7 +240,7 @@ class _Checkpoint:
         return chain
 
     def weights(self, depth: int) -> sparse.csc_matrix | None:
-        return self._read(f"W{depth}.npz", sort=True)
+        return self._read(f"W{depth}.npz", sort=True)  # sizes are compared with the others' at the end
 
     def keep_weights(self, depth: int, weights: sparse.csc_matrix) -> sparse.csc_matrix:
         return self._write(f"W{depth}.npz", weights)

@@ -137,6 +137,11 @@ def settings_for(config: Any, layout: Layout, shape: Shape, selection: Selection
         if (value := getattr(shape, knob)) is not None:
             setattr(settings, name, value)
     settings.head_dim = shape.head_dim
+    if selection.tokens is not None:
+        place = {old: new for new, old in enumerate(selection.tokens)}
+        for name, value in list(vars(settings).items()):
+            if name.endswith("_token_id") and isinstance(value, int):
+                setattr(settings, name, place.get(value, value if value < len(place) else None))
     return settings
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.quality.pruning import tokens
 from dse.quality.pruning.layout import Model
 
 if TYPE_CHECKING:
@@ -79,31 +83,44 @@ class MeasuredTask(Protocol):
         ...
 
 
-class Text:
-    """A tokenizer read from ``tokenizer.json``: texts to padded batches. ``token_map``: source token -> kept token, where a vocabulary
-    was cut.
-    """
+class TextTask(MeasuredTask, Protocol):
+    """A task of texts: its model has a vocabulary, which can be cut."""
 
-    def __init__(self, file: Any, *, longest: int, token_map: npt.NDArray[np.int64] | None = None) -> None:
+    text: Text
+
+    def with_vocabulary(self, kept: Sequence[int]) -> MeasuredTask:
+        """The same task on the texts as the tokenizer of a cut vocabulary writes them."""
+        ...
+
+
+class Text:
+    """A tokenizer read from ``tokenizer.json``: texts to padded batches. ``kept``: the tokens of a vocabulary that was cut."""
+
+    def __init__(self, file: Any, *, longest: int, kept: Sequence[int] | None = None) -> None:
         from tokenizers import Tokenizer
 
+        self.file, self.longest = Path(file), longest
         try:
-            self._tokenizer = Tokenizer.from_file(str(file))
+            made = Tokenizer.from_file(str(file))
         except Exception as error:  # noqa: BLE001 - the library raises its own kinds and plain Exception
             raise UsageError(f"{file} is not a tokenizer.json: {str(error)[:120]}") from None
+        self._tokenizer = made if kept is None else Tokenizer.from_str(json.dumps(tokens.cut(self.record, kept)))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(longest)
-        self.token_map = token_map
+
+    def cut(self, kept: Sequence[int]) -> Text:
+        """The same for a vocabulary of which ``kept`` is left."""
+        return Text(self.file, longest=self.longest, kept=kept)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """``tokenizer.json`` as it is."""
+        found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        return found
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[list[int]]:
         """Token identifiers of each text (or pair of texts), special tokens in place."""
-        rows = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
-        return rows if self.token_map is None else [self.token_map[row].tolist() for row in rows]
-
-    @property
-    def special(self) -> tuple[int, ...]:
-        """Identifiers of the special tokens: a cut vocabulary keeps them."""
-        return tuple(sorted(int(i) for i in self._tokenizer.get_added_tokens_decoder()))
+        return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
 
 
 def batches_of(

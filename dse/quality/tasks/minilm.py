@@ -8,7 +8,7 @@ Debian's wordnet-base (both read where they are installed, neither is shipped).
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,12 @@ class MiniLmTask:
                 self.drawn.append(nouns[i])
             if len(self.drawn) == JUDGED + CALIBRATION + HEALING:
                 break
+
+    def with_vocabulary(self, kept: Sequence[int]) -> MiniLmTask:
+        """The same nouns, written by the tokenizer of a cut vocabulary."""
+        found = object.__new__(MiniLmTask)
+        found.text, found.drawn = self.text.cut(kept), self.drawn
+        return found
 
     def _rows(self, first: int, count: int, *, glosses: bool = True) -> list[list[int]]:
         chosen = self.drawn[first : first + count]

@@ -12,13 +12,14 @@ from dse.errors import UsageError
 from dse.quality.measured import Measured, design_key
 from dse.quality.noise import NoisyEvaluator, ScaledEvaluator
 from dse.searches.plan import MeasuredSettings, screened
+from dse.storage.trial import FAILED, RUNNING, Trial
 from dse.storage.trials import TrialStore
 from dse.strategies import choose, make
 from dse.strategies.confirm import confirm
 from dse.strategies.driver import run
-from dse.strategies.nested import NestedSearch
+from dse.strategies.nested import NestedSearch, TargetSearch
 from dse.strategies.protocol import simulate
-from dse.strategies.proxy import proxy_search
+from dse.strategies.proxy import choose_top, proxy_search
 from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
@@ -141,6 +142,70 @@ def test_proxy_search_reports_the_targets_figures_alone(tasks: ModuleType, tmp_p
     assert found.spearman > 0.5
     again = proxy_search(task, tasks.TinyQuality(), store, make("random"), budget=14, top=5, seed=0)
     assert [t.number for t in again.target] == [t.number for t in found.target]
+
+
+@dataclass(frozen=True)
+class Related:
+    """A proxy of TinyQuality: a multiple of it and a constant, so that the process of the differences has nothing to learn."""
+
+    inner: Any
+    metrics: tuple[str, ...] = ("quality",)
+
+    def __call__(self, parameters: Any, *, fidelity: float, seed: int) -> dict[str, Measured]:
+        return {"quality": Measured(3.0 + 0.1 * self.inner(parameters, fidelity=1.0, seed=seed)["quality"].mean)}
+
+
+def test_nested_chooses_what_a_proxy_search_measures_from_both(tasks: ModuleType, tmp_path: Path) -> None:
+    """Of all models, seen by the proxy or not: at equal measurements more of the front than the proxy's best; resumed it is the same."""
+    reference = np.array([0.0, 40.0])
+    whole, listed, unseen = [], [], 0
+    for seed in range(5):
+        task = replace(tasks.tiny_nested(), reference=reference)
+        options: dict[str, Any] = {"budget": 7, "top": 5, "seed": seed}
+        proxy = Related(tasks.TinyQuality())
+        found = proxy_search(task, proxy, TrialStore.open(tmp_path / f"n{seed}.db"), make("nested"), **options)
+        assert len(found.target) == 5
+        assert [t.info["origin"] for t in found.target] == ["target"] * 5
+        seen = {design_key(t.parameters) for t in found.proxy}
+        unseen += sum(design_key(t.parameters) not in seen for t in found.target)
+        assert len({design_key(t.parameters) for t in found.target}) == 5
+        whole.append(task.hypervolume(found.target))
+        best = choose_top(task, found.proxy, 5)
+        exact = [t.finish(tasks.TinyQuality()(t.parameters, fidelity=1.0, seed=0)) for t in best]
+        listed.append(task.hypervolume(exact))
+        if seed < 2:
+            broken = TrialStore.open(tmp_path / f"b{seed}.db")
+            calls: list[tuple[float, str]] = []
+            stop = replace(task, evaluator=Coarse(tasks.TinyQuality(), calls, breaks_after=2))
+            with pytest.raises(KeyboardInterrupt):
+                proxy_search(stop, proxy, broken, make("nested"), **options)
+            again = proxy_search(task, proxy, broken, make("nested"), **options)
+            assert [(t.number, t.parameters, t.metrics) for t in again.target] == [
+                (t.number, t.parameters, t.metrics) for t in found.target
+            ]
+    assert unseen > 0
+    assert np.mean(whole) > np.mean(listed)
+
+
+def test_the_target_is_predicted_by_a_line_through_the_proxy_and_a_process_of_the_differences(tasks: ModuleType) -> None:
+    task = tasks.tiny_nested()
+    proxy = Related(tasks.TinyQuality())
+    rows = [task.space.values(row) for row in task.rows]
+    true = np.array([tasks.TinyQuality()(p, fidelity=1.0, seed=0)["quality"].mean for p in rows])
+    seen = [Trial(i, dict(p), 0, fidelity=0.0).finish(proxy(p, fidelity=1.0, seed=0)) for i, p in enumerate(rows)]
+    own = [Trial(20 + i, dict(rows[i]), 0).finish({"quality": Measured(float(true[i]))}) for i in (0, 5, 9)]
+    running = Trial(30, dict(rows[7]), 0, state=RUNNING)
+    chooser = TargetSearch(seen, 6)
+    found = chooser.predict(task, [*own, running])
+    np.testing.assert_allclose(found.mean, true, atol=1e-2)  # three points and all of the proxy give every model
+    assert found.sd[7] == 0.0, "what is being measured is taken to come out as expected"
+    assert chooser.propose(task, own, 40, 0) is not None
+    assert TargetSearch(seen, 3).propose(task, own, 40, 0) is None, "no more than it was told"
+    assert TargetSearch([], 3).propose(task, [], 40, 0) is None, "a proxy that measured nothing says nothing"
+    failed = [t.fail(FAILED, "no") for t in (Trial(20 + i, dict(p), 0) for i, p in enumerate(rows[:3]))]
+    best = chooser.propose(task, failed, 40, 0)
+    assert best is not None
+    assert best.parameters == rows[3 + int(np.argmax(true[3:]))], "where all measurements failed the proxy's best is next"
 
 
 @dataclass(frozen=True)
