@@ -2,6 +2,7 @@
 
     python benchmarks/healing.py minilm                 # one-shot rows, refit, rotation, bits: seconds each
     python benchmarks/healing.py minilm --heal 200      # and the mix healed
+    python benchmarks/healing.py recovered             # heads, units, a layer: what 200 steps bring back, on 2,400 nouns
     python benchmarks/healing.py weights --seeds 5      # equal, CAMOO, PAMOO on three trained models, equal steps and equal CPU seconds
 
 Nothing was tuned on the items that are judged: learning rate, batch and losses come from trials on other draws of the glosses, the learning
@@ -20,7 +21,7 @@ import torch
 
 from dse.quality import checkpoint
 from dse.quality.healing import Healing, Teacher, heal
-from dse.quality.model_evaluator import GROUP, linear_layers
+from dse.quality.model_evaluator import GROUP, Settings, linear_layers
 from dse.quality.pruning.calibration import calibrate, input_moments
 from dse.quality.pruning.prune import cut, prune
 from dse.quality.pruning.quantise import quantise_model
@@ -90,6 +91,43 @@ def of_minilm(heal_steps: int, slices: bool) -> list[dict]:
     return rows
 
 
+def other_nouns(task: minilm.MiniLmTask, seed: int = 7, count: int = 2) -> list[minilm.MiniLmTask]:
+    """Tasks of 800 further nouns each, from another draw and none of those that the task judges, calibrates or heals by."""
+    mine = {noun.lemma.lower() for noun in task.drawn}
+    drawn = [noun for noun in minilm.MiniLmTask(draw_seed=seed).drawn if noun.lemma.lower() not in mine]
+    found = []
+    for first in range(0, count * minilm.JUDGED, minilm.JUDGED):
+        further = object.__new__(minilm.MiniLmTask)
+        further.text, further.drawn = task.text, drawn[first : first + minilm.JUDGED]
+        found.append(further)
+    return found
+
+
+def of_recovered(steps: int, rate: float, cuts: tuple[dict, ...]) -> list[dict]:
+    """Losses of one knob each, sliced, refitted and healed: means over three pools of 800 nouns, of which none chose anything."""
+    task, model = minilm.MiniLmTask(), checkpoint.load(minilm.model_folder(), base=True)
+    calibration = calibrate(model, task.calibration(), hidden=True)
+    pools = [task, *other_nouns(task)]
+    bases = [pool.score(model) for pool in pools]
+    teacher = Teacher(model, list(task.healing(BATCH, 200, 0)), embeds=True)
+    rows = []
+    for knobs in cuts:
+        first = 0.0
+        for name in ("sliced", "refitted", f"healed {steps} steps at {rate:g}"):
+            found, seconds = prune(model, knobs, calibration, refit=name != "sliced"), 0.0
+            if name.startswith("healed"):
+                seconds = heal(found, teacher, Healing(steps=steps, rate=rate)).cpu_s
+            scores = [pool.score(found.model) for pool in pools]
+            loss = float(np.mean([base.mean - score.mean for base, score in zip(bases, scores, strict=True)]))
+            error = float(np.sqrt(sum(base.difference_se(score) ** 2 for base, score in zip(bases, scores, strict=True)))) / len(pools)
+            first = first or loss
+            rows.append({"knobs": knobs, "config": name, "loss": loss, "loss_se": error, "recovered": 1 - loss / first, "cpu_s": seconds,
+                         "by_pool": [base.mean - score.mean for base, score in zip(bases, scores, strict=True)]})  # fmt: skip
+            print(f"{knobs!s:<16} {name:<28} loss {loss:.4f} ± {error:.4f}, recovered {100 * (1 - loss / first):.0f} %, {seconds:.0f} s",
+                  flush=True)  # fmt: skip
+    return rows
+
+
 def of_weights(seeds: int) -> list[dict]:
     """Test cross entropy of three pruned models after healing, by what weighs the three losses."""
     rows = []
@@ -154,11 +192,20 @@ if __name__ == "__main__":
     one.add_argument("--no-slices", action="store_true")
     two = commands.add_parser("weights")
     two.add_argument("--seeds", type=int, default=5)
+    three = commands.add_parser("recovered")
+    three.add_argument("--heal", type=int, default=200, metavar="STEPS")
+    three.add_argument("--rate", type=float, default=Settings("minilm").rate)
+    three.add_argument("--only", choices=("heads", "ffn", "layers"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with checkpoint.quiet():
-        found = of_minilm(args.heal, not args.no_slices) if args.command == "minilm" else of_weights(args.seeds)
+        if args.command == "minilm":
+            found = of_minilm(args.heal, not args.no_slices)
+        elif args.command == "recovered":
+            found = of_recovered(args.heal, args.rate, tuple({k: v} for k, v in MIX.items() if args.only in (None, k)))
+        else:
+            found = of_weights(args.seeds)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sys.exit(0)

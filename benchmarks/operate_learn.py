@@ -1,7 +1,8 @@
 """Policies that learn to operate the example card on four grids: every seed, shares on judged weeks, CPU seconds.
 
-``python benchmarks/operate_learn.py [--seeds N] [--ship FOLDER] [NAME ...]``; ``lstm`` imitates with a memory; ``--ship`` writes seed 0 of
-each, which are the files of dse/data/operate. One policy is learnt on the training weeks of all four grids together; DQN and PPO keep the
+``python benchmarks/operate_learn.py [--seeds N] [--ship FOLDER] [NAME ...]``; ``lstm`` imitates with a memory, ``bandit`` has linear
+models on the imitation's last hidden layer, ``bandit-linear`` on the observation; ``--ship`` writes seed 0 of each, which are the files of
+dse/data/operate. One policy is learnt on the training weeks of all four grids together; DQN and PPO keep the
 network that is best on the validation weeks.
 """
 
@@ -14,8 +15,8 @@ from typing import Any
 
 import torch
 
-from dse.operate import device, distil, optimum, policies, scenario, simulation, weeks
-from dse.operate.agents import bandits, learners, recurrent
+from dse.operate import device, distil, ladder, optimum, policies, scenario, simulation, weeks
+from dse.operate.agents import bandits, learners, library, recurrent
 from dse.operate.agents.network import Learnt, Network
 
 GRIDS = ("CISO", "ERCO", "BPAT", "NYIS")
@@ -50,13 +51,26 @@ def main(names: list[str], ship: str | None, seeds: int) -> None:
                 _line(f"tree of {by}", seed, time.process_time() - begin - seconds, distil.TreePolicy(root), judged)
 
 
+def trees() -> None:
+    """Print what the trees of the shipped policies keep, each fitted on the training weeks of the grid."""
+    for name in GRIDS:
+        prepared = scenario.Scenario(device.example(), (name,)).prepared()
+        for word in ("imitation", "ppo", "dqn"):
+            shipped = library.find(word)
+            tree = distil.TreePolicy(distil.fit(prepared.weeks("train"), shipped[0]))
+            found = ladder.build(prepared, steps=[], learnt=[shipped, (tree, "", "ridge")])
+            own, kept = (found.row(row).share or 0.0 for row in (word, "tree"))
+            print(f"{name} {word}: {own:.3f} -> {kept:.3f}, {100 * (1 - kept / own):.1f} % lost", flush=True)
+
+
 def _learn(by: str, seed: int, train: weeks.Weeks, validation: weeks.Weeks, truth: weeks.Weeks) -> Network:
     if by == "imitation":
         return learners.imitation(train, seed=seed)
     if by == "lstm":
         return recurrent.imitation(train, seed=seed)
-    if by == "bandit":
-        return bandits.learn(train, truth, chooser=bandits.Chooser("squarecb"), seed=seed)
+    if by.startswith("bandit"):
+        trunk = learners.imitation(train, seed=seed) if by == "bandit" else None
+        return bandits.learn(train, truth, chooser=bandits.Chooser("squarecb"), seed=seed, trunk=trunk)
     learner = {"dqn": learners.dqn, "ppo": learners.ppo, "sac": learners.sac}[by]
     return learner(train, learners.Parts(seed=seed, steps=STEPS[by]), validation)
 
@@ -73,7 +87,11 @@ def _line(by: str, seed: int, seconds: float, policy: simulation.Decides, judged
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--ship")
+    parser.add_argument("--trees", action="store_true", help="trees of the shipped policies, in place of learning")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "sac", "bandit", "lstm"])
+    parser.add_argument("names", nargs="*", default=["imitation", "dqn", "ppo", "sac", "bandit", "bandit-linear", "lstm"])
     given = parser.parse_args()
-    main(given.names, given.ship, given.seeds)
+    if given.trees:
+        trees()
+    else:
+        main(given.names, given.ship, given.seeds)

@@ -42,7 +42,10 @@ def main() -> None:
         X, queries = vectorizer.transform(train.texts), vectorizer.transform(test.texts)
         for branch, leaf in TREES if ngrams == 2 else TREES[:1]:
             ranker = training.train(
-                X, train.labels, training.TrainSettings(branch=branch, leaf=leaf), tell=lambda t: print(t, file=sys.stderr)
+                X,
+                train.labels,
+                training.TrainSettings(branch=branch, leaf=leaf, post_processor="l3-hinge"),
+                tell=lambda t: print(t, file=sys.stderr),
             )
             for threshold in THRESHOLDS:
                 pruned = training.prune(ranker, threshold / 1000)

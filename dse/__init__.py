@@ -13,12 +13,13 @@ from dse.version import __version__
 
 if TYPE_CHECKING:
     from dse.api import evaluate, load, resume, search
+    from dse.errors import DseError
     from dse.serving.loops import search_loops
 
 if FORWARDING not in sys.meta_path:
     sys.meta_path.append(FORWARDING)
 
-__all__ = ["__version__", "evaluate", "load", "resume", "search", "search_loops"]
+__all__ = ["DseError", "__version__", "evaluate", "load", "resume", "search", "search_loops"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from dse.evaluation.one_design import evaluate
 
         return evaluate
+    if name == "DseError":
+        from dse.errors import DseError
+
+        return DseError
     if name == "search_loops":
         from dse.serving.loops import search_loops
 

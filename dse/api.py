@@ -19,11 +19,12 @@ from carbon.factors import grid as grids
 from carbon.operational.computing import Meter, Spent, emissions
 from dse.analysis import importance as analysis
 from dse.analysis.contenders import contenders
+from dse.analysis.recommendation import recommend
 from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate, sources
+from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, sources
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
@@ -363,14 +364,19 @@ def _written(
 
 def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     """What to build with all that is to be said of it, and the sources of the numbers of its hardware."""
-    found = recommend_surely(run)
-    if found.design is None:
-        return {"recommendation": found.to_dict()}
+    chosen = recommend(run)
+    if chosen.design is None:
+        return {"recommendation": chosen.to_dict()}
+    design = next(design for design in run.designs if design["design"] == chosen.design)
+    cautions = list(run.context["cautions"])
+    if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
+        told = nothing_kept(run.problem, chosen.knobs, design["metrics"])
+        cautions += [f"{line} Another design may then be the best." for line in told]
+    found = recommend_surely(replace(run, context={**run.context, "cautions": cautions}))
     found = replace(found, warnings=(*found.warnings, *careful.parts_beyond_bound(run.problem, found.knobs)))
-    known = {"recommendation": found.to_dict()}
+    known = {"cautions": cautions, "recommendation": found.to_dict()}
     if evaluation.hardware_space.shipped:
         return known
-    design = next(design for design in run.designs if design["design"] == found.design)
     return {**known, "sources": sources(evaluation, points_of(run.problem, [design]), f"design {found.design}")}
 
 

@@ -23,6 +23,8 @@ from dse.reports.comparison_text import RunComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord, distinct
+from hw_models.errors import HardwareError
+from workloads.errors import WorkloadError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +141,10 @@ class Run(RunRecord):
 
         row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
         knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
-        answer = evaluate_in(self.problem, knobs)
+        try:
+            answer = evaluate_in(self.problem, knobs)
+        except (HardwareError, WorkloadError) as error:  # knobs that do not fit each other
+            raise UsageError(str(error)) from None
         answer["by_default"] = {name: value for name, value in answer["design"].items() if name not in {**self.problem.fixed, **knobs}}
         measured = own_quality(self)
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}

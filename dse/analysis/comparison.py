@@ -13,6 +13,7 @@ from dse.errors import UsageError
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
 from dse.storage.run_folder import distinct
+from workloads import library
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -112,13 +113,18 @@ def _objectives(first: RunRecord, second: RunRecord) -> tuple[tuple[Objective, .
 
 
 def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
-    if first.problem.workload != second.problem.workload:
+    if first.problem.workload != second.problem.workload and _model(first) != _model(second):
         return [
             f"the workloads differ ({first.problem.workload} and {second.problem.workload}): costs and qualities are of different tasks"
         ]
     if first.problem.deployment != second.problem.deployment:
         return ["the deployments differ: carbon was counted for each run's own"]
     return []
+
+
+def _model(run: RunRecord) -> str:
+    """What a workload's name stands for (``bert`` and ``bert-base`` are one); the name itself where it is a file."""
+    return library.ALIASES.get(run.problem.workload, run.problem.workload)
 
 
 def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:

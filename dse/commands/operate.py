@@ -206,7 +206,12 @@ def learn(args: argparse.Namespace) -> int:
         from dse.operate.agents import bandits
 
         kind = "squarecb" if args.exploration == "epsilon" else args.exploration
-        network = bandits.learn(weeks, prepared.weeks("train", "truth"), chooser=bandits.Chooser(kind), seed=args.seed)
+        if len(prepared.scenario.places) > 1:
+            raise UsageError(f"bandit is of one site, got {len(prepared.scenario.places)}; imitation, dqn, ppo and sac take several")
+        from dse.operate.agents.learners import imitation
+
+        outcomes, trunk = prepared.weeks("train", "truth"), imitation(weeks, seed=args.seed)
+        network = bandits.learn(weeks, outcomes, chooser=bandits.Chooser(kind), seed=args.seed, trunk=trunk)
     else:
         from dse.operate.agents import learners
 

@@ -50,6 +50,8 @@ def _register_train(commands: Any) -> None:
     train.add_argument("--penalty", type=float, default=1.0, metavar="C", help="liblinear's C (default 1)")
     train.add_argument("--bias", type=float, default=1.0, metavar="B", help="constant feature (default 1; 0: none)")
     train.add_argument("--negatives", default="tfn", metavar="SCHEME", help="tfn (siblings) or tfn+man (and the matcher's beam)")
+    train.add_argument("--post-processor", default="l4-hinge", metavar="NAME", help="what makes a score of a margin (default l4-hinge; "
+                       "PECOS's own is l3-hinge)")  # fmt: skip
     train.add_argument("--weights", default="float32", metavar="FORMAT", help="of tree.xmc: float32, float16 or int8")
     train.add_argument("--seed", type=int, default=0)
 
@@ -137,7 +139,7 @@ def run_train(args: argparse.Namespace) -> int:
     from workloads.xmc.errors import XmcError
 
     words, characters = tuple(args.word_ngrams), tuple(args.char_ngrams)
-    names = ("branch", "leaf", "threshold", "penalty", "bias", "negatives", "seed")
+    names = ("branch", "leaf", "threshold", "penalty", "bias", "negatives", "post_processor", "seed")
     try:
         text_settings = text.TextSettings(words, characters, args.min_df, not args.no_sublinear)
         settings = training.TrainSettings(**{name: getattr(args, name) for name in names})

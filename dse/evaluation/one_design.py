@@ -19,11 +19,16 @@ from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
 from dse.problem.deployment import VARIABLE, Deployment
+from dse.problem.metrics import METRICS
 from dse.problem.problem import DEFAULT_RESIDENCY, Problem
+from dse.problem.wording import joined
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
+
+# What is saved below this is within the models' own error and not worth a line.
+_CLEARLY_LESS = 0.05
 
 
 def evaluate(
@@ -43,6 +48,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    ``cautions`` are sentences on what a reader may take for granted.
     ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
     :func:`dse.evaluation.words.make_problem`.
@@ -73,6 +79,7 @@ def evaluate(
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
+    answer["cautions"] = nothing_kept(problem, {}, answer)
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -98,6 +105,27 @@ def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
         vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
     )  # fmt: skip
     return Evaluation(one, threads=1)
+
+
+def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """A sentence where every operation reads from the DRAM and writes to it because nobody asked for better, and a design of these
+    ``metrics`` would take clearly less with its data on chip; empty where it would not, or where designs of its kind keep nothing.
+    """
+    if problem.residency != "none" or problem.kind or problem.models is not None:
+        return []
+    evaluation = evaluation_of(replace(problem, residency="weights"), knobs)
+    if evaluation.on_chip is None or not evaluation.on_chip.able.all():
+        return []
+    block = evaluation.block(0, 1)
+    names = [name for name in ("energy_j", "latency_s", "total_kgco2e") if name in metrics]
+    shares = {name: 1.0 - block.metric(name).item() / metrics[name] for name in names}
+    told = [f"{100.0 * share:.0f} % less {METRICS[name].label.lower()}" for name, share in shares.items() if share >= _CLEARLY_LESS]
+    if not told:
+        return []
+    return [
+        "Every operation reads from the DRAM and writes to it; with its data kept on chip where that is best this design takes "
+        f"{joined(told)}: --residency weights."
+    ]
 
 
 def _alike(problem: Problem, given: Mapping[str, Any]) -> dict[str, int]:

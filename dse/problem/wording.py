@@ -71,6 +71,10 @@ def whole_percents(shares: Sequence[float]) -> list[int]:
     return found
 
 
+# Knobs that the size of a model stands for, or that are named beside it.
+_OF_MODELS = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "weight_bits")
+
+
 def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
     """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither.
 
@@ -93,6 +97,9 @@ def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
         hardware = f"{knobs[rows]} x {knobs[columns]}"
         hardware = f"{cores} cores of {hardware}" if cores != 1 else hardware
         hardware = f"{chips} chips with {hardware}" if chips != 1 else hardware
+    if model and not hardware:  # hardware of the user's own, of which a part varies
+        rest = [f"{name} {knobs[name]}" for name in varying if name in knobs and name not in _OF_MODELS][:4]
+        return f"{model} with {', '.join(rest)}" if rest else model
     if model or hardware:
         return f"{model} on {hardware}" if model and hardware else model or hardware
     return ", ".join(f"{name} {knobs[name]}" for name in varying[:6])

@@ -86,7 +86,7 @@ def music_quality(*, several_tracks: bool) -> MusicQuality:
     nats = {(row["grouping"], int(row["bpe_vocabulary"]), int(row["seed"])): float(row["nats_per_note"]) for row in rows}
     measured = {}
     for name, bpe in dict.fromkeys((name, bpe) for name, bpe, _ in nats):
-        ratios: FloatArray = np.array([100 * nats["mha", 0, s] / value for (n, b, s), value in nats.items() if (n, b) == (name, bpe)])
+        ratios: FloatArray = 100 * np.array([nats["mha", 0, s] / value for (n, b, s), value in nats.items() if (n, b) == (name, bpe)])
         error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else float("nan")
         measured[GROUPINGS.index(name), bpe] = (float(ratios.mean()), error, len(ratios))
     return MusicQuality(corpus, int(rows[0]["layers"]), int(rows[0]["width"]), measured)

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from dse.analysis.comparison import Comparison, compare
-from dse.problem.wording import number_text
+from dse.problem.wording import number_text, plural
 from dse.reports.terminal import printable
 from dse.storage.run_folder import RunRecord
 
@@ -53,7 +53,7 @@ def text(comparison: Comparison, *, limit: int = 8) -> str:
             more = f", ... ({len(side.dominated)} in all)" if len(side.dominated) > limit else ""
             lines.append(f"designs of {other} that dominate designs of {mine}: {', '.join(pairs)}{more}")
     if c.shared:
-        lines.append(f"{len(c.shared)} designs are in both fronts")
+        lines.append(f"{plural(len(c.shared), 'design')} {'is' if len(c.shared) == 1 else 'are'} in both fronts")
         if c.changes:
             largest = sorted(c.changes.items(), key=lambda item: -abs(item[1]))[:limit]
             lines.append("  their figures differ by at most: " + ", ".join(f"{name} {change:+.2%}" for name, change in largest))

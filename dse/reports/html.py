@@ -12,7 +12,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from dse.reports import measured_section, on_chip_section, recommended, sections, text
+from dse.reports import measured_section, on_chip_section, recommended, sections, sharing_section, text
 from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.plotly_script import packed_plotly
@@ -93,6 +93,7 @@ def _page(run: Any, units: dict[str, DisplayUnit], max_designs: int, max_breakdo
             ),
             _charts(run, data, len(keep)),
             on_chip_section.on_chip(run),
+            sharing_section.section(run),
             sections.alignment(run),
             sections.asked(run),
             sections.quality_search(run, "convergence" in data["extras"]),
@@ -137,6 +138,7 @@ def _contents(data: dict[str, Any], run: Any) -> Markup:
         ("parallel", "Trade-offs") if several else None,
         ("designs", "All designs") if len(run.designs) != 1 else None,
         ("importance", "What matters") if "importance" in data["extras"] else None,
+        ("sharing", "Sharing") if sharing_section.shown(run) else None,
         ("on-chip", "On chip") if on_chip_section.shown(run) else None,
         ("alignment", "Alignment") if run.context.get("alignment") else None,
         ("asked", "What was asked"),

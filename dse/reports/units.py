@@ -77,10 +77,10 @@ def measures(evaluator: str) -> bool:
 
 
 def _own_scale(context: Mapping[str, Any]) -> bool:
-    """Whether quality is on the scale of a user's evaluator, which may be a share of one, points or a loss, and not per cent."""
+    """Whether quality is on the scale of an evaluator (a share of one, a mean reciprocal rank, points, a loss) and not per cent."""
     evaluator = context.get("quality_evaluator")
     word = str(evaluator.get("evaluator")) if isinstance(evaluator, Mapping) else "surrogate"
-    return word.partition(":")[0] not in ("surrogate", "measured")
+    return word.partition(":")[0] != "surrogate"
 
 
 def display_unit(name: str, values: Iterable[Any], context: Mapping[str, Any] | None = None) -> DisplayUnit:

@@ -47,8 +47,8 @@ class Tuning:
 
 # Numbers that decide no width of access: one compiled kernel serves them all.
 @triton.jit(do_not_specialize=["total", "parts", "longest", "pages", "table_row"])  # type: ignore[untyped-decorator]
-def _attend(
-    q_pointer,  # type: ignore[no-untyped-def]
+def _attend(  # type: ignore[no-untyped-def]
+    q_pointer,
     k_pointer,
     v_pointer,
     table_pointer,
@@ -133,8 +133,8 @@ def _attend(
 
 
 @triton.jit(do_not_specialize=["total", "parts"])  # type: ignore[untyped-decorator]
-def _merge(
-    value_pointer,  # type: ignore[no-untyped-def]
+def _merge(  # type: ignore[no-untyped-def]
+    value_pointer,
     log_sum_pointer,
     out_pointer,
     total,
@@ -294,8 +294,8 @@ def _single(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale:
 def _room(q: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Values (parts, queries, d), log2-sums (parts, queries) and the result, none of them filled: every element is written."""
     total, d = q.shape[0] * q.shape[1], q.shape[2]
-    made = {"dtype": torch.float32, "device": q.device}
-    return torch.empty(parts, total, d, **made), torch.empty(parts, total, **made), torch.empty(q.shape, **made)
+    made = functools.partial(torch.empty, dtype=torch.float32, device=q.device)
+    return made((parts, total, d)), made((parts, total)), made(q.shape)
 
 
 def _launch(

@@ -162,7 +162,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
         if dtype.hasobject or (fortran and len(shape) > 1) or info.file_size - member.tell() != size:
             raise ValueError(f"{name}: {dtype} of shape {shape} is not what the member holds ({info.file_size} bytes)")
         out = np.empty(shape, dtype)
-        into = memoryview(out.reshape(-1).view(np.uint8)) if size else memoryview(b"")
+        into = out.reshape(-1).view(np.uint8).data if size else memoryview(b"")
         at = 0
         while at < size:
             piece = member.read(min(PIECE_BYTES, size - at))

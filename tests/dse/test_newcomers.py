@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import carbon
+import dse
 from carbon.analysis import estimate
 from dse import api
 from dse.cli import main
@@ -97,7 +98,7 @@ def test_a_design_of_ones_own_is_filled_with_what_the_search_would_have(runs: li
         "layers": 12, "hidden": 576, "ffn": 2304, "heads": 9,
     }  # fmt: skip
     assert {"ffn", "heads", "layers"} <= answer["by_default"].keys()
-    with pytest.raises(ValueError, match="hidden of bert-base is 500, must be a multiple of heads = 12; nearest is hidden = 504"):
+    with pytest.raises(dse.DseError, match="hidden of bert-base is 500, must be a multiple of heads = 12; nearest is hidden = 504"):
         runs[0].evaluate({"hidden": 500})
     with pytest.raises(UsageError, match=r"layers=2.5 is no whole number.*nearest is 2"):
         runs[0].evaluate({"layers": 2.5})

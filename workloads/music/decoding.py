@@ -59,6 +59,28 @@ def _projections(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
     return held.q, held.k, held.v  # type: ignore[union-attr, return-value]
 
 
+@torch.no_grad()
+def sample(
+    model: MusicDecoder, prompts: torch.Tensor, new_tokens: int, *, temperature: float = 1.0, seed: int = 0, threads: int | None = None
+) -> IntArray:
+    """(rows, new_tokens, vocabularies) drawn behind ``prompts`` (rows, tokens, vocabularies), all rows at once."""
+    state = Decoding(model, len(prompts), prompts.shape[1] + new_tokens)
+    generator = torch.Generator().manual_seed(seed)
+    model.eval()
+    logits = torch.empty(0)
+    for at in range(prompts.shape[1]):
+        logits = state.step(prompts[:, at], threads)
+    made = []
+    for at in range(new_tokens):
+        parts = torch.split(logits / max(temperature, 1e-3), list(model.options.vocabularies), dim=-1)
+        # The three special tokens of miditok (padding, begin, end) are no music.
+        weights = [torch.softmax(part.index_fill(1, torch.arange(3), -torch.inf), 1) for part in parts]
+        made.append(torch.cat([torch.multinomial(w, 1, generator=generator) for w in weights], dim=1))
+        if at + 1 < new_tokens:
+            logits = state.step(made[-1], threads)
+    return torch.stack(made, dim=1).numpy()
+
+
 def continue_piece(
     model: MusicDecoder,
     tokens: Tokens,
@@ -73,26 +95,9 @@ def continue_piece(
     fitted = fit_parts(piece, tokens.options.programs)
     prompt = tokens.encode(fitted)
     first = np.full((1, prompt.shape[1]), tokens.start, dtype=np.int64)
-    ids = torch.as_tensor(np.concatenate([first, prompt]))
-    state = Decoding(model, 1, len(ids) + new_tokens)
-    generator = torch.Generator().manual_seed(seed)
-    made = [ids[1:].numpy()]
-    logits = torch.empty(0)
-    model.eval()
-    for token in ids:
-        logits = state.step(token[None], threads)
-    for _ in range(new_tokens):
-        parts = torch.split(logits[0] / max(temperature, 1e-3), list(model.options.vocabularies))
-        # The three special tokens of miditok (padding, begin, end) are no music.
-        chosen = torch.stack(
-            [
-                torch.multinomial(torch.softmax(part.index_fill(0, torch.arange(3), -torch.inf), 0), 1, generator=generator)[0]
-                for part in parts
-            ]
-        )
-        made.append(chosen[None].numpy())
-        logits = state.step(chosen[None], threads)
-    return tokens.decode(np.concatenate(made), fitted)
+    ids = np.concatenate([first, prompt])
+    made = sample(model, torch.as_tensor(ids[None]), new_tokens, temperature=temperature, seed=seed, threads=threads)
+    return tokens.decode(np.concatenate([prompt, made[0]]), fitted)
 
 
 def fit_parts(piece: Piece, programs: tuple[int, ...]) -> Piece:

@@ -28,7 +28,8 @@ class TrainSettings:
     ``branch`` children of a node (a power of two), ``leaf`` labels of a cluster at most; ``threshold``: smaller weights are dropped;
     ``penalty`` liblinear's C; ``tolerance`` and ``iterations`` end its descent; ``bias`` constant feature (0: none); ``negatives``:
     ``tfn`` documents of the sibling labels (teacher forcing), ``tfn+man`` those too that the trained levels above send here
-    by their beam; ``only_topk`` what is kept at each level unless told otherwise.
+    by their beam; ``post_processor`` makes a score of a margin (docs/xmc.md compares it with PECOS's own default, l3-hinge);
+    ``only_topk`` what is kept at each level unless told otherwise.
     """
 
     branch: int = 16
@@ -40,7 +41,7 @@ class TrainSettings:
     bias: float = 1.0
     negatives: str = "tfn"
     beam: int = 10
-    post_processor: str = "l3-hinge"
+    post_processor: str = "l4-hinge"
     only_topk: int = 20
     seed: int = 0
 

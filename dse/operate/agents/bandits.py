@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Of linear models on a trunk's last hidden layer, whose units say nearly the same; chosen on validation weeks (docs/operate.md).
+TRUNK_RIDGE = 30.0
 KINDS = ("linucb", "lints", "epsilon", "boltzmann", "squarecb")
 
 
@@ -129,15 +131,19 @@ class Router:
         return -self._unit * self._model.values(seen)
 
 
-def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed: int = 0, passes: int = 2) -> Network:
+def learn(
+    weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed: int = 0, passes: int = 2, trunk: Network | None = None
+) -> Network:
     """A bandit over the levels of one site, on training weeks.
 
     ``outcomes``: the same weeks with the true forecast. The reward of an hour is what its choice saved over waiting as it turned out:
     minus the grams of the choice and of the cheapest later plan with the true intensity and load, in units of a mean hour's flexible
-    work. Only the reward of what was chosen is seen.
+    work. Only the reward of what was chosen is seen. ``trunk``: a network whose last hidden layer the linear models look at in place of
+    the observation (neural-linear), which stays as it is.
     """
     if weeks.sites != 1:
         raise UsageError(f"this bandit is of one site, got {weeks.sites}")
+    ridge = 1.0 if trunk is None else TRUNK_RIDGE
     chooser = chooser or Chooser()
     rng = np.random.default_rng(seed)
     model: Linear | None = None
@@ -147,8 +153,10 @@ def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed
         unit = weeks.arrival_expected.sum(axis=2).mean(axis=1) * weeks.intensity[:, 0].mean(axis=1) * weeks.curves[0].slopes[0]
         while not queue.done:
             seen, valid, room = view.observe(queue), view.masks(queue), queue.room
+            if trunk is not None:
+                seen = lifted(trunk, seen[:, : trunk.inputs])
             if model is None:
-                model = Linear(seen.shape[1], len(LEVELS))
+                model = Linear(seen.shape[1], len(LEVELS), ridge=ridge)
             level = 1.0 - (number + queue.hour / weeks.hours) / passes
             arm = chooser.choose(model, seen, valid, level, rng)
             work = view.work(queue, arm)
@@ -157,7 +165,8 @@ def learn(weeks: Weeks, outcomes: Weeks, *, chooser: Chooser | None = None, seed
             model.update(seen, arm, (both[:, 0] - both[:, 1]) / np.maximum(unit, 1e-12))
             queue.run(view.guard.correct(queue, np.clip(work, 0.0, room), room))
     assert model is not None
-    return model.network({"learnt_by": f"bandit:{chooser.kind}", "seed": seed, "passes": passes})
+    about = {"learnt_by": f"bandit:{chooser.kind}", "seed": seed, "passes": passes}
+    return model.network(about) if trunk is None else on_top(trunk, model, {**about, "trunk": trunk.about.get("learnt_by", "")})
 
 
 def from_log(
@@ -200,5 +209,10 @@ def neural_linear(network: Network, seen: FloatArray, action: IntArray, reward: 
     """A linear model an arm on a network's last hidden layer, from the rewards of what was chosen; a network again."""
     model = Linear(network.weights[-1].shape[1] + 1, actions)
     model.update(lifted(network, seen), action, reward)
+    return on_top(network, model, {"learnt_by": "neural-linear"})
+
+
+def on_top(network: Network, model: Linear, about: dict[str, object]) -> Network:
+    """A network whose head is what a linear model learnt of its last hidden layer."""
     weights = (*network.weights[:-1], model.theta[:, :-1].copy())
-    return Network(weights, (*network.biases[:-1], model.theta[:, -1].copy()), "levels", network.stack, {"learnt_by": "neural-linear"})
+    return Network(weights, (*network.biases[:-1], model.theta[:, -1].copy()), "levels", network.stack, dict(about))

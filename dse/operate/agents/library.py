@@ -14,7 +14,7 @@ SHIPPED = {
     "imitation": "imitates planning by what its share costs, in the hours that it meets itself (AggreVaTe)",
     "dqn": "deep Q-learning that starts from the plan's values",
     "ppo": "PPO with masked actions that starts from the plan's choices",
-    "bandit": "a linear contextual bandit (SquareCB) on the levels",
+    "bandit": "a contextual bandit (SquareCB) on the levels, linear in the imitation's last hidden layer",
 }
 """Learnt on the training weeks of CISO, ERCO, BPAT and NYIS together, with the example card (`benchmarks/operate_learn.py`)."""
 

@@ -173,7 +173,8 @@ class Learnt:
         self._numbers = next((number for number in known if takes == number * self.network.stack), 0)
         if not self._numbers:
             told = known[0] * self.network.stack
-            raise DseError(f"policy {self.name!r} takes {takes} numbers, but {weeks.sites} site(s) give {told}")
+            what = f"policy {self.name!r} takes {takes} numbers, but {weeks.sites} site(s) give {told}"
+            raise DseError(f"{what}: `dse operate learn` learns one for these")
         actions = len(levels(weeks.sites)) ** weeks.sites if self.network.head == "levels" else weeks.sites
         if len(self.network.biases[-1]) != actions:
             raise DseError(f"policy {self.name!r} has {len(self.network.biases[-1])} actions, must have {actions}")

@@ -161,6 +161,10 @@ def test_phrases_name_the_model_and_the_hardware() -> None:
     assert design_phrase({**edge, "cores": 2}, ["width"]) == "2 cores of 64 x 32"
     assert design_phrase({"device": "h100", "chips": 4}, ["device", "chips"]) == "4 x h100"
     assert design_phrase({"a": 1, "b": 2}, ["a", "b"]) == "a 1, b 2"
+    fleet = {"hw": "h100", "tp": 4, "replicas": 2, "weight_bits": 8, "max_sequences": 64}
+    assert design_phrase(fleet, ["weight_bits", "tp"]) == "at 8 bits a weight on 2 replicas of 4 x h100, at most 64 sequences at a time"
+    own = {"layers": 12, "hidden": 576, "heads": 9, "cores": 2, "array_columns": 64}
+    assert design_phrase(own, ["layers", "heads", "cores", "array_columns"]) == "12 layers x 576 with cores 2, array_columns 64"
 
 
 def test_whole_percents_add_up() -> None:

@@ -12,6 +12,7 @@ from dse import api
 from dse.cli import main
 from dse.evaluation import careful
 from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.one_design import nothing_kept
 from dse.spaces import starters
 from dse.spaces.hardware import load_path_or_name
 
@@ -78,6 +79,29 @@ def test_parts_of_a_mix_take_what_they_take_alone_and_a_bound_that_one_breaks_is
     assert "mean request of the mix" in line and f"a.b takes {1e3 * alone['a.b']:.4g} ms" in line
     wide = replace(problem, constraints=tuple(replace(c, bound=1.0) for c in problem.constraints))
     assert careful.parts_beyond_bound(wide, {}) == []
+
+
+def test_what_data_on_chip_would_save_is_told_where_it_is_not_asked_for(tmp_path: Path) -> None:
+    fixed = {"cores": 1, "width": 64, "depth": 32, "l2_kib": 64, "l2_words_per_cycle": 128, "glb_mib": 2}
+    answers = {level: api.evaluate("bert-tiny", residency=level, fixed=fixed) for level in ("none", "weights")}
+    alone = {name: answers["none"][name] for name in ("energy_j", "latency_s", "total_kgco2e")}
+    problem = api.make_problem("bert-tiny", "hardware")
+    (line,) = nothing_kept(problem, fixed, alone)
+    assert {level: answer["cautions"] for level, answer in answers.items()} == {"none": [line], "weights": []}
+    for name, words in (("energy_j", "energy per request"), ("latency_s", "latency")):
+        assert f"{100 * (1 - answers['weights'][name] / alone[name]):.0f} % less {words}" in line
+    assert "total carbon" not in line  # at one request a second a tiny model's is all in its making
+    busy = {level: api.evaluate("bert-tiny", residency=level, fixed=fixed, rate_per_s=300.0)["total_kgco2e"] for level in answers}
+    often = replace(problem, deployment=replace(problem.deployment, rate_per_s=300.0))
+    (line,) = nothing_kept(often, fixed, {**alone, "total_kgco2e": busy["none"]})
+    assert f"{100 * (1 - busy['weights'] / busy['none']):.0f} % less total carbon" in line
+    assert nothing_kept(problem, fixed, {"energy_j": answers["weights"]["energy_j"] * 1.04}) == []
+    assert nothing_kept(replace(problem, residency="epilogue"), fixed, alone) == []
+    other = api.make_problem("bert-tiny", "hardware", hardware_profile="catransformers22")  # keeps nothing
+    assert nothing_kept(other, fixed, alone) == []
+    for level in ("none", "activations"):
+        run = api.search("bert-tiny", "hardware", fixed={**fixed, "layers": 2}, residency=level, out=tmp_path / level)
+        assert any("--residency weights" in line for line in run.context["recommendation"]["warnings"]) == (level == "none")
 
 
 def test_a_search_of_hardware_alone_is_silent_on_quality_and_names_the_recommended_hardware(

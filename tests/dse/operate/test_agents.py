@@ -301,6 +301,29 @@ def test_policy_of_sac_is_the_mean_of_its_actor(prepared) -> None:
         learners.sac(weeks, learners.Parts(stack=2))
 
 
+def test_a_bandit_on_a_trunk_is_the_trunk_with_ridge_regressions_of_what_was_chosen(prepared) -> None:
+    """Its head against the closed form on the hours that it met: nothing else of the network changes."""
+    train, outcomes = prepared.weeks("train", most=2), prepared.weeks("train", "truth", most=2)
+    trunk = library.find("imitation")[0].network
+    met: list[tuple[np.ndarray, ...]] = []
+    update = bandits.Linear.update
+
+    def kept(model, seen, arm, reward, weight=None):
+        met.append((seen, arm, reward))
+        update(model, seen, arm, reward, weight)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bandits.Linear, "update", kept)
+        made = bandits.learn(train, outcomes, chooser=bandits.Chooser("squarecb"), seed=2, passes=1, trunk=trunk)
+    assert made.head == "levels" and all(np.array_equal(a, b) for a, b in zip(made.weights[:-1], trunk.weights[:-1], strict=True))
+    seen, arm, reward = (np.concatenate(part) for part in zip(*met, strict=True))
+    assert seen.shape == (2 * 168, trunk.weights[-1].shape[1] + 1) and (seen[:, -1] == 1.0).all()
+    for a in range(len(LEVELS)):
+        x = seen[arm == a]
+        theta = np.linalg.solve(x.T @ x + bandits.TRUNK_RIDGE * np.eye(x.shape[1]), x.T @ reward[arm == a])
+        assert np.concatenate([made.weights[-1][a], made.biases[-1][a : a + 1]]) == pytest.approx(theta, abs=1e-9)
+
+
 def test_costs_of_work_at_several_sites_are_least_where_the_plan_runs_it() -> None:
     """At one site both forms say the same; no action of the pupil is cheaper than what the plan runs, under the plan's own model."""
     two = scenario.Scenario(device.example(), ("CISO", "NYIS")).prepared().weeks("train", most=2)

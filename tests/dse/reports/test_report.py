@@ -391,6 +391,15 @@ def test_display_units(name: str, values: list[float], unit: str, shown: str) ->
     assert found.text(values[0]) == shown
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "unit"), [("surrogate", "%"), ("measured:minilm", ""), ("trained:gloss", ""), ("python:train:score", "")]
+)
+def test_a_figure_is_per_cent_where_the_workload_says_so_alone(evaluator: str, unit: str) -> None:
+    """A mean reciprocal rank, a correlation or nats are none, and a share of right labels is one of 1."""
+    for name in ("quality", "quality_se"):
+        assert display_unit(name, [0.52], {"quality_evaluator": {"evaluator": evaluator}}).unit == unit
+
+
 def test_numbers_as_text() -> None:
     assert [number_text(v) for v in (0, 1234567, 12345678.0, 0.00001234, -0.5, math.inf)] == [
         "0",

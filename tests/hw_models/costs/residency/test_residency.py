@@ -483,6 +483,36 @@ def test_every_byte_of_the_dram_has_a_cause_and_the_steps_are_the_totals(name: s
         assert told["weights_on_chip"] == totals.pinned[0, point]
 
 
+@pytest.mark.parametrize("level", ["activations", "weights"])
+def test_a_report_names_the_operands_of_products_that_do_not_pass_the_dram(level: Any) -> None:
+    """What is named moves no word: the words of each operand by its sizes, where the row reads it once."""
+    workload = library.load("bert-tiny").build(fused_attention=False)
+    table = workload.phases[0].table
+    hardware = designs(4, seed=1)
+    seen: set[str] = set()
+    for point in range(4):
+        told = report(workload, hardware, point=point, level=level)
+        for step in told["steps"]:
+            row, named = table.take([step["row"]]), step["operands_on_chip"]
+            seen |= set(named)
+            if int(row.kind[0]) != Kind.GEMM:
+                assert named == []
+                continue
+            bits = {
+                "inputs": float((row.row_input_elements() * row.input_bits)[0]),
+                "weights": float((row.row_second_elements() * row.weight_bits)[0]),
+                "outputs": float((row.row_output_elements() * row.output_bits)[0]),
+            }
+            assert ("outputs" in named) == (step["result"] != "DRAM")
+            if bool(row.second_is_weight[0]):
+                assert ("weights" in named) == told["weights_on_chip"]
+            least = sum(size for name, size in bits.items() if name not in named) / 8.0
+            assert step["dram_bytes"] >= step["runs"] * least * (1 - 1e-12)
+            if len(named) == 3 and not step["epilogue"] and step["result"] == "chip":
+                assert step["dram_bytes"] == 0.0
+    assert seen == {"inputs", "weights", "outputs"}
+
+
 def test_a_report_of_several_phases_names_rows_of_the_whole_workload() -> None:
     """Rows count through all phases; runs are those of the phase too; where results live adds up to how often they are made."""
     hardware = designs(2, seed=3)
