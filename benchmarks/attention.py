@@ -1,7 +1,7 @@
 # ruff: noqa: B023  (contenders are called within their turn of the loop)
 """Decode attention on the CPU against torch: milliseconds of processor time, ratios, share of read bandwidth, shared prefixes, bytes.
 
-    python benchmarks/attention.py [--threads 1] [--rounds 9] [--json FILE] [--quick]
+    python benchmarks/attention.py [--threads 1] [--rounds 9] [--json FILE] [--tables grouped int8 ...]
 
 Every contender of a table runs in turn in one process on the same caches, several of them in rotation so that keys and values come
 from memory and not from a cache of the processor; the table shows the least time of all rounds. All results are compared with each other
@@ -24,6 +24,7 @@ from dse_kernels import attention
 from torch.nn import functional
 
 Contender = Callable[[int], Any]
+TABLES = ("grouped", "int8", "unequal", "paged", "shared_8", "shared_64")
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="the main shape alone")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -40,14 +41,17 @@ def main() -> None:
     bandwidth = read_bandwidth()
     print(f"read bandwidth of one thread, best of four reductions over 256 MB: {bandwidth:.1f} GB/s")
     results: dict[str, Any] = {"read_bandwidth_gb_s": bandwidth, "threads": args.threads, "pages": huge_pages()}
-    results["grouped"] = against_torch(args, bandwidth, equal(32, 8), "32 query / 8 KV heads")
-    results["int8"] = against_bfloat16(args, equal(32, 8))
-    if not args.quick:
-        unequal = [0] * 16 + [1] * 8 + [2] * 4 + [3] * 2 + [4, 5]
-        results["unequal"] = against_torch(args, bandwidth, unequal, "map 16-8-4-2-1-1")
-        results["paged"] = paged(args, equal(32, 8))
-    results["shared_8"] = shared(args, 8)
-    results["shared_64"] = shared(args, 64)
+    unequal = [0] * 16 + [1] * 8 + [2] * 4 + [3] * 2 + [4, 5]
+    tables: dict[str, Callable[[], Any]] = {
+        "grouped": lambda: against_torch(args, bandwidth, equal(32, 8), "32 query / 8 KV heads"),
+        "int8": lambda: against_bfloat16(args, equal(32, 8)),
+        "unequal": lambda: against_torch(args, bandwidth, unequal, "map 16-8-4-2-1-1"),
+        "paged": lambda: paged(args, equal(32, 8)),
+        "shared_8": lambda: shared(args, 8),
+        "shared_64": lambda: shared(args, 64),
+    }
+    for name in args.tables:
+        results[name] = tables[name]()
     if args.json:
         args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

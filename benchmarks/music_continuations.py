@@ -2,10 +2,11 @@
 
     python benchmarks/music_continuations.py --corpora FOLDER --weights runs/music --table workloads/music/data/continuations.csv
 
-Reads the weights that `benchmarks/music_quality.py --out runs/music` wrote. Every held-out piece of at least 512 tokens is cut after 256;
-256 tokens are drawn behind it (temperature 1, all pieces as one batch, the kernels of decode attention), and the bars that both have
-whole are compared (`workloads.music.similarity`). The row `another piece` compares what was written with the same bars of another held-out
-piece of the same meter.
+Reads the weights that `benchmarks/music_quality.py --out runs/music` wrote. Every held-out piece is cut after 96 tokens; 160 tokens are
+drawn behind it (temperature 1, all pieces as one batch, the kernels of decode attention; 256 tokens in all are the window that the decoders
+were trained in), and the bars that both have whole are compared (`workloads.music.similarity`); `--draws` of them from each model. A model
+without weights is left out and said. The row `another piece` compares what was written with the same bars of another held-out piece of the
+same meter.
 """
 
 from __future__ import annotations
@@ -21,20 +22,11 @@ import music_quality as runs
 import numpy as np
 
 COLUMNS = (
-    "corpus",
-    "tokeniser",
-    "grouping",
-    "seed",
-    "pieces",
-    "bars",
-    "chroma",
-    "groove",
-    "attribute",
-    "notes_made",
-    "notes_true",
-    "cpu_s",
+    *("corpus", "tokeniser", "grouping", "seed", "draw", "pieces", "bars"),
+    *("chroma", "groove", "attribute", "notes_made", "notes_true", "cpu_s"),
 )
-PROMPT, NEW = 256, 256
+PARTS = ("chroma", "groove", "attribute")
+PROMPT, NEW = 96, 160  # together the window that the decoders were trained in
 
 
 def main() -> int:
@@ -44,7 +36,8 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, required=True, help="folder of weights")
     parser.add_argument("--table", type=Path, required=True, help="CSV to write")
     parser.add_argument("--groupings", nargs="+", default=["mha", "gqa4", "shared", "mixed", "attribute", "mqa"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each grouping")
+    parser.add_argument("--draws", type=int, default=2, help="continuations of each training")
     args = parser.parse_args()
     import torch
 
@@ -54,20 +47,30 @@ def main() -> int:
     rows = []
     for seed in range(args.seeds):
         rows.append(_another_piece(plan, tokens, pieces, streams, seed))
-        rows += [_continuations(plan, tokens, pieces, streams, name, seed, args.weights) for name in args.groupings]
+        for name in args.groupings:
+            path = args.weights / f"{plan.corpus}-{plan.bpe_vocabulary}-{name}-scratch-{seed}.safetensors"
+            if path.is_file():
+                rows += [_continuations(plan, tokens, pieces, streams, name, seed, draw, path) for draw in range(args.draws)]
+            else:
+                print(f"no weights {path}", file=sys.stderr)
     with args.table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     for name in [*args.groupings, "another piece"]:
         own = [row for row in rows if row["grouping"] == name]
-        means = {part: np.array([row[part] for row in own]) for part in ("chroma", "groove", "attribute")}
-        print(f"{name:14}", *(f"{part} {x.mean():.3f} ± {x.std(ddof=1) / len(x) ** 0.5:.3f}" for part, x in means.items()), sep="  ")
+        seeds = sorted({row["seed"] for row in own})
+        means = {part: [float(np.mean([r[part] for r in own if r["seed"] == seed])) for seed in seeds] for part in PARTS}
+        shown = (
+            f"{part} {np.mean(x):.3f} ± {np.std(x, ddof=1) / len(x) ** 0.5 if len(x) > 1 else float('nan'):.3f}"
+            for part, x in means.items()
+        )
+        print(f"{name:14}", *shown, f"{len(seeds)} seeds", sep="  ")
     return 0
 
 
 def _held_out(plan: Any, folder: Path) -> tuple[Any, list[Any], np.ndarray]:
-    """Tokens, the held-out pieces that are long enough, and their first 512 ids behind the start token (pieces, 513, 1)."""
+    """Tokens, the held-out pieces that are long enough, and their first 256 ids behind the start token (pieces, 257, 1)."""
     from workloads.music.corpus import VOICE_PROGRAMS, load_corpus, split
     from workloads.music.tokens import TokenOptions, Tokens
 
@@ -94,17 +97,17 @@ def _compare(tokens: Any, piece: Any, prompt: np.ndarray, made: np.ndarray, true
     return similarity(with_made, with_true, first, end), counts[0], counts[1]
 
 
-def _row(plan: Any, name: str, seed: int, found: list[Any], seconds: float) -> dict[str, Any]:
+def _row(plan: Any, name: str, seed: int, draw: int, found: list[Any], seconds: float) -> dict[str, Any]:
     compared = [x for x in found if x is not None]
-    means = {part: round(float(np.mean([getattr(s, part) for s, _, _ in compared])), 4) for part in ("chroma", "groove", "attribute")}
+    means = {part: round(float(np.mean([getattr(s, part) for s, _, _ in compared])), 4) for part in PARTS}
     return {
-        **{"corpus": plan.corpus, "tokeniser": "remi", "grouping": name, "seed": seed, "pieces": len(compared)},
+        **{"corpus": plan.corpus, "tokeniser": "remi", "grouping": name, "seed": seed, "draw": draw, "pieces": len(compared)},
         **{"bars": sum(s.bars for s, _, _ in compared), **means, "notes_made": sum(x[1] for x in compared)},
         **{"notes_true": sum(x[2] for x in compared), "cpu_s": round(seconds, 1)},
     }
 
 
-def _continuations(plan: Any, tokens: Any, pieces: Any, streams: np.ndarray, name: str, seed: int, weights: Path) -> dict[str, Any]:
+def _continuations(plan: Any, tokens: Any, pieces: Any, streams: np.ndarray, name: str, seed: int, draw: int, path: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
@@ -116,15 +119,14 @@ def _continuations(plan: Any, tokens: Any, pieces: Any, streams: np.ndarray, nam
     chosen = grouping(name, ("instrument",))
     ffn = equal_parameter_ffn(runs.WIDTH, runs.HEADS, chosen.map.kv_heads)
     model = make_model(tokens, DecoderOptions(tokens.vocabularies, chosen, runs.LAYERS, runs.WIDTH, ffn), seed)
-    path = weights / f"{plan.corpus}-{plan.bpe_vocabulary}-{name}-scratch-{seed}.safetensors"
     model.load_state_dict(load_file(path))
     began = time.process_time()
-    made = sample(model, torch.as_tensor(streams[:, : PROMPT + 1]), NEW, seed=seed, threads=1)
+    made = sample(model, torch.as_tensor(streams[:, : PROMPT + 1]), NEW, seed=draw, threads=1)
     seconds = time.process_time() - began
     found = [
         _compare(tokens, piece, ids[1 : PROMPT + 1], new, ids[PROMPT + 1 :]) for piece, ids, new in zip(pieces, streams, made, strict=True)
     ]
-    row = _row(plan, name, seed, found, seconds)
+    row = _row(plan, name, seed, draw, found, seconds)
     print(row, file=sys.stderr, flush=True)
     return row
 
@@ -146,7 +148,7 @@ def _another_piece(plan: Any, tokens: Any, pieces: list[Any], streams: np.ndarra
             if i != other and end > first:
                 counts = [int(((whole[j].notes[:, 0] >= first * length) & (whole[j].notes[:, 0] < end * length)).sum()) for j in (other, i)]
                 found.append((similarity(whole[other], whole[i], first, end), counts[0], counts[1]))
-    return _row(plan, "another piece", seed, found, 0.0)
+    return _row(plan, "another piece", seed, 0, found, 0.0)
 
 
 if __name__ == "__main__":

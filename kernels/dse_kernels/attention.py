@@ -12,6 +12,7 @@ number of threads. References: :mod:`dse_kernels.attention_reference`.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from dse_kernels import _kernels
 # Below this many bytes of cache a thread, starting it costs more than it saves.
 BYTES_PER_THREAD = 1 << 20
 QUANT_BLOCK = 16
+_HUGE_PAGE = 1 << 21
 
 
 def instruction_sets() -> list[str]:
@@ -127,7 +129,7 @@ class Int8Cache:
         if d % 4 or not 4 <= d <= 256:
             raise ValueError(f"d is {d}, must be a multiple of 4 from 4 to 256; nearest is {min(256, max(4, d // 4 * 4))}")
         whole = -(-capacity // QUANT_BLOCK) * QUANT_BLOCK
-        k, v = (np.zeros((rows, kv_heads, whole, d), np.uint8) for _ in range(2))
+        k, v = _one_after_another((rows, kv_heads, whole, d), 2)
         k_scale, v_scale = (np.zeros((rows, kv_heads, whole), np.float32) for _ in range(2))
         return cls(k, v, k_scale, v_scale, np.zeros(rows, np.int64))
 
@@ -182,6 +184,14 @@ def decode_int8(
     rest = (_scale(scale, q_view), _threads(threads, cache.nbytes), instructions, out)
     _kernels.attention_decode_int8(q_view, cache.k, cache.v, cache.k_scale, cache.v_scale, _int64(kv_of_head, "kv_of_head"), used, *rest)
     return result
+
+
+def _one_after_another(shape: tuple[int, ...], count: int) -> list[npt.NDArray[np.uint8]]:
+    """Arrays of zero bytes in one piece of memory that begins where a huge page does: each by itself would end on small pages."""
+    size = math.prod(shape)
+    memory = np.zeros(count * size + _HUGE_PAGE, np.uint8)
+    first = -memory.ctypes.data % _HUGE_PAGE
+    return [memory[first + i * size : first + (i + 1) * size].reshape(shape) for i in range(count)]
 
 
 def _view(x: Any, name: str) -> npt.NDArray[Any]:

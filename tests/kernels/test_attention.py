@@ -67,6 +67,35 @@ def test_the_longest_context(dtype: torch.dtype) -> None:
     assert (found.float() - by_torch(q, k, v, owners, [8192, 8191])).abs().max() <= TOLERANCE[dtype]
 
 
+SWEPT = {"mha": [0, 1, 2], "gqa": [0, 0, 1, 1], "mqa": [0] * 9, "unequal": [0, 0, 0, 1, 2, 2]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [32, 48, 64, 96, 128, 192, 256])
+@pytest.mark.parametrize("owners", SWEPT.values(), ids=SWEPT)
+def test_sweep_of_contexts_and_sizes(owners: list[int], d: int) -> None:
+    """Ragged lengths up to each context, one thread and two, the three widths of the cache: the tolerances of the page on attention."""
+    for tokens in (1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 500, 511, 512, 513, 1000, 1024, 2047, 2048, 4095, 4096, 8191, 8192):
+        lengths = [tokens, tokens // 2 + 1, 1]
+        for dtype, tolerance in TOLERANCE.items():
+            q, k, v = problem(owners, 3, tokens, d, dtype, seed=tokens)
+            found = attention.decode(q, k, v, owners, lengths, threads=1)
+            expected = by_torch(q, k, v, owners, lengths)
+            # The result is rounded to bfloat16 as well: 2^-9 of it, which for values above 2 is most of the tolerance.
+            assert ((found.float() - expected).abs() / expected.abs().clamp(min=1)).max() <= tolerance, (tokens, dtype)
+            assert torch.equal(found, attention.decode(q, k, v, owners, lengths, threads=2))
+        q, k, v = problem(owners, 3, tokens, d, seed=tokens)
+        cache = attention.Int8Cache.empty(3, tokens, max(owners) + 1, d)
+        attention.append(cache, k, v)
+        found = attention.decode_int8(q, cache, owners, np.array(lengths), threads=1)
+        plain = cache.dequantised()
+        exact = by_torch(q, *(torch.from_numpy(x) for x in plain), owners, lengths)
+        bound = rounding_of_probabilities(q.numpy(), *plain, owners, np.array(lengths))
+        assert ((found - exact).abs().amax(dim=-1).numpy() <= bound + 1e-3).all(), tokens
+        assert (found - exact).abs().max() <= 3e-2, tokens
+        assert torch.equal(found, attention.decode_int8(q, cache, owners, np.array(lengths), threads=2))
+
+
 def test_equal_groups_are_grouped_query_attention() -> None:
     q, k, v = problem(MAPS["gqa"], 2, 100, 64)
     grouped = functional.scaled_dot_product_attention(q[:, :, None], k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True)[:, :, 0]

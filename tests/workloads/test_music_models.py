@@ -89,6 +89,7 @@ def test_parts_are_dealt_by_pitch() -> None:
 
 TRACK = b"MTrk" + struct.pack(">I", 4) + b"\x00\xff\x2f\x00"
 HEADER = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480)
+FAR = b"\x00\x90\x3c\x40\x60\x80\x3c\x40\xff\xff\xff\x7f\x90\x3c\x40\x60\x80\x3c\x40\x00\xff\x2f\x00"
 HOSTILE = {
     "empty": (b"", "is empty"),
     "text": (b"hello, this is no music at all", "is not MIDI"),
@@ -98,6 +99,8 @@ HOSTILE = {
     "no tracks": (b"MThd" + struct.pack(">IHHH", 6, 1, 0, 480), "at least one must be"),
     "no ticks": (b"MThd" + struct.pack(">IHHH", 6, 0, 1, 0) + TRACK, "not a file in ticks a quarter"),
     "no note": (HEADER + TRACK, "holds no note"),
+    # A note, the longest silence that a file can tell, and another note.
+    "silence": (HEADER + b"MTrk" + struct.pack(">I", len(FAR)) + FAR, "ends after 559,241 quarter notes, must end after at most 65,536"),
 }
 
 

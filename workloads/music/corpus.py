@@ -32,6 +32,7 @@ TICKS_PER_QUARTER = 480
 CORPORA = ("chorales", "ryans")
 MAX_MIDI_BYTES = 4 * 2**20
 MAX_NOTES = 200_000
+MAX_QUARTERS = 2**16  # nine hours at 120 a minute; each bar is a token, whether it sounds or not
 IntArray = npt.NDArray[np.int64]
 
 
@@ -212,7 +213,7 @@ def read_midi(path: Path) -> Piece:
     """Notes of a MIDI file of a user.
 
     The chunks are walked before the reader sees the bytes: a file that is missing, empty, too large, truncated or not MIDI is refused,
-    and so is one without notes or with more than MAX_NOTES (WorkloadError, one sentence).
+    and so is one without notes or with more than MAX_NOTES or MAX_QUARTERS (WorkloadError, one sentence).
     """
     _need("symusic")
     import symusic
@@ -240,6 +241,9 @@ def read_midi(path: Path) -> Piece:
     count = sum(len(track.notes) for track in score.tracks)
     if count > MAX_NOTES:
         raise WorkloadError(f"MIDI file {str(path)!r} holds {count} notes, must hold at most {MAX_NOTES}")
+    quarters = max(note.time + note.duration for track in score.tracks for note in track.notes) / score.ticks_per_quarter
+    if quarters > MAX_QUARTERS:
+        raise WorkloadError(f"MIDI file {str(path)!r} ends after {quarters:,.0f} quarter notes, must end after at most {MAX_QUARTERS:,}")
     return _from_symusic(path.name, score)
 
 
