@@ -712,3 +712,17 @@ def test_narrower_weights_are_proposed_down_to_four_bits(bits: dict[str, int], t
     evaluation = Evaluation(problem, threads=1, mapped=False)
     evaluation.problem = replace(problem, fixed=bits)
     assert ("fewer weight_bits" in one_design._too_large(1.5, evaluation)) is told
+
+
+@pytest.mark.parametrize("profile", ["act2", "default"])
+def test_a_fabs_grid_counts_where_a_profile_lets_it(profile: str) -> None:
+    space = load_hardware(api.make_problem("bert-tiny", "hardware", hw="edge22"))
+    knobs = {name: np.array(values[:1]) for name, values in space.knobs.items()}
+    for place in ("taiwan", "act2022:iceland"):
+        found = hardware_points.make_points(space, knobs, Deployment(carbon_profile=profile, fab_grid=place))
+        (batch,) = found.batches
+        one = carbon.device.device_embodied(
+            profile, area_mm2=float(batch.die_mm2[0]), node_nm=float(batch.node_nm[0]), memory_type=batch.level_kinds[-1],
+            memory_gb=float(batch.dram_bytes[0]) / 2**30, fab_grid=place,
+        )  # fmt: skip
+        assert found.embodied_kgco2e[0] == pytest.approx(one.embodied_kgco2e)

@@ -13,7 +13,7 @@ import pytest
 import workloads
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.accelerator.fields import Launch
-from hw_models.costs import board_power, chips, kernels, pipeline, precision, products, vector
+from hw_models.costs import board_power, chips, gpu, kernels, pipeline, precision, products, vector
 from hw_models.costs.attention import attention_parts
 from hw_models.costs.collectives import Link, all_gather, all_reduce, all_to_all, hierarchical_all_reduce, reduce_scatter, ring_all_reduce
 from hw_models.costs.cpu import cpu_times
@@ -24,6 +24,7 @@ from hw_models.costs.gpu_kernels.kernel_choice import choice
 from hw_models.costs.gpu_kernels.operations import KernelTimes, kernel_times
 from hw_models.costs.gpu_kernels.parameters import family
 from hw_models.costs.gpu_kernels.sheet import sheet_of
+from hw_models.costs.mapping import loop_nest
 from hw_models.costs.one_design import Evaluator
 from hw_models.costs.sparse import COUNTED_LINE_BYTES, home_level, level_latency_s, score_cycles, sparse_costs
 from hw_models.costs.unit_costs import empty_costs, peak_dynamic_w, slowest
@@ -739,3 +740,42 @@ def test_loads_never_pass_what_an_expert_can_have() -> None:
     assert whole.tolist() == [1.0, 3.0, 4.0, 0.0]
     assert mixtures._whole(np.array([3.9, 3.9, 0.2]), 8, 3).tolist() == [3.0, 3.0, 1.0]
     assert mixtures._whole(np.array([1.5, 1.5, 1.0]), 4, 9).tolist() == [2.0, 1.0, 1.0]
+
+
+def test_phases_that_run_several_times_on_one_design_at_a_time() -> None:
+    workload = workloads.load("gpt2").build(layers=2, sequence=32, new_tokens=5)
+    workload = replace(workload, phases=tuple(replace(phase, runs=3 + i) for i, phase in enumerate(workload.phases)))
+    board = EDGE.accelerator(cores=2, width=32, depth=16, l2_kib=64, l2_words_per_cycle=32, glb_mib=2)
+    alone, whole = Evaluator(workload, board.batch())(0), evaluate(board, workload)
+    for name in ("latency_s", "energy_j", "dynamic_j", "dram_bytes", "peak_power_w"):
+        assert getattr(alone, name) == near(float(getattr(whole, name))), name
+
+
+def test_a_written_mapping_has_the_cores_and_units_of_the_search() -> None:
+    """Cores along m, n, k and the batch are those that were found, for products that use them differently."""
+    batch = edge()
+    for size in ((8, 4, 16, 32), (1, 512, 16, 32), (1, 4, 512, 32), (1, 4, 8, 4096)):
+        found = products.search_products(np.array([size]), np.array([False]), batch)
+        assert found.mapping is not None
+        for p in range(2):
+            nest = loop_nest(found.mapping, size, batch.level_names, point=p)
+            assert list(nest.cores) == found.mapping.split[0, p].tolist() and nest.spread == int(found.mapping.spread[0, p])
+            assert list(nest.unroll) == found.mapping.unroll[0, p].tolist()
+            assert math.prod(nest.cores) <= int(batch.cores[p])
+
+
+@pytest.mark.parametrize(("rows_", "columns"), [(100_003, 1024), (100_003, 1025), (37, 1024), (100_003, 7)])
+def test_rows_that_fit_registers_are_read_once_however_small_the_cache(rows_: int, columns: int) -> None:
+    """Up to 1,024 columns a softmax keeps its row in registers; a longer one reads it three times, beyond the L2 from the DRAM."""
+    a100 = library.load("a100").gpu_hardware()
+    small = replace(a100, l2_bytes=1_000_000)
+    overheads = gpu.VectorOverheads(0.0, 1e-6, 0.83)
+    found = float(gpu.row_latency_s(small, overheads, "softmax", rows_, columns))
+    per_load, held = 8, columns <= 1024
+    threads = 2 ** min(max(math.ceil(math.log2(max(columns / per_load / 2, 1))), 5), 9)
+    loads = 1 if held else 3 * math.ceil(columns / (threads * per_load))
+    flying = min(rows_, small.multiprocessors * math.floor(small.threads / threads)) * columns * 2
+    beyond = min(max(flying / 1e6 - 0.5, 0.0), 1.0)
+    touched = 2 if held else 1 + 2 * beyond + 1
+    moved = touched * math.ceil(rows_ / small.multiprocessors) * small.multiprocessors * columns * 2
+    assert found == near(1e-6 + loads * small.memory_latency_s + moved / (small.dram_bytes_per_s * 0.83))
