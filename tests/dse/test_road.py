@@ -120,10 +120,10 @@ def test_chunks_and_threads_do_not_change_a_byte(reference_run: api.Run, tmp_pat
 
 
 def test_blocks_in_any_order_give_the_same_front(reference_run: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dse.searches.sweep
+    from dse.searches import prepared, sweep
 
-    bounds = dse.searches.sweep.block_bounds
-    monkeypatch.setattr(api, "block_bounds", lambda m, h, p: random.Random(3).sample(bounds(m, h, 40), len(bounds(m, h, 40))))
+    bounds = sweep.block_bounds
+    monkeypatch.setattr(prepared, "block_bounds", lambda m, h, p: random.Random(3).sample(bounds(m, h, 40), len(bounds(m, h, 40))))
     run = api.search(small_problem(), out=tmp_path / "run")
     assert (run.path / "pareto.csv").read_bytes() == (reference_run.path / "pareto.csv").read_bytes()
 
