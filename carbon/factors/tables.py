@@ -126,8 +126,11 @@ def _at(quantity: str, node: float) -> Factor | None:
     by_node = _fab()[quantity]
     if node in by_node:
         return by_node[node]
-    if not quantity.startswith(_STANDS_IN) or node in _fab()["epa_kwh_cm2"]:
-        return None  # peers' tables stay as they are, and so do the holes of a node that a table has
+    if not quantity.startswith(_STANDS_IN):
+        return None  # peers' tables stay as they are
+    # A node that a table has may lack some of its gases: 12 nm has those of 99 % abatement alone (0.135, between its neighbours 0.137).
+    if node in _fab()["epa_kwh_cm2"] and not quantity.startswith("gpa_"):
+        return None
     below = max((n for n in by_node if n < node), default=None)
     above = min((n for n in by_node if n > node), default=None)
     key = f"fab.{node:g}nm.{quantity}"

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -25,6 +26,7 @@ from dse.problem.wording import joined
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 from hw_models.accelerator.fields import Execution
+from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library
 
 # What is saved below this is within the models' own error and not worth a line.
@@ -79,7 +81,7 @@ def evaluate(
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
-    answer["cautions"] = nothing_kept(problem, {}, answer)
+    answer["cautions"] = [*another_model(hw, answer["design"]), *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -126,6 +128,19 @@ def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[st
         "Every operation reads from the DRAM and writes to it; with its data kept on chip where that is best this design takes "
         f"{joined(told)}: --residency weights."
     ]
+
+
+def another_model(hw: Any, design: Mapping[str, Any]) -> list[str]:
+    """A sentence where a design file of a search is evaluated with another model than the one that it was found for."""
+    if not isinstance(hw, (str, Path)) or not str(hw).endswith(".toml"):
+        return []
+    kept = load_toml(Path(hw)).get("design", {})
+    found = kept.get("model", {}) if isinstance(kept, dict) else {}
+    other = {name: value for name, value in found.items() if name in design and design[name] != value} if isinstance(found, dict) else {}
+    if not other:
+        return []
+    words = " ".join(f"--set {name}={value}" for name, value in other.items())
+    return [f"The design of {Path(hw).name} was found for another model: {words} gives it."]
 
 
 def _alike(problem: Problem, given: Mapping[str, Any]) -> dict[str, int]:

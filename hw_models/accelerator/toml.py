@@ -120,6 +120,7 @@ class Form:
             raw = found.pop(given[0])
             rule = Rule(False, 0, 2**50 / factor, given[0])
             sizes = [rule.check(f"{label}.{given[0]}", v, where) * factor for v in (raw if isinstance(raw, list) else [raw])]
+            sizes = [int(size) if size == int(size) else size for size in sizes]  # a knob of whole bytes is told as such
             found["bytes"] = sizes if isinstance(raw, list) else sizes[0]
         if BOTH_BANDWIDTHS in found:
             if "read_words_per_cycle" in found or "write_words_per_cycle" in found:

@@ -249,3 +249,15 @@ def test_list_of_designs_equals_evaluate(tmp_path: Path, reference_run: api.Run)
     written = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     for name in ("latency_s", "energy_j", "total_kgco2e", "quality"):
         assert [float(row[name]) for row in written] == [design["metrics"][name] for design in reference_run.designs]
+
+
+def test_a_design_file_evaluated_with_another_model_says_so(reference_run: api.Run) -> None:
+    """The accelerator is read, the model is the command's: where the file was found for another, what gives it is told."""
+    chosen = next(design for design in reference_run.designs if design["knobs"]["layers"] != 12)
+    file = next((reference_run.path / "designs").glob(f"design-*{chosen['design']}.toml"))
+    told = [line for line in api.evaluate("bert", hw=str(file))["cautions"] if "another model" in line]
+    assert told and f"--set layers={chosen['knobs']['layers']}" in told[0]
+    model = {name: chosen["knobs"][name] for name in ("layers", "hidden", "ffn", "heads")}
+    same = api.evaluate("bert", hw=str(file), fixed=model)
+    assert not [line for line in same["cautions"] if "another model" in line]
+    assert same["total_kgco2e"] == pytest.approx(chosen["metrics"]["total_kgco2e"], rel=1e-9)
