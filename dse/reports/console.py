@@ -220,8 +220,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         unit = {"1": "", "1e12 op/s": "TOPS"}.get(metric.unit, metric.unit)
         print(f"  {name:<20} {answer[name]:>14.6g} {unit}{spread}".rstrip())
     if answer["embodied_kgco2e"] and (parts := answer["embodied_parts_kgco2e"]):
-        told = sorted(((kg / answer["embodied_kgco2e"], name) for name, kg in parts.items() if kg), reverse=True)
-        print(f"  {'made of':<20} " + ", ".join(f"{name} {share:.1%}" for share, name in told) + " of embodied carbon")
+        made = sorted(((kg / answer["embodied_kgco2e"], part) for part, kg in parts.items() if kg), reverse=True)
+        print(f"  {'made of':<20} " + ", ".join(f"{part} {share:.1%}" for share, part in made) + " of embodied carbon")
     drawn = answer["ranges"]
     print(
         f"  {'ranges':<20} {drawn['draws']:,} draws of {len(drawn['factors'])} carbon factors, latency and energy held (--json lists them)"
