@@ -149,6 +149,7 @@ def test_catransformers_ignores_time():
         ({"node_nm": 7, "dies": 2}, "'default'"),
         ({"node_nm": 7, "d0_per_cm2": 0.1}, "constant"),
         ({"node_nm": 7, "fab_yield": 0.0}, "fab_yield"),
+        ({"node_nm": 7, "area_mm2": 0.0}, "area_mm2"),
         ({"node_nm": 7, "area_mm": 3}, "area_mm2"),
     ],
 )
