@@ -83,6 +83,10 @@ def proposal_of(task: Task, row: IntArray, **info: object) -> Proposal:
     return Proposal(task.space.values(row), info=info)
 
 
+_TRIED_AGAIN = 100
+"""So often a strategy may propose a design that was tried before it is told so."""
+
+
 class AskTell:
     """Ask and tell over a store: asking claims its rows in the transaction that numbers them."""
 
@@ -96,9 +100,17 @@ class AskTell:
         Empty with ``exhausted`` set: there is nothing more to propose, or the budget is spent. Empty without it: a
         running trial must be told first.
         """
+        refused, last = 0, -1
         while True:
             history = self.store.trials()
             first = history[-1].number + 1 if history else 0
+            # A number that nobody took and that cannot be claimed either: its design has been tried. One that draws may draw another.
+            refused, last = (refused + 1 if first == last else 0), first
+            if refused > _TRIED_AGAIN:
+                raise StrategyError(
+                    f"strategy {self.strategy.name!r} proposes nothing but designs that were tried before at trial {first}; "
+                    "task.rows less those of the history are left, and None ends the search"
+                )
             room = count if self.budget is None else min(count, self.budget - first)
             proposals: list[Proposal] = []
             imagined = list(history)

@@ -112,6 +112,15 @@ class NoProposal(Careless):
         return {"layers": 2}
 
 
+class Repeating(Careless):
+    """Knows one design."""
+
+    name = "repeating"
+
+    def propose(self, task: Any, history: Any, number: int, seed: int) -> Any:
+        return proposal_of(task, task.rows[0])
+
+
 def failing(model: dict[str, Any]) -> float:
     raise RuntimeError("no memory")
 
@@ -121,6 +130,7 @@ def failing(model: dict[str, Any]) -> float:
     [
         (Careless(), "strategy 'careless' failed at trial 1: KeyError: 'quality'; trials that failed or are running have no metrics"),
         (NoProposal(), "strategy 'no-proposal' proposed a dict at trial 0"),
+        (Repeating(), "strategy 'repeating' proposes nothing but designs that were tried before at trial 1"),
     ],
 )
 def test_an_error_of_a_strategy_is_one_sentence_and_frees_the_folder(strategy: Any, said: str, tmp_path: Path) -> None:
