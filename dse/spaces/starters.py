@@ -14,7 +14,7 @@ from dse.errors import UsageError
 from dse.spaces.hardware import load_path_or_name
 from hw_models.accelerator.design import Accelerator, MemoryLevel
 from hw_models.accelerator.fields import Choice, Rule, choices, required, rules
-from hw_models.accelerator.toml import quote
+from hw_models.accelerator.toml import DRAM_GB_PER_S, quote
 from hw_models.technology.tables import dram_types
 from workloads import library
 
@@ -30,12 +30,15 @@ def accelerator(hw: str = "edge22") -> str:
     head = [
         f"# An accelerator to start from: {hw} as dse has it. Change what differs in yours, then:",
         f"#   dse evaluate --workload bert --hw THIS_FILE{profile}",
-        "# A list in place of a number makes it a knob, as in cores = [1, 2, 4], for `dse search --workload bert --hw THIS_FILE`.",
+        "# A list in place of a number makes it a knob, as in cores = [1, 2, 4], for `dse search --workload bert --hw THIS_FILE`; so does",
+        "# --vary cores=1,2,4, and --set cores=4 takes another value without an edit (those of a level with its name before: l2_kib=512).",
         "# Energy, area and leakage come from the technology tables at node_nm unless mac_pj, area_mm2, leakage_w or the pJ of a level say",
         "# them. Levels go from the innermost to the DRAM. What is not marked as needed may be left out.",
         "",
     ]
-    return "\n".join([*head, *_commented(record.to_toml())]) + "\n"
+    words = f"{DRAM_GB_PER_S} = {record.batch().dram_bytes_per_s[0] / 1e9:g}"
+    rate = f"{'# ' + words:<{_COMMENT_COLUMN}}# the DRAM's bandwidth as data sheets have it [GB/s], in place of both words_per_cycle above"
+    return "\n".join([*head, *_commented(record.to_toml()), rate]) + "\n"
 
 
 def space(workload: str = "bert", hw: str = "edge22") -> str:
