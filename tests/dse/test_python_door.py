@@ -211,9 +211,7 @@ def test_what_cannot_travel_is_told_before_the_search(how: str, tmp_path: Path, 
         return 80.0 + model["layers"] + (how == "locked" and lock.locked())
 
     given: Any = Locked() if how == "object" else quality
-    told = (
-        "package cloudpickle, which is not installed: pip install cloudpickle" if how == "missing" else "cannot travel to worker processes"
-    )
+    told = "not installed: pip install cloudpickle" if how == "missing" else "cannot travel to worker processes"
     with pytest.raises(dse.DseError, match=told) as raised:
         api.search("bert", quality=given, strategy="random", budget=10, workers=2, fixed=SMALL, out=tmp_path / "run")
     assert "leave workers at 1" in str(raised.value) and "\n" not in str(raised.value) and not (tmp_path / "run").exists()
@@ -221,6 +219,7 @@ def test_what_cannot_travel_is_told_before_the_search(how: str, tmp_path: Path, 
         FunctionEvaluator(taken_rows).__reduce__()  # of a module: a worker imports it
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_searched_once(tmp_path: Path) -> None:
     """What a script defines reaches two workers, an object of its own class too, and no worker begins the script's search again."""
     pytest.importorskip("cloudpickle")
