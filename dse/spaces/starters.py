@@ -143,7 +143,7 @@ def _commented(text: str) -> Iterator[str]:
 def _comments() -> dict[tuple[str, str], str]:
     """What each field of a file may hold, by its table ("" for the top) and name."""
     found = {
-        ("", "profile"): "default (physical) or catransformers22 (that tool's constants)",
+        ("", "profile"): "default (physical), silicon (arithmetic by format) or catransformers22 (that tool's constants)",
         ("levels", "name"): "needed: a name of its own",
         ("levels", "kind"): f"sram; of the last level, the DRAM, needed: {', '.join(dram_types())}",
         ("levels", "access_bytes"): "width of an access: 4 or 32",

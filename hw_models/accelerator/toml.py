@@ -244,6 +244,8 @@ class Form:
             lines += ["", f"[{table}]"]
             for name in sorted(inside, key=lambda n: _ORDER.get(inside[n], 0)):
                 value = getattr(a, inside[name])
+                if inside[name] in _QUIET and value == defaults[inside[name]]:
+                    continue
                 lines.append(f"{name} = {quote(value.name.lower() if inside[name] in self.named else value)}")
         for level in a.levels:
             lines += ["", "[[levels]]", f"name = {quote(level.name)}", f"kind = {quote(level.kind)}"]
@@ -254,7 +256,9 @@ class Form:
 
 
 # The order in which the fields of [array] stand in a file that is written: the size of the array, then what it does.
-_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4}
+_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4, "adder_tree": 5}
+# Fields of a table that are written only where they are not at their default.
+_QUIET = ("adder_tree",)
 
 
 def quote(value: object) -> str:
