@@ -61,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _gemms(args: argparse.Namespace) -> int:
-    from dse.spaces.hardware import load_path_or_name
-    from hw_models.costs.products_csv import evaluate_gemms
+    from dse.spaces.hardware import load_with
+    from hw_models.costs.products_csv import BITS_COLUMNS, evaluate_gemms
 
-    hardware = load_path_or_name(args.hw, profile=args.profile)
-    defaults = {**hardware.defaults, **options.knobs_of(args)}
+    hardware, fixed = load_with(args.hw, options.knobs_of(args), profile=args.profile, keep=BITS_COLUMNS)
+    defaults = {**hardware.defaults, **fixed}
     rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion)
     _told(args, rows)
     return 0

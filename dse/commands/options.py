@@ -22,8 +22,8 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="FILE.toml", help="what `dse calibrate` wrote of your own device, in place of --hw's figures"
     )
-    parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
-                        "catransformers22 (that tool's constants)")  # fmt: skip
+    parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical), silicon (arithmetic by "
+                        "format; that of the small chips of the library) or catransformers22 (that tool's constants)")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs",
                         help="fix a knob of the model or the hardware (repeatable)")  # fmt: skip
     parser.add_argument("--criterion", default="edp", metavar="NAME",

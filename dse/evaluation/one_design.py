@@ -188,6 +188,9 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
     answer["residency"] = evaluation.residency(0, 0)
+    chip = evaluation.points.batches[0]
+    answer["dram_gb_per_s"] = float(chip.dram_bytes_per_s[0]) / 1e9  # of one chip, as data sheets have it, and as the models count it
+    answer["dram_words_per_cycle"] = float(chip.level_read_words_per_cycle[0, -1])
     return answer
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.quality.surrogate import for_workload as surrogate_for
-from dse.spaces.hardware import HardwareSpace, from_text, load_path_or_name
+from dse.spaces.hardware import HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator
@@ -123,8 +121,9 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
-    _check_variable(vary or {}, hardware, hardware_toml, family, workload)
-    defaults = (*hardware.default_constraints, *deadline(family, fixed or {})) if default_constraints else ()
+    hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    _check_knobs(fixed, vary, hardware, hardware_toml, family, workload)
+    defaults = (*hardware.default_constraints, *deadline(family, fixed)) if default_constraints else ()
     known_spaces = family.spaces
     if space not in known_spaces:
         raise unknown_name("space", space, known_spaces)
@@ -143,8 +142,8 @@ def make_problem(
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
         deployment=_deployment(deployment, serves, hardware.default_carbon_profile),
         space=space,
-        fixed=dict(fixed or {}),
-        vary={name: tuple(chosen) for name, chosen in (vary or {}).items()},
+        fixed=dict(fixed),
+        vary={name: tuple(chosen) for name, chosen in vary.items()},
         fixed_model=bool(preset and preset.fixed_model),
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
@@ -233,39 +232,60 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
             raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
 
 
-def _check_variable(
-    vary: Mapping[str, Sequence[Any]], hardware: HardwareSpace, hardware_toml: str | None, family: Family, workload: str
+def _in_file(
+    text: str | None, hardware: HardwareSpace, family: Family, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
+) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]]]:
+    """A file that describes its accelerators itself, with the fields that are fixed or varied as knobs of it, and both by those knobs.
+
+    What is a knob or a setting already, or is of the model or the deployment, stays as it is.
+    """
+    taken = {*hardware.knobs, *hardware.settings, *family.knobs, *family.dimensions, *VARIABLE}
+    wanted = {**{name: [value] for name, value in fixed.items()}, **vary}
+    wanted = {name: values for name, values in wanted.items() if name not in taken}
+    if text is None or not wanted:
+        return text, dict(fixed), dict(vary)
+    for name in fixed:
+        if name in vary:
+            raise UsageError(f"{name} is given with set and with vary; give one of them")
+    _, found = with_fields(text, wanted)
+    # A knob that the file lists keeps its list where one value of it is fixed: another is told with the nearest.
+    written = {name: values for name, values in wanted.items() if name in vary or (name in found and found[name][0] not in hardware.knobs)}
+    fixed = {found[name][0] if name in found else name: found[name][1][0] if name in found else value for name, value in fixed.items()}
+    vary = {found[name][0] if name in found else name: found[name][1] if name in found else values for name, values in vary.items()}
+    return with_fields(text, written)[0], fixed, vary
+
+
+def _check_knobs(
+    fixed: Mapping[str, Any],
+    vary: Mapping[str, Sequence[Any]],
+    hardware: HardwareSpace,
+    text: str | None,
+    family: Family,
+    workload: str,
 ) -> None:
-    """A name that neither the hardware nor the deployment lets vary is an error that says where its values belong."""
-    for name, chosen in vary.items():
-        if name in VARIABLE or name in hardware.knobs or name in hardware.settings:
-            continue
-        written = f"`{name} = {json.dumps(list(chosen), ensure_ascii=False, default=str)}`"
-        table = _table_of(name, hardware_toml)
-        if table is not None:
-            raise UsageError(f"vary {name} needs a template, and {hardware.name} describes its designs itself; write {written} in {table}")
-        if name in family.knobs:
-            file = "my-space.toml"
-            raise UsageError(
-                f"vary {name} is of the hardware and the deployment, and {name} is a knob of the model {family.name}; list its values in a "
-                f"space file (`dse init space {file} --workload {workload}`) and search it with --space {file}"
-            )
-        if len(hardware.shipped) == 1 and hardware_toml is None and name in NUMBERS:
-            device = hardware.shipped[0]
-            raise UsageError(
-                f"vary {name} needs a template; {hardware.name} is a single design: `dse init accelerator my-{device}.toml --from "
-                f"{device}` writes it to a file, in which {written} is a knob"
-            )
-
-
-def _table_of(name: str, text: str | None) -> str | None:
-    """Where a file that describes a whole accelerator sets a field, in words; None where it does not, or names a template."""
-    document = tomllib.loads(text) if text is not None else {}
-    if "template" in document:
-        return None
-    if name in document and not isinstance(document[name], (dict, list)):
-        return "the file"
-    return next((f"[{key}] of the file" for key, value in document.items() if isinstance(value, dict) and name in value), None)
+    """A name that neither the model, the hardware nor the deployment has is an error that says where its values belong."""
+    fields = fields_of(text)
+    for option, names in (("set", fixed), ("vary", vary)):
+        for name in names:
+            if name in VARIABLE or name in hardware.knobs or name in hardware.settings or name in fields:
+                continue
+            if option == "set" and (name in family.knobs or name in family.dimensions):
+                continue
+            if option == "vary" and name in family.knobs:
+                file = "my-space.toml"
+                raise UsageError(
+                    f"vary {name} is of the hardware and the deployment, and {name} is a knob of the model {family.name}; list its values "
+                    f"in a space file (`dse init space {file} --workload {workload}`) and search it with --space {file}"
+                )
+            if fields:
+                raise unknown_field(option, name, hardware, fields, family.knobs if option == "set" else VARIABLE)
+            if len(hardware.shipped) == 1 and text is None and name in NUMBERS:
+                device = hardware.shipped[0]
+                written = f"--{option} {name}={','.join(map(str, vary[name])) if option == 'vary' else fixed[name]}"
+                raise UsageError(
+                    f"{option} {name} needs a file, for {device} is a device as it is sold: `dse init accelerator my-{device}.toml --from "
+                    f"{device}` writes one, and --hw my-{device}.toml takes {written}"
+                )
 
 
 def _without_quality(objectives: tuple[Objective, ...], preset: Preset | None, family: Family, space: str) -> tuple[Objective, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from carbon.factors import memories
-from dse.errors import UsageError, unknown_name
+from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
+from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
@@ -73,9 +74,9 @@ class HardwareSpace:
     @property
     def runs_kernels(self) -> bool:
         """Whether kernels of software run on it (GPU, CPU), which fuse attention, not mappings that a search finds."""
-        if isinstance(self._source, Accelerator):
-            return self._source.execution != Execution.MAPPED
-        return any(devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped)
+        if self.shipped:
+            return any(devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped)
+        return self.accelerator(self.defaults).execution != Execution.MAPPED
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -183,13 +184,13 @@ class HardwareSpace:
 def load(name: str, *, profile: str | None) -> HardwareSpace:
     """The built-in template (a space), device (a single design) or devices (``h100,l40s``: a space) called ``name``."""
     if name in devices.names():
-        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator, shipped=(name,))
+        return HardwareSpace(devices.load(name, profile=profile).accelerator, shipped=(name,))
     if "," in name:
         several = tuple(part.strip() for part in name.split(",") if part.strip())
         for part in several:
             if part not in devices.names():
                 raise _not_listed(name, part)
-        return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
+        return HardwareSpace(device_space(several, profile=profile), shipped=several)
     if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
@@ -218,6 +219,21 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
     return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
 
 
+def with_fields(text: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, dict[str, tuple[str, list[Any]]]]:
+    """The text of a hardware file with other ``values`` of fields of the accelerators that it describes, each a knob then.
+
+    Returns the text and {name: (knob, its values)} of the names that are fields; the text itself where none is
+    (:func:`hw_models.spaces.files.with_values`).
+    """
+    document, found = accelerator_files.with_values(tomllib.loads(text), values)
+    return (toml_text(document) if found else text), found
+
+
+def fields_of(text: str | None) -> tuple[str, ...]:
+    """The names that :func:`with_fields` takes; none where there is no text, or that of a template or a device."""
+    return tuple(accelerator_files.settable(tomllib.loads(text))) if text is not None else ()
+
+
 def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str | None) -> HardwareSpace:
     """A device of the library with what `dse calibrate` found of the user's own one; tables of its operators are passed over."""
     name = document["device"]
@@ -228,7 +244,7 @@ def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str 
         raise UsageError(
             f"{where}: calibration is missing: give a table with {', '.join(CALIBRATION)}, or name the device itself with --hw"
         )
-    accelerator = devices.load(name, profile=profile or "default").accelerator
+    accelerator = devices.load(name, profile=profile).accelerator
     if accelerator.execution == Execution.MAPPED:
         raise UsageError(f"{where}: device {name} is costed by a search of mappings; only devices that kernels run on take a calibration")
     for key in table:
@@ -250,3 +266,41 @@ def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
             return _calibrated_device(document, where=hw, profile=profile)
         return HardwareSpace(accelerator_files.read_document(document, where=hw, profile=profile))
     return load(hw, profile=profile)
+
+
+def load_with(hw: str, fixed: Mapping[str, Any], *, profile: str | None, keep: Sequence[str] = ()) -> tuple[HardwareSpace, dict[str, Any]]:
+    """As `load_path_or_name` with fields of a file's accelerators at the values of ``fixed``; the space, and ``fixed`` by its knobs' names.
+
+    Names of ``keep``, and those that are no field, stay in ``fixed`` as they are.
+    """
+    hardware, path = load_path_or_name(hw, profile=profile), Path(hw)
+    wanted = {name: [value] for name, value in fixed.items() if name not in (*keep, *hardware.knobs, *hardware.settings)}
+    if not wanted:
+        return hardware, dict(fixed)
+    text = path.read_text(encoding="utf-8") if path.is_file() else None
+    fields = fields_of(text)
+    for name in wanted:
+        if name not in fields and (fields or isinstance(hardware.source_record, Accelerator)):
+            raise unknown_field("set", name, hardware, fields, keep)
+    if text is None:
+        return hardware, dict(fixed)  # of a template, which says itself what it does not know
+    text, found = with_fields(text, wanted)
+    changed = dict(fixed)
+    for name, (knob, values) in found.items():
+        del changed[name]
+        changed[knob] = values[0]
+    return from_text(text, name=hw, profile=profile), changed
+
+
+def unknown_field(option: str, name: str, hardware: HardwareSpace, fields: Sequence[str], further: Iterable[str]) -> UsageError:
+    """The error for a name of --set or --vary that is neither of ``fields`` of a hardware file nor of the ``further`` words there are."""
+    close = nearest(name, [*fields, *further])
+    hint = f"; did you mean {close!r}?" if close else ""
+    if not fields:
+        device = hardware.name
+        file = f"`dse init accelerator my-{device}.toml --from {device}` writes a file whose fields it takes" if hardware.shipped else (
+            f"it takes {', '.join(further)}")  # fmt: skip
+        return UsageError(f"{option} {name!r} is nothing that {device} lets change; {file}{hint}")
+    level = next(field for field in fields if field.endswith("_kib"))
+    return UsageError(f"{option} {name!r} is no field of the hardware file and no other knob; fields are named as `dse init accelerator` "
+                      f"writes them, those of a level with its name before them ({level}){hint}")  # fmt: skip

@@ -78,6 +78,8 @@ class Accelerator:
         cores: cores, each with one array and its share of the vector lanes.
         array_rows, array_columns: multiply-accumulate units of one core's array.
         register_bytes: registers of one multiply-accumulate unit.
+        adder_tree: products that are added before their sum is registered (1: every unit has a register for its sum); bears on energy
+            under profile `silicon` alone.
         vector_lanes: lanes of the vector units of all cores together.
         vector_buffer_bytes: SRAM that each core's vector unit has of its own (area and leakage only).
         word_bits: width of a word, in which bandwidths are counted.
@@ -128,6 +130,7 @@ class Accelerator:
     activation_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
     kv_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
     register_bytes: int = field(default=32, metadata=whole(0, 2**20, "bytes", table=("array", "register_bytes")))
+    adder_tree: int = field(default=1, metadata=whole(1, 65_536, "products a sum", table=("array", "adder_tree")))
     vector_buffer_bytes: int = field(default=0, metadata=whole(0, 2**30, "bytes a core", table=("vector", "buffer_bytes")))
     mac_pj: float | None = field(default=None, metadata=number(1e-6, 1e6, "pJ"))
     area_mm2: float | None = field(default=None, metadata=number(1e-6, 1e6, "mm2"))
@@ -322,6 +325,7 @@ class AcceleratorBatch:
     array_kind: IntArray
     dataflow: IntArray
     register_bytes: IntArray
+    adder_tree: IntArray
     vector_lanes: IntArray
     vector_buffer_bytes: IntArray
     word_bits: IntArray

@@ -19,6 +19,10 @@ from hw_models.technology.tables import ACCESS_BYTES, dram_types
 
 CAPACITIES = {"bytes": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 BOTH_BANDWIDTHS = "words_per_cycle"
+BANDWIDTHS = (BOTH_BANDWIDTHS, "read_words_per_cycle", "write_words_per_cycle")
+DRAM_GB_PER_S = "dram_gb_per_s"
+"""Bandwidth of the DRAM as its data sheet has it (1e9 bytes a second, either way), in place of the last level's words a cycle."""
+DRAM_RULE = Rule(False, 1e-3, 1e6, "GB/s")
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -75,7 +79,7 @@ class Form:
 
     def flatten(self, document: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Fields of the file by their flat names; levels with one name for capacity and two for bandwidth."""
-        tables, allowed = self.tables, [*self.texts, *self.numbers]
+        tables, allowed = self.tables, [*self.texts, *self.numbers, DRAM_GB_PER_S]
         flat: dict[str, Any] = {}
         for key, value in document.items():
             if key == "levels":
@@ -94,6 +98,15 @@ class Form:
         levels = document.get("levels")
         if not isinstance(levels, list) or not levels or not all(isinstance(level, Mapping) for level in levels):
             raise HardwareError(f"{where}: levels is missing: give one [[levels]] table a memory level, innermost first, the DRAM last")
+        last = levels[-1]
+        if DRAM_GB_PER_S in last:  # in the DRAM's own table it says the same
+            if DRAM_GB_PER_S in flat:
+                raise HardwareError(f"{where}: {DRAM_GB_PER_S} is given twice, at the top and in the last level: give one of them")
+            flat[DRAM_GB_PER_S] = last[DRAM_GB_PER_S]
+            levels = [*levels[:-1], {name: value for name, value in last.items() if name != DRAM_GB_PER_S}]
+        both = [name for name in BANDWIDTHS if name in last]
+        if DRAM_GB_PER_S in flat and both:
+            raise HardwareError(f"{where}: {DRAM_GB_PER_S} and {both[0]} of the last level are both given: give one of them")
         return flat, [self._flat_level(i, level, where) for i, level in enumerate(levels)]
 
     @staticmethod
@@ -134,6 +147,7 @@ class Form:
         """Arguments of the record from the flat fields of one design, each checked."""
         values: dict[str, Any] = {}
         needed = required(self.record)
+        levels = self._with_dram_words(flat, levels, where)
         for name, rule in self.numbers.items():
             if name in flat:
                 values[name] = rule.check(name, flat[name], where)
@@ -164,6 +178,16 @@ class Form:
             "levels": tuple(self.level(**self._level_values(level, where)) for level in levels),
         }
 
+    def _with_dram_words(self, flat: Mapping[str, Any], levels: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+        """The levels with the DRAM's gigabytes a second as words a cycle, which depend on the clock and the width of a word."""
+        if DRAM_GB_PER_S not in flat or "frequency_hz" not in flat:  # a missing clock is told with the other fields
+            return levels
+        rate = DRAM_RULE.check(DRAM_GB_PER_S, flat[DRAM_GB_PER_S], where)
+        word = {f.name: f.default for f in fields(self.record)}["word_bits"]
+        clock, bits = (self.numbers[name].check(name, flat.get(name, word), where) for name in ("frequency_hz", "word_bits"))
+        words = rate * 1e9 * 8 / bits / clock
+        return [*levels[:-1], {**levels[-1], "read_words_per_cycle": words, "write_words_per_cycle": words}]
+
     def _level_values(self, found: Mapping[str, Any], where: str) -> dict[str, Any]:
         label = f"levels.{found['name']}"
         values: dict[str, Any] = {"name": found["name"]}
@@ -172,7 +196,8 @@ class Form:
             if name in found:
                 values[name] = rule.check(f"{label}.{name}", found[name], where)
             elif name in needed:
-                raise HardwareError(f"{where}: {label}.{name} is missing: give {rule}")
+                instead = f", or {DRAM_GB_PER_S} where it is the DRAM" if name in BANDWIDTHS else ""
+                raise HardwareError(f"{where}: {label}.{name} is missing: give {rule}{instead}")
         for f in fields(self.level):
             if isinstance(f.default, bool):
                 value = found.get(f.name, f.default)
@@ -219,6 +244,8 @@ class Form:
             lines += ["", f"[{table}]"]
             for name in sorted(inside, key=lambda n: _ORDER.get(inside[n], 0)):
                 value = getattr(a, inside[name])
+                if inside[name] in _QUIET and value == defaults[inside[name]]:
+                    continue
                 lines.append(f"{name} = {quote(value.name.lower() if inside[name] in self.named else value)}")
         for level in a.levels:
             lines += ["", "[[levels]]", f"name = {quote(level.name)}", f"kind = {quote(level.kind)}"]
@@ -229,7 +256,9 @@ class Form:
 
 
 # The order in which the fields of [array] stand in a file that is written: the size of the array, then what it does.
-_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4}
+_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4, "adder_tree": 5}
+# Fields of a table that are written only where they are not at their default.
+_QUIET = ("adder_tree",)
 
 
 def quote(value: object) -> str:

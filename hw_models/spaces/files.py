@@ -7,14 +7,18 @@ for the fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch
-from hw_models.accelerator.toml import BOTH_BANDWIDTHS, load_toml
+from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch, MemoryLevel
+from hw_models.accelerator.fields import Choice, Rule
+from hw_models.accelerator.toml import BANDWIDTHS, BOTH_BANDWIDTHS, CAPACITIES, DRAM_GB_PER_S, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
-from hw_models.spaces.template import Columns, Template, check_scalars, load
+from hw_models.spaces.template import Columns, Template, check_scalars, load, of_one_kind
 
 
 def read_hardware(path: Path, *, profile: str | None = None) -> Accelerator | Template:
@@ -38,6 +42,84 @@ def read_document(document: Mapping[str, Any], *, where: str, profile: str | Non
     if not knobs:
         return Accelerator.of_fields(flat, levels, where)
     return _list_space(flat, levels, knobs, where)
+
+
+Place = tuple[str, str | int, str]
+"""(knob, table that holds it: its name, "" for the top, or the number of a level; name there)."""
+
+
+def with_values(
+    document: Mapping[str, Any], values: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], dict[str, tuple[str, list[Any]]]]:
+    """A document that describes accelerators itself, with other values of some fields as lists, so that each is a knob.
+
+    ``values``: by any name that :func:`settable` knows. Returns the document and, for each name, (knob, its values): a capacity in
+    KiB is the knob of its bytes. A name that is none is passed over; values are checked where the document is read.
+    """
+    changed: dict[str, Any] = deepcopy(dict(document))
+    found: dict[str, tuple[str, list[Any]]] = {}
+    names = settable(document)
+    for name, given in values.items():
+        if name not in names:
+            continue
+        knob, place, key = names[name]
+        chosen = list(given)
+        if key in CAPACITIES:
+            chosen = [_whole(value * CAPACITIES[key]) if isinstance(value, (int, float)) else value for value in chosen]
+            key = "bytes"
+        table = changed["levels"][place] if isinstance(place, int) else changed.setdefault(place, {}) if place else changed
+        _make_room(changed, table, key)
+        table[key] = chosen
+        found[name] = (knob, chosen)
+    return changed, found
+
+
+def settable(document: Mapping[str, Any]) -> dict[str, Place]:
+    """The names that `with_values` takes, each with its place; none where the document is of a template or of a device.
+
+    A field has its own name (``array_rows``) and the one in its table where no other table has that (``rows``); one of a level has the
+    level's name before it (``l2_kib``).
+    """
+    if "levels" not in document:
+        return {}
+    names: dict[str, Place] = {DRAM_GB_PER_S: (DRAM_GB_PER_S, "", DRAM_GB_PER_S)}
+    everything: dict[str, Rule | Choice] = {**FORM.numbers, **FORM.named}
+    inner = Counter(name for table in FORM.tables.values() for name in table)
+    for name, what in everything.items():
+        table, key = what.table or ("", name)
+        names[name] = (name, table, key)
+        if inner[key] == 1:
+            names.setdefault(key, names[name])
+    flags = [f.name for f in fields(MemoryLevel) if isinstance(f.default, bool)]
+    for number, level in enumerate(document["levels"]):
+        for key in FORM.level_fields:
+            if key not in ("name", *flags):
+                knob = "bytes" if key in CAPACITIES else key
+                names[f"{level['name']}_{key}"] = (f"{level['name']}_{knob}", number, key)
+    return names
+
+
+def _make_room(document: dict[str, Any], table: dict[str, Any], key: str) -> None:
+    """Take away what says the same as ``key`` of ``table``: another unit, both directions for one, the DRAM's rate for its words."""
+    last = document["levels"][-1]
+    if key == "bytes":
+        for unit in CAPACITIES:
+            table.pop(unit, None)
+    elif key in BANDWIDTHS:
+        both = table.pop(BOTH_BANDWIDTHS, None)
+        for direction in BANDWIDTHS[1:]:
+            if key == BOTH_BANDWIDTHS:
+                table.pop(direction, None)
+            elif both is not None:
+                table[direction] = both
+    if key == DRAM_GB_PER_S or (key in BANDWIDTHS and table is last):
+        for same in (*BANDWIDTHS, DRAM_GB_PER_S) if key == DRAM_GB_PER_S else (DRAM_GB_PER_S,):
+            last.pop(same, None)
+        document.pop(DRAM_GB_PER_S, None)
+
+
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
 
 
 def _template_space(document: Mapping[str, Any], where: str, profile: str | None) -> Template:
@@ -67,6 +149,7 @@ def _list_space(flat: dict[str, Any], levels: list[dict[str, Any]], knobs: dict[
         if not values:
             raise HardwareError(f"{where}: {name} is an empty list: give at least one value")
         check_scalars(name, values, where)
+        knobs[name] = of_one_kind(values)
 
     def one(chosen: Mapping[str, Any], profile: str) -> Accelerator:
         top = {k: chosen.get(k, v) for k, v in flat.items()} | {"profile": profile}
@@ -90,6 +173,7 @@ def _list_space(flat: dict[str, Any], levels: list[dict[str, Any]], knobs: dict[
         settings={},
         builder=build,
         profile=str(flat.get("profile", "default")),
+        carbon_profile="default" if flat.get("tdp_w") else "act2",  # of a board, as of a single one
     )
     # Every value once, the other knobs at their first: a bad value is found now, with its file, and not in the middle
     # of a search.

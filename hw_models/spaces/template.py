@@ -10,7 +10,7 @@ value: both are keywords of `batch` and `accelerator`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -88,7 +88,7 @@ class Template:
             if len(chosen) == 0:
                 raise HardwareError(f"knob {name} of template {self.name} needs at least one value, got none")
             check_scalars(name, chosen, f"template {self.name}")
-            unique = dict.fromkeys(chosen)
+            unique = dict.fromkeys(of_one_kind(chosen))
             self._check_values(name, np.array(list(unique)), within_knobs=False)
             knobs[name] = tuple(unique)
         settings = {k: v for k, v in self.settings.items() if k not in knobs}
@@ -189,6 +189,13 @@ def check_scalars(name: str, values: Iterable[object], where: str) -> None:
     for value in values:
         if not isinstance(value, (int, float, str, np.generic)):
             raise bad_value(name, value, "a number or a name", where=where)
+
+
+def of_one_kind(values: Sequence[Any]) -> list[Any]:
+    """Values of a knob, all floats where any is: a knob whose first value is an integer would be taken for one of whole numbers."""
+    if not any(isinstance(value, float) for value in values):
+        return list(values)
+    return [float(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else value for value in values]
 
 
 _given: dict[str, Template] = {}

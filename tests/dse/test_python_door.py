@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import threading
 import tomllib
 import types
 from pathlib import Path
@@ -18,9 +19,11 @@ from dse import api
 from dse.errors import UsageError
 from dse.problem.deployment import Deployment
 from dse.quality.evaluators import FunctionEvaluator
+from dse.quality.measured import Measured
 from dse.reports import notebook
 from dse.run import Run
 from dse.spaces.toml_text import toml_text
+from dse.strategies.protocol import taken_rows
 from hw_models import spaces
 from workloads import library
 
@@ -181,8 +184,56 @@ def test_what_cannot_travel_is_told() -> None:
     def quality(model: dict[str, Any]) -> float:
         return len(handle.getvalue()) + lock.locked()
 
-    with pytest.raises(UsageError, match=r"cannot travel to worker processes .*; use workers=1"):
+    with pytest.raises(UsageError, match=r"quality quality cannot travel to worker processes .*; leave workers at 1"):
         FunctionEvaluator(quality).__reduce__()
+
+
+class Locked:
+    """An evaluator that nothing can copy."""
+
+    name, metrics = "locked", ("quality",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, parameters: dict[str, Any], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        return {"quality": Measured(float(self.lock.locked()), 0.0)}
+
+
+@pytest.mark.parametrize("how", ["missing", "locked", "object"])
+def test_what_cannot_travel_is_told_before_the_search(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after ten failed trials: nothing is written, nothing measured. With one worker nothing has to travel."""
+    if how == "missing":
+        monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    lock = threading.Lock()
+
+    def quality(model: dict[str, Any]) -> float:
+        return 80.0 + model["layers"] + (how == "locked" and lock.locked())
+
+    given: Any = Locked() if how == "object" else quality
+    told = "not installed: pip install cloudpickle" if how == "missing" else "cannot travel to worker processes"
+    with pytest.raises(dse.DseError, match=told) as raised:
+        api.search("bert", quality=given, strategy="random", budget=10, workers=2, fixed=SMALL, out=tmp_path / "run")
+    assert "leave workers at 1" in str(raised.value) and "\n" not in str(raised.value) and not (tmp_path / "run").exists()
+    if how == "missing":
+        FunctionEvaluator(taken_rows).__reduce__()  # of a module: a worker imports it
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_searched_once(tmp_path: Path) -> None:
+    """What a script defines reaches two workers, an object of its own class too, and no worker begins the script's search again."""
+    pytest.importorskip("cloudpickle")
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import dse\nfrom dse.quality.measured import Measured\nclass Own:\n    name, metrics = 'own', ('quality',)\n"
+        "    def __call__(self, model, *, fidelity, seed):\n        return {'quality': Measured(80.0 + model['layers'], 0.1)}\n"
+        "study = dse.search('bert', quality=Own(), strategy='random', budget=2, workers=2, out='run',\n"
+        f"                   fixed={SMALL!r})\nprint(sorted(study.trials().quality - study.trials().layers))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[80.0, 80.0]"
 
 
 def test_a_torch_module_is_a_workload(tmp_path: Path) -> None:
