@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,7 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
+    usual = default_residency(hardware, hardware_toml, space)
     hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
     _check_knobs(fixed, vary, hardware, hardware_toml, family, workload)
     defaults = (*hardware.default_constraints, *deadline(family, fixed)) if default_constraints else ()
@@ -148,7 +150,7 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
-        residency=default_residency(hardware, hardware_toml, space) if residency is None else residency,
+        residency=usual if residency is None else residency,
     )
     return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
 
