@@ -337,6 +337,7 @@ def _written(
         context={
             **context(evaluation),
             "models": evaluation.space.model_count,
+            "model_knobs": list(evaluation.space.models),
             "models_left_out": evaluation.space.models_left_out,
             "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,
@@ -368,6 +369,8 @@ def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     if chosen.design is None:
         return {"recommendation": chosen.to_dict()}
     design = next(design for design in run.designs if design["design"] == chosen.design)
+    if "components" not in design:  # one of many that is told part by part all the same
+        design["components"] = evaluation.breakdown(*evaluation.space.position(design["knobs"]))
     cautions = list(run.context["cautions"])
     if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
         told = nothing_kept(run.problem, chosen.knobs, design["metrics"])

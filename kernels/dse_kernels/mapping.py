@@ -8,6 +8,7 @@ together with every formula. `dse_kernels.mapping_reference` is the same model i
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -102,7 +103,11 @@ class MappingHardware:
         return int(np.shape(self.level_words)[-1])
 
     def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        """The kernel's integer (points, .), real (points, .) and level columns (points, levels, .); checked."""
+        """The kernel's integer (points, .), real (points, .) and level columns (points, levels, .); checked, made once."""
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
         points, levels = len(self), self.levels
         if not 1 <= levels <= MAX_LEVELS:
             raise ValueError(f"level_words has {levels} levels: allowed are 1 to {MAX_LEVELS}, DRAM included")

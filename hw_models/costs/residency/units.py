@@ -30,7 +30,7 @@ from hw_models.costs.unit_costs import Criterion
 from hw_models.costs.vector_unit import transfer_cycles
 from hw_models.technology.namespace import NUMPY
 from hw_models.technology.tables import dram
-from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -339,5 +339,5 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
 
 def pinned_bits(table: OperationTable) -> IntArray:
     """Bits of the parameters of each row that stay on chip where weights do (rows,): all but tables behind gathers."""
-    parameters = np.where(np.isin(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
+    parameters = np.where(of_kinds(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
     return np.asarray(parameters, dtype=np.int64)

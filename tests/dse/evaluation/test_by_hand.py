@@ -535,7 +535,7 @@ def test_metrics_of_designs_that_keep_tensors(resident: Evaluation) -> None:
     assert resident.block(0, 2).metric("latency_s").shape == (2, len(points))
     whole = resident.workload_of(1)
     assert float(whole.macs()) == resident.macs[1] > resident.macs[0]
-    nothing = on_chip.told(replace(resident.problem, residency="none"), whole, points.batches, 0)
+    nothing = on_chip.nothing_told(replace(resident.problem, residency="none"), whole, points.batches, 0)
     assert nothing == {"level": "none", "reason": "it is not asked for"}
 
 
