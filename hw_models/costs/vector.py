@@ -132,6 +132,7 @@ def level_rates(hardware: AcceleratorBatch) -> list[LevelRates]:
             "write_words_per_cycle": hardware.level_write_words_per_cycle[:, i] * copies,
             "read_pj": hardware.level_read_pj_per_word[:, i],
             "write_pj": hardware.level_write_pj_per_word[:, i],
+            "shared_bus": np.full(len(hardware), float(hardware.level_shared_bus[i])),
         }
         result.append(LevelRates(**{name: column[None, :] for name, column in columns.items()}))
     return result
