@@ -11,7 +11,7 @@ from dse.analysis.contenders import compared
 from dse.analysis.explanation import explain
 from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, UsageError
+from dse.errors import DseError, UsageError, all_ours
 from dse.evaluation import robustness
 from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
@@ -105,6 +105,7 @@ class Run(RunRecord):
             raise DseError(f"run {self.path} swept {self.summary.points:,} designs and has no trials; pareto() is its front")
         return pd.DataFrame(rows)
 
+    @all_ours
     def explain(self, **options: Any) -> RunExplanation:
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
         return RunExplanation(**vars(explain(self, **options)), run=self)
@@ -113,6 +114,7 @@ class Run(RunRecord):
         """This front against another's, as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
         return comparison_text.compared(self, other)
 
+    @all_ours
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order.
 
@@ -125,6 +127,7 @@ class Run(RunRecord):
         """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
         return device_order(self.problem, self.designs[0]["knobs"] if self.designs else None, count=draws, seed=seed)
 
+    @all_ours
     def evaluate(self, design: int | Mapping[str, Any] | pd.Series) -> dict[str, Any]:
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
