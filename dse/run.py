@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from carbon.analysis.robustness import Robustness
 from dse.analysis.contenders import compared
@@ -19,7 +19,7 @@ from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import comparison_text, notebook
-from dse.reports.comparison_text import RunComparison
+from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord, distinct
@@ -110,9 +110,15 @@ class Run(RunRecord):
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
         return RunExplanation(**vars(explain(self, **options)), run=self)
 
-    def compare(self, other: RunRecord) -> RunComparison:
-        """This front against another's, as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
-        return comparison_text.compared(self, other)
+    @overload
+    def compare(self, other: RunRecord, /) -> RunComparison: ...
+
+    @overload
+    def compare(self, other: RunRecord, third: RunRecord, /, *more: RunRecord) -> RunsComparison: ...
+
+    def compare(self, other: RunRecord, /, *more: RunRecord) -> RunComparison | RunsComparison:
+        """This front against others', as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
+        return comparison_text.compared_several([self, other, *more]) if more else comparison_text.compared(self, other)
 
     @all_ours
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
