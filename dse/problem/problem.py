@@ -22,7 +22,7 @@ DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
 RESIDENCY = ("none", "activations", "epilogue", "weights")
 """What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
-DEFAULT_RESIDENCY = "none"
+DEFAULT_RESIDENCY = "weights"
 """What is best, of searches and of single designs alike, so that a design has the same numbers in both; where it is another one,
 `dse.evaluation.words.default_residency` says why.
 """
