@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from dse.errors import DseError, unknown_name
+from dse.errors import DseError, all_ours, unknown_name
 from dse.evaluation import robustness, space_file
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_family, load_hardware
@@ -33,6 +33,7 @@ from hw_models.devices import library
 _CLEARLY_LESS = 0.05
 
 
+@all_ours
 def evaluate(
     workload: Any,
     hw: Hardware = "edge22",

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from carbon.factors import grid as grids
 from carbon.factors.grid import GridFactor
-from dse.errors import DseError, UsageError, unknown_name
+from dse.errors import DseError, UsageError, all_ours, unknown_name
 from dse.evaluation import space_file
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
@@ -67,6 +67,7 @@ def deadline(family: Family, fixed: Mapping[str, Any]) -> tuple[Constraint, ...]
     return () if seconds is None else (Constraint("latency_s", "<=", seconds),)
 
 
+@all_ours
 def make_problem(
     workload: Any,
     objective: str | Iterable[str] = "carbon",
