@@ -21,7 +21,7 @@ from dse.analysis import importance as analysis
 from dse.analysis.contenders import contenders
 from dse.analysis.recommendation import recommend
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, InfeasibleError, StrategyError, UsageError
+from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all_ours
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, sources
@@ -51,6 +51,7 @@ __all__ = ["describe_design", "evaluate", "load", "make_problem", "refine", "res
 Say = Callable[[str, int, int, str], None]
 
 
+@all_ours
 def search(
     workload: Any,
     objective: str | Iterable[str] | None = None,
@@ -155,6 +156,7 @@ def search_served(
             raise
 
 
+@all_ours
 def resume(
     path: str | Path,
     *,

@@ -30,7 +30,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
-                        "work in the epilogue of products), weights (and weights over requests); default none")  # fmt: skip
+                        "work in the epilogue of products), weights (and weights over requests); default weights")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",

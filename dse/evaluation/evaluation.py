@@ -248,7 +248,10 @@ class Evaluation:
         """
         design = int(self.points.design[hardware])
         if (model, design) not in self._told:
-            found = on_chip.told(self.problem, self.workload_of(model), self.points.batches, design)
+            if self.on_chip is None:
+                found = on_chip.nothing_told(self.problem, self.workload, self.points.batches, design)
+            else:
+                found = self.on_chip.told(model, design)
             if "steps" in found:
                 found["saved"] = on_chip.saved(found, self.alone(model, design))
             self._told[model, design] = found

@@ -51,6 +51,8 @@ class MemoryLevel:
         shared: one capacity for all three operands; False: ``bytes`` for each of them.
         double_buffered: half of the capacity is filled while the other half is used, so that moving and computing
             overlap.
+        shared_bus: reads and writes take turns on one bus, so that their times add (a DRAM's pins are such a bus); False: each at its
+            own rate at once.
         access_bytes: width of an SRAM access, 4 or 32: wide ports cost less a byte and more area.
     """
 
@@ -62,6 +64,7 @@ class MemoryLevel:
     per_core: bool = False
     shared: bool = True
     double_buffered: bool = True
+    shared_bus: bool = False
     access_bytes: int = 4
     area_bytes: int | None = field(default=None, metadata=whole(0, 2**50, "bytes"))
     read_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
@@ -319,6 +322,7 @@ class AcceleratorBatch:
     level_shared: tuple[bool, ...]
     level_double_buffered: tuple[bool, ...]
     level_access_bytes: tuple[int, ...]
+    level_shared_bus: tuple[bool, ...]
     cores: IntArray
     array_rows: IntArray
     array_columns: IntArray
@@ -542,6 +546,7 @@ class AcceleratorBatch:
                 per_core=self.level_per_core[i],
                 shared=self.level_shared[i],
                 double_buffered=self.level_double_buffered[i],
+                shared_bus=self.level_shared_bus[i],
                 access_bytes=self.level_access_bytes[i],
                 area_bytes=None if self.level_area_bytes[index, i] == self.level_bytes[index, i] else int(self.level_area_bytes[index, i]),
             )
@@ -580,6 +585,7 @@ def _levels_of(a: Accelerator) -> Levels:
         shared=tuple(v.shared for v in a.levels),
         double_buffered=tuple(v.double_buffered for v in a.levels),
         access_bytes=tuple(v.access_bytes for v in a.levels),
+        shared_bus=tuple(v.shared_bus for v in a.levels),
     )
     if find_profile(a.profile).operand_buffers:
         levels = replace(levels, shared=(False, *levels.shared[1:]), double_buffered=(False,) * len(levels.shared))
@@ -596,6 +602,7 @@ def _check_alike(accelerators: Sequence[Accelerator]) -> None:
         "double_buffered": "double buffering",
         "access_bytes": "access widths",
         "shared": "shared levels",
+        "shared_bus": "shared buses",
     }
     expected = _levels_of(first)
     for other in accelerators[1:]:

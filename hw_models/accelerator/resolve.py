@@ -31,6 +31,11 @@ class Levels:
     shared: tuple[bool, ...]
     double_buffered: tuple[bool, ...]
     access_bytes: tuple[int, ...]
+    shared_bus: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shared_bus:
+            object.__setattr__(self, "shared_bus", (False,) * len(self.names))
 
     @property
     def on_chip(self) -> tuple[list[int], list[int]]:

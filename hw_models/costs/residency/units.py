@@ -27,8 +27,10 @@ from hw_models.costs import attention, products, vector
 from hw_models.costs.mapping import mapping_hardware
 from hw_models.costs.residency.steps import Step
 from hw_models.costs.unit_costs import Criterion
+from hw_models.costs.vector_unit import transfer_cycles
+from hw_models.technology.namespace import NUMPY
 from hw_models.technology.tables import dram
-from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -136,7 +138,7 @@ def _streamed_bits(operands: Sequence[Any], resident: Sequence[bool]) -> int:
 def _level_times(machine: Machine, reads: list[Any], writes: list[Any]) -> list[FloatArray]:
     rate = machine.hardware.frequency_hz[None, :]
     return [
-        np.maximum(r / level.read_words_per_cycle, w / level.write_words_per_cycle) / rate
+        transfer_cycles(NUMPY, r / level.read_words_per_cycle, w / level.write_words_per_cycle, level.shared_bus) / rate
         for r, w, level in zip(reads, writes, machine.rates, strict=True)
     ]
 
@@ -322,7 +324,7 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
             write = out + query * (query_far if holds else 1.0) + second * (far if holds else 1.0) + (load if holds else 0.0)
         rates = machine.rates[level]
         energy = energy + read * rates.read_pj + write * rates.write_pj
-        cycles = np.maximum(read / rates.read_words_per_cycle, write / rates.write_words_per_cycle)
+        cycles = transfer_cycles(NUMPY, read / rates.read_words_per_cycle, write / rates.write_words_per_cycle, rates.shared_bus)
         levels.append(np.broadcast_to(cycles * per_cycle, shape))
     stack = [times[0], *levels, np.broadcast_to(parts.vector_s, shape)]
     latency = np.max(stack, axis=0)
@@ -337,5 +339,5 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
 
 def pinned_bits(table: OperationTable) -> IntArray:
     """Bits of the parameters of each row that stay on chip where weights do (rows,): all but tables behind gathers."""
-    parameters = np.where(np.isin(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
+    parameters = np.where(of_kinds(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
     return np.asarray(parameters, dtype=np.int64)
