@@ -42,7 +42,7 @@ SCRIPT = Path(__file__).resolve().parent / "peer_scripts" / "xmc_pecos.py"
 REQUIREMENTS = ("numpy==1.26.4", "scipy==1.11.4", "scikit-learn==1.4.2")
 QUERIES = 2000
 ROUNDS = 7
-OPENINGS = 3
+OPENINGS = 5
 CASES = [(10, 100, None), (1, 1, None), (50, 200, None), (10, 100, "sigmoid"), (10, 100, "log-sigmoid"), (10, 100, "l2-hinge"),
          (10, 100, "l5-hinge"), (10, 100, "log-l3-hinge"), (3, 200, "noop")]  # fmt: skip
 FRESH = """
@@ -195,8 +195,10 @@ def opening(labels: int, python: Path, folder: Path) -> dict[str, Any]:
     return {
         "labels": labels,
         "open_cpu_s": spent,
+        "load_average": os.getloadavg()[0],
         "least": best,
         "ratio_of_least": best["ours"] / min(best["binary"], best["hash"]),
+        "ratio_of_medians": float(np.median(spent["ours"]) / min(np.median(spent["binary"]), np.median(spent["hash"]))),
         "ratio_by_round": [a / min(b, h) for a, b, h in zip(spent["ours"], spent["binary"], spent["hash"], strict=True)],
     }
 

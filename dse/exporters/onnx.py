@@ -9,6 +9,7 @@ from typing import Any
 from dse.errors import DseError, UsageError
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
+from dse.problem.wording import joined
 
 TOOL = "ONNX"
 FLOAT_BYTES = 4
@@ -46,7 +47,7 @@ def _check_packages() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise DseError(
-            f"export to onnx needs {', '.join(missing)}, which is not installed; pip install 'dse-toolkit[hf,onnx,export]' brings it"
+            f"export to onnx needs {joined(missing)}, not installed here; pip install 'dse-toolkit[export]' brings all that it needs"
         )
 
 

@@ -27,6 +27,7 @@ from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
 from dse.quality.surrogate import MEASURED, Quality
 from dse.quality.trained.quality import TrainedEvaluator
+from dse.quality.travelling import check_travels
 from dse.searches import measured_models, table_rows
 from dse.searches.measured_search import search
 from dse.searches.plan import MeasuredSettings
@@ -64,6 +65,9 @@ def check(settings: MeasuredSettings, workload: str, objectives: Sequence[Object
     check_strategy(settings.strategy)
     evaluator = evaluators.parse(settings.quality, workload=workload)
     _checked(evaluator)
+    kind = execution.kind_of(_executor(settings), settings.workers, settings.address)
+    if kind != "inline":
+        check_travels(evaluator)
     if objectives and not any(objective.metric in evaluator.metrics for objective in objectives):
         told = ", ".join(evaluator.metrics)
         raise UsageError(

@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from fractions import Fraction
 from importlib import resources
 
 from dse.errors import UsageError
+from dse.problem.wording import joined
 from dse.spaces.hardware import load_path_or_name
 from hw_models.accelerator.design import Accelerator, MemoryLevel
 from hw_models.accelerator.fields import Choice, Rule, choices, required, rules
 from hw_models.accelerator.toml import DRAM_GB_PER_S, quote
 from hw_models.technology.tables import dram_types
 from workloads import library
+from workloads.family import Family
 
 KINDS = ("accelerator", "space", "carbon")
 _COMMENT_COLUMN = 40
@@ -42,7 +45,7 @@ def accelerator(hw: str = "edge22") -> str:
 
 
 def space(workload: str = "bert", hw: str = "edge22") -> str:
-    """A search space as TOML: every knob of the template with its values, every dimension of the model at its own."""
+    """A search space as TOML: every knob of the template with its values, and models up to the workload's own size, in its proportions."""
     hardware = load_path_or_name(hw, profile=None)
     if not hardware.knobs:
         raise UsageError(
@@ -61,19 +64,60 @@ def space(workload: str = "bert", hw: str = "edge22") -> str:
         'name = "my-space"',
         "# Sums of products or divisibility, between knobs of the model or between those of the hardware, as in",
         '# constraints = ["hidden % heads == 0", "hidden >= 64 * heads"]',
-        "# A knob that is not listed stays at the model's own value in every model, unless an equation gives it: `ffn == 4 * hidden`.",
-        "constraints = []",
+        "# A knob that is not listed stays at the model's own value in every model, unless an equation gives it.",
     ]
-    for name in ("layers", "hidden", "heads", "kv_heads", "ffn"):
-        value = family.dimensions.get(name)
-        if name in family.knobs and isinstance(value, int):
-            lines += ["", f"[parameters.{name}]  # {family.knobs[name].description}", 'role = "model"', f"values = [{value}]"]
+    sizes, ties = _model(family)
+    if ties:
+        lines += [
+            f"# The equations give every width the proportions of {family.name} ({joined(list(ties))}); a width for which one of them is",
+            "# no whole number is left out. To search one by itself take its equation away and list its values: [parameters.heads].",
+        ]
+    lines.append(f"constraints = [{', '.join(map(quote, ties.values()))}]")
+    for name, sized in sizes.items():
+        lines += [
+            "",
+            f"[parameters.{name}]  # {family.knobs[name].description}",
+            'role = "model"',
+            f"values = [{', '.join(map(str, sized))}]",
+        ]
     for name, values in hardware.knobs.items():
         lines += ["", f"[parameters.{name}]{_note(notes, name)}", f"values = [{', '.join(map(quote, values))}]"]
     lines += ["", f"# Settings of {hw}: take the # away and list values to search them too."]
     for name, value in hardware.settings.items():
         lines += ["", f"# [parameters.{name}]{_note(notes, name)}", f"# values = [{quote(value)}]"]
     return "\n".join(lines) + "\n"
+
+
+def _model(family: Family) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Values of the model's dimensions, half of its size and more, and the equations of those that follow its width.
+
+    A dimension that has no fixed proportion to the width (heads of a size of their own) is listed at its own value.
+    """
+    own = {name: value for name in ("layers", "hidden", "heads", "kv_heads", "ffn")
+           if name in family.knobs and isinstance(value := family.dimensions.get(name), int)}  # fmt: skip
+    hidden, heads, ties = own.get("hidden", 0), own.get("heads", 0), {}
+    if hidden and "ffn" in own:
+        ties["ffn"] = _equation("ffn", own["ffn"], "hidden", hidden)
+    if hidden and heads and hidden == heads * family.dimensions.get("head_dim", hidden // heads):
+        ties["heads"] = f"hidden == {hidden // heads} * heads"
+        if "kv_heads" in own:
+            ties["kv_heads"] = _equation("kv_heads", own["kv_heads"], "heads", heads)
+    sizes = {name: [value] for name, value in own.items() if name not in ties}
+    if hidden:
+        parts = heads if "heads" in ties else 4
+        whole = [part for part in range(1, parts + 1) if all(own[name] * part % parts == 0 for name in ("hidden", *ties))]
+        near = {min((abs(part - share * parts), part) for part in whole)[1] for share in (0.5, 0.75, 1.0)}
+        sizes["hidden"] = [hidden * part // parts for part in sorted(near)]
+    if "layers" in own:
+        sizes["layers"] = sorted({-(-own["layers"] // 2), own["layers"]})
+    return sizes, ties
+
+
+def _equation(name: str, value: int, of: str, size: int) -> str:
+    """``name`` as its share of ``of``, exactly: ``ffn == 4 * hidden``, ``3 * ffn == 8 * hidden``."""
+    share = Fraction(value, size)
+    left = name if share.denominator == 1 else f"{share.denominator} * {name}"
+    return f"{left} == {of}" if share.numerator == 1 else f"{left} == {share.numerator} * {of}"
 
 
 def carbon() -> str:
@@ -99,7 +143,7 @@ def _commented(text: str) -> Iterator[str]:
 def _comments() -> dict[tuple[str, str], str]:
     """What each field of a file may hold, by its table ("" for the top) and name."""
     found = {
-        ("", "profile"): "default (physical) or catransformers22 (that tool's constants)",
+        ("", "profile"): "default (physical), silicon (arithmetic by format) or catransformers22 (that tool's constants)",
         ("levels", "name"): "needed: a name of its own",
         ("levels", "kind"): f"sram; of the last level, the DRAM, needed: {', '.join(dram_types())}",
         ("levels", "access_bytes"): "width of an access: 4 or 32",

@@ -17,6 +17,7 @@ from typing import Any
 
 from dse.errors import DseError
 from dse.quality.measured import Evaluator, Measured
+from dse.quality.travelling import carried
 from dse.spaces.parameters import Value
 from dse.storage.trial import CANCELLED, FAILED, TIMED_OUT, Trial
 from dse.storage.trials import LEASE_SECONDS, TrialStore
@@ -169,7 +170,8 @@ class _Loop:
             future: Future[Any] = Future()
             future.set_result(None)
         else:
-            arguments = (self.task.evaluator, trial.parameters, trial.fidelity, trial.seed)
+            evaluator = self.task.evaluator if self.pool.kind == "inline" else carried(self.task.evaluator)
+            arguments = (evaluator, trial.parameters, trial.fidelity, trial.seed)
             try:
                 future = self.pool.submit(evaluate_one, *arguments)
             except BrokenProcessPool:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from dse.errors import DseError, UsageError, unknown_name
@@ -47,6 +48,19 @@ def _end(pid: int | None, number: int) -> None:
         containment.end_group(pid, number)
 
 
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Processes that start meanwhile do not run the user's script, as Python's would: without ``if __name__ == "__main__"`` it would begin
+    the search again in each. They need nothing of it, for what it defines travels as code (:mod:`dse.quality.travelling`).
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class InlineExecutor(Executor):
     """Runs a call when it is submitted, in this thread: the one-worker case, with nothing to lose or to order."""
 
@@ -78,7 +92,10 @@ class Workers:
         """Run a call on a worker."""
         if self._executor is None:
             self._executor = self._make()
-        return self._executor.submit(fn, *args, **kwargs)
+        if self.kind != "processes":
+            return self._executor.submit(fn, *args, **kwargs)
+        with _main_left_out():  # its processes start as calls come
+            return self._executor.submit(fn, *args, **kwargs)
 
     def _make(self) -> Executor:
         if self.kind == "inline":
@@ -140,10 +157,15 @@ class Workers:
             self._client = None
 
 
+def kind_of(kind: str | None, count: int, address: str | None) -> str:
+    """The executor that is named; without one, Dask where there is an address, this process for one worker, processes for more."""
+    return kind or ("dask" if address else "inline" if count == 1 else "processes")
+
+
 @contextmanager
 def workers(kind: str | None = None, count: int = 1, address: str | None = None, *, memory_bytes: int | None = None) -> Iterator[Workers]:
-    """Workers by name; without one, this process for one worker and processes for more. ``memory_bytes`` bounds each of the processes."""
-    pool = Workers(kind or ("dask" if address else "inline" if count == 1 else "processes"), count, address, memory_bytes=memory_bytes)
+    """Workers by name, or of `kind_of`. ``memory_bytes`` bounds each of the processes."""
+    pool = Workers(kind_of(kind, count, address), count, address, memory_bytes=memory_bytes)
     try:
         yield pool
     finally:

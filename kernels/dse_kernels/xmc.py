@@ -240,7 +240,7 @@ def load(folder: str | Path, weights: str = "float32") -> Tree:
             raise ModelError(f"{file}: weights: holds {tree.weights}, not {weights}; save it again from the folder it was made of")
         return tree
     if is_pecos_folder(path):
-        data = to_memory(read_pecos(path), weights, checked=True)
+        data = to_memory(read_pecos(path, mapped=True), weights, checked=True)
         _give_back()
         return Tree(data, str(path))
     raise FileNotFoundError(f"{path}: neither {FILE_NAME} nor a PECOS ranker (ranker/0.model) is there")

@@ -115,9 +115,15 @@ def column_fault(
     """The first column (and what is wrong with it) whose row indices leave 0..rows-1, whose values are not all finite, or, with
     ``ordered``, whose rows do not rise. ``indptr`` rises from 0 to the number of indices.
     The same in plain loops: ``xmc_reference.column_fault_reference``."""
-    arrays = (np.ascontiguousarray(indptr, np.int64), np.ascontiguousarray(indices, np.int32), np.ascontiguousarray(data, np.float32))
-    kind, column = _kernels.xmc_check_columns(*arrays, rows, ordered)
+    entries = entries_as_bytes(indices, np.int32), entries_as_bytes(data, np.float32)
+    kind, column = _kernels.xmc_check_columns(np.ascontiguousarray(indptr, np.int64), *entries, rows, ordered)
     return Fault(kind), column
+
+
+def entries_as_bytes(array: npt.NDArray[Any], dtype: type[np.int32 | np.float32]) -> npt.NDArray[np.uint8]:
+    """Row indices (int32) or values (float32) of a matrix as the kernel takes them: as bytes, since in a mapped archive they stand at no
+    multiple of four. Nothing is copied where the type is right."""
+    return np.ascontiguousarray(array, dtype).view(np.uint8)
 
 
 def _check_csc(matrix: sparse.csc_matrix, what: str, *, ordered: bool, entries: bool = True) -> None:

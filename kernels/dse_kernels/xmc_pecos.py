@@ -6,18 +6,14 @@ Read with plain numpy and json, never pickle; every array is checked before it i
 from __future__ import annotations
 
 import json
-import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from dse_kernels.xmc_model import Fault, Level, ModelError, Ranker, check_post_processor, check_ranker, column_fault
-
-PIECE_BYTES = 1 << 18  # of a file read at once: what is copied on from it is still in the second cache
+from dse_kernels.xmc_npz import read_npz
 
 
 def _ranker_folder(folder: Path) -> Path:
@@ -29,14 +25,18 @@ def is_pecos_folder(folder: Path) -> bool:
     return (_ranker_folder(folder) / "0.model").is_dir()
 
 
-def read_pecos(folder: str | Path) -> Ranker:
-    """Read a folder that PECOS wrote (the whole model's or its ranker's). Raises ModelError naming file and field."""
+def read_pecos(folder: str | Path, *, mapped: bool = False) -> Ranker:
+    """Read a folder that PECOS wrote (the whole model's or its ranker's). Raises ModelError naming file and field.
+
+    With ``mapped``, weights that are stored uncompressed are not read but mapped: arrays that cannot be written to, at any address, for
+    ``xmc_layout`` alone (scipy's products want addresses that are multiples of an entry's size).
+    """
     root = _ranker_folder(Path(folder))
     settings = _read_json(root / "param.json")
     depth = settings.get("depth")
     if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= 64:
         raise ModelError(f"{root / 'param.json'}: depth {depth!r} is not an integer in 1..64")
-    levels = tuple(_read_level(root / f"{at}.model", at) for at in range(depth))
+    levels = tuple(_read_level(root / f"{at}.model", at, mapped) for at in range(depth))
     ranker = check_ranker(Ranker(levels), [str(root / f"{at}.model") for at in range(depth)], entries=False)
     for key, held in (("nr_labels", ranker.labels), ("nr_features", ranker.features)):
         if key in settings and settings[key] != held:
@@ -44,7 +44,7 @@ def read_pecos(folder: str | Path) -> Ranker:
     return ranker
 
 
-def _read_level(folder: Path, depth: int) -> Level:
+def _read_level(folder: Path, depth: int, mapped: bool) -> Level:
     settings = _read_json(folder / "param.json")
     prediction = settings.get("pred_kwargs")
     where = folder / "param.json"
@@ -61,7 +61,7 @@ def _read_level(folder: Path, depth: int) -> Level:
         check_post_processor(post)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
-    weights = read_csc(folder / "W.npz")
+    weights = read_csc(folder / "W.npz", mapped=mapped)
     # PECOS leaves the root's C out in some models: all nodes of level 0 are the root's children.
     rootless = depth == 0 and not (folder / "C.npz").exists()
     parents = sparse.csc_matrix(np.ones((weights.shape[1], 1), np.float32)) if rootless else read_csc(folder / "C.npz", sort=False)
@@ -80,12 +80,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def read_csc(path: Path, *, sort: bool = True) -> sparse.csc_matrix:
+def read_csc(path: Path, *, sort: bool = True, mapped: bool = False) -> sparse.csc_matrix:
     """A sparse matrix as scipy's ``save_npz`` writes it (CSC or CSR, compressed or not), float32, as CSC.
 
-    A CSC matrix keeps the order of its indices (it means something in C); CSR is converted. Raises ModelError naming file and field.
+    A CSC matrix keeps the order of its indices (it means something in C); CSR is converted. ``mapped`` as in ``read_pecos``. Raises
+    ModelError naming file and field.
     """
-    arrays = read_npz(path, ("indices", "indptr", "format", "shape", "data"))
+    arrays = read_npz(path, ("indices", "indptr", "format", "shape", "data"), mapped=("indices", "data") if mapped else ())
     kind = arrays["format"].item() if arrays["format"].shape == () else None
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
     shape = arrays["shape"]
@@ -118,59 +119,14 @@ def read_csc(path: Path, *, sort: bool = True) -> sparse.csc_matrix:
     wide = np.int64 if indices.size >= 2**31 else np.int32
     parts = (values, indices.astype(np.int32, copy=False), indptr.astype(wide, copy=False))
     if kind == "csr":
-        return sparse.csr_matrix(parts, shape=(rows, columns)).tocsc()
+        aligned = (np.require(values, requirements="A"), np.require(parts[1], requirements="A"), parts[2])
+        return sparse.csr_matrix(aligned, shape=(rows, columns)).tocsc()
     if fault is Fault.UNSORTED:
         raise ModelError(f"{path}: row indices of column {column} are unsorted or duplicated")
     matrix = sparse.csc_matrix(parts, shape=(rows, columns))
     if sort:
         matrix.has_canonical_format = True  # just seen: scipy does not look again
     return matrix
-
-
-def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-    """Named arrays of an npz file, without pickle. Raises ModelError naming file and field."""
-    try:
-        if path.exists() and not zipfile.is_zipfile(path):
-            raise ModelError(f"{path}: cannot be read as npz (not a zip archive; truncated?)")
-        with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:  # a broken archive is closed too
-            held = set(archive.namelist())
-            missing = [name for name in names if f"{name}.npy" not in held]
-            if missing:
-                raise ModelError(f"{path}: {missing[0]} is missing")
-            return {name: _read_member(archive, name) for name in names}
-    except FileNotFoundError:
-        raise ModelError(f"{path}: is missing") from None
-    except ModelError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError, SyntaxError) as error:
-        raise ModelError(f"{path}: cannot be read as npz ({type(error).__name__}: {error})") from None
-    except Exception as error:  # noqa: BLE001 - zlib.error and whatever else a broken archive raises
-        raise ModelError(f"{path}: cannot be read as npz ({type(error).__name__})") from None
-
-
-def _read_member(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """An array straight into its own memory (numpy copies the small pieces of an archive twice). zipfile compares the CRC with the last
-    piece; that the header's shape fits the member is seen before room is made for it."""
-    info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name}: version {version} of the npy format is not read")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(member)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or (fortran and len(shape) > 1) or info.file_size - member.tell() != size:
-            raise ValueError(f"{name}: {dtype} of shape {shape} is not what the member holds ({info.file_size} bytes)")
-        out = np.empty(shape, dtype)
-        into = out.reshape(-1).view(np.uint8).data if size else memoryview(b"")
-        at = 0
-        while at < size:
-            piece = member.read(min(PIECE_BYTES, size - at))
-            if not piece:
-                raise EOFError(f"{name}: ends after {at} of {size} bytes")
-            into[at : at + len(piece)] = piece
-            at += len(piece)
-    return out
 
 
 def write_pecos(ranker: Ranker, folder: str | Path) -> Path:

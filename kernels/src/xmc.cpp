@@ -33,14 +33,15 @@ nb::object array_of(std::vector<T> &&v) {
     return nb::cast(nb::ndarray<nb::numpy, T>(held->data(), 1, shape, owner));
 }
 
-nb::tuple build(In<int64_t, 1> start, In<int32_t, 1> row, In<float, 1> value, uint64_t rows, In<uint32_t, 1> order,
+// row: int32, value: float32, as bytes, since those of a mapped archive stand at no multiple of four.
+nb::tuple build(In<int64_t, 1> start, In<uint8_t, 1> row, In<uint8_t, 1> value, uint64_t rows, In<uint32_t, 1> order,
                 In<uint32_t, 1> chunk_first, uint32_t values, uint32_t hash_bits, float bias, bool has_bias, uint64_t position_start,
                 uint64_t blob_start) {
-    if (start.shape(0) < 1 || chunk_first.shape(0) < 1 || row.shape(0) != value.shape(0))
+    if (start.shape(0) < 1 || chunk_first.shape(0) < 1 || row.shape(0) != value.shape(0) || row.shape(0) % 4 != 0)
         throw nb::value_error("build: indptr and chunk_first hold one more than they count, and indices as many as data");
     if (values > xmc::kInt8 || hash_bits < 1 || hash_bits > 32) throw nb::value_error("build: values is 0..2 and hash_bits 1..32");
-    const xmc::Columns columns{start.data(), row.data(),         value.data(), rows,
-                               start.shape(0) - 1, row.shape(0), order.data(), order.shape(0)};
+    const xmc::Columns columns{start.data(),       row.data(),       value.data(), rows,
+                               start.shape(0) - 1, row.shape(0) / 4, order.data(), order.shape(0)};
     const xmc::Layout layout{values, hash_bits, has_bias, bias, position_start, blob_start};
     xmc::Built built;
     {
@@ -53,9 +54,9 @@ nb::tuple build(In<int64_t, 1> start, In<int32_t, 1> row, In<float, 1> value, ui
                           array_of(std::move(built.blob)));
 }
 
-nb::tuple check_columns(In<int64_t, 1> start, In<int32_t, 1> row, In<float, 1> value, uint64_t rows, bool ordered) {
-    const uint64_t nonzeros = row.shape(0);
-    if (start.shape(0) < 1 || nonzeros != value.shape(0))
+nb::tuple check_columns(In<int64_t, 1> start, In<uint8_t, 1> row, In<uint8_t, 1> value, uint64_t rows, bool ordered) {
+    const uint64_t nonzeros = row.shape(0) / 4;
+    if (start.shape(0) < 1 || row.shape(0) != value.shape(0) || row.shape(0) % 4 != 0)
         throw nb::value_error("indptr holds one more than the columns, and indices as many as data");
     const int64_t *at = start.data();
     if (at[0] != 0 || at[start.shape(0) - 1] != static_cast<int64_t>(nonzeros) || !std::is_sorted(at, at + start.shape(0)))

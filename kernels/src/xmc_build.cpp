@@ -82,8 +82,8 @@ struct Builder {
             float largest = 0.0f, bias = 0.0f;
             int64_t last = -1;
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t row = in.row[i];
-                const float w = in.value[i];
+                const int64_t row = in.row_at(i);
+                const float w = in.value_at(i);
                 if (row < 0 || row >= static_cast<int64_t>(in.rows))
                     throw std::invalid_argument("W: row index " + std::to_string(row) + " in column " + std::to_string(column) +
                                                 " is not in 0.." + std::to_string(in.rows - 1));
@@ -103,10 +103,10 @@ struct Builder {
             out.bias.push_back(bias);
             out.scale.push_back(scale);
             for (int64_t i = begin; i < end; ++i) {
-                if (layout.has_bias && in.row[i] + 1 == static_cast<int64_t>(in.rows)) continue;
-                const float v = stored(in.value[i], layout.values, scale);
+                if (layout.has_bias && in.row_at(i) + 1 == static_cast<int64_t>(in.rows)) continue;
+                const float v = stored(in.value_at(i), layout.values, scale);
                 if (v == 0.0f) continue;
-                entries.push_back({(static_cast<uint32_t>(in.row[i]) * kMultiplier) & mask, static_cast<uint32_t>(c), v});
+                entries.push_back({(static_cast<uint32_t>(in.row_at(i)) * kMultiplier) & mask, static_cast<uint32_t>(c), v});
             }
         }
         sort_by_row(entries, other, layout.hash_bits);
@@ -202,10 +202,10 @@ Fault check_columns(const Columns &in, bool ordered) {
         int64_t last = -1;
         bool sound = true, finite = true, rising = true;
         for (int64_t i = in.start[column]; i < in.start[column + 1]; ++i) {
-            const int64_t row = in.row[i];
+            const int64_t row = in.row_at(i);
             sound &= row >= 0 && row < static_cast<int64_t>(in.rows);
             rising &= row > last;
-            finite &= std::isfinite(in.value[i]);
+            finite &= std::isfinite(in.value_at(i));
             last = row;
         }
         if (!sound) return {Fault::kOutside, column};

@@ -5,14 +5,25 @@
 
 namespace xmc {
 
-// Compressed sparse columns; order[p] is the column that stands at position p.
+// Compressed sparse columns; order[p] is the column that stands at position p. row (int32) and value (float) may stand at any address: those
+// of a mapped archive do.
 struct Columns {
     const int64_t *start;
-    const int32_t *row;
-    const float *value;
+    const uint8_t *row, *value;
     uint64_t rows, columns, nonzeros;
     const uint32_t *order;
     uint64_t positions;
+
+    int32_t row_at(int64_t i) const {
+        int32_t held;
+        std::memcpy(&held, row + 4 * i, 4);
+        return held;
+    }
+    float value_at(int64_t i) const {
+        float held;
+        std::memcpy(&held, value + 4 * i, 4);
+        return held;
+    }
 };
 
 struct Layout {

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import threading
 import tomllib
 import types
 from pathlib import Path
@@ -13,16 +14,21 @@ import pandas as pd
 import pytest
 
 import dse
+from carbon.errors import CarbonError
 from carbon.factors import grid
 from dse import api
 from dse.errors import UsageError
 from dse.problem.deployment import Deployment
 from dse.quality.evaluators import FunctionEvaluator
+from dse.quality.measured import Measured
 from dse.reports import notebook
 from dse.run import Run
 from dse.spaces.toml_text import toml_text
+from dse.strategies.protocol import taken_rows
 from hw_models import spaces
+from hw_models.errors import HardwareError
 from workloads import library
+from workloads.errors import WorkloadError
 
 SMALL: dict[str, Any] = {"cores": 1, "l2_words_per_cycle": 64, "glb_mib": 2}
 
@@ -181,8 +187,56 @@ def test_what_cannot_travel_is_told() -> None:
     def quality(model: dict[str, Any]) -> float:
         return len(handle.getvalue()) + lock.locked()
 
-    with pytest.raises(UsageError, match=r"cannot travel to worker processes .*; use workers=1"):
+    with pytest.raises(UsageError, match=r"quality quality cannot travel to worker processes .*; leave workers at 1"):
         FunctionEvaluator(quality).__reduce__()
+
+
+class Locked:
+    """An evaluator that nothing can copy."""
+
+    name, metrics = "locked", ("quality",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, parameters: dict[str, Any], *, fidelity: float, seed: int) -> dict[str, Measured]:
+        return {"quality": Measured(float(self.lock.locked()), 0.0)}
+
+
+@pytest.mark.parametrize("how", ["missing", "locked", "object"])
+def test_what_cannot_travel_is_told_before_the_search(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after ten failed trials: nothing is written, nothing measured. With one worker nothing has to travel."""
+    if how == "missing":
+        monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    lock = threading.Lock()
+
+    def quality(model: dict[str, Any]) -> float:
+        return 80.0 + model["layers"] + (how == "locked" and lock.locked())
+
+    given: Any = Locked() if how == "object" else quality
+    told = "not installed: pip install cloudpickle" if how == "missing" else "cannot travel to worker processes"
+    with pytest.raises(dse.DseError, match=told) as raised:
+        api.search("bert", quality=given, strategy="random", budget=10, workers=2, fixed=SMALL, out=tmp_path / "run")
+    assert "leave workers at 1" in str(raised.value) and "\n" not in str(raised.value) and not (tmp_path / "run").exists()
+    if how == "missing":
+        FunctionEvaluator(taken_rows).__reduce__()  # of a module: a worker imports it
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_searched_once(tmp_path: Path) -> None:
+    """What a script defines reaches two workers, an object of its own class too, and no worker begins the script's search again."""
+    pytest.importorskip("cloudpickle")
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import dse\nfrom dse.quality.measured import Measured\nclass Own:\n    name, metrics = 'own', ('quality',)\n"
+        "    def __call__(self, model, *, fidelity, seed):\n        return {'quality': Measured(80.0 + model['layers'], 0.1)}\n"
+        "study = dse.search('bert', quality=Own(), strategy='random', budget=2, workers=2, out='run',\n"
+        f"                   fixed={SMALL!r})\nprint(sorted(study.trials().quality - study.trials().layers))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[80.0, 80.0]"
 
 
 def test_a_torch_module_is_a_workload(tmp_path: Path) -> None:
@@ -274,3 +328,39 @@ def test_hardware_in_a_dictionary_is_called_by_its_name_else_by_its_template() -
     assert _hardware_word({"name": "mine", "template": "edge22"})[0] == "mine"
     assert _hardware_word({"template": "edge22"})[0] == "edge22"
     assert _hardware_word({})[0] == "hw"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"workload": "bret"}, WorkloadError),
+        ({"workload": "bert-tiny", "hw": "nowhere.toml"}, dse.DseError),
+        ({"workload": "bert-tiny", "hw": {"cores": 1}}, HardwareError),
+        ({"workload": "bert-tiny", "fixed": {"node_nm": 1}}, HardwareError),
+        ({"workload": "bert-tiny", "grid": "frnace"}, CarbonError),
+        ({"workload": "bert-tiny", "carbon_profile": "act3"}, CarbonError),
+        ({"workload": "bert-tiny", "hw": "edge23"}, UsageError),
+    ],
+)
+@pytest.mark.parametrize("door", [dse.evaluate, dse.search, api.make_problem])
+def test_every_sentence_is_a_dse_error_of_its_own_kind(
+    door: Any, options: dict[str, Any], kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if door is api.make_problem and options.keys() & {"fixed", "carbon_profile"}:
+        return  # told where a design is built
+    with pytest.raises(dse.DseError) as told:
+        door(**options)
+    assert isinstance(told.value, kind) and isinstance(told.value, ValueError) and "\n" not in str(told.value)
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+def test_a_study_answers_with_dse_errors_too(study: Run) -> None:
+    for ask in (
+        lambda: study.explain(regions="atlantis"),
+        lambda: study.evaluate({"layers": 12, "hidden": 10**9}),
+        lambda: study.best("beauty"),
+    ):
+        with pytest.raises(dse.DseError):
+            ask()
+    assert issubclass(HardwareError, dse.DseError) and issubclass(WorkloadError, dse.DseError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dse_kernels import xmc
+from dse_kernels import xmc, xmc_npz
 from dse_kernels.xmc_model import Fault, column_fault
+from dse_kernels.xmc_pecos import read_pecos
 from dse_kernels.xmc_reference import column_fault_reference
 from scipy import sparse
 
@@ -269,6 +271,72 @@ def test_a_flipped_bit_of_a_weight_is_seen(folder: Path, compression: int) -> No
     (folder / W).write_bytes(whole)
     with pytest.raises(xmc.ModelError, match=r"W\.npz: cannot be read as npz"):
         xmc.load(folder)
+
+
+@pytest.mark.parametrize("dtypes", [("<i4", "<f4"), ("<i8", "<f8"), (">i4", ">f4"), ("<u2", "<f2")])
+def test_mapped_weights_are_those_that_are_read(folder: Path, dtypes: tuple[str, str]) -> None:
+    """Whatever types and addresses they have in the archive; and they are not written to."""
+    _rewrite(folder / W, indices=lambda i: i.astype(dtypes[0]), data=lambda d: d.astype(dtypes[1]))
+    _rewrite(folder / "ranker/0.model/W.npz")  # uncompressed, with the types of the kernel
+    read, mapped = xmc.read_pecos(folder), read_pecos(folder, mapped=True)
+    for a, b in zip(read.levels, mapped.levels, strict=True):
+        assert np.array_equal(a.weights.data, b.weights.data) and np.array_equal(a.weights.indices, b.weights.indices)
+        assert a.weights.data.flags.writeable and a.weights.data.flags.aligned
+    kept = mapped.levels[0].weights
+    assert not (kept.data.flags.writeable or kept.indices.flags.writeable)
+    assert not (kept.data.flags.aligned and kept.indices.flags.aligned)  # nothing pads members: the case is met
+    built, queries = xmc.build(read), sparse.load_npz(folder / "queries.npz")
+    for one, other in zip(xmc.load(folder).predict(queries), built.predict(queries), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_system_without_maps_reads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> object:
+        raise OSError(19, "No such device")
+
+    _rewrite(folder / W)
+    expected = xmc.read_pecos(folder)
+    monkeypatch.setattr(xmc_npz.mmap, "mmap", refuse)
+    for a, b in zip(expected.levels, read_pecos(folder, mapped=True).levels, strict=True):
+        assert np.array_equal(a.weights.data, b.weights.data) and b.weights.data.flags.writeable
+
+
+def test_archives_with_any_byte_changed_or_cut_anywhere(folder: Path) -> None:
+    """One sentence, or the tree as it was (dates and the like mean nothing): never other weights, never the end of the process."""
+    _rewrite(folder / W)
+    whole = (folder / W).read_bytes()
+    queries = sparse.load_npz(folder / "queries.npz")[:20]
+    expected = xmc.load(folder).predict(queries)
+    directory = whole.rindex(b"PK\x01\x02", 0, whole.index(b"PK\x01\x02") + 4)
+    locals_ = [i for i in range(directory) if whole.startswith(b"PK\x03\x04", i)]
+    headers = np.concatenate([np.arange(i, i + 200) for i in locals_] + [np.arange(directory, len(whole))])
+    rng = np.random.default_rng(11)
+    told = []
+    for at in (*rng.choice(headers, 250, replace=False), *rng.integers(0, len(whole), 50)):
+        changed = bytearray(whole)
+        changed[at] ^= int(rng.integers(1, 256))
+        if rng.random() < 0.1:
+            del changed[at:]
+        (folder / W).write_bytes(changed)
+        try:
+            found = xmc.load(folder).predict(queries)
+        except xmc.ModelError as error:
+            told.append(str(error))
+        else:
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(told) > 150
+    assert all("1.model" in text and "\n" not in text for text in told)
+
+
+@pytest.mark.parametrize("field", ["file_size", "compress_size"])
+def test_a_directory_that_promises_more_than_the_file_is_named(folder: Path, field: str) -> None:
+    _rewrite(folder / W)
+    with zipfile.ZipFile(folder / W) as archive, (folder / W).open("rb") as raw:
+        info = archive.getinfo("data.npy")
+        held = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        setattr(info, field, getattr(info, field) + len(held))
+        with pytest.raises(EOFError, match=r"data\.npy: \d+ bytes leave the file"):
+            xmc_npz._view(held, info, 128, (1,), np.dtype(np.float32))
 
 
 QUERIES: dict[str, tuple[Callable[[sparse.csr_matrix], object], str]] = {

@@ -75,14 +75,22 @@ int main(int argc, char **argv) {
                 }
             indptr.push_back(rng() % 300 == 0 ? static_cast<int64_t>(rng() % 4000) - 100 : static_cast<int64_t>(rows.size()));
         }
+        // At an odd address, as in a mapped archive, and of exactly their bytes.
+        const auto odd = [](const auto &held) {
+            std::vector<uint8_t> bytes(1 + 4 * held.size());
+            if (!held.empty()) std::memcpy(bytes.data() + 1, held.data(), 4 * held.size());
+            return bytes;
+        };
+        const std::vector<uint8_t> row_bytes = odd(rows), weight_bytes = odd(weights);
+        const uint8_t *row = row_bytes.data() + 1, *weight = weight_bytes.data() + 1;
         if (std::is_sorted(indptr.begin(), indptr.end()) && indptr.front() == 0 && indptr.back() == static_cast<int64_t>(rows.size())) {
-            const xmc::Fault found = xmc::check_columns({indptr.data(), rows.data(), weights.data(), 41, 12, rows.size(), nullptr, 0}, true);
+            const xmc::Fault found = xmc::check_columns({indptr.data(), row, weight, 41, 12, rows.size(), nullptr, 0}, true);
             if (found.column >= 12) return 3;
         }
         std::vector<uint32_t> order(12), first{0, 5, 12};
         for (uint32_t i = 0; i < 12; ++i) order[i] = rng() % 100 == 0 ? rng() % 20 : i;
         try {
-            xmc::build({indptr.data(), rows.data(), weights.data(), 41, 12, rows.size(), order.data(), 12},
+            xmc::build({indptr.data(), row, weight, 41, 12, rows.size(), order.data(), 12},
                        {static_cast<uint32_t>(rng() % 3), 6, true, 1.0f, 0, 0}, first.data(), 2);
             ++answered;
         } catch (const std::exception &) {

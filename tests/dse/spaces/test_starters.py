@@ -14,12 +14,14 @@ from carbon.analysis.specification import KEYS
 from carbon.device.device import Device
 from dse.cli import main
 from dse.errors import UsageError
+from dse.evaluation import space_file
 from dse.evaluation.one_design import evaluate
 from dse.spaces import parameters, starters
 from dse.spaces.hardware import load_path_or_name
 from hw_models.accelerator.design import NUMBERS, Accelerator
 from hw_models.devices import library
 from hw_models.errors import HardwareError
+from workloads import library as families
 
 
 @pytest.mark.parametrize("name", ["edge22", "datacenter", "lookup", *library.names()])
@@ -59,9 +61,35 @@ def test_needed_are_the_fields_without_which_a_file_is_refused(tmp_path: Path) -
 def test_a_space_as_written_is_the_template_around_the_models_own_size(tmp_path: Path) -> None:
     found = parameters.parse(starters.space("bert", "edge22"), where="space")
     own = {p.name: p.values for p in found.parameters if p.role == "model"}
-    assert own == {"layers": (12,), "hidden": (768,), "heads": (12,), "ffn": (3072,)}
+    assert own == {"layers": (6, 12), "hidden": (384, 576, 768), "heads": (6, 9, 12), "ffn": (1536, 2304, 3072)}
     knobs = {p.name: p.values for p in found.parameters if p.role == "hardware"}
     assert knobs == load_path_or_name("edge22", profile=None).knobs
+
+
+def sweep(text: str, workload: str) -> list[dict[str, int]]:
+    """The models that a space file stands for."""
+    grid, _ = space_file.model_grid(text, "mine.toml", families.load(workload))
+    return [dict(zip(grid, row, strict=True)) for row in zip(*(column.tolist() for column in grid.values()), strict=True)]
+
+
+@pytest.mark.parametrize("workload", ["bert", "llama3-8b", "gpt2-xl", "music", "vit-b16", "t5-small", "mixtral-8x7b", "minilm"])
+def test_every_model_of_a_space_as_written_has_the_proportions_of_its_workload(workload: str) -> None:
+    text, own = starters.space(workload), families.load(workload).dimensions
+    models = sweep(text, workload)
+    assert len(models) >= 2 and own["hidden"] == max(model["hidden"] for model in models)
+    for model in models:
+        for name in {"heads", "ffn"} & model.keys() & own.keys():  # as fractions, in whole numbers
+            assert model[name] * int(own["hidden"]) == int(own[name]) * model["hidden"]
+        if "kv_heads" in own:
+            assert model["heads"] * int(own["kv_heads"]) == model["kv_heads"] * int(own["heads"])
+
+
+def test_a_width_of_ones_own_takes_the_heads_and_the_network_that_belong_to_it() -> None:
+    text = re.sub(r"values = \[384, 576, 768\]", "values = [500, 512]", starters.space("bert"))
+    found = [(model["hidden"], model["heads"], model["ffn"]) for model in sweep(text, "bert")]
+    assert found == [(512, 8, 2048)] * 2  # for each of two depths; 500 has no whole number of heads of 64
+    assert "proportions of bert-base (ffn and heads)" in text
+    assert starters.space("resnet-50").count('role = "model"') == 0  # it has no width to follow
 
 
 def test_settings_of_a_space_are_a_hash_away() -> None:
