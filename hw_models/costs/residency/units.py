@@ -14,9 +14,10 @@ read there and one write to the DRAM. With nothing resident each is the cost of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +187,7 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
     # What the kernel did not see: operands of the epilogue, tensors loaded whole, a result that stays and is stored.
     extra = np.array([_streamed_bits(step.operands[own:], c.resident[own:]) for c in conditions], dtype=np.float64)[:, None]
     every = float(sum(o.bits for o in step.operands[own:]))
-    parameters = float(sum((table.take([r]).row_second_elements() * table.weight_bits[r])[0] for r in step.epilogue))
+    parameters = sum(_work(table, r, dram(hw.level_kinds[-1]).burst_bytes)[1] for r in step.epilogue)
     pinned = np.array([c.pinned for c in conditions], dtype=np.float64)[:, None]
     streamed, passing = (extra + parameters * (1.0 - pinned)) / word, (every + parameters) / word
     load, store = loaded / word, kept * stores * step.bits / word
@@ -223,12 +224,29 @@ def reads_on_chip(step: Step, resident: Sequence[bool]) -> tuple[bool, Sequence[
     return bool(own) and all(own[: step.shares]), own[step.shares :]
 
 
+_KNOWN: WeakKeyDictionary[OperationTable, dict[int, tuple[dict[int, int], vector.VectorWork, FloatArray]]] = WeakKeyDictionary()
+"""Vector work of tables that steps were costed of, by the bytes of a burst: places of the rows, their work, bits of their parameters."""
+
+
+def _work(table: OperationTable, at: int, burst_bytes: int) -> tuple[vector.VectorWork, float]:
+    """The vector work of a row (1, 1) and the bits of its parameters; a table's rows are made together, once."""
+    known = _KNOWN.setdefault(table, {})
+    if burst_bytes not in known:
+        rows = np.flatnonzero(of_kinds(table.kind, vector.VECTOR_KINDS))
+        some = table.take(rows)
+        bits = (some.row_second_elements() * some.weight_bits).astype(np.float64)
+        known[burst_bytes] = {int(row): i for i, row in enumerate(rows)}, vector.vector_work(some, burst_bytes), bits
+    places, work, bits = known[burst_bytes]
+    one = slice(places[at], places[at] + 1)
+    return vector.VectorWork(**{f.name: getattr(work, f.name)[one] for f in fields(work)}), float(bits[one][0])
+
+
 def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tuple[FloatArray, FloatArray]:
     """Time and energy (1, points) of the lanes for the vector work of rows, whatever it moves."""
     hw = machine.hardware
     time, energy = np.zeros((1, len(machine))), np.zeros((1, len(machine)))
     for at in rows:
-        work = vector.vector_work(table.take([at]), dram(hw.level_kinds[-1]).burst_bytes)
+        work, _ = _work(table, at, dram(hw.level_kinds[-1]).burst_bytes)
         wide = np.ceil(work.width / hw.mac_bits[None, :])
         lanes = hw.vector_lanes[None, :].astype(np.float64)
         steps = np.ceil(work.elements / lanes) * work.element_cycles + np.ceil(work.rows / lanes) * work.row_cycles
@@ -240,11 +258,10 @@ def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tupl
 
 def _vector(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine) -> StepCosts:
     hw, last = machine.hardware, machine.last
-    row = table.take([step.row])
-    kind = int(row.kind[0])
-    work = vector.vector_work(row, dram(hw.level_kinds[-1]).burst_bytes)
+    kind = int(table.kind[step.row])
+    work, own = _work(table, step.row, dram(hw.level_kinds[-1]).burst_bytes)
     word = hw.word_bits[None, :].astype(np.float64)
-    parameters = 0.0 if kind in vector.GATHERS else float((row.row_second_elements() * row.weight_bits)[0])
+    parameters = 0.0 if kind in vector.GATHERS else own
     resident = np.array([sum(o.bits for o, r in zip(step.operands, c.resident, strict=True) if r) for c in conditions], dtype=np.float64)
     keeps, stores, loaded = _flags(conditions)
     pinned = np.array([c.pinned for c in conditions], dtype=np.float64)[:, None]
