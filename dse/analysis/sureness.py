@@ -260,14 +260,15 @@ def _nearest(case: _Case, knob: str, own: int, here: float, end: float) -> tuple
     """
     values = np.geomspace(here, end, _STEPS)
     named = case.name(**{knob: values})
-    other = np.flatnonzero(named != own)
-    if not len(other) or named[other[0]] < 0 or other[0] == 0:
-        return None
 
     def at(value: float) -> int:
         return int(case.name(**{knob: np.array([value])})[0])
 
-    inside, outside = math.log(values[other[0] - 1]), math.log(values[other[0]])
+    # Of two designs that are equal up to rounding another may be named at one value and nowhere beside it: that changes nothing.
+    other = next((i for i in np.flatnonzero(named != own).tolist() if at(math.exp(math.log(values[i]))) != own), 0)
+    if not other or named[other] < 0:
+        return None
+    inside, outside = math.log(values[other - 1]), math.log(values[other])
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if at(math.exp(middle)) == own else (inside, middle)

@@ -125,6 +125,12 @@ def make_problem(
     family = library.load(workload, bind=bind or None, strict=strict)
     usual = default_residency(hardware, hardware_toml, space)
     hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    if own is not None and (fields := fields_of(hardware_toml)):
+        for name in space_file.varied(own[1]):
+            if name not in (*fields, *hardware.knobs, *VARIABLE):
+                file = Path(hw).name
+                raise UsageError(f"space {own[1].name} lists {name}, which {file} has not; leave it out, or begin with "
+                                 f"`dse init space FILE --workload {workload} --from {file}`, which lists what {file} has")  # fmt: skip
     _check_knobs(fixed, vary, hardware, hardware_toml, family, workload)
     defaults = (*hardware.default_constraints, *deadline(family, fixed)) if default_constraints else ()
     known_spaces = family.spaces

@@ -24,6 +24,7 @@ from dse.spaces.parameters import Value
 WORKLOADS = {
     "mnist-vit": "mnist",
     "digits-vit": "digits",
+    "series-encoder": "series",
     "cmudict-decoder": "cmudict",
     "gloss-decoder": "gloss",
 }

@@ -92,6 +92,18 @@ def test_an_encoder_of_series_learns():
         training.build(levels, {"heads": 2, "kv_heads": 1})
 
 
+@pytest.mark.slow
+def test_the_series_of_the_package_are_those_of_the_table():
+    pytest.importorskip("aeon")
+    found = data.load("series")
+    assert found.test_inputs.shape[1] == 32 and surrogate.load("series").source.endswith(
+        f"{len(found.train_inputs)} training and {len(found.test_inputs)} test items"
+    )
+    known = {tuple(window) for window in found.train_inputs.tolist()}
+    whole = np.where(found.test_labels == data.IGNORED, found.test_inputs, found.test_labels)
+    assert not any(tuple(window) in known for window in whole.tolist())
+
+
 @pytest.mark.parametrize("task", surrogate.TASKS)
 def test_the_surrogate_is_monotone_and_its_error_that_of_refits(task):
     table = surrogate.load(task)
