@@ -3,13 +3,13 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
-#include "pool.h"
 #include "xmc_build.h"
 #include "xmc_search.h"
 
@@ -94,9 +94,8 @@ class Tree {
         std::atomic<uint64_t> next{0};
         std::atomic<bool> sound{true};
         std::atomic<bool> failed{false};
-        auto work = [&] {
+        const auto work = [&](xmc::Workspace &scratch) {
             try {
-                xmc::Workspace &scratch = workspace();
                 for (uint64_t begin; (begin = next.fetch_add(block)) < x.rows;) {
                     const uint64_t end = std::min(begin + block, x.rows);
                     if (!scratch.search(model_, x, begin, end, options, labels.data() + begin * topk, scores.data() + begin * topk))
@@ -106,7 +105,14 @@ class Tree {
                 failed = true;
             }
         };
-        pool::run(static_cast<int>(workers), [](void *context, int) { (*static_cast<decltype(work) *>(context))(); }, &work);
+        std::vector<std::thread> pool;
+        for (uint64_t t = 1; t < workers; ++t)
+            pool.emplace_back([&] {
+                xmc::Workspace scratch;
+                work(scratch);
+            });
+        work(workspace());
+        for (std::thread &t : pool) t.join();
         if (failed) throw std::bad_alloc();
         require(sound);
     }
