@@ -44,7 +44,7 @@ def view_of(workload: str, objectives: tuple[str, ...] = OBJECTIVES) -> Any:
     from dse.problem.deployment import Deployment
     from dse.searches.large_space import large_view
 
-    problem = make_problem(workload, list(objectives), hw="datacenter", deployment=Deployment(carbon_profile="default"))
+    problem = make_problem(workload, list(objectives), hw="datacenter", deployment=Deployment(carbon_profile="default"), residency="none")
     return large_view(problem, threads=1)
 
 

@@ -1,6 +1,7 @@
 """Designs a second with what is best kept on chip, processor time: BERT on designs of edge22, one at a time and many together.
 
 python benchmarks/residency.py [--designs 200]
+python benchmarks/residency.py --savings     # what a request takes less with data on chip, by the size of the buffer
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 
+from dse import api
 from hw_models.costs.residency.packing import Phase
 from hw_models.costs.residency.solve import Solver
 from hw_models.costs.residency.units import Machine
@@ -21,7 +23,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--designs", type=int, default=200)
+    parser.add_argument("--savings", action="store_true", help="energy and DRAM bytes of a request by buffer, with and without")
     args = parser.parse_args()
+    if args.savings:
+        savings()
+        return
     edge = template.load("edge22")
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, args.designs, replace=False))
     hardware = edge.batch(**{name: column[chosen] for name, column in edge.grid().items()})
@@ -41,6 +47,23 @@ def main() -> None:
             together = time.process_time() - begin
             count = len(hardware)
             print(f"{name:11} {level:11} {count / single:15,.0f} {count / together:16,.0f} {searches / count:16.1f}")
+
+
+def savings() -> None:
+    """Print the table of one accelerator with buffers of four sizes."""
+    edge, own = template.load("edge22"), {"cores": 1, "width": 64, "depth": 32, "l2_kib": 64, "l2_words_per_cycle": 64}
+    print("model      sequence  buffer    energy [mJ]     DRAM [MB]   latency  weights stay")
+    for name in ("bert-base", "bert-tiny"):
+        for sequence in (128, 512):
+            for mib in (0.25, 0.5, 1, 2):
+                hw = edge.with_knobs(glb_mib=[mib]).accelerator(**own, glb_mib=mib)
+                alone, kept = (api.evaluate(name, hw, fixed={"sequence": sequence}, residency=level) for level in ("none", "weights"))
+                moved = [sum(part["dram_bytes"] for part in answer["components"]) / 1e6 for answer in (alone, kept)]
+                joules = [1e3 * answer["energy_j"] for answer in (alone, kept)]
+                print(
+                    f"{name:10} {sequence:8} {mib:5} MiB  {joules[0]:6.2f} -> {joules[1]:6.2f}  {moved[0]:6.2f} -> {moved[1]:6.2f}  "
+                    f"{100 * (kept['latency_s'] / alone['latency_s'] - 1):+6.0f} %  {kept['residency']['weights_on_chip']}"
+                )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def grid(task: str, count: int) -> list[dict[str, int]]:
                 "hidden": hidden,
                 "heads": heads,
                 "head_dim": DIMENSIONS[int(d * 2)],
-                "kv_heads": heads if task in training.PATCH else shared[int(e * len(shared))],
+                "kv_heads": shared[int(e * len(shared))] if task in training.GROUPED else heads,
                 "ffn": int(RATIOS[int(f * 4)] * hidden),
             }
         )

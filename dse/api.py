@@ -21,7 +21,7 @@ from dse.analysis import importance as analysis
 from dse.analysis.contenders import contenders
 from dse.analysis.recommendation import recommend
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, InfeasibleError, StrategyError, UsageError
+from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all_ours
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, sources
@@ -51,6 +51,7 @@ __all__ = ["describe_design", "evaluate", "load", "make_problem", "refine", "res
 Say = Callable[[str, int, int, str], None]
 
 
+@all_ours
 def search(
     workload: Any,
     objective: str | Iterable[str] | None = None,
@@ -155,6 +156,7 @@ def search_served(
             raise
 
 
+@all_ours
 def resume(
     path: str | Path,
     *,
@@ -337,6 +339,7 @@ def _written(
         context={
             **context(evaluation),
             "models": evaluation.space.model_count,
+            "model_knobs": list(evaluation.space.models),
             "models_left_out": evaluation.space.models_left_out,
             "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,
@@ -368,6 +371,8 @@ def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     if chosen.design is None:
         return {"recommendation": chosen.to_dict()}
     design = next(design for design in run.designs if design["design"] == chosen.design)
+    if "components" not in design:  # one of many that is told part by part all the same
+        design["components"] = evaluation.breakdown(*evaluation.space.position(design["knobs"]))
     cautions = list(run.context["cautions"])
     if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
         told = nothing_kept(run.problem, chosen.knobs, design["metrics"])

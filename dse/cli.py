@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_ours(error: ValueError) -> bool:
-    return type(error).__module__.partition(".")[0] in ("dse", "hw_models", "carbon", "workloads")
+    return type(error).__module__.partition(".")[0] in ("dse", "dse_kernels", "hw_models", "carbon", "workloads")
 
 
 if __name__ == "__main__":

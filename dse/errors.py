@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from dse_kernels.errors import DseError
+
+from carbon.errors import CarbonError
+
+__all__ = ["DseError", "InfeasibleError", "StrategyError", "UsageError", "all_ours", "nearest", "shown", "unknown_name"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-class DseError(ValueError):
-    """A request that cannot be met; the command line prints it as one line and exits with ``exit_code``."""
-
-    exit_code = 1
+class DeploymentError(DseError, CarbonError):
+    """What the carbon model refuses (a grid, a carbon profile, a memory), told by this package: `carbon` knows none of ours."""
 
 
 class UsageError(DseError):
@@ -25,6 +34,21 @@ class StrategyError(DseError):
 
 class InfeasibleError(DseError):
     """A search that ended and found no design that meets its constraints."""
+
+
+def all_ours(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A public function whose every sentence is a DseError, those of the carbon model too (`WorkloadError` and `HardwareError` are)."""
+
+    @wraps(function)
+    def told(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except CarbonError as error:
+            if isinstance(error, DseError):
+                raise
+            raise DeploymentError(str(error)) from error
+
+    return told
 
 
 def shown(text: str) -> str:

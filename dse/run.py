@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from carbon.analysis.robustness import Robustness
 from dse.analysis.contenders import compared
 from dse.analysis.explanation import explain
 from dse.analysis.recommendation import Recommendation
 from dse.analysis.sureness import recommend_surely
-from dse.errors import DseError, UsageError
+from dse.errors import DseError, UsageError, all_ours
 from dse.evaluation import robustness
 from dse.evaluation.device_order import DeviceOrder, device_order
 from dse.evaluation.one_design import evaluate_in
@@ -19,7 +19,7 @@ from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import comparison_text, notebook
-from dse.reports.comparison_text import RunComparison
+from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord, distinct
@@ -105,14 +105,22 @@ class Run(RunRecord):
             raise DseError(f"run {self.path} swept {self.summary.points:,} designs and has no trials; pareto() is its front")
         return pd.DataFrame(rows)
 
+    @all_ours
     def explain(self, **options: Any) -> RunExplanation:
         """Which design suits which deployment, as ``dse explain`` tells; options: :func:`dse.analysis.explanation.explain`."""
         return RunExplanation(**vars(explain(self, **options)), run=self)
 
-    def compare(self, other: RunRecord) -> RunComparison:
-        """This front against another's, as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
-        return comparison_text.compared(self, other)
+    @overload
+    def compare(self, other: RunRecord, /) -> RunComparison: ...
 
+    @overload
+    def compare(self, other: RunRecord, third: RunRecord, /, *more: RunRecord) -> RunsComparison: ...
+
+    def compare(self, other: RunRecord, /, *more: RunRecord) -> RunComparison | RunsComparison:
+        """This front against others', as ``dse compare`` tells: hypervolumes with a common reference point, who dominates whom."""
+        return comparison_text.compared_several([self, other, *more]) if more else comparison_text.compared(self, other)
+
+    @all_ours
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
         """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order.
 
@@ -125,6 +133,7 @@ class Run(RunRecord):
         """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""
         return device_order(self.problem, self.designs[0]["knobs"] if self.designs else None, count=draws, seed=seed)
 
+    @all_ours
     def evaluate(self, design: int | Mapping[str, Any] | pd.Series) -> dict[str, Any]:
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 

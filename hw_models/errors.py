@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from dse_kernels.errors import DseError
 
-class HardwareError(ValueError):
+
+class HardwareError(DseError):
     """A hardware description, table or operation that cannot be costed; the message is one sentence a user can act
     on.
     """

@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dse_kernels.errors import DseError
 
-class WorkloadError(ValueError):
+
+class WorkloadError(DseError):
     """A workload, dimension, file or operation that cannot be used; the message is one sentence for the user."""
 
 

@@ -25,6 +25,7 @@ from workloads.vision import vit_phases
 from workloads.xmc.workload import check_trees, default_grid, xmc_phases
 
 _BITS = (1, 2, 3, 4, 6, 8, 16, 32)
+_NARROWEST_BERT = 128
 
 
 def _named(knobs: Iterable[Knob]) -> dict[str, Knob]:
@@ -85,6 +86,11 @@ def _check_encoder(values: dict[str, Any], given: frozenset[str], model: str) ->
     require_at_most(values, "sequence", "positions", model, "the position table holds no more")
 
 
+def _encoder_default_grid(values: Mapping[str, Any]) -> Grid:
+    # The narrowest BERT that was published is 128 wide; what is narrower was trained from scratch.
+    return trained_grid(values) if values["hidden"] < _NARROWEST_BERT else _bert_default_grid(values)
+
+
 def _bert_default_grid(values: Mapping[str, Any]) -> Grid:
     layers, hidden = (axis.reshape(-1) for axis in np.meshgrid(np.arange(2, 13), np.arange(128, 769, 64), indexing="ij"))
     columns = {"layers": layers, "hidden": hidden, "ffn": 4 * hidden, "heads": hidden // 64}
@@ -107,6 +113,7 @@ ENCODER = Builder(
         "token_types": 2,
         "position_offset": 0,
         "pooler": True,
+        "token_classes": 0,
         "activation": "gelu",
         "sequence": 512,
         "phase": "forward",
@@ -114,7 +121,7 @@ ENCODER = Builder(
     },
     check=_check_encoder,
     phases=encoder_phases,
-    grids={"default": _bert_default_grid, "catransformers": _bert_catransformers_grid, "pruned": cut_grid},
+    grids={"default": _encoder_default_grid, "catransformers": _bert_catransformers_grid, "pruned": cut_grid},
 )
 
 # ---- decoders ----

@@ -16,9 +16,21 @@ import numpy.typing as npt
 
 from workloads.columns import append_digit, stack
 from workloads.errors import WorkloadError
-from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Operation, Parallel
+from workloads.operation import ATTENTION, PRODUCTS, IntArray, IntLike, Kind, Operation, Parallel, of_kinds
 
-__all__ = ["ATTENTION", "PRODUCTS", "Distinct", "IntArray", "IntLike", "Kind", "Operation", "OperationTable", "Parallel", "concatenate"]
+__all__ = [
+    "ATTENTION",
+    "PRODUCTS",
+    "Distinct",
+    "IntArray",
+    "IntLike",
+    "Kind",
+    "Operation",
+    "OperationTable",
+    "Parallel",
+    "concatenate",
+    "of_kinds",
+]
 
 SPARSE_COLUMNS = ("row_probes", "row_hits", "sparse_macs", "unique_lines", "dependent_depth", "table_bytes")
 MOE_COLUMNS = ("moe_experts", "moe_chosen", "moe_tokens", "moe_active", "moe_joined", "moe_imbalance_permille")
@@ -137,7 +149,7 @@ class OperationTable:
             if column.size and int(column.min()) < low:
                 bad = int(np.argwhere(column < low)[0][-1])
                 raise WorkloadError(f"{name} of operation {rows[bad].name!r} is {int(column[..., bad].min())}, must be at least {low}")
-        products = np.isin(self.kind, [int(kind) for kind in (*PRODUCTS, *ATTENTION)])
+        products = of_kinds(self.kind, (*PRODUCTS, *ATTENTION))
         if products.any() and int(self.k[..., products].min()) < 1:
             bad = int(np.flatnonzero(products & (self.k.reshape(-1, len(self)).min(axis=0) < 1))[0])
             raise WorkloadError(f"k of product {rows[bad].name!r} is 0, must be at least 1")
@@ -193,7 +205,7 @@ class OperationTable:
         return replace(self, repeat=self.repeat * scale, copies=copies)
 
     def _map(self, function: Any) -> OperationTable:
-        return OperationTable(**{item.name: function(getattr(self, item.name)) for item in fields(self)})
+        return OperationTable(**{name: function(getattr(self, name)) for name in _COLUMNS})
 
     def same_as(self, other: OperationTable) -> bool:
         """Whether every column holds the same values."""
@@ -222,11 +234,11 @@ class OperationTable:
         """
         kind = self.kind
         dense = self.batch * self.groups * self.m * self.n * self.k
-        counted = np.isin(kind, [Kind.GEMM, Kind.CONV, Kind.SCAN])
+        counted = of_kinds(kind, (Kind.GEMM, Kind.CONV, Kind.SCAN))
         macs = np.where(counted, dense, 0)
-        if np.isin(kind, ATTENTION).any():
+        if of_kinds(kind, ATTENTION).any():
             fused = self.batch * self.attention_pairs() * (self.k + self.v_dim)
-            macs = np.where(np.isin(kind, ATTENTION), fused, macs)
+            macs = np.where(of_kinds(kind, ATTENTION), fused, macs)
         macs = np.where(self.kind == Kind.SPARSE_BEAM, self.batch * self.sparse_macs, macs)
         return np.asarray(np.broadcast_to(macs * self.repeat, self.shape), dtype=np.int64)
 
@@ -235,7 +247,7 @@ class OperationTable:
         product = self.batch * self.groups * self.m * self.k
         vector = self.batch * self.m * self.n * self.operands
         attention = self.batch * self.m * self.k
-        usual = np.where(np.isin(self.kind, PRODUCTS), product, np.where(np.isin(self.kind, ATTENTION), attention, vector))
+        usual = np.where(of_kinds(self.kind, PRODUCTS), product, np.where(of_kinds(self.kind, ATTENTION), attention, vector))
         return np.asarray(np.broadcast_to(np.where(self.input_elements > 0, self.input_elements, usual), self.shape))
 
     def row_second_elements(self) -> IntArray:
@@ -243,15 +255,15 @@ class OperationTable:
         product = np.where(self.second_is_weight, 1, self.batch) * self.groups * self.n * self.k
         values = np.where(self.values_in_keys, 0, self.v_dim)
         attention = self.batch // self.kv_share * self.n * (self.k + values)
-        vector = np.where(np.isin(self.kind, [Kind.EMBEDDING, Kind.GATHER, Kind.OPTIMIZER_STEP]), 0, self.parameters)
-        second = np.where(np.isin(self.kind, PRODUCTS), product, np.where(np.isin(self.kind, ATTENTION), attention, vector))
+        vector = np.where(of_kinds(self.kind, (Kind.EMBEDDING, Kind.GATHER, Kind.OPTIMIZER_STEP)), 0, self.parameters)
+        second = np.where(of_kinds(self.kind, PRODUCTS), product, np.where(of_kinds(self.kind, ATTENTION), attention, vector))
         return np.asarray(np.broadcast_to(second, self.shape))
 
     def row_output_elements(self) -> IntArray:
         """Elements of the result, one execution."""
         usual = self.batch * self.groups * self.m * self.n
         attention = self.batch * self.m * self.v_dim
-        output = np.where(np.isin(self.kind, ATTENTION), attention, usual)
+        output = np.where(of_kinds(self.kind, ATTENTION), attention, usual)
         reduced = (self.kind == Kind.ELEMENTWISE) & np.isin(self.function, ("mean", "sum", "max"))
         output = np.where(reduced, self.batch * self.m, output)
         output = np.where(self.kind == Kind.TOPK, self.batch * self.m * self.k, output)
@@ -271,8 +283,8 @@ class OperationTable:
         """Activation bytes in memory while the row runs: its inputs and output, and what is held for later rows."""
         # A KV cache and the table behind a gather are not activations.
         second = np.where(self.second_is_weight | self.second_is_cache, 0, self.row_second_elements())
-        second = np.where(np.isin(self.kind, (*PRODUCTS, *ATTENTION)), second, 0)
-        gathers = np.isin(self.kind, [Kind.EMBEDDING, Kind.OPTIMIZER_STEP])
+        second = np.where(of_kinds(self.kind, (*PRODUCTS, *ATTENTION)), second, 0)
+        gathers = of_kinds(self.kind, (Kind.EMBEDDING, Kind.OPTIMIZER_STEP))
         bits = (
             np.where(gathers, 0, self.row_input_elements()) * self.input_bits
             + second * self.weight_bits
@@ -390,6 +402,9 @@ class OperationTable:
         return counted.reshape((shapes,) if self.models is None else (models, shapes))
 
 
+_COLUMNS = tuple(item.name for item in fields(OperationTable))
+
+
 def concatenate(tables: Sequence[OperationTable]) -> OperationTable:
     """Return one table with the rows of all, in order; the tables describe the same models."""
     models = {table.models for table in tables if table.models is not None}
@@ -407,7 +422,7 @@ def concatenate(tables: Sequence[OperationTable]) -> OperationTable:
 
 def _parallel(kind: IntArray, parallel: IntArray) -> IntArray:
     """The column with every AUTO decided by the kind."""
-    decided = np.where(np.isin(kind, (*PRODUCTS, *ATTENTION)), Parallel.GATHERED, Parallel.REPLICATED)
+    decided = np.where(of_kinds(kind, (*PRODUCTS, *ATTENTION)), Parallel.GATHERED, Parallel.REPLICATED)
     return np.where(parallel == Parallel.AUTO, decided, parallel).astype(np.int64)
 
 

@@ -14,8 +14,8 @@ from workloads.training import training_phase
 def encoder_phases(d: Mapping[str, Any]) -> tuple[Phase, ...]:
     """A forward pass (or a training step) of a post-norm encoder: embeddings, ``layers`` of attention and feed-forward, pooler.
 
-    Dimensions: layers, hidden, heads, head_dim, ffn, vocabulary, positions, token_types (0: none), pooler, activation;
-    settings: sequence, batch, bits.
+    Dimensions: layers, hidden, heads, head_dim, ffn, vocabulary, positions, token_types (0: none), pooler, token_classes (a classifier
+    on every token; 0: none), activation; settings: sequence, batch, bits.
     """
     rows = encoder_rows(d)
     if d["phase"] == "train":
@@ -56,4 +56,6 @@ def encoder_rows(d: Mapping[str, Any]) -> list[Operation]:
     if d["pooler"]:
         rows.append(linear("pooler", batch, hidden, hidden, bits=bits, component="head", held=tokens * hidden, reads="ffn_norm"))
         rows.append(vector("pooler_tanh", Kind.ACTIVATION, "tanh", batch, hidden, bits=bits, component="head"))
+    if d["token_classes"]:
+        rows.append(linear("classifier", tokens, d["token_classes"], hidden, bits=bits, component="head", reads="ffn_norm"))
     return rows

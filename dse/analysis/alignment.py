@@ -105,11 +105,13 @@ def datacenter_task(problem: Problem, model: Mapping[str, Any]) -> Task:
 def edge_task(problem: Problem, model: Mapping[str, Any]) -> Task:
     """One model on the grid of ``edge22``: exact costs, and their differentiable twin (``hw_models.twins.edge.edge_cost``).
 
-    The twin's embodied carbon is the exact one as a function of area, linear between the designs of the grid. Raises
-    UsageError where the run leaves what the twin knows: another node or memory, other word widths, varied deployments.
+    Both are of operations by themselves, whatever stays on chip in the run. The twin's embodied carbon is the exact one as a function of
+    area, linear between the designs of the grid. Raises UsageError where the run leaves what the twin knows: another node or memory,
+    other word widths, varied deployments.
     """
     if problem.vary:
         raise UsageError(f"alignment is for one deployment and the template's own settings; the run varies {', '.join(problem.vary)}")
+    problem = replace(problem, residency="none")
     template = load_hardware(replace(problem, fixed={}))
     moved = [name for name, value in problem.fixed.items() if name in template.settings and template.settings[name] != value]
     if moved or problem.hardware_profile not in (None, "default"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
+from dse.problem.wording import joined
 from dse.storage.run_folder import distinct
 from workloads import library
 
@@ -72,52 +73,55 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
 
     Raises UsageError if they have no objective in common.
     """
-    objectives, notes = _objectives(first, second)
-    a, b = _values(first, objectives), _values(second, objectives)
+    objectives, notes = common_objectives([first, second])
+    a, b = objective_rows(first, objectives), objective_rows(second, objectives)
     beaten_a, beaten_b = dominated_by(a, b), dominated_by(b, a)
     worst = np.maximum(a.max(axis=0), b.max(axis=0))
     best = np.minimum(a.min(axis=0), b.min(axis=0))
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
     reference = worst + REFERENCE_MARGIN * span
-    volumes = _volumes(a, b, best, span, notes)
+    mine, theirs = volumes([a, b], notes)
     shared, changes = _shared(first, second)
     return Comparison(
         objectives=objectives,
         notes=tuple(notes),
         settings=setting_differences(first, second),
-        first=_side(first, second, objectives, a, beaten_a, volumes[0]),
-        second=_side(second, first, objectives, b, beaten_b, volumes[1]),
+        first=_side(first, second, objectives, a, beaten_a, mine),
+        second=_side(second, first, objectives, b, beaten_b, theirs),
         reference={o.metric: float(o.sign * r) for o, r in zip(objectives, reference, strict=True)},
         shared=shared,
         changes=changes,
     )
 
 
-def _objectives(first: RunRecord, second: RunRecord) -> tuple[tuple[Objective, ...], list[str]]:
-    for run in (first, second):
+def common_objectives(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], list[str]]:
+    """What runs can be compared by: the objectives that all ask for, or else all that some ask for and all know; and notes on that."""
+    for run in runs:
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
-    mine, theirs = first.problem.objectives, second.problem.objectives
-    if set(mine) == set(theirs):
-        return mine, _quality_notes(first, second)
-    known = set(first.designs[0]["metrics"]) & set(second.designs[0]["metrics"])
-    together = {o.metric: o for o in (*theirs, *mine)}
-    if any(o != together[o.metric] for o in theirs):
-        raise UsageError(f"runs {first.path} and {second.path} ask for opposite directions of one metric; they cannot be compared")
-    objectives = tuple(o for o in dict.fromkeys((*mine, *theirs)) if o.metric in known)
+    asked = [run.problem.objectives for run in runs]
+    notes = _quality_notes(runs)
+    if all(set(own) == set(asked[0]) for own in asked):
+        return asked[0], notes
+    named = joined([str(run.path) for run in runs])
+    known = set.intersection(*(set(run.designs[0]["metrics"]) for run in runs))
+    together: dict[str, Objective] = {}
+    for objective in dict.fromkeys(o for own in asked for o in own):
+        if together.setdefault(objective.metric, objective) != objective:
+            raise UsageError(f"runs {named} ask for opposite directions of {objective.metric}; they cannot be compared")
+    objectives = tuple(o for o in together.values() if o.metric in known)
     if not objectives:
-        raise UsageError(f"runs {first.path} and {second.path} have no metric in common that either asks for")
-    texts = [", ".join(map(str, run.problem.objectives)) for run in (first, second)]
-    notes = [f"the runs ask for different objectives ({texts[0]} and {texts[1]}); they are compared by all that both know"]
-    return objectives, notes + _quality_notes(first, second)
+        raise UsageError(f"runs {named} have no metric in common that one of them asks for")
+    texts = " | ".join(", ".join(map(str, own)) for own in asked)
+    know = "both" if len(runs) == 2 else "all"
+    return objectives, [f"the runs ask for different objectives ({texts}); they are compared by all that {know} know", *notes]
 
 
-def _quality_notes(first: RunRecord, second: RunRecord) -> list[str]:
-    if first.problem.workload != second.problem.workload and _model(first) != _model(second):
-        return [
-            f"the workloads differ ({first.problem.workload} and {second.problem.workload}): costs and qualities are of different tasks"
-        ]
-    if first.problem.deployment != second.problem.deployment:
+def _quality_notes(runs: Sequence[RunRecord]) -> list[str]:
+    workloads = list(dict.fromkeys(run.problem.workload for run in runs))
+    if len({_model(run) for run in runs}) > 1:
+        return [f"the workloads differ ({joined(workloads)}): costs and qualities are of different tasks"]
+    if any(run.problem.deployment != runs[0].problem.deployment for run in runs):
         return ["the deployments differ: carbon was counted for each run's own"]
     return []
 
@@ -127,23 +131,25 @@ def _model(run: RunRecord) -> str:
     return library.ALIASES.get(run.problem.workload, run.problem.workload)
 
 
-def _values(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
+def objective_rows(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatArray:
     """Objective values (designs, objectives), to be minimised."""
     return np.array(
         [[o.sign * float(design["metrics"][o.metric]) for o in objectives] for design in distinct(run.designs)], dtype=np.float64
     )
 
 
-def _volumes(a: FloatArray, b: FloatArray, best: FloatArray, span: FloatArray, notes: list[str]) -> tuple[float | None, float | None]:
-    """Hypervolumes as shares of that of both fronts together, objectives scaled to their range."""
-    count, dimensions = len(a) + len(b), a.shape[1]
+def volumes(fronts: Sequence[FloatArray], notes: list[str]) -> list[float | None]:
+    """Hypervolumes of fronts (designs, objectives) as shares of that of all together, objectives scaled to their range over all."""
+    together = np.concatenate(fronts)
+    count, dimensions = together.shape
     if count ** max(1, dimensions - 1) > MAX_HYPERVOLUME_STEPS:
         notes.append(f"no hypervolume: {count} designs in {dimensions} objectives would take too long")
-        return None, None
-    scaled = [(values - best) / span for values in (a, b, np.concatenate([a, b]))]
+        return [None] * len(fronts)
+    worst, best = together.max(axis=0), together.min(axis=0)
+    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
     reference = np.full(dimensions, 1.0 + REFERENCE_MARGIN)
-    mine, theirs, together = (hypervolume(values, reference) for values in scaled)
-    return mine / together, theirs / together
+    whole, *each = (hypervolume((values - best) / span, reference) for values in (together, *fronts))
+    return [volume / whole for volume in each]
 
 
 def _side(
@@ -189,12 +195,13 @@ def _key(design: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def setting_differences(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
     """Settings of the problems, strategies and versions that differ: {name: (first, second)}; nested names joined by dots."""
-    mine, theirs = _flat(first), _flat(second)
+    mine, theirs = flat_settings(first), flat_settings(second)
     names = dict.fromkeys((*mine, *theirs))
     return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
 
 
-def _flat(run: RunRecord) -> dict[str, Any]:
+def flat_settings(run: RunRecord) -> dict[str, Any]:
+    """Settings of the problem, the strategy and the version by their names, nested ones joined by dots."""
     found: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
 from dse.analysis.quality_order import QualityOrder, quality_order
+from dse.analysis.reasons import why
+from dse.analysis.ties import differ_in, near_ties
 from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
@@ -90,7 +92,11 @@ class Recommendation:
         toml: its file in the run's folder. rule: which form of the rule applied. reason: why, as the end of a sentence.
         runner_up: what the rule names without it, of the contenders where the front is this design; None where nothing is left.
         runner_up_reason: how that differs.
+        why: what its costs are made of and what it saves, in one line. near_ties: designs that no objective tells from it by more than
+        one per cent (`dse.analysis.ties`). ties_differ_in: knobs in which those, and those that draws name, differ from it.
         kept_share: share of the draws of the carbon factors in which the rule names the same design; None where nothing was drawn.
+        tied_share: the same, or one that is a near tie with it. model_share, hardware_share: one with the same model, the same hardware;
+        None where no draw can tell, as only one is searched.
         quality_order: how likely its quality is at least the runner-up's and the best one's, as far as standard errors tell.
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
@@ -120,6 +126,12 @@ class Recommendation:
     compared_with: str = ""
     alone: bool = False
     quality_order: tuple[QualityOrder, ...] = ()
+    why: str = ""
+    near_ties: tuple[int, ...] = ()
+    ties_differ_in: tuple[str, ...] = ()
+    tied_share: float | None = None
+    model_share: float | None = None
+    hardware_share: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -131,16 +143,15 @@ class Recommendation:
     @property
     def lines(self) -> list[str]:
         """What stands below the sentence: runner-up, how sure, what would change it, what matters; each a line ``word: text``."""
-        found = []
+        found = [f"why: {self.why}"] if self.why else []
         if self.runner_up is not None:
             found.append(f"runner-up: design {self.runner_up}, {self.runner_up_phrase}: {self.runner_up_reason}")
         if self.quality_order:
             found.append(f"order of quality: {self.order_text} (by their standard errors)")
+        if self.near_ties:
+            found.append(f"near ties: {self.ties_text}")
         if self.kept_share is not None:
-            found.append(
-                f"how sure: {_percent(self.kept_share)} of {self.draws:,} draws of {self.factors} carbon factors name the same design "
-                f"of {self.compared_with or 'this front'} (quality, latency and energy held)"
-            )
+            found.append(f"how sure: {self.sure_text}")
         if self.alone:
             found.append(f"how sure: {self._nothing_else}")
         if self.changes:
@@ -162,6 +173,30 @@ class Recommendation:
             for at, row in enumerate(self.quality_order)
         ]
         return ", ".join(told)
+
+    @property
+    def ties_text(self) -> str:
+        """``design 12 is within 1 % of it in every objective; they differ in depth: take whichever suits``"""
+        many = len(self.near_ties) > 1
+        shown = [str(number) for number in self.near_ties[:5]] + ([f"{len(self.near_ties) - 5} more"] if len(self.near_ties) > 5 else [])
+        apart = f"; they differ in {joined(self.ties_differ_in)}" if self.ties_differ_in else ""
+        return f"design{'s' if many else ''} {joined(shown)} {'are' if many else 'is'} within 1 % of it in every objective{apart}"
+
+    @property
+    def sure_text(self) -> str:
+        """In how many draws it stays: it or a near tie first, for which of two equals is named is chance; then model and hardware apart."""
+        assert self.kept_share is not None  # asked where something was drawn
+        of = f"of {self.draws:,} draws of {self.factors} carbon factors"
+        among = f"of {self.compared_with or 'this front'}"
+        shares = [("the same model", self.model_share), ("the same hardware", self.hardware_share)]
+        if self.tied_share is None or self.tied_share <= self.kept_share:
+            told = f"{_percent(self.kept_share)} {of} name the same design {among}"
+        else:
+            apart = f"; they differ in {joined(self.ties_differ_in)}" if self.ties_differ_in and not self.near_ties else ""
+            told = f"{_percent(self.tied_share)} {of} name it or a near tie {among} (within 1 %{apart})"
+            shares.insert(0, ("the design itself", self.kept_share))
+        apart_shares = [f"{part} {_percent(share)}" for part, share in shares if share is not None and self.kept_share < 1.0]
+        return "; ".join([told, *([joined(apart_shares)] if apart_shares else [])]) + " (quality, latency and energy held)"
 
     @property
     def changes_by_design(self) -> list[str]:
@@ -196,7 +231,8 @@ class Recommendation:
         rows = {"changes": Change, "extremes": Extreme, "matters": KnobShare, "quality_order": QualityOrder}
         for name, kind in rows.items():
             given[name] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in given.get(name, ()))
-        return cls(**{**given, "unchanged": tuple(given["unchanged"]), "warnings": tuple(given["warnings"])})
+        lists = ("unchanged", "warnings", "near_ties", "ties_differ_in")
+        return cls(**{**given, **{name: tuple(given[name]) for name in lists if name in given}})
 
 
 @dataclass(frozen=True)
@@ -277,6 +313,9 @@ def recommend(run: RunRecord) -> Recommendation:
     design = front.designs[chosen]
     varying = _varying(run)
     second = _runner_up(run, front, chosen)
+    best = front.designs[front.best] if rule == ONE_ERROR else None
+    other, role = (second, "the runner-up") if best is None or best is design else (best, "the best in quality")
+    alike_designs = near_ties(design, [*front.designs, *beside(run)], run.problem.objectives)
     return Recommendation(
         design=design["design"],
         phrase=design_phrase(design["knobs"], varying),
@@ -291,6 +330,9 @@ def recommend(run: RunRecord) -> Recommendation:
         matters=tuple(_matters(run)),
         quality_order=tuple(quality_order(run, design, second, front.designs[front.best])) if front.quality is not None else (),
         warnings=tuple(cautions(run, design)),
+        why="" if run.problem.kind else why(design, run.problem.objectives, other, role),
+        near_ties=tuple(tied["design"] for tied in alike_designs),
+        ties_differ_in=differ_in(design["knobs"], [tied["knobs"] for tied in alike_designs]),
     )
 
 

@@ -19,6 +19,7 @@ from carbon.operational.service import equal_service
 from dse.analysis.choice import choose, like_floor
 from dse.analysis.explanation import DEFAULT_REGIONS
 from dse.analysis.recommendation import ONE_ERROR, Change, Front, Recommendation, recommend
+from dse.analysis.ties import differ_in, no_worse
 from dse.evaluation import robustness
 from dse.evaluation.feasibility import meets
 from dse.evaluation.hardware_points import Points
@@ -64,15 +65,30 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
     drawn, factors = robustness.drawn(run.problem, case.designs, case.points, seed=run.provenance["seed"] if seed is None else seed)
     names = case.choose(drawn, np.broadcast_to(case.serves_now(), drawn["total_kgco2e"].shape))
     changes, unchanged = _changes(case, own, beside={d["design"] for d in pool or ()})
+    tied = case.tied(own, names, drawn)
+    apart = [case.designs[i]["knobs"] for i in names[tied & (names != own)]]
     return replace(
         found,
         kept_share=float(np.mean(names == own)),
+        tied_share=float(np.mean(tied)),
+        model_share=_same(case, own, names, run.context.get("model_knobs"), model=True),
+        hardware_share=_same(case, own, names, run.context.get("model_knobs"), model=False),
+        ties_differ_in=tuple(dict.fromkeys([*differ_in(case.designs[own]["knobs"], apart), *found.ties_differ_in])),
         draws=robustness.DRAWS,
         factors=factors,
         changes=tuple(changes),
         unchanged=tuple(unchanged),
         compared_with=of,
     )
+
+
+def _same(case: _Case, own: int, names: npt.NDArray[np.int64], model_knobs: list[str] | None, *, model: bool) -> float | None:
+    """Share of the draws that name a design with the same model, or the same hardware; None where the designs are alike in it."""
+    if model_knobs is None:  # of an earlier version
+        return None
+    knobs = [{name: value for name, value in design["knobs"].items() if (name in model_knobs) == model} for design in case.designs]
+    same = np.array([chosen == knobs[own] for chosen in knobs])
+    return None if same.all() else float(np.mean(same[names] & (names >= 0)))
 
 
 def _pool(run: RunRecord, front: Front, rule: str, costs: int) -> list[dict[str, Any]] | None:
@@ -140,6 +156,11 @@ class _Case:
             held = [] if self._quality is None or self._first else [np.broadcast_to(self._quality, costs.shape[:-1])]
             allowed = _on_front(np.stack([*np.moveaxis(costs, -1, 0), *held], axis=-1), allowed)
         return np.where(possible, choose(costs, allowed), -1)
+
+    def tied(self, own: int, names: npt.NDArray[np.int64], carbon_metrics: dict[str, FloatArray]) -> BoolArray:
+        """Whether design ``own`` is what was named (draws,) or nowhere more than a near tie worse, in each draw."""
+        costs = self.costs_with(carbon_metrics)
+        return (names >= 0) & no_worse(costs[:, own], np.take_along_axis(costs, names[:, None, None], axis=1)[:, 0])
 
     def serves_now(self) -> BoolArray:
         """Which designs keep up with the search's own rate and meet its bounds on carbon (designs,)."""
@@ -239,14 +260,15 @@ def _nearest(case: _Case, knob: str, own: int, here: float, end: float) -> tuple
     """
     values = np.geomspace(here, end, _STEPS)
     named = case.name(**{knob: values})
-    other = np.flatnonzero(named != own)
-    if not len(other) or named[other[0]] < 0 or other[0] == 0:
-        return None
 
     def at(value: float) -> int:
         return int(case.name(**{knob: np.array([value])})[0])
 
-    inside, outside = math.log(values[other[0] - 1]), math.log(values[other[0]])
+    # Of two designs that are equal up to rounding another may be named at one value and nowhere beside it: that changes nothing.
+    other = next((i for i in np.flatnonzero(named != own).tolist() if at(math.exp(math.log(values[i]))) != own), 0)
+    if not other or named[other] < 0:
+        return None
+    inside, outside = math.log(values[other - 1]), math.log(values[other])
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if at(math.exp(middle)) == own else (inside, middle)

@@ -20,6 +20,7 @@ EXTRAS = {
     "export": "accelerator files of other tools (YAML), export to ONNX",
     "measured": "a real model pruned, healed and measured (--quality measured:...)",
     "trained": "small models trained from scratch (benchmarks/trained_tasks.py)",
+    "series": "the data of the trained encoder of series (task series of the same script)",
     "operate": "policies that learn (dse operate)",
     "dask": "evaluation on a Dask cluster",
     "xmc": "training and serving of extreme multi-label trees",

@@ -42,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse.evaluation.one_design import evaluate
-    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
 
     answer = evaluate(
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),
         criterion=args.criterion,
-        residency=args.residency or DEFAULT_RESIDENCY,
+        residency=args.residency,
         hardware_profile=args.profile,
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),
@@ -75,7 +74,6 @@ def _gemms(args: argparse.Namespace) -> int:
 def _designs(args: argparse.Namespace) -> int:
     from dse.evaluation.design_list import evaluate_designs
     from dse.evaluation.words import make_problem
-    from dse.problem.problem import DEFAULT_RESIDENCY
 
     problem = make_problem(
         options.workload_of(args),
@@ -85,7 +83,7 @@ def _designs(args: argparse.Namespace) -> int:
         fixed=options.knobs_of(args),
         allow_unsupported=True,
         criterion=args.criterion,
-        residency=args.residency or DEFAULT_RESIDENCY,
+        residency=args.residency,
         deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,

@@ -22,15 +22,15 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="FILE.toml", help="what `dse calibrate` wrote of your own device, in place of --hw's figures"
     )
-    parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical) or "
-                        "catransformers22 (that tool's constants)")  # fmt: skip
+    parser.add_argument("--profile", metavar="NAME", help="technology profile of the hardware: default (physical), silicon (arithmetic by "
+                        "format; that of the small chips of the library) or catransformers22 (that tool's constants)")  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs",
                         help="fix a knob of the model or the hardware (repeatable)")  # fmt: skip
     parser.add_argument("--criterion", default="edp", metavar="NAME",
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
-                        "work in the epilogue of products), weights (and weights over requests); default none")  # fmt: skip
+                        "work in the epilogue of products), weights (and weights over requests); default weights")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",

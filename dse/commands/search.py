@@ -115,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
     from dse import api
     from dse.evaluation import space_file
     from dse.operate.driving.drives import Drives
-    from dse.problem.problem import DEFAULT_RESIDENCY
     from dse.reports import console as show
     from dse.reports import terminal
     from dse.searches.plan import MOST_TRIALS, check_count
@@ -146,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         # An evaluator measures any model that exists; only a surrogate needs published support.
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
-        residency=args.residency or DEFAULT_RESIDENCY,
+        residency=args.residency,
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,

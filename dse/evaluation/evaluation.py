@@ -15,7 +15,7 @@ import functools
 import hashlib
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,14 @@ class Space:
     def size(self) -> int:
         """Number of designs."""
         return self.model_count * self.hardware_count
+
+    def position(self, knobs: Mapping[str, Any]) -> tuple[int, int]:
+        """Model and hardware point of a design of the space, given by its knobs: the inverse of :meth:`design`."""
+        found = []
+        for columns in (self.models, self.hardware):
+            same = [column == knobs[name] for name, column in columns.items()]
+            found.append(int(np.argmax(np.logical_and.reduce(same))) if same else 0)
+        return found[0], found[1]
 
     def design(self, model: int, hardware: int) -> dict[str, Any]:
         """Knob values of one design."""
@@ -240,7 +248,10 @@ class Evaluation:
         """
         design = int(self.points.design[hardware])
         if (model, design) not in self._told:
-            found = on_chip.told(self.problem, self.workload_of(model), self.points.batches, design)
+            if self.on_chip is None:
+                found = on_chip.nothing_told(self.problem, self.workload, self.points.batches, design)
+            else:
+                found = self.on_chip.told(model, design)
             if "steps" in found:
                 found["saved"] = on_chip.saved(found, self.alone(model, design))
             self._told[model, design] = found

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from dse.problem.problem import Problem
 from hw_models.accelerator.design import AcceleratorBatch
-from hw_models.costs.residency.models import model_totals, report
-from hw_models.costs.residency.solve import eligible, keeps
+from hw_models.costs.residency.models import Models
+from hw_models.costs.residency.solve import alone_by_profile, eligible, keeps
 from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,6 +33,12 @@ class OnChip:
     peak_w: FloatArray
     pinned: BoolArray
     able: BoolArray
+    batches: Sequence[Models]
+
+    def told(self, model: int, design: int) -> dict[str, Any]:
+        """Where the tensors of a model live on a design; see `hw_models.costs.residency.models.Models.report`."""
+        batch, at = _place(self.batches, design)
+        return batch.report(model, at)
 
 
 def on_chip(
@@ -46,28 +52,19 @@ def on_chip(
     able = np.concatenate([eligible(batch)[0] for batch in batches])
     if problem.residency == "none" or not able.any() or keeps(workload):
         return None
-    parts = [
-        model_totals(
-            workload,
-            batch,
-            level=cast(Any, problem.residency),
-            criterion=cast(Any, problem.criterion),
-            threads=threads,
-            progress=progress,
-        )
-        for batch in batches
-    ]
+    made = [Models(workload, batch, cast(Any, problem.residency), cast(Any, problem.criterion), threads) for batch in batches]
+    parts = [models.totals(progress) for models in made]
     latency, energy, peak = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("latency_s", "energy_j", "peak_w"))
     pinned = np.concatenate([p.pinned for p in parts], axis=1)
-    return OnChip(latency, energy, peak, pinned, able)
+    return OnChip(latency, energy, peak, pinned, able, made)
 
 
-def told(problem: Problem, workload: Workload, batches: Sequence[AcceleratorBatch], design: int) -> dict[str, Any]:
-    """Where the tensors of a workload of one model live on one design; see `hw_models.costs.residency.models.report`."""
-    batch, at = _place(batches, design)
+def nothing_told(problem: Problem, workload: Workload, batches: Sequence[AcceleratorBatch], design: int) -> dict[str, Any]:
+    """Why nothing stays on chip where `on_chip` is None."""
     if problem.residency == "none":
-        return {"level": "none", "reason": "it is not asked for"}
-    return report(workload, batch, point=at, level=cast(Any, problem.residency), criterion=cast(Any, problem.criterion))
+        return {"level": "none", "reason": alone_by_profile(batches[0].profile) or "it is not asked for"}
+    batch, at = _place([Models(workload, batch, cast(Any, problem.residency)) for batch in batches], design)
+    return batch.report(0, at)
 
 
 def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:
@@ -125,7 +122,7 @@ def breakdown(found: dict[str, Any], macs: FloatArray, runs: FloatArray) -> list
     return list(entries.values())
 
 
-def _place(batches: Sequence[AcceleratorBatch], design: int) -> tuple[AcceleratorBatch, int]:
+def _place(batches: Sequence[Models], design: int) -> tuple[Models, int]:
     """The batch of a design and its number there."""
     offset = 0
     for batch in batches:

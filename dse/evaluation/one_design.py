@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from dse.errors import DseError, unknown_name
+from dse.errors import DseError, all_ours, unknown_name
 from dse.evaluation import robustness, space_file
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_family, load_hardware
@@ -21,7 +21,7 @@ from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
-from dse.problem.problem import DEFAULT_RESIDENCY, Problem
+from dse.problem.problem import Problem
 from dse.problem.wording import joined
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
@@ -33,6 +33,7 @@ from hw_models.devices import library
 _CLEARLY_LESS = 0.05
 
 
+@all_ours
 def evaluate(
     workload: Any,
     hw: Hardware = "edge22",
@@ -41,7 +42,7 @@ def evaluate(
     fixed: Mapping[str, Any] | None = None,
     deployment: Deployment | None = None,
     criterion: str = "edp",
-    residency: str = DEFAULT_RESIDENCY,
+    residency: str | None = None,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
@@ -56,7 +57,8 @@ def evaluate(
     :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
-    says what may stay on chip between operations: none, activations, epilogue or weights. Several devices (``hw="h100,l40s"``): the
+    says what may stay on chip between operations: none, activations, epilogue or weights (None: what is best, and of a design's file
+    what its search allowed). Several devices (``hw="h100,l40s"``): the
     first is costed, and ``device_order`` says how sure their order by carbon is.
     """
     for name in serves:
@@ -110,7 +112,7 @@ def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
 
 
 def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
-    """A sentence where every operation reads from the DRAM and writes to it because nobody asked for better, and a design of these
+    """A sentence where every operation reads from the DRAM and writes to it because nothing else was asked for, and a design of these
     ``metrics`` would take clearly less with its data on chip; empty where it would not, or where designs of its kind keep nothing.
     """
     if problem.residency != "none" or problem.kind or problem.models is not None:

@@ -16,6 +16,7 @@ from hw_models.costs.gpu_kernels.sheet import sheet_of
 from hw_models.costs.kernels import board_of
 from hw_models.devices import library
 from hw_models.devices.accuracy import statement
+from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.tables import node_status, read_table
 
 _UNITS = {"hz": "Hz", "nm": "nm", "v": "V", "bytes": "bytes", "mm2": "mm2", "w": "W", "usd": "USD", "kgco2e": "kgCO2e"}
@@ -72,9 +73,15 @@ def _tables(batch: AcceleratorBatch, label: str) -> Iterator[dict[str, Any]]:
     node = float(batch.node_nm[0])
     first = "" if len(batch) == 1 else "; first design"
     label = label or (batch.names[0] if batch.names else "design 1")
-    mac = next(row for row in read_table("logic.csv") if row["component"] == "mac")
+    by_format = find_profile(batch.profile).logic == "arithmetic"
+    table, component = ("arithmetic.csv", "multiplier") if by_format else ("logic.csv", "mac")
+    mac = next(row for row in read_table(table) if row["component"] == component)
     note = f"at {node:g} nm, {node_status(node)}{first}"
     yield _entry(f"hardware.{label}.mac_pj", float(batch.mac_pj[0]), "pJ", mac["source"], mac["vintage"], mac["licence"], note)
+    if by_format:
+        bit = next(row for row in read_table(table) if row["component"] == "register")
+        pj = float(batch.register_write_pj_per_word[0])
+        yield _entry(f"hardware.{label}.register_pj_per_word", pj, "pJ", bit["source"], bit["vintage"], bit["licence"], note)
     cacti = read_table("sram_cacti.csv")[0]
     for i, (name, kind) in enumerate(zip(batch.level_names, batch.level_kinds, strict=True)):
         row = cacti if kind == "sram" else next(r for r in read_table("dram.csv") if r["type"] == kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from carbon.factors import grid as grids
 from carbon.factors.grid import GridFactor
-from dse.errors import DseError, UsageError, unknown_name
+from dse.errors import DseError, UsageError, all_ours, unknown_name
 from dse.evaluation import space_file
 from dse.evaluation.evaluation import file_sha256
 from dse.problem.deployment import VARIABLE, Deployment
@@ -20,6 +21,7 @@ from dse.spaces.hardware import HardwareSpace, fields_of, from_text, load_path_o
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator
+from hw_models.costs.residency.solve import alone_by_profile
 from workloads import library
 from workloads.family import Family
 
@@ -53,7 +55,7 @@ class ProblemOptions(DeploymentOptions, total=False):
     vary: Mapping[str, Sequence[Any]] | None
     allow_unsupported: bool
     criterion: str
-    residency: str
+    residency: str | None
     deployment: Deployment | None
     bind: Mapping[str, int] | None
     strict: bool
@@ -65,6 +67,7 @@ def deadline(family: Family, fixed: Mapping[str, Any]) -> tuple[Constraint, ...]
     return () if seconds is None else (Constraint("latency_s", "<=", seconds),)
 
 
+@all_ours
 def make_problem(
     workload: Any,
     objective: str | Iterable[str] = "carbon",
@@ -80,7 +83,7 @@ def make_problem(
     vary: Mapping[str, Sequence[Any]] | None = None,
     allow_unsupported: bool = False,
     criterion: str = "edp",
-    residency: str = DEFAULT_RESIDENCY,
+    residency: str | None = None,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
@@ -93,6 +96,7 @@ def make_problem(
         workload: a name, a path, a :class:`workloads.family.Family`, or a ``torch.nn.Module`` (with ``example``, its inputs).
         hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
         space: a model space of the workload, or a file with a space of one's own.
+        residency: what may stay on chip between operations; None: the best (:func:`default_residency`).
         deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
             GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
         keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
@@ -119,7 +123,14 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
+    usual = default_residency(hardware, hardware_toml, space)
     hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    if own is not None and (fields := fields_of(hardware_toml)):
+        for name in space_file.varied(own[1]):
+            if name not in (*fields, *hardware.knobs, *VARIABLE):
+                file = Path(hw).name
+                raise UsageError(f"space {own[1].name} lists {name}, which {file} has not; leave it out, or begin with "
+                                 f"`dse init space FILE --workload {workload} --from {file}`, which lists what {file} has")  # fmt: skip
     _check_knobs(fixed, vary, hardware, hardware_toml, family, workload)
     defaults = (*hardware.default_constraints, *deadline(family, fixed)) if default_constraints else ()
     known_spaces = family.spaces
@@ -146,9 +157,24 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
-        residency=residency,
+        residency=usual if residency is None else residency,
     )
     return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
+
+
+def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space: str) -> str:
+    """What may stay on chip where nobody says: the best, but for
+
+    * designs of a profile that answers as another tool does, where nothing stays, and that tool's space of models;
+    * the file of a design that a search has written, which is costed as it was there.
+    """
+    if space == "catransformers" or alone_by_profile(hardware.source_record.profile):
+        return "none"
+    written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
+    if isinstance(written, dict):
+        # Files of older versions, and of designs by themselves, say nothing.
+        return str(written.get("residency", "none"))
+    return DEFAULT_RESIDENCY
 
 
 def _workload_word(workload: Any, example: Any, strict: bool) -> str:

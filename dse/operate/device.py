@@ -1,9 +1,9 @@
 """A design as it runs: operating points by clock and batch, idle and sleep power, and the least energy of an hour's work.
 
 A chip at relative clock ``f`` closes timing at the supply where logic is 1/f times as slow (Stillmaker and Baas, Integration 58, 2017, as
-in :mod:`hw_models.technology.tables`). Latency and energy at every clock come from :func:`hw_models.costs.evaluate.evaluate` on the
-design with that clock and supply; the DRAM keeps its bytes a second and its energy. Where a design's energy follows the power of its
-board, dynamic power goes as f V^2. A design that is a table of measurements has one clock.
+in :mod:`hw_models.technology.tables`). Latency and energy at every clock are those of the cost model on the design with that clock and
+supply, with what is best kept on chip where the run was searched so; the DRAM keeps its bytes a second and its energy. Where a design's
+energy follows the power of its board, dynamic power goes as f V^2. A design that is a table of measurements has one clock.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from dse.errors import DseError, UsageError
 from dse.evaluation.evaluation import build_space, load_family, load_hardware
 from dse.problem.deployment import VARIABLE
 from dse.storage.run_folder import RunRecord
-from hw_models.accelerator.design import Accelerator
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs.evaluate import evaluate
+from hw_models.costs.residency.models import model_totals
+from hw_models.costs.residency.solve import check_level, eligible, keeps
 from hw_models.technology.closed_forms import logic_supply_v
 from hw_models.technology.tables import REFERENCE_V, SUPPLIES_V, logic_delay
+from workloads.records import Workload
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -232,8 +235,24 @@ def at_clock(accelerator: Accelerator, clock: float) -> Accelerator:
     )
 
 
+def request_cost(batch: AcceleratorBatch, workload: Workload, *, criterion: str = "edp", residency: str = "none") -> tuple[float, float]:
+    """Latency [s] and energy [J], leakage included, of one request of a workload of one model on one design."""
+    rule: Any = criterion
+    if residency != "none" and eligible(batch)[0].all() and not keeps(workload):
+        kept = model_totals(workload, batch, level=check_level(residency), criterion=rule)
+        latency = float(kept.latency_s[0, 0])
+        return latency, float(kept.energy_j[0, 0]) + float(batch.leakage_w[0]) * latency
+    cost = evaluate(batch, workload, criterion=rule)
+    return float(np.ravel(cost.latency_s)[0]), float(np.ravel(cost.energy_j)[0])
+
+
 def operating_points(
-    accelerator: Accelerator, workloads: Sequence[tuple[int, Any]], clocks: Sequence[float], *, criterion: str = "edp"
+    accelerator: Accelerator,
+    workloads: Sequence[tuple[int, Any]],
+    clocks: Sequence[float],
+    *,
+    criterion: str = "edp",
+    residency: str = "none",
 ) -> tuple[tuple[OperatingPoint, ...], float]:
     """Operating points of a design for (batch, workload) pairs, and its idle power [kW]; points that no mapping fits are left out."""
     found = []
@@ -245,15 +264,14 @@ def operating_points(
         design = at_clock(accelerator, clock) if clock != 1.0 else accelerator
         supply = design.voltage_v / design.nominal_v / own
         for batch, workload in workloads:
-            cost = evaluate(design.batch(), workload, criterion=criterion)  # type: ignore[arg-type]
-            latency, energy = float(np.ravel(cost.latency_s)[0]), float(np.ravel(cost.energy_j)[0])
+            latency, energy = request_cost(design.batch(), workload, criterion=criterion, residency=residency)
             if not math.isfinite(latency):
                 continue
             busy_w = energy / latency
             if accelerator.tdp_w > 0 and clock != 1.0:
                 # A board's measured power knows no supply: its dynamic part at the full clock, times f V^2.
-                full = evaluate(original, workload, criterion=criterion)  # type: ignore[arg-type]
-                full_w = float(np.ravel(full.energy_j)[0]) / float(np.ravel(full.latency_s)[0])
+                full_s, full_j = request_cost(original, workload, criterion=criterion, residency=residency)
+                full_w = full_j / full_s
                 busy_w = idle_w + (full_w - idle_w) * clock * supply**2
             found.append(OperatingPoint(clock, supply, batch, latency, 3600.0 * batch / latency, max(busy_w, idle_w) / 1e3))
     return tuple(found), idle_w / 1e3
@@ -317,7 +335,8 @@ def of_run(
             raise UsageError(f"batch is {batch}, but workload {problem.workload!r} has no batch to set")
     sizes = list(batches) or [int(model.get("batch", 1))]
     built = [(size, family.build(**({**model, "batch": size} if batches or "batch" in model else model))) for size in sizes]
-    points, idle_kw = operating_points(accelerator, built, sorted({*clocks, 1.0}), criterion=problem.criterion)
+    rules = {"criterion": problem.criterion, "residency": problem.residency}
+    points, idle_kw = operating_points(accelerator, built, sorted({*clocks, 1.0}), **rules)
     if latency_limit_s is not None:
         points = tuple(p for p in points if p.latency_s <= latency_limit_s)
     if not points:

@@ -22,8 +22,10 @@ DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
 RESIDENCY = ("none", "activations", "epilogue", "weights")
 """What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
-DEFAULT_RESIDENCY = "none"
-"""Of searches and of single designs, so that a design has the same numbers in both; a sweep costs thirty times more with the others."""
+DEFAULT_RESIDENCY = "weights"
+"""What is best, of searches and of single designs alike, so that a design has the same numbers in both; where it is another one,
+`dse.evaluation.words.default_residency` says why.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Problem:
     fixed_model: bool = False
     allow_unsupported: bool = False
     criterion: str = "edp"
-    residency: str = DEFAULT_RESIDENCY
+    residency: str = "none"
     preset: str | None = None
     models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
     models_dominated: int = 0  # the others

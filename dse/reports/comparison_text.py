@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from dse.analysis.comparison import Comparison, compare
+from dse.analysis.comparison_of_several import ComparisonOfSeveral, compare_several
 from dse.problem.wording import number_text, plural
 from dse.reports.terminal import printable
 from dse.storage.run_folder import RunRecord
@@ -21,9 +23,49 @@ class RunComparison(Comparison):
         return f"<pre>{escape(repr(self))}</pre>"
 
 
+class RunsComparison(ComparisonOfSeveral):
+    """A comparison of three runs and more that shows itself as ``dse compare`` prints it."""
+
+    def __repr__(self) -> str:
+        return text_of_several(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
 def compared(first: RunRecord, second: RunRecord) -> RunComparison:
     """The comparison of two runs (:func:`dse.analysis.comparison.compare`), which prints as text."""
     return RunComparison(**vars(compare(first, second)))
+
+
+def compared_several(runs: Sequence[RunRecord]) -> RunsComparison:
+    """The comparison of runs (:func:`dse.analysis.comparison_of_several.compare_several`), which prints as text."""
+    return RunsComparison(**vars(compare_several(runs)))
+
+
+def text_of_several(comparison: ComparisonOfSeveral) -> str:
+    """The comparison of three runs and more as text: one column a run, by letters."""
+    c = comparison
+    letters = [chr(ord("A") + i) for i in range(len(c.runs))]
+    lines = [f"{letter}  {printable(run.path)}" for letter, run in zip(letters, c.runs, strict=True)]
+    if c.settings:
+        lines += ["", f"Settings that differ ({' | '.join(letters)}):"]
+        lines += [f"  {printable(name)}: {' | '.join(printable(_told(value)) for value in row)}" for name, row in c.settings.items()]
+    else:
+        lines += ["", "The settings are the same."]
+    lines += [f"  note: {printable(note)}" for note in c.notes]
+    rows: list[tuple[str, list[Any]]] = [("designs on the front", [run.designs for run in c.runs])]
+    if c.runs[0].hypervolume is not None:
+        rows.append(("hypervolume (all together: 100 %)", [f"{run.hypervolume:.2%}" for run in c.runs]))
+    rows.append(("on the front of all together", [len(run.on_merged_front) for run in c.runs]))
+    rows += [
+        (f"dominated by {letter}", ["" if i == at else run.dominated_by[at] for i, run in enumerate(c.runs)])
+        for at, letter in enumerate(letters)
+    ]
+    rows += [(f"best {o.metric}", [number_text(run.best[o.metric]) for run in c.runs]) for o in c.objectives]
+    lines += ["", f"{'':<34}" + "".join(f"{letter:>14}" for letter in letters)]
+    lines += [f"{label:<34}" + "".join(f"{value!s:>14}" for value in values) for label, values in rows]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def text(comparison: Comparison, *, limit: int = 8) -> str:
@@ -66,6 +108,13 @@ def _told(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     return str(value) if value != {} else "-"
+
+
+def several_as_json(comparison: ComparisonOfSeveral) -> dict[str, Any]:
+    """The comparison of three runs and more as plain values."""
+    from dataclasses import asdict
+
+    return {**asdict(comparison), "objectives": [str(o) for o in comparison.objectives]}
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

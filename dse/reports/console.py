@@ -59,7 +59,7 @@ def say_problem(
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated"
         + ("" if "device" in hardware.knobs else f"; exact for mappings chosen by {problem.criterion}"),
         *([f"            {dominated(problem)}"] if problem.models_dominated else []),
-        f"residency   {problem.residency}" + ("" if problem.residency == "none" else ": what stays on chip between operations is the best"),
+        f"residency   {_residency_text(problem, large=large is not None)}",
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if defaults:
@@ -89,6 +89,12 @@ def _models_text(problem: Problem) -> list[str]:
     own = space_file.held(library.load(problem.workload, bind=problem.bind or None), searched, problem.fixed)
     alike = f"; the same in every model: {', '.join(f'{name}={value}' for name, value in own.items())}" if own else ""
     return [f"models      {', '.join(searched)}{alike}"]
+
+
+def _residency_text(problem: Problem, *, large: bool) -> str:
+    if problem.residency != "none":
+        return f"{problem.residency}: what stays on chip between operations is the best"
+    return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
 
 
 def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:

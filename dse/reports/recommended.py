@@ -60,12 +60,15 @@ def _cautions(found: Recommendation) -> Markup | None:
 def _answers(run: Any, found: Recommendation) -> Markup | None:
     """What it is for, the order of devices, runner-up, how sure and what would change it, each under its own word."""
     rows: list[tuple[str, Any]] = [("What for", text.purpose(run))]
+    if found.why:
+        rows.append(("Why", found.why))
+    if found.near_ties:
+        rows.append(("Near ties", found.ties_text))
     if said := (run.context.get("uncertainty") or {}).get("device_order_said"):
         rows.append(("Devices", tag("ul", [tag("li", line) for line in said])))
     if found.kept_share is not None or found.changes or found.unchanged:
-        parts = dict(line.split(": ", 1) for line in found.lines)
-        if "how sure" in parts:
-            rows.append(("How sure", parts["how sure"]))
+        if found.kept_share is not None:
+            rows.append(("How sure", found.sure_text))
         if found.changes:
             rows.append(("What would change it", tag("ul", [tag("li", change) for change in found.changes_by_design])))
         if found.unchanged:

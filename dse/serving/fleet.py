@@ -18,6 +18,8 @@ from dse.serving.requests import RequestLog
 from dse.serving.sheet import sheet
 from dse.serving.simulation import BLOCK_TOKENS, JOULES_PER_KWH, SECONDS_PER_YEAR, Served, Setup, run
 from dse.serving.steps import Parallelism
+from hw_models.errors import HardwareError
+from workloads.errors import WorkloadError
 
 METRICS = (
     "goodput_per_s",
@@ -171,7 +173,7 @@ def search(
         def simulated(setup: Setup = setup) -> dict[str, float] | None:
             try:
                 return figures(run(setup, requests), place, ttft_s, tpot_s)
-            except UsageError:
+            except (HardwareError, UsageError, WorkloadError):
                 raise
             except DseError:
                 return None

@@ -15,6 +15,8 @@ from dse.serving.sheet import sheet
 from dse.serving.simulation import JOULES_PER_KWH, SECONDS_PER_YEAR, Served, Setup, run
 from dse.serving.steps import Parallelism
 from hw_models.devices import library
+from hw_models.errors import HardwareError
+from workloads.errors import WorkloadError
 
 MILLION = 1e6
 NODE_CHIPS = (1, 2, 4, 8)  # chips of one node that can share a model
@@ -115,7 +117,7 @@ def token_cost(
         setup = Setup(workload, hw, engine, parallel=parallel, weight_bits=weight_bits)
         try:
             served = run(setup, requests, concurrency=load.concurrency)
-        except UsageError:
+        except (HardwareError, UsageError, WorkloadError):
             raise
         except DseError as error:
             refused = error

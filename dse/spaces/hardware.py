@@ -184,13 +184,13 @@ class HardwareSpace:
 def load(name: str, *, profile: str | None) -> HardwareSpace:
     """The built-in template (a space), device (a single design) or devices (``h100,l40s``: a space) called ``name``."""
     if name in devices.names():
-        return HardwareSpace(devices.load(name, profile=profile or "default").accelerator, shipped=(name,))
+        return HardwareSpace(devices.load(name, profile=profile).accelerator, shipped=(name,))
     if "," in name:
         several = tuple(part.strip() for part in name.split(",") if part.strip())
         for part in several:
             if part not in devices.names():
                 raise _not_listed(name, part)
-        return HardwareSpace(device_space(several, profile=profile or "default"), shipped=several)
+        return HardwareSpace(device_space(several, profile=profile), shipped=several)
     if name not in templates.names() and templates.foreign(name) is None:
         raise unknown_name("hw", name, [*templates.names(), *devices.names()])
     return HardwareSpace(templates.load(name, profile=profile or "default"))
@@ -244,7 +244,7 @@ def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str 
         raise UsageError(
             f"{where}: calibration is missing: give a table with {', '.join(CALIBRATION)}, or name the device itself with --hw"
         )
-    accelerator = devices.load(name, profile=profile or "default").accelerator
+    accelerator = devices.load(name, profile=profile).accelerator
     if accelerator.execution == Execution.MAPPED:
         raise UsageError(f"{where}: device {name} is costed by a search of mappings; only devices that kernels run on take a calibration")
     for key in table:

@@ -47,7 +47,7 @@ def accelerator(hw: str = "edge22") -> str:
 def space(workload: str = "bert", hw: str = "edge22") -> str:
     """A search space as TOML: every knob of the template with its values, and models up to the workload's own size, in its proportions."""
     hardware = load_path_or_name(hw, profile=None)
-    if not hardware.knobs:
+    if not hardware.knobs and hardware.shipped:
         raise UsageError(
             f"hw {hw!r} is one device and has no knobs to list; nearest is --from edge22, or `dse init accelerator --from {hw}`"
         )
@@ -82,6 +82,12 @@ def space(workload: str = "bert", hw: str = "edge22") -> str:
         ]
     for name, values in hardware.knobs.items():
         lines += ["", f"[parameters.{name}]{_note(notes, name)}", f"values = [{', '.join(map(quote, values))}]"]
+    if not hardware.knobs:
+        lines += [
+            "",
+            f"# {hw} is one design: --vary cores=1,2 or [parameters.cores] searches a field of it, by the names of `dse init accelerator`.",
+        ]
+        return "\n".join(lines) + "\n"
     lines += ["", f"# Settings of {hw}: take the # away and list values to search them too."]
     for name, value in hardware.settings.items():
         lines += ["", f"# [parameters.{name}]{_note(notes, name)}", f"# values = [{quote(value)}]"]
@@ -143,7 +149,7 @@ def _commented(text: str) -> Iterator[str]:
 def _comments() -> dict[tuple[str, str], str]:
     """What each field of a file may hold, by its table ("" for the top) and name."""
     found = {
-        ("", "profile"): "default (physical) or catransformers22 (that tool's constants)",
+        ("", "profile"): "default (physical), silicon (arithmetic by format) or catransformers22 (that tool's constants)",
         ("levels", "name"): "needed: a name of its own",
         ("levels", "kind"): f"sram; of the last level, the DRAM, needed: {', '.join(dram_types())}",
         ("levels", "access_bytes"): "width of an access: 4 or 32",

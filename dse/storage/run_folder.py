@@ -186,6 +186,7 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         "[design]",
         f"workload = {json.dumps(run.problem.workload)}",
         f"quality_support = {json.dumps(design['quality_support'] or 'none')}",
+        *([f"residency = {json.dumps(run.problem.residency)}"] if run.problem.residency != "none" else []),
         "",
         "[design.model]",
         *(f"{name} = {value}" for name, value in model.items()),

@@ -51,6 +51,8 @@ class MemoryLevel:
         shared: one capacity for all three operands; False: ``bytes`` for each of them.
         double_buffered: half of the capacity is filled while the other half is used, so that moving and computing
             overlap.
+        shared_bus: reads and writes take turns on one bus, so that their times add (a DRAM's pins are such a bus); False: each at its
+            own rate at once.
         access_bytes: width of an SRAM access, 4 or 32: wide ports cost less a byte and more area.
     """
 
@@ -62,6 +64,7 @@ class MemoryLevel:
     per_core: bool = False
     shared: bool = True
     double_buffered: bool = True
+    shared_bus: bool = False
     access_bytes: int = 4
     area_bytes: int | None = field(default=None, metadata=whole(0, 2**50, "bytes"))
     read_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
@@ -78,6 +81,8 @@ class Accelerator:
         cores: cores, each with one array and its share of the vector lanes.
         array_rows, array_columns: multiply-accumulate units of one core's array.
         register_bytes: registers of one multiply-accumulate unit.
+        adder_tree: products that are added before their sum is registered (1: every unit has a register for its sum); bears on energy
+            under profile `silicon` alone.
         vector_lanes: lanes of the vector units of all cores together.
         vector_buffer_bytes: SRAM that each core's vector unit has of its own (area and leakage only).
         word_bits: width of a word, in which bandwidths are counted.
@@ -128,6 +133,7 @@ class Accelerator:
     activation_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
     kv_bits: int = field(default=0, metadata=whole(0, 64, "bits (0: the workload's own)"))
     register_bytes: int = field(default=32, metadata=whole(0, 2**20, "bytes", table=("array", "register_bytes")))
+    adder_tree: int = field(default=1, metadata=whole(1, 65_536, "products a sum", table=("array", "adder_tree")))
     vector_buffer_bytes: int = field(default=0, metadata=whole(0, 2**30, "bytes a core", table=("vector", "buffer_bytes")))
     mac_pj: float | None = field(default=None, metadata=number(1e-6, 1e6, "pJ"))
     area_mm2: float | None = field(default=None, metadata=number(1e-6, 1e6, "mm2"))
@@ -316,12 +322,14 @@ class AcceleratorBatch:
     level_shared: tuple[bool, ...]
     level_double_buffered: tuple[bool, ...]
     level_access_bytes: tuple[int, ...]
+    level_shared_bus: tuple[bool, ...]
     cores: IntArray
     array_rows: IntArray
     array_columns: IntArray
     array_kind: IntArray
     dataflow: IntArray
     register_bytes: IntArray
+    adder_tree: IntArray
     vector_lanes: IntArray
     vector_buffer_bytes: IntArray
     word_bits: IntArray
@@ -538,6 +546,7 @@ class AcceleratorBatch:
                 per_core=self.level_per_core[i],
                 shared=self.level_shared[i],
                 double_buffered=self.level_double_buffered[i],
+                shared_bus=self.level_shared_bus[i],
                 access_bytes=self.level_access_bytes[i],
                 area_bytes=None if self.level_area_bytes[index, i] == self.level_bytes[index, i] else int(self.level_area_bytes[index, i]),
             )
@@ -576,6 +585,7 @@ def _levels_of(a: Accelerator) -> Levels:
         shared=tuple(v.shared for v in a.levels),
         double_buffered=tuple(v.double_buffered for v in a.levels),
         access_bytes=tuple(v.access_bytes for v in a.levels),
+        shared_bus=tuple(v.shared_bus for v in a.levels),
     )
     if find_profile(a.profile).operand_buffers:
         levels = replace(levels, shared=(False, *levels.shared[1:]), double_buffered=(False,) * len(levels.shared))
@@ -592,6 +602,7 @@ def _check_alike(accelerators: Sequence[Accelerator]) -> None:
         "double_buffered": "double buffering",
         "access_bytes": "access widths",
         "shared": "shared levels",
+        "shared_bus": "shared buses",
     }
     expected = _levels_of(first)
     for other in accelerators[1:]:

@@ -244,17 +244,23 @@ class Form:
             lines += ["", f"[{table}]"]
             for name in sorted(inside, key=lambda n: _ORDER.get(inside[n], 0)):
                 value = getattr(a, inside[name])
+                if inside[name] in _QUIET and value == defaults[inside[name]]:
+                    continue
                 lines.append(f"{name} = {quote(value.name.lower() if inside[name] in self.named else value)}")
         for level in a.levels:
             lines += ["", "[[levels]]", f"name = {quote(level.name)}", f"kind = {quote(level.kind)}"]
             lines += [f"{name} = {quote(getattr(level, name))}" for name in self.level_numbers if getattr(level, name) is not None]
             flags = [f.name for f in fields(self.level) if isinstance(f.default, bool)]
-            lines += [f"{name} = {quote(getattr(level, name))}" for name in (*flags, "access_bytes")]
+            lines += [
+                f"{name} = {quote(getattr(level, name))}" for name in (*flags, "access_bytes") if name not in _QUIET or getattr(level, name)
+            ]
         return "\n".join(lines) + "\n"
 
 
 # The order in which the fields of [array] stand in a file that is written: the size of the array, then what it does.
-_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4}
+_ORDER = {"array_rows": 0, "array_columns": 1, "array_kind": 2, "dataflow": 3, "register_bytes": 4, "adder_tree": 5}
+# Fields of a table that are written only where they are not at their default.
+_QUIET = ("adder_tree", "shared_bus")
 
 
 def quote(value: object) -> str:

@@ -33,7 +33,9 @@ import numpy.typing as npt
 from hw_models.costs.products import search_products
 from hw_models.costs.unit_costs import slowest
 from hw_models.costs.vector import function, lane_pj
+from hw_models.costs.vector_unit import transfer_cycles
 from hw_models.errors import HardwareError
+from hw_models.technology.namespace import NUMPY
 from hw_models.technology.profiles import profile as find_profile
 
 if TYPE_CHECKING:
@@ -83,9 +85,11 @@ def attention_costs(
         read, write = in_words + second_words * parts.second_fetches(level), out_words
         if level < last:  # what the next level out sends in is written here first, and the output is read out again
             read, write = read + out_words, write + in_words + second_words
-        cycles = np.maximum(
+        cycles = transfer_cycles(
+            NUMPY,
             read / hardware.level_read_words_per_cycle[None, :, level],
             write / hardware.level_write_words_per_cycle[None, :, level],
+            hardware.level_shared_bus[level],
         )
         copies = hardware.cores[None, :] if hardware.level_per_core[level] else 1
         times.append(cycles / copies * per_cycle)
@@ -150,9 +154,11 @@ def attention_parts(table: OperationTable, hardware: AcceleratorBatch, criterion
     block = np.minimum(table.n[:, None], hardware.array_columns[None, :]).astype(np.float64)
     per_cycle = 1.0 / hardware.frequency_hz[None, :]
     inner_copies = hardware.cores[None, :] if hardware.level_per_core[0] else 1
-    inner_cycles = np.maximum(
+    inner_cycles = transfer_cycles(
+        NUMPY,
         array.inner_reads / hardware.level_read_words_per_cycle[None, :, 0],
         array.inner_writes / hardware.level_write_words_per_cycle[None, :, 0],
+        hardware.level_shared_bus[0],
     )
     softmax, scale = function("softmax"), function("mul")
     blocks = np.ceil(table.n[:, None] / block)

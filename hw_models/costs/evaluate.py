@@ -43,7 +43,7 @@ from hw_models.errors import HardwareError
 from hw_models.technology.closed_forms import energy_j
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.tables import FLASH
-from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
 
 if TYPE_CHECKING:
     from workloads.records import Workload
@@ -162,7 +162,7 @@ def _on_one_chip(
         return costs
     costs = empty_costs(len(shapes), hardware)
     kind = shapes.kind
-    products, attention = np.isin(kind, PRODUCTS), np.isin(kind, ATTENTION)
+    products, attention = of_kinds(kind, PRODUCTS), of_kinds(kind, ATTENTION)
     sparse = kind == Kind.SPARSE_BEAM
     vector = ~products & ~attention & ~sparse & (kind != Kind.COLLECTIVE)
     if hardware.level_kinds[-1] in FLASH and not sparse.all():

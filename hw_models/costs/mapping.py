@@ -60,6 +60,7 @@ def mapping_hardware(batch: AcceleratorBatch) -> MappingHardware:
         level_shared=np.array(batch.level_shared),
         level_per_core=np.array(batch.level_per_core),
         level_double_buffered=np.array(batch.level_double_buffered),
+        level_shared_bus=np.array(batch.level_shared_bus),
         register_words=batch.register_bytes * 8 // batch.word_bits,
         register_read_pj_per_word=batch.register_read_pj_per_word,
         register_write_pj_per_word=register_write_pj,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.errors import HardwareError
-from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
 
 if TYPE_CHECKING:
     from hw_models.accelerator.design import AcceleratorBatch
@@ -43,9 +43,9 @@ def at_widths(table: OperationTable, widths: Widths) -> OperationTable:
     weights, activations, kv = widths
     if not any(widths):
         return table
-    free = ~np.isin(table.kind, _FIXED)
-    gathers = np.isin(table.kind, (Kind.EMBEDDING,))
-    products = np.isin(table.kind, (*PRODUCTS, *ATTENTION))
+    free = ~of_kinds(table.kind, _FIXED)
+    gathers = of_kinds(table.kind, (Kind.EMBEDDING,))
+    products = of_kinds(table.kind, (*PRODUCTS, *ATTENTION))
     parameter = table.second_is_weight | gathers | ~products
     cache = table.second_is_cache & ~parameter
     passing = ~parameter & ~cache
@@ -88,7 +88,7 @@ def _cache_bits(table: OperationTable) -> int:
 
 def check_macs(table: OperationTable, hardware: AcceleratorBatch) -> None:
     """Raise HardwareError where an operand of a product is wider than the MACs of a design."""
-    products = np.flatnonzero(np.isin(table.kind, (*PRODUCTS, *ATTENTION)))
+    products = np.flatnonzero(of_kinds(table.kind, (*PRODUCTS, *ATTENTION)))
     if not len(products) or not len(hardware):
         return
     wide = np.maximum(table.input_bits[products], table.weight_bits[products])

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from dse_kernels import mapping
 
 from hw_models.costs.mapping import is_sunstone, mapping_hardware
+from hw_models.costs.vector_unit import transfer_cycles
 from hw_models.errors import HardwareError
+from hw_models.technology.namespace import NUMPY
 from workloads.ops import Kind
 
 if TYPE_CHECKING:
@@ -87,8 +89,8 @@ class Products:
         """Cycles that each level is busy with a shape (points, levels), all its copies sharing the work."""
         hw = self.hardware
         copies = np.where(np.array(hw.level_per_core)[None, :], hw.cores[:, None], 1)
-        reads = self.read_words[shape] / hw.level_read_words_per_cycle
-        return np.asarray(np.maximum(reads, self.write_words[shape] / hw.level_write_words_per_cycle) / copies)
+        reads, writes = self.read_words[shape] / hw.level_read_words_per_cycle, self.write_words[shape] / hw.level_write_words_per_cycle
+        return np.asarray(transfer_cycles(NUMPY, reads, writes, np.array(hw.level_shared_bus)[None, :]) / copies)
 
     def bounds(self, shape: int) -> npt.NDArray[np.int64]:
         """What limits a shape on each design (points,): 0 the array, else 1 + the level."""

@@ -28,7 +28,7 @@ from hw_models.costs.vector_unit import LevelRates, VectorResult, VectorWork, ve
 from hw_models.errors import HardwareError, unknown_name
 from hw_models.technology.namespace import NUMPY, Array
 from hw_models.technology.tables import dram, logic, read_table
-from workloads.ops import Kind
+from workloads.ops import Kind, of_kinds
 
 if TYPE_CHECKING:
     from hw_models.accelerator.design import AcceleratorBatch
@@ -103,7 +103,7 @@ def vector_work(table: OperationTable, burst_bytes: int) -> VectorWork:
     """The rows of ``table`` (shapes,) as columns (shapes, 1); gathers read whole bursts of ``burst_bytes``."""
     element_cycles, row_cycles, passes = cycles_of(table)
     rows = (table.batch * table.m).astype(np.float64)
-    gathers = np.isin(table.kind, GATHERS)
+    gathers = of_kinds(table.kind, GATHERS)
     row_bits = table.n * table.input_bits.astype(np.float64)
     burst = burst_bytes * 8.0
     read = np.where(gathers, rows * np.ceil(row_bits / burst) * burst, table.row_input_elements() * table.input_bits)
@@ -132,6 +132,7 @@ def level_rates(hardware: AcceleratorBatch) -> list[LevelRates]:
             "write_words_per_cycle": hardware.level_write_words_per_cycle[:, i] * copies,
             "read_pj": hardware.level_read_pj_per_word[:, i],
             "write_pj": hardware.level_write_pj_per_word[:, i],
+            "shared_bus": np.full(len(hardware), float(hardware.level_shared_bus[i])),
         }
         result.append(LevelRates(**{name: column[None, :] for name, column in columns.items()}))
     return result
@@ -163,7 +164,7 @@ def lane_pj(mac_pj: Array) -> Array:
 
 def check_kinds(table: OperationTable) -> None:
     """Raise HardwareError for a row that the vector unit does not cost."""
-    bad = ~np.isin(table.kind, VECTOR_KINDS)
+    bad = ~of_kinds(table.kind, VECTOR_KINDS)
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise HardwareError(

@@ -34,7 +34,7 @@ class VectorWork:
 @dataclass(frozen=True)
 class LevelRates:
     """One level of memory as arrays that broadcast to (shapes, points): capacity [bits], words a cycle of all copies,
-    pJ a word.
+    pJ a word; ``shared_bus`` 1 where reads and writes take turns.
     """
 
     bits: Array
@@ -42,6 +42,13 @@ class LevelRates:
     write_words_per_cycle: Array
     read_pj: Array
     write_pj: Array
+    shared_bus: Array | None = None
+
+
+def transfer_cycles(xp: Namespace, reading: Array, writing: Array, shared_bus: Array | None) -> Array:
+    """Cycles of a level that reads and writes for so many: the longer of both, or both where they share a bus (None: nowhere)."""
+    longer = xp.maximum(reading, writing)
+    return longer if shared_bus is None else xp.where(shared_bus != 0.0, reading + writing, longer)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def vector_unit(
         writes = words_out
         if i < last:
             reads, writes = reads + words_out, writes + words_in * refills
-        cycles = xp.maximum(reads / level.read_words_per_cycle, writes / level.write_words_per_cycle)
+        cycles = transfer_cycles(xp, reads / level.read_words_per_cycle, writes / level.write_words_per_cycle, level.shared_bus)
         level_s.append(cycles / frequency_hz)
         move_pj = move_pj + (reads * level.read_pj + writes * level.write_pj)
     lane_cycles = (work.elements * work.element_cycles + work.rows * work.row_cycles) * wide

@@ -160,10 +160,10 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
 
 
-def load(name: str, *, profile: str = "default") -> Device:
-    """The device called ``name`` under a technology profile; an unknown name is an error naming the nearest."""
+def load(name: str, *, profile: str | None = None) -> Device:
+    """The device called ``name`` under a technology profile (None: that of its file); an unknown name is an error naming the nearest."""
     device = _shipped(name)
-    if profile == device.accelerator.profile:
+    if profile is None or profile == device.accelerator.profile:
         return device
     return replace(device, accelerator=device.accelerator.with_profile(profile))
 

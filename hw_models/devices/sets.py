@@ -29,8 +29,9 @@ PARALLEL: Final[dict[str, int | float | str]] = {
 (NVIDIA DGX H100 datasheet, 2023); 5 us a message are an estimate."""
 
 
-def device_space(names: Sequence[str], *, profile: str = "default") -> Template:
-    """The space of some devices and their counts; an unknown name is an error that names the nearest.
+def device_space(names: Sequence[str], *, profile: str | None = None) -> Template:
+    """The space of some devices and their counts, under a profile or each under its own (None); an unknown name is an error that names the
+    nearest.
 
     Where one of them has no links, the count is 1 for all.
     """
@@ -41,6 +42,7 @@ def device_space(names: Sequence[str], *, profile: str = "default") -> Template:
             raise unknown_name("device", name, known)
     if not unique:
         raise HardwareError("a space of devices needs at least one, got none")
+    own = {library.load(name).accelerator.profile for name in unique}
     linked = all(library.load(name).accelerator.link_bytes_per_s > 0 for name in unique)
     return Template(
         name=",".join(unique),
@@ -48,23 +50,28 @@ def device_space(names: Sequence[str], *, profile: str = "default") -> Template:
         source="hw_models/data/devices",
         knobs={"device": unique, "chips": CHIPS if linked else (1,)},
         settings=dict(PARALLEL),
-        builder=_build,
-        profile=profile,
+        builder=_each_its_own if profile is None else _build,
+        profile=profile or (own.pop() if len(own) == 1 else "default"),
         carbon_profile="default",
     )
 
 
-def counted(name: str, chips: Sequence[int], *, profile: str = "default") -> Template:
+def counted(name: str, chips: Sequence[int], *, profile: str | None = None) -> Template:
     """One device in several counts."""
     return device_space((name,), profile=profile).with_knobs(chips=list(chips))
 
 
-def shared_device(name: str, *, profile: str = "default") -> Template:
+def shared_device(name: str, *, profile: str | None = None) -> Template:
     """One device whose ways of sharing work (`PARALLEL`) are settings, and whose number is one unless it is varied."""
     return counted(name, (1,), profile=profile)
 
 
-def _build(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
+def _each_its_own(profile: str, columns: Columns, count: int) -> AcceleratorBatch:
+    """`_build` under the profile of the device's file; that of the space is told where all devices share it."""
+    return _build(None, columns, count)
+
+
+def _build(profile: str | None, columns: Columns, count: int) -> AcceleratorBatch:
     """Designs of one device with several counts: devices differ in their levels, which a batch has once."""
     names = [str(name) for name in columns["device"]]
     if len(set(names)) > 1:

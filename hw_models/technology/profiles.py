@@ -4,7 +4,8 @@
 through. `catransformers22` reproduces the constants of facebookresearch/CATransformers@ad8c859, artefacts included,
 so that our results can be held against that tool: 2.2 pJ a MAC whatever the node, every 8-bit word charged a whole
 32-bit access (256 pJ at the DRAM), three separate L2 buffers a core, no leakage, and its vector model. It is there
-for comparison, not for decisions.
+for comparison, not for decisions. `silicon` has arithmetic by format, flip-flops and clock network in place of Accelergy's unit, and
+areas with what dies have beside units and SRAM: the profile of the library's edge chips.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Profile:
     mapper: Literal["physical", "sunstone"]
     """Rules of the mapping search: ours, or those of the mapper that CATransformers uses."""
     vector_model: Literal["physical", "catransformers"]
+    logic: Literal["accelergy", "arithmetic"]
+    """Energy and area of units: logic.csv, or `hw_models.technology.arithmetic`, with the area that dies have beside units and SRAM."""
 
 
 @cache
@@ -53,6 +56,7 @@ def profiles() -> dict[str, Profile]:
             leakage=bool(row["leakage"]),
             mapper=row["mapper"],
             vector_model=row["vector_model"],
+            logic=row["logic"],
         )
         for name, row in tomllib.loads(text).items()
     }

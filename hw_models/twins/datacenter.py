@@ -118,7 +118,7 @@ class DatacenterTwin:
         """
         if template.closed_forms != "datacenter":
             raise HardwareError(f"template {template.name} is not of the datacenter family, whose closed forms these are")
-        if find_profile(template.profile).operand_buffers:
+        if (known := find_profile(template.profile)).operand_buffers or known.logic != "accelergy":
             raise HardwareError(f"the closed forms of datacenter have no profile {template.profile!r}; use 'default'")
         if np.isin(table.kind, ATTENTION).any():
             raise HardwareError("the closed forms have no fused attention: build the workload with fused_attention=False")

@@ -20,7 +20,7 @@ WORK = ("elements", "rows", "element_cycles", "row_cycles", "passes", "width", "
 """Columns of a vector operation: the fields of `hw_models.costs.vector_unit.VectorWork`."""
 POINT = ("lanes", "lane_bits", "lane_pj", "word_bits", "frequency_hz")
 """Columns of a design: the arguments of `hw_models.costs.vector_unit.vector_unit`."""
-LEVEL = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj")
+LEVEL = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj", "shared_bus")
 """Columns of a level of memory: the fields of `hw_models.costs.vector_unit.LevelRates`."""
 
 
@@ -41,7 +41,7 @@ def phase_sums(
             (products, 1, levels, 2).
         work: vector operations (operations, 9), columns `WORK`.
         others: time, energy and traffic of shapes costed elsewhere (others, 3).
-        point: the design (5,), columns `POINT`; ``levels`` its memories (levels, 5), innermost first, columns `LEVEL`.
+        point: the design (5,), columns `POINT`; ``levels`` its memories (levels, 6), innermost first, columns `LEVEL`.
         index: for each row of the table its shape: products first, then vector operations, then the others.
         repeat: how often each row runs.
 

@@ -8,6 +8,7 @@ together with every formula. `dse_kernels.mapping_reference` is the same model i
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,7 @@ class MappingHardware:
         factors_first: imitate the order in which Sunstone searches (docs/models/mapping.md, section 7); where such a
             search finds nothing, the whole space is searched.
         pooled_bandwidth: the bandwidth of per-core levels is that of all cores together.
+        level_shared_bus: reads and writes of the level take turns: its time is that of both together.
         count_refills: what a level exchanges with the level outside it takes its bandwidth too, and drains cost energy.
     """
 
@@ -90,6 +92,7 @@ class MappingHardware:
     factors_first: BoolArray | bool = False
     pooled_bandwidth: BoolArray | bool = False
     count_refills: BoolArray | bool = True
+    level_shared_bus: BoolArray | bool = False
 
     def __len__(self) -> int:
         return int(np.shape(self.cores)[0])
@@ -100,7 +103,11 @@ class MappingHardware:
         return int(np.shape(self.level_words)[-1])
 
     def packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        """The kernel's integer (points, .), real (points, .) and level columns (points, levels, .); checked."""
+        """The kernel's integer (points, .), real (points, .) and level columns (points, levels, .); checked, made once."""
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> tuple[IntArray, FloatArray, FloatArray]:
         points, levels = len(self), self.levels
         if not 1 <= levels <= MAX_LEVELS:
             raise ValueError(f"level_words has {levels} levels: allowed are 1 to {MAX_LEVELS}, DRAM included")
@@ -171,6 +178,7 @@ class MappingHardware:
             per_core,
             pooled,
             np.where(level("level_double_buffered"), 2.0, 1.0),
+            np.where(level("level_shared_bus"), 1.0, 0.0),
         ]
         return np.ascontiguousarray(integers), np.ascontiguousarray(reals), np.ascontiguousarray(np.stack(columns, axis=-1))
 

@@ -254,8 +254,8 @@ def cost(
                 if hw.count_refills:
                     energy = energy + everywhere * drain * hw.level_read_pj_per_word[level]
                     reads, writes = reads + busy * drain, writes + busy * fill
-        cycles = np.maximum(cycles, reads / hw.level_read_words_per_cycle[level])
-        cycles = np.maximum(cycles, writes / hw.level_write_words_per_cycle[level])
+        reading, writing = reads / hw.level_read_words_per_cycle[level], writes / hw.level_write_words_per_cycle[level]
+        cycles = np.maximum(cycles, reading + writing if hw.level_shared_bus[level] else np.maximum(reading, writing))
         read_words.append(all_reads)
         write_words.append(all_writes)
     return {

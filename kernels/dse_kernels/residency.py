@@ -45,7 +45,7 @@ LANES = ("elements", "rows", "element_cycles", "row_cycles", "width")
 PRICE_INTS = ("step", "mask", "keeps", "stores")
 PRICE_REALS = ("loaded", "extra", "resident", "least")
 UNITS = ("frequency_hz", "lanes", "lane_bits", "lane_pj")
-RATES = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj")
+RATES = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj", "shared_bus")
 ATTENTION_PARTS = ("array_s", "inner_s", "energy_pj", "vector_s", "vector_pj")
 
 
@@ -94,7 +94,7 @@ class Arrays(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Hardware points: `MappingHardware.packed`, UNITS (points, 4), RATES (points, levels, 5), and what attention does inside on each,
+    """Hardware points: `MappingHardware.packed`, UNITS (points, 4), RATES (points, levels, 6), and what attention does inside on each,
     ATTENTION_PARTS (rows, points, 5).
     """
 

@@ -20,7 +20,7 @@ using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 enum { kCycles, kArrayCycles, kEnergyPj, kResultColumns };
 enum { kElements, kRows, kElementCycles, kRowCycles, kPasses, kWidth, kBitsIn, kBitsOut, kRowBits, kWorkColumns };
 enum { kLanes, kLaneBits, kLanePj, kWordBits, kFrequency, kPointColumns };
-enum { kBits, kReadWords, kWriteWords, kReadPj, kWritePj, kLevelColumns };
+enum { kBits, kReadWords, kWriteWords, kReadPj, kWritePj, kSharedBus, kLevelColumns };
 
 struct Unit {
     double seconds, joules, bytes;
@@ -42,7 +42,8 @@ Unit vector_unit(const double *w, const double *p, const double *levels, size_t 
             reads += back;
             writes += in * refills;
         }
-        longest = std::max(longest, std::max(reads / v[kReadWords], writes / v[kWriteWords]) / p[kFrequency]);
+        const double read = reads / v[kReadWords], write = writes / v[kWriteWords];
+        longest = std::max(longest, (v[kSharedBus] != 0.0 ? read + write : std::max(read, write)) / p[kFrequency]);
         move_pj += reads * v[kReadPj] + writes * v[kWritePj];
     }
     const double lane_cycles = (w[kElements] * w[kElementCycles] + w[kRows] * w[kRowCycles]) * wide;
@@ -57,7 +58,7 @@ nb::tuple phase_sums(In<double, 3> results, In<double, 4> words, In<double, 2> w
         words.shape(2) < 1 || words.shape(3) != 2 || work.shape(1) != kWorkColumns || others.shape(1) != 3 ||
         point.shape(0) != kPointColumns || levels.shape(1) != kLevelColumns || repeat.shape(0) != rows)
         throw nb::value_error("phase_sums takes results (p, 1, 3), words (p, 1, levels, 2), work (v, 9), others (o, 3), "
-                              "point (5,), levels (levels, 5), index (rows,) and repeat (rows,)");
+                              "point (5,), levels (levels, 6), index (rows,) and repeat (rows,)");
     const double *p = point.data();
     std::vector<Unit> unit;
     unit.reserve(count);

@@ -86,6 +86,7 @@ Hardware hardware_of(const int64_t *i, const double *r, const double *levels, si
         m.per_core[l] = v[kPerCore];
         m.pooled_bandwidth[l] = v[kPooled];
         m.buffers[l] = v[kBuffers];
+        hw.shared_bus[l] = v[kSharedBus];
         hw.read_cycles[l] = 1.0 / v[kReadBw];
         hw.write_cycles[l] = 1.0 / v[kWriteBw];
     }

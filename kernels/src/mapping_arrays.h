@@ -28,7 +28,7 @@ enum {
 enum { kMacPj, kRegisterReadPj, kRegisterWritePj, kWordBits, kRealColumns };
 enum { kInputBits, kWeightBits, kOutputBits, kOperandColumns };
 enum { kBatch, kM, kN, kK, kSpread, kPixels, kChannels, kTaps, kOverlap, kStep, kResident, kHeldBits, kShapeColumns };
-enum { kCapInput, kCapWeight, kCapOutput, kCapTotal, kReadBw, kWriteBw, kReadPj, kWritePj, kPerCore, kPooled, kBuffers, kLevelColumns };
+enum { kCapInput, kCapWeight, kCapOutput, kCapTotal, kReadBw, kWriteBw, kReadPj, kWritePj, kPerCore, kPooled, kBuffers, kSharedBus, kLevelColumns };
 
 
 // Raises std::invalid_argument (ValueError in Python) with what is wrong.

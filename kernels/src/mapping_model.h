@@ -95,6 +95,7 @@ struct Hardware {
     Core core;
     Memory memory;
     double read_cycles[kMaxLevels], write_cycles[kMaxLevels];  // cycles a word, the inverse of the bandwidth
+    double shared_bus[kMaxLevels];  // 1: reads and writes of the memory take turns; bounds may take the longer of both
     double inner_limit;  // factors_first: choices inside the innermost memory with a larger energy-delay product are dropped
 };
 
@@ -207,7 +208,8 @@ inline Cost evaluate(const Hardware &hw, const Outer &outer, const Inner &inner,
         if (l > 0)
             energy += std::max(outer.floor_pj[l], outer.e[l][0] * f[l][0] + outer.e[l][1] * input_fetches(outer, l, outer.all, f) +
                                                       outer.e[l][2] * (f[l][2] - 1.0) + outer.e[l][3] * f[l][2]);
-        cycles = std::max(cycles, std::max(reads * hw.read_cycles[l], writes * hw.write_cycles[l]));
+        const double in = reads * hw.read_cycles[l], out = writes * hw.write_cycles[l];
+        cycles = std::max(cycles, hw.shared_bus[l] != 0.0 ? in + out : std::max(in, out));
     }
     cost.cycles = cycles;
     cost.energy = energy;

@@ -203,8 +203,8 @@ struct Owner {
         require(depth >= 2 && depth <= mapping::kMaxLevels, "between 2 and 6 memory levels are supported");
         require(integers.shape(1) == mapping::kIntColumns && reals.shape(1) == mapping::kRealColumns && reals.shape(0) == points &&
                     levels.shape(0) == points && levels.shape(2) == mapping::kLevelColumns && units.shape(0) == points &&
-                    units.shape(1) == 4 && rates.shape(0) == points && rates.shape(1) == depth && rates.shape(2) == 5,
-                "the hardware arrays must have one row a point and 11, 4, (levels, 11), 4 and (levels, 5) columns");
+                    units.shape(1) == 4 && rates.shape(0) == points && rates.shape(1) == depth && rates.shape(2) == residency::kRates,
+                "the hardware arrays must have one row a point and 11, 4, (levels, 12), 4 and (levels, 6) columns");
         require(problem.attention_rows == 0 || (attention.shape(0) == problem.attention_rows && attention.shape(1) == points &&
                                                 attention.shape(2) == 5),
                 "attention must have the shape (attention_rows, points, 5)");
@@ -214,8 +214,8 @@ struct Owner {
             for (int c = 0; c < 4; ++c)
                 require(units.data()[4 * p + c] > 0.0 || (c == 3 && units.data()[4 * p + c] == 0.0), "units must be positive");
             for (size_t l = 0; l < depth; ++l)
-                for (int c = 0; c < 5; ++c) {
-                    const double v = rates.data()[(p * depth + l) * 5 + c];
+                for (int c = 0; c < residency::kRates; ++c) {
+                    const double v = rates.data()[(p * depth + l) * residency::kRates + c];
                     require(v >= 0.0 && (v > 0.0 || (c != 1 && c != 2)), "rates must not be negative, bandwidths positive");
                 }
         }

@@ -202,7 +202,8 @@ Value Costs::lanes_of(const Step &step, int point) const {
 
 double Costs::level_time(int point, size_t level, double read, double write) const {
     const double *r = rate(point, level);
-    return std::max(read / r[1], write / r[2]) / frequency(point);
+    const double in = read / r[1], out = write / r[2];
+    return (r[5] != 0.0 ? in + out : std::max(in, out)) / frequency(point);
 }
 
 Value Costs::product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const {

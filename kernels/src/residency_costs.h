@@ -54,7 +54,7 @@ class Costs {
     void ask_ideal(int step, bool pinned, int point, std::vector<Request> &wanted) const;
     void search(std::vector<Request> &wanted);
 
-    double capacity_bits(int point) const { return points_.rates[(point * points_.levels + points_.levels - 2) * 5]; }
+    double capacity_bits(int point) const { return points_.rates[(point * points_.levels + points_.levels - 2) * kRates]; }
     double first_of(const Value &v) const;
     double second_of(const Value &v) const { return points_.criterion == mapping::kEnergy ? v.latency : v.energy; }
     // Points in the order in which they are searched together.
@@ -77,7 +77,7 @@ class Costs {
     Value lanes_of(const Step &step, int point) const;
     double level_time(int point, size_t level, double read, double write) const;
     double room_needed(const mapping::Shape &shape, const mapping::Hardware &hw, const mapping::Mapping &found, int from) const;
-    const double *rate(int point, size_t level) const { return points_.rates + (point * points_.levels + level) * 5; }
+    const double *rate(int point, size_t level) const { return points_.rates + (point * points_.levels + level) * kRates; }
     double word(int point) const { return points_.reals[point * mapping::kRealColumns + mapping::kWordBits]; }
     double frequency(int point) const { return points_.units[point * 4]; }
     double room(int point, double held) const;

@@ -9,6 +9,7 @@
 
 namespace residency {
 
+constexpr int kRates = 6;   // columns of a level's rates: dse_kernels/residency.py names them
 constexpr int kPlaces = 3;  // of a tensor that passes on: in memory alone, on chip alone, on both
 
 enum StepKind { kProduct = 0, kVector = 1, kAttention = 2 };

@@ -21,17 +21,21 @@ PUBLISHED = {
     "CarbonCLIP-L": (0.42, (1, 256, 8, 64, 128, 2), (6, 1280, 384, 5), (10, 2688, 768, 7)),
     "CarbonCLIP-XL": (0.49, (1, 256, 8, 64, 128, 2), (12, 2048, 512, 4), (12, 3072, 768, 5)),
 }
-# The goal is 8 %; both TinyCLIPs are 9 % low, as that tool's released code is 7 % low on the larger.
+# The goal is 8 %; with the layers that the models have both TinyCLIPs are 9 % low, as that tool's released code is 7 % low on the larger.
 ALLOWED = {"TinyCLIP-8M/16": 0.095, "TinyCLIP-39M/16": 0.095}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_kilograms(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("counted_again", [0, 1])
+def test_kilograms(name: str, counted_again: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the layers of the model, and as that tool counts them: one more a tower, with which all are within 8 %."""
     kg, hardware, text, image = PUBLISHED[name]
     knobs = dict(zip(("cores", "width", "depth", "l2_kib", "l2_words_per_cycle", "glb_mib"), hardware, strict=True))
     knobs |= dict(zip(("layers", "ffn", "hidden", "heads"), text, strict=True))
     knobs |= dict(zip(("vision_layers", "vision_ffn", "vision_hidden", "vision_heads"), image, strict=True))
     knobs |= {"head_dim": 64, "vision_head_dim": 64}
+    for layers in ("layers", "vision_layers"):
+        knobs[layers] += counted_again
     words = [
         "evaluate",
         "--workload",
@@ -47,7 +51,7 @@ def test_kilograms(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     words += ["--fab-grid", "583", "--grid", "262.66632", "--rate", "1", "--lifetime-years", str(3e7 / (365.25 * 86400)), "--json"]
     assert cli.main(words + [part for knob, value in knobs.items() for part in ("--set", f"{knob}={value}")]) == 0
     found = json.loads(capsys.readouterr().out)["total_kgco2e"]
-    assert abs(found / kg - 1) <= ALLOWED.get(name, 0.08)
+    assert abs(found / kg - 1) <= (0.08 if counted_again else ALLOWED.get(name, 0.08))
 
 
 def test_a_pruned_head_takes_its_products_along() -> None:

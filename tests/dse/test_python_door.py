@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import dse
+from carbon.errors import CarbonError
 from carbon.factors import grid
 from dse import api
 from dse.errors import UsageError
@@ -25,7 +26,9 @@ from dse.run import Run
 from dse.spaces.toml_text import toml_text
 from dse.strategies.protocol import taken_rows
 from hw_models import spaces
+from hw_models.errors import HardwareError
 from workloads import library
+from workloads.errors import WorkloadError
 
 SMALL: dict[str, Any] = {"cores": 1, "l2_words_per_cycle": 64, "glb_mib": 2}
 
@@ -325,3 +328,39 @@ def test_hardware_in_a_dictionary_is_called_by_its_name_else_by_its_template() -
     assert _hardware_word({"name": "mine", "template": "edge22"})[0] == "mine"
     assert _hardware_word({"template": "edge22"})[0] == "edge22"
     assert _hardware_word({})[0] == "hw"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"workload": "bret"}, WorkloadError),
+        ({"workload": "bert-tiny", "hw": "nowhere.toml"}, dse.DseError),
+        ({"workload": "bert-tiny", "hw": {"cores": 1}}, HardwareError),
+        ({"workload": "bert-tiny", "fixed": {"node_nm": 1}}, HardwareError),
+        ({"workload": "bert-tiny", "grid": "frnace"}, CarbonError),
+        ({"workload": "bert-tiny", "carbon_profile": "act3"}, CarbonError),
+        ({"workload": "bert-tiny", "hw": "edge23"}, UsageError),
+    ],
+)
+@pytest.mark.parametrize("door", [dse.evaluate, dse.search, api.make_problem])
+def test_every_sentence_is_a_dse_error_of_its_own_kind(
+    door: Any, options: dict[str, Any], kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if door is api.make_problem and options.keys() & {"fixed", "carbon_profile"}:
+        return  # told where a design is built
+    with pytest.raises(dse.DseError) as told:
+        door(**options)
+    assert isinstance(told.value, kind) and isinstance(told.value, ValueError) and "\n" not in str(told.value)
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+def test_a_study_answers_with_dse_errors_too(study: Run) -> None:
+    for ask in (
+        lambda: study.explain(regions="atlantis"),
+        lambda: study.evaluate({"layers": 12, "hidden": 10**9}),
+        lambda: study.best("beauty"),
+    ):
+        with pytest.raises(dse.DseError):
+            ask()
+    assert issubclass(HardwareError, dse.DseError) and issubclass(WorkloadError, dse.DseError)

@@ -61,6 +61,7 @@ def random_case(seed: int, points: int = 1, levels: int | None = None) -> Case:
         level_write_pj_per_word=np.sort(rng.uniform(0.2, 20, size=(points, depth)), axis=1),
         level_shared=rng.random(depth) < 0.6,
         level_per_core=np.array(per_core),
+        level_shared_bus=np.random.default_rng([2031, seed]).random((points, depth)) < 0.3,
         array_kind=int(rng.choice([2, 2, 2, 0, 1])),
         dataflow=int(rng.choice([3, 3, 0, 1, 2])),
         register_words=int(rng.choice([0, 3, 5, 8])),

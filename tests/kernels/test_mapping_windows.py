@@ -8,7 +8,7 @@ makes room for at least that (whole reaches of the filter at every cut).
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -238,7 +238,7 @@ def test_groups_fill_the_array() -> None:
     alone = search([shape], False, fast, **options)  # type: ignore[arg-type]
     assert together.compute_cycles[0, 0] == 196 * 9 / 4
     assert alone.compute_cycles[0, 0] == 64 * 9  # 196 outputs on the 256 units, one tap and one group at a time
-    systolic = MappingHardware(**{**vars(fast), "array_kind": 1, "dataflow": 1, "array_rows": np.array([64])})
+    systolic = replace(fast, array_kind=1, dataflow=1, array_rows=np.array([64]))
     diagonal = search([shape], False, systolic, spread=True, return_mapping=True, **options)  # type: ignore[arg-type]
     assert diagonal.mapping is not None
     # One tap of each group along the diagonal: nine folds of 196 outputs, and the fill of 2 x 64 + 64 - 2 cycles.

@@ -46,6 +46,33 @@ def test_closed_forms_for_any_dimensions(d: dict[str, int], hidden: int) -> None
     assert workload.weight_bytes() == workload.parameter_count()
 
 
+@given(dims, st.integers(1, 128))
+def test_closed_forms_of_a_classifier_on_every_token(d: dict[str, int], hidden: int) -> None:
+    """As above without pooler: 33 tokens, 32 positions, 1 type, and 32 classes of each token."""
+    d = {**d, "sequence": min(d["sequence"], 32)}
+    workload = workloads.load("series-encoder").build(**d, hidden=hidden)
+    inner = d["heads"] * d["head_dim"]
+    pooler, tables = hidden * hidden, 30522 + 512 + 2
+    each_token = d["batch"] * d["sequence"] * hidden * 32
+    assert workload.macs() == bert_macs(d["layers"], hidden, inner, d["ffn"], d["sequence"], d["batch"]) - d["batch"] * pooler + each_token
+    expected = bert_parameters(d["layers"], hidden, inner, d["ffn"]) - (pooler + hidden) - (tables - 33 - 32 - 1) * hidden
+    assert workload.parameter_count() == expected + 32 * hidden + 32
+
+
+def test_the_default_space_of_an_encoder_that_was_trained_from_scratch() -> None:
+    """The knobs of its table, heads of 8 or 16 that need not fill the width; that of BERT stays layers by width."""
+    grid = workloads.load("series-encoder").model_grid()
+    assert {name: sorted(set(column.tolist())) for name, column in grid.items() if name != "ffn"} == {
+        "layers": [1, 2, 3, 4],
+        "hidden": [32, 48, 64, 96],
+        "heads": [1, 2, 4, 8],
+        "head_dim": [8, 16],
+        "weight_bits": [3, 4, 8],
+    }
+    assert set((grid["ffn"] / grid["hidden"]).tolist()) == {0.5, 1.0, 2.0, 4.0} and len(grid["ffn"]) == 4 * 4 * 4 * 2 * 4 * 3
+    assert set(workloads.load("bert").model_grid()) == {"layers", "hidden", "ffn", "heads"}
+
+
 def test_bert_base_totals() -> None:
     workload = workloads.load("bert").build(sequence=128)
     assert workload.parameter_count() == 109_482_240  # keras-hub presets

@@ -11,8 +11,8 @@ of a pooler, as many as the hidden width), ``-`` (never pruned).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dse.errors import UsageError, unknown_name
@@ -184,6 +184,16 @@ def layout_of(model_type: str) -> Layout:
     if model_type not in LAYOUTS:
         raise unknown_name("model type that can be pruned", model_type, LAYOUTS)
     return LAYOUTS[model_type]
+
+
+def layout_with_head(model_type: str, names: Iterable[str]) -> Layout:
+    """The layout of a model with these parameters: a classifier without a pooler before it (a class for every token) reads the hidden
+    channels themselves."""
+    layout = layout_of(model_type)
+    if any(name.endswith(("pooler.dense.weight", "classifier.dense.weight")) for name in names):
+        return layout
+    patterns = tuple((pattern, tuple("in" if axis == "pool" else axis for axis in axes)) for pattern, axes in layout.patterns)
+    return replace(layout, patterns=patterns)
 
 
 def axes_of(layout: Layout, name: str, prefix: str, dimensions: int) -> tuple[Axes, int | None]:

@@ -16,7 +16,7 @@ from dse.errors import UsageError
 from dse.quality import checkpoint
 from dse.quality.pruning import rotation
 from dse.quality.pruning.calibration import Calibration, Moments
-from dse.quality.pruning.layout import Layout, Model, axes_of, layout_of
+from dse.quality.pruning.layout import Layout, Model, axes_of, layout_with_head
 from dse.quality.pruning.select import Selection, Shape, select, top
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def cut(
     model: Model, shape: Shape, selection: Selection, calibration: Calibration | None, *, refit: bool = True, rotate: bool = True
 ) -> Pruned:
     """Cut a model to a shape, keeping what a selection names; see :func:`prune`."""
-    own, layout = Shape.of(model), layout_of(model.config.model_type)
+    own, source = Shape.of(model), model.state_dict()
+    layout = layout_with_head(model.config.model_type, source)
     prefix = "" if model is model.base_model else f"{model.base_model_prefix}."
-    source = model.state_dict()
     changed: dict[str, str] = {}
     turn = None
     if shape.hidden < own.hidden and not rotate:

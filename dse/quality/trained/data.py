@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ FloatArray = npt.NDArray[np.float32]
 IGNORED = -100  # a position without a label
 GLOSS_TOKENS = 64
 MAX_LETTERS, MAX_PHONEMES = 8, 8
+SERIES_SETS = ("ACSF1", "ArrowHead", "GunPoint", "OSULeaf")
+SERIES_VALUES, SERIES_STRIDE, SERIES_HIDDEN = 32, 16, 4  # values of a window, from a window of the training to the next, of a hidden run
+SERIES_BINS, SERIES_SPAN = 32, 2.5  # bins between plus and minus so many standard deviations of a series
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class TaskData:
     """Inputs and labels of one task.
 
     Language: ``inputs`` (n, tokens) int64 and ``labels`` (n, tokens) of the next token, ``IGNORED`` where none counts. Vision:
-    ``inputs`` (n, side, side) float32 in [0, 1] and ``labels`` (n,). ``vocabulary`` is the number of tokens or classes.
+    ``inputs`` (n, side, side) float32 in [0, 1] and ``labels`` (n,). Series: ``inputs`` (n, values) of bins; those of the test carry the
+    mask token, one above the last bin, where ``labels`` count, those of the training are whole (a step masks them anew).
+    ``vocabulary`` is the number of tokens, classes or bins.
     """
 
     name: str
@@ -61,10 +67,10 @@ def names() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
-def _package_file(package: str, *parts: str) -> Path:
+def _package_file(package: str, *parts: str, extra: str = "trained") -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise DseError(f"package {package} is not installed and the task takes its data from it; pip install 'dse-toolkit[measured]'")
+        raise DseError(f"package {package} is not installed and the task takes its data from it; pip install 'dse-toolkit[{extra}]'")
     path = Path(found.origin).parent.joinpath(*parts)
     if not path.is_file():
         raise DseError(f"package {package} has no file {'/'.join(parts)}; another version of it is installed")
@@ -143,4 +149,60 @@ def _gloss() -> TaskData:
     return TaskData("gloss", "language", len(known) + 1, train_in, train_out, test_in, test_out, "noun glosses of WordNet 3.0")
 
 
-_LOADERS: dict[str, Callable[[], TaskData]] = {"mnist": _mnist, "digits": _digits, "cmudict": _cmudict, "gloss": _gloss}
+def _series() -> TaskData:
+    """Windows of the packaged sets whose series have one dimension, one length and unit deviation; a fifth of each set's series tests.
+
+    An appliance that is idle (ACSF1) draws the same in many series: windows that stand among those of the training test nothing and go.
+    """
+    rng = np.random.default_rng(0)
+    parts: dict[bool, list[IntArray]] = {True: [], False: []}
+    for name in SERIES_SETS:
+        files = [_package_file("aeon", "datasets", "data", name, f"{name}_{part}.ts", extra="series") for part in ("TRAIN", "TEST")]
+        curves = np.concatenate([read_ts(file) for file in files])
+        order = rng.permutation(len(curves))
+        held = len(curves) // 5
+        for tests, rows, step in ((True, order[:held], SERIES_VALUES), (False, order[held:], SERIES_STRIDE)):
+            cut = np.lib.stride_tricks.sliding_window_view(curves[rows], SERIES_VALUES, axis=1)[:, ::step]
+            parts[tests].append(bins_of(cut.reshape(-1, SERIES_VALUES)))
+    train, test = np.concatenate(parts[False]), np.concatenate(parts[True])
+    known = {window.tobytes() for window in train}
+    test = test[[window.tobytes() not in known for window in test]]
+    inputs, labels = masked(test, rng)
+    return TaskData("series", "series", SERIES_BINS, train, train, inputs, labels, f"{', '.join(SERIES_SETS)} of aeon (UCR archive)")
+
+
+def read_ts(file: Path) -> FloatArray:
+    """The series of a .ts file of one dimension and one length: lines after ``@data``, values between commas, the class after a colon."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        marks = [i for i, line in enumerate(lines) if line.lower() == "@data"]
+        rows = [[float(value) for value in line.partition(":")[0].split(",")] for line in lines[marks[0] + 1 :] if line]
+        curves = np.array(rows, dtype=np.float32)
+    except (IndexError, ValueError):
+        curves = np.empty(0, dtype=np.float32)
+    if curves.ndim != 2 or not np.isfinite(curves).all():
+        raise DseError(f"{file} is no file of series of one dimension and one length: numbers between commas after a line @data")
+    return curves
+
+
+def bins_of(values: npt.NDArray[np.floating[Any]]) -> IntArray:
+    """Values of normalised series as bins of equal width; what lies further out than ``SERIES_SPAN`` is in the last."""
+    bins: IntArray = np.clip(np.floor((values + SERIES_SPAN) * SERIES_BINS / (2 * SERIES_SPAN)), 0, SERIES_BINS - 1).astype(np.int64)
+    return bins
+
+
+def masked(windows: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Windows (n, values) with two runs hidden, drawn anew for each, and the labels: the bins there, ``IGNORED`` elsewhere."""
+    starts = rng.integers(0, windows.shape[1] - SERIES_HIDDEN + 1, size=(len(windows), 2))
+    place = np.arange(windows.shape[1])
+    hidden = ((place >= starts[..., None]) & (place < starts[..., None] + SERIES_HIDDEN)).any(1)
+    return np.where(hidden, SERIES_BINS, windows), np.where(hidden, windows, IGNORED)
+
+
+_LOADERS: dict[str, Callable[[], TaskData]] = {
+    "mnist": _mnist,
+    "digits": _digits,
+    "cmudict": _cmudict,
+    "gloss": _gloss,
+    "series": _series,
+}

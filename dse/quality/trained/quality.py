@@ -1,8 +1,8 @@
 """Quality of the small models that were trained from scratch: measured where their table holds a model, else the surrogate learnt from it.
 
-The figure is 100 exp(-cross entropy), the geometric mean of the probability that a model gives the right label (digit, phoneme, character),
-in percent. A measured model's standard error is the seed deviation of training over the square root of its seeds; a surrogate's is its
-leave-one-out error. What lies outside the range of the table's knobs has no support and is marked ``extrapolated``.
+The figure is 100 exp(-cross entropy), the geometric mean of the probability that a model gives the right label (digit, phoneme, character,
+bin of a hidden value), in percent. A measured model's standard error is the seed deviation of training over the square root of its seeds; a
+surrogate's is its leave-one-out error. What lies outside the range of the table's knobs has no support and is marked ``extrapolated``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ from dse.quality.records import EXTRAPOLATED, INTERPOLATED, MEASURED, FloatArray
 from dse.quality.trained.surrogate import FULL_BITS, KNOBS, TASKS, TrainedTable, load
 from dse.spaces.parameters import Value
 
-WORKLOADS = {"mnist-vit": "mnist", "cmudict-decoder": "cmudict", "gloss-decoder": "gloss"}
+WORKLOADS = {
+    "mnist-vit": "mnist",
+    "digits-vit": "digits",
+    "series-encoder": "series",
+    "cmudict-decoder": "cmudict",
+    "gloss-decoder": "gloss",
+}
 """The workload of each table."""
-LABELS = {"mnist": "digit", "cmudict": "phoneme", "gloss": "character"}
+LABELS = {"mnist": "digit", "digits": "digit", "series": "value", "cmudict": "phoneme", "gloss": "character"}
 UNQUANTISED = (16, 32)
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dse.errors import unknown_name
 
 FloatArray = npt.NDArray[np.float64]
-TASKS = ("cmudict", "gloss", "mnist")
+TASKS = ("cmudict", "digits", "gloss", "mnist", "series")
 KNOBS = ("layers", "hidden", "heads", "head_dim", "kv_heads", "ffn")
 FULL_BITS = 32
 

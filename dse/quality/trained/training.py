@@ -1,7 +1,8 @@
 """Training of one small model: the same recipe for every shape, so that what differs is the shape.
 
-Language tasks train a Llama-style decoder (RMSNorm, rotary positions, gated feed-forward, grouped keys), vision tasks a ViT; both are
-the classes of transformers, so that what is trained can be pruned, exported and costed like any other checkpoint.
+Language tasks train a Llama-style decoder (RMSNorm, rotary positions, gated feed-forward, grouped keys), vision tasks a ViT, series a BERT
+with a class for every token (norms after the blocks); all are classes of transformers, so that what is trained can be pruned, exported and
+costed like any other checkpoint.
 AdamW (0.9, 0.98), weight decay 0.05, gradient norm at most 1, learning rate 4e-3 sqrt(64 / hidden), 1/15 of the steps warm-up, constant to
 one half, then linear to 2 %.
 """
@@ -17,15 +18,17 @@ from typing import Any
 import numpy as np
 
 from dse.errors import UsageError
+from dse.quality import checkpoint
 from dse.quality.pruning.layout import Model
-from dse.quality.trained.data import IGNORED, TaskData
+from dse.quality.trained.data import IGNORED, TaskData, masked
 
 KNOBS = ("layers", "hidden", "heads", "head_dim", "kv_heads", "ffn")
 BASE = {"layers": 2, "hidden": 64, "heads": 4, "head_dim": 16, "kv_heads": 4, "ffn": 128}
 LEARNING_RATE = 4e-3
-STEPS = {"mnist": 600, "digits": 300, "cmudict": 300, "gloss": 600}
-BATCH = {"mnist": 48, "digits": 48, "cmudict": 96, "gloss": 32}
+STEPS = {"mnist": 600, "digits": 600, "cmudict": 300, "gloss": 600, "series": 600}
+BATCH = {"mnist": 48, "digits": 48, "cmudict": 96, "gloss": 32, "series": 32}
 PATCH = {"mnist": 7, "digits": 2}
+GROUPED = ("cmudict", "gloss")  # tasks of decoders, whose heads may share keys and values
 CURVE = (0.25, 0.5)  # parts of the steps after which the test loss is noted
 
 
@@ -71,9 +74,34 @@ def build(data: TaskData, knobs: Mapping[str, int]) -> Model:
         picture: Any = transformers.ViTConfig(**common, image_size=data.length, patch_size=PATCH[data.name], num_channels=1)
         picture.head_dim = k["head_dim"]
         return transformers.ViTForImageClassification(picture)
+    if data.kind == "series":
+        if k["kv_heads"] != k["heads"]:
+            raise UsageError(f"kv_heads is {k['kv_heads']} and an encoder has as many as heads, {k['heads']}")
+        return _encoder(data, common | {"num_labels": data.vocabulary}, k["head_dim"])
     config = transformers.LlamaConfig(**common, vocab_size=data.vocabulary, num_key_value_heads=k["kv_heads"], head_dim=k["head_dim"],
                                       max_position_embeddings=data.length, tie_word_embeddings=False)  # fmt: skip
     return transformers.LlamaForCausalLM(config)
+
+
+def _encoder(data: TaskData, common: dict[str, Any], head_dim: int) -> Model:
+    import torch
+    import transformers
+
+    config: Any = transformers.BertConfig(
+        **common,
+        vocab_size=data.vocabulary + 1,
+        max_position_embeddings=data.length,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    config.head_dim = head_dim
+    model = checkpoint.build(config, transformers.BertForTokenClassification)
+    for module in model.modules():  # the layers of another head dimension than the class's own have not its initial weights
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=config.initializer_range)
+            torch.nn.init.zeros_(module.bias)
+    return model
 
 
 def train(data: TaskData, knobs: Mapping[str, int], *, seed: int = 0, steps: int | None = None, batch: int | None = None) -> Trained:
@@ -96,10 +124,12 @@ def train(data: TaskData, knobs: Mapping[str, int], *, seed: int = 0, steps: int
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule(step, steps)
         rows = rng.integers(0, len(data.train_inputs), size=batch)
-        inputs, labels = data.train_inputs[rows], torch.from_numpy(data.train_labels[rows])
+        inputs, wanted = data.train_inputs[rows], data.train_labels[rows]
         if data.kind == "vision":
             inputs = shifted(inputs, rng)
-        loss = _loss(model, data, inputs, labels)
+        elif data.kind == "series":
+            inputs, wanted = masked(wanted, rng)
+        loss = _loss(model, data, inputs, torch.from_numpy(wanted))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -138,6 +168,8 @@ def _logits(model: Model, data: TaskData, inputs: Any) -> Any:
 
     if data.kind == "vision":
         return model(pixel_values=torch.from_numpy(inputs)[:, None]).logits
+    if data.kind == "series":
+        return model(input_ids=torch.from_numpy(inputs)).logits
     return model(input_ids=torch.from_numpy(inputs), use_cache=False).logits
 
 

@@ -17,7 +17,7 @@ from hw_models.costs import products, vector
 from hw_models.costs.residency.states import BOTH, ONLY, Edges, edges_of, form
 from hw_models.costs.residency.steps import Chain, Step, chain_of
 from hw_models.costs.residency.units import mask_of, pinned_bits, reads_on_chip
-from workloads.ops import ATTENTION, PRODUCTS, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, OperationTable, of_kinds
 from workloads.tensors import Segment, segments
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class Phase(NamedTuple):
     def of(cls, table: OperationTable, runs: float) -> Phase:
         """A phase with its distinct operations found: those of the table, vector work with other parameters told apart."""
         distinct = table.distinct()
-        searched = np.isin(table.kind, (*PRODUCTS, *ATTENTION))
+        searched = of_kinds(table.kind, (*PRODUCTS, *ATTENTION))
         parameters = np.broadcast_to(np.where(searched, 0, table.parameters), distinct.index.shape)
         pairs = np.stack([distinct.index.reshape(-1), parameters.reshape(-1)], axis=1)
         each, index = np.unique(pairs, axis=0, return_inverse=True)
@@ -84,13 +84,13 @@ class _Form:
 
 @dataclass(eq=False)
 class Packer:
-    """Fills the arrays for models of ``phases``; ``most_bits``: what the largest design holds. ``parts``: of the last model seen."""
+    """Fills the arrays for models of ``phases``; ``most_bits``: what the largest design holds. ``parts``: of each model, once packed."""
 
     phases: Sequence[Phase]
     epilogues: bool
     most_bits: int
     burst_bytes: int
-    parts: list[Part] = field(init=False, default_factory=list)
+    parts: dict[int, list[Part]] = field(init=False, default_factory=dict)
     attention: list[OperationTable] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Packer:
             parts, repeats = self._parts(alike)
             key = tuple((number, part.segment.enters, part.segment.loops, part.runs) for number, part in parts)
             families.setdefault(key, []).append((alike, repeats))
-            self.parts = [part for _, part in parts]
+            self.parts |= {model: [part for _, part in parts] for model in alike}
         flat = list(families)
         numbers = {key: [m for alike, _ in groups for m in alike] for key, groups in families.items()}
         several = [np.concatenate([r for _, r in groups]).reshape(-1) for groups in families.values()]
@@ -148,6 +148,27 @@ class Packer:
             np.concatenate(several) if several else np.zeros(0, dtype=np.int64),
             self._weight_bits(models),
             len(self.attention),
+        )
+
+    @staticmethod
+    def one(arrays: residency.Arrays, model: int) -> residency.Arrays:
+        """The arrays of one of the models that ``arrays`` hold."""
+        at = int(np.flatnonzero(arrays.models == model)[0])
+        family = int(np.searchsorted(arrays.model_ends, at, side="right"))
+        first, last = ([0, *ends.tolist()] for ends in (arrays.part_ends, arrays.model_ends))
+        parts = slice(first[family], first[family + 1])
+        count = parts.stop - parts.start
+        # Repeats of the families before: each has as many models as parts in every row.
+        widths = np.diff(first)[:family] * np.diff(last)[:family]
+        begin = int(widths.sum()) + (at - last[family]) * count
+        return arrays._replace(
+            part_ints=arrays.part_ints[parts],
+            part_runs=arrays.part_runs[parts],
+            part_ends=np.array([count]),
+            models=np.zeros(1, dtype=np.int64),
+            model_ends=np.ones(1, dtype=np.int64),
+            repeats=arrays.repeats[begin : begin + count],
+            weight_bits=arrays.weight_bits[model : model + 1],
         )
 
     def _alike(self, models: int) -> list[list[int]]:
@@ -349,7 +370,7 @@ class Packer:
             parameters.append((table.row_second_elements() * table.weight_bits).astype(np.float64))
             kind += table.kind.tolist()
             numbers = np.full(len(table), -1, dtype=np.int64)
-            searched = np.flatnonzero(np.isin(table.kind, PRODUCTS))
+            searched = np.flatnonzero(of_kinds(table.kind, PRODUCTS))
             some = table.take(searched)
             sizes, shared, bits, _ = products.product_shapes(some)
             windows, spread = products.map_windows(some, sizes, shared)
@@ -385,7 +406,7 @@ class Packer:
 
 
 def _vector_rows(table: OperationTable) -> IntArray:
-    return np.flatnonzero(~np.isin(table.kind, (*PRODUCTS, *ATTENTION)))
+    return np.flatnonzero(~of_kinds(table.kind, (*PRODUCTS, *ATTENTION)))
 
 
 def _ints(rows: list[list[int]], columns: int) -> IntArray:

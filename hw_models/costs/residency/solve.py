@@ -21,6 +21,7 @@ from dse_kernels import residency
 
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.accelerator.fields import Execution
+from hw_models.costs.residency import stored
 from hw_models.costs.residency.packing import Packer, Part, Phase
 from hw_models.costs.residency.units import Condition, Machine
 from hw_models.errors import unknown_name
@@ -53,12 +54,19 @@ def keeps(workload: Workload) -> str:
     return f"what stays on chip beside {found[0]} is not modelled" if found else ""
 
 
+def alone_by_profile(profile: str) -> str:
+    """Why designs of a profile keep nothing on chip between their operations; empty: they may."""
+    told = find_profile(profile)
+    if told.mapper == "sunstone" or told.vector_model == "catransformers":
+        return f"profile {profile} answers as CATransformers does, where every operation reads from and writes to the DRAM"
+    return ""
+
+
 def eligible(hardware: AcceleratorBatch) -> tuple[BoolArray, str]:
     """Which designs keep something on chip between operations (points,), and why others of their kind do not (empty: all do)."""
     count, nobody = len(hardware), np.zeros(len(hardware), dtype=bool)
-    profile = find_profile(hardware.profile)
-    if profile.mapper == "sunstone" or profile.vector_model == "catransformers":
-        return nobody, f"profile {hardware.profile} answers as CATransformers does, where every operation reads from and writes to the DRAM"
+    if why := alone_by_profile(hardware.profile):
+        return nobody, why
     if hardware.levels < 2 or not hardware.level_shared[-2] or (hardware.level_per_core[-2] and (hardware.cores > 1).any()):
         return nobody, "there is no level below the DRAM that all cores and operands share"
     kernels = hardware.execution != Execution.MAPPED
@@ -120,7 +128,25 @@ class Solver:
         return residency.Problem(arrays), arrays
 
     def totals(self, progress: Callable[[int, int], None] | None = None) -> Totals:
-        """Costs of every model on every design; ``progress`` is told the designs that are done, and all of them."""
+        """Costs of every model on every design, found or known from another time (`stored`); ``progress`` is told the designs that are
+        done, and all of them.
+        """
+        _, arrays = self.problem
+        every = len(self.machine)
+        if not stored.worth_it(arrays, every):
+            return self._found(progress)
+        points = self.machine.points(np.arange(every), self.packer.attention)
+        name = stored.key(arrays, points, self.machine.criterion, self.level == "weights")
+        known = stored.read(name, (len(arrays.weight_bits), every))
+        if known is not None:
+            if progress is not None:
+                progress(every, every)
+            return Totals(**known)
+        found = self._found(progress)
+        stored.write(name, {column: getattr(found, column) for column in stored.COLUMNS})
+        return found
+
+    def _found(self, progress: Callable[[int, int], None] | None) -> Totals:
         problem, arrays = self.problem
         shape = (len(arrays.weight_bits), len(self.machine))
         found = Totals(np.empty(shape), np.empty(shape), np.empty(shape), np.zeros(shape, dtype=bool))
@@ -165,16 +191,17 @@ class Solver:
             yield from np.array_split(order[begin:end], pieces)
             begin = end
 
-    def runs(self) -> list[Run]:
-        """How the one model best runs on the one design."""
-        problem, arrays = self.problem
-        points = self.machine.points(np.arange(1), self.packer.attention)
-        found = problem.solve(points, self.machine.criterion, weights=self.level == "weights", want_ways=True)
+    def runs(self, model: int = 0, point: int = 0) -> list[Run]:
+        """How a model best runs on a design."""
+        _, arrays = self.problem
+        own = self.packer.one(arrays, model)
+        points = self.machine.points(np.array([point]), self.packer.attention)
+        found = residency.Problem(own).solve(points, self.machine.criterion, weights=self.level == "weights", want_ways=True)
         pinned = bool(found.pinned[0, 0])
-        held = int(arrays.weight_bits[0]) if pinned else 0
+        held = int(own.weight_bits[0]) if pinned else 0
         runs = []
         for way in found.ways:
-            part = self.packer.parts[way.part]
+            part = self.packer.parts[model][way.part]
             bits = part.chain.bits
             variants = [part.edges.variants[v] for v in way.variants]
             conditions = tuple(

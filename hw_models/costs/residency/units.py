@@ -14,9 +14,10 @@ read there and one write to the DRAM. With nothing resident each is the cost of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,10 @@ from hw_models.costs import attention, products, vector
 from hw_models.costs.mapping import mapping_hardware
 from hw_models.costs.residency.steps import Step
 from hw_models.costs.unit_costs import Criterion
+from hw_models.costs.vector_unit import VectorWork, transfer_cycles
+from hw_models.technology.namespace import NUMPY
 from hw_models.technology.tables import dram
-from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable
+from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -136,7 +139,7 @@ def _streamed_bits(operands: Sequence[Any], resident: Sequence[bool]) -> int:
 def _level_times(machine: Machine, reads: list[Any], writes: list[Any]) -> list[FloatArray]:
     rate = machine.hardware.frequency_hz[None, :]
     return [
-        np.maximum(r / level.read_words_per_cycle, w / level.write_words_per_cycle) / rate
+        transfer_cycles(NUMPY, r / level.read_words_per_cycle, w / level.write_words_per_cycle, level.shared_bus) / rate
         for r, w, level in zip(reads, writes, machine.rates, strict=True)
     ]
 
@@ -184,7 +187,7 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
     # What the kernel did not see: operands of the epilogue, tensors loaded whole, a result that stays and is stored.
     extra = np.array([_streamed_bits(step.operands[own:], c.resident[own:]) for c in conditions], dtype=np.float64)[:, None]
     every = float(sum(o.bits for o in step.operands[own:]))
-    parameters = float(sum((table.take([r]).row_second_elements() * table.weight_bits[r])[0] for r in step.epilogue))
+    parameters = sum(_work(table, r, dram(hw.level_kinds[-1]).burst_bytes)[1] for r in step.epilogue)
     pinned = np.array([c.pinned for c in conditions], dtype=np.float64)[:, None]
     streamed, passing = (extra + parameters * (1.0 - pinned)) / word, (every + parameters) / word
     load, store = loaded / word, kept * stores * step.bits / word
@@ -221,12 +224,29 @@ def reads_on_chip(step: Step, resident: Sequence[bool]) -> tuple[bool, Sequence[
     return bool(own) and all(own[: step.shares]), own[step.shares :]
 
 
+_KNOWN: WeakKeyDictionary[OperationTable, dict[int, tuple[dict[int, int], VectorWork, FloatArray]]] = WeakKeyDictionary()
+"""Vector work of tables that steps were costed of, by the bytes of a burst: places of the rows, their work, bits of their parameters."""
+
+
+def _work(table: OperationTable, at: int, burst_bytes: int) -> tuple[VectorWork, float]:
+    """The vector work of a row (1, 1) and the bits of its parameters; a table's rows are made together, once."""
+    known = _KNOWN.setdefault(table, {})
+    if burst_bytes not in known:
+        rows = np.flatnonzero(of_kinds(table.kind, vector.VECTOR_KINDS))
+        some = table.take(rows)
+        bits = (some.row_second_elements() * some.weight_bits).astype(np.float64)
+        known[burst_bytes] = {int(row): i for i, row in enumerate(rows)}, vector.vector_work(some, burst_bytes), bits
+    places, work, bits = known[burst_bytes]
+    one = slice(places[at], places[at] + 1)
+    return VectorWork(**{f.name: getattr(work, f.name)[one] for f in fields(work)}), float(bits[one][0])
+
+
 def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tuple[FloatArray, FloatArray]:
     """Time and energy (1, points) of the lanes for the vector work of rows, whatever it moves."""
     hw = machine.hardware
     time, energy = np.zeros((1, len(machine))), np.zeros((1, len(machine)))
     for at in rows:
-        work = vector.vector_work(table.take([at]), dram(hw.level_kinds[-1]).burst_bytes)
+        work, _ = _work(table, at, dram(hw.level_kinds[-1]).burst_bytes)
         wide = np.ceil(work.width / hw.mac_bits[None, :])
         lanes = hw.vector_lanes[None, :].astype(np.float64)
         steps = np.ceil(work.elements / lanes) * work.element_cycles + np.ceil(work.rows / lanes) * work.row_cycles
@@ -238,11 +258,10 @@ def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tupl
 
 def _vector(table: OperationTable, step: Step, conditions: Sequence[Condition], machine: Machine) -> StepCosts:
     hw, last = machine.hardware, machine.last
-    row = table.take([step.row])
-    kind = int(row.kind[0])
-    work = vector.vector_work(row, dram(hw.level_kinds[-1]).burst_bytes)
+    kind = int(table.kind[step.row])
+    work, own = _work(table, step.row, dram(hw.level_kinds[-1]).burst_bytes)
     word = hw.word_bits[None, :].astype(np.float64)
-    parameters = 0.0 if kind in vector.GATHERS else float((row.row_second_elements() * row.weight_bits)[0])
+    parameters = 0.0 if kind in vector.GATHERS else own
     resident = np.array([sum(o.bits for o, r in zip(step.operands, c.resident, strict=True) if r) for c in conditions], dtype=np.float64)
     keeps, stores, loaded = _flags(conditions)
     pinned = np.array([c.pinned for c in conditions], dtype=np.float64)[:, None]
@@ -322,7 +341,7 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
             write = out + query * (query_far if holds else 1.0) + second * (far if holds else 1.0) + (load if holds else 0.0)
         rates = machine.rates[level]
         energy = energy + read * rates.read_pj + write * rates.write_pj
-        cycles = np.maximum(read / rates.read_words_per_cycle, write / rates.write_words_per_cycle)
+        cycles = transfer_cycles(NUMPY, read / rates.read_words_per_cycle, write / rates.write_words_per_cycle, rates.shared_bus)
         levels.append(np.broadcast_to(cycles * per_cycle, shape))
     stack = [times[0], *levels, np.broadcast_to(parts.vector_s, shape)]
     latency = np.max(stack, axis=0)
@@ -337,5 +356,5 @@ def _attention(table: OperationTable, step: Step, conditions: Sequence[Condition
 
 def pinned_bits(table: OperationTable) -> IntArray:
     """Bits of the parameters of each row that stay on chip where weights do (rows,): all but tables behind gathers."""
-    parameters = np.where(np.isin(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
+    parameters = np.where(of_kinds(table.kind, (*vector.GATHERS, Kind.OPTIMIZER_STEP)), 0, table.parameters * table.weight_bits)
     return np.asarray(parameters, dtype=np.int64)

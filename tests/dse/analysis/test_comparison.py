@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dse import api
-from dse.analysis import comparison
+from dse.analysis import comparison, comparison_of_several
+from dse.cli import main
 from dse.commands import checks as doctor
 from dse.commands.completion_scripts import commands_of, script
 from dse.commands.parser import build_parser
@@ -19,6 +20,7 @@ from dse.fronts.pareto import hypervolume
 from dse.problem.deployment import Deployment
 from dse.reports import comparison_text
 from dse.run import Run
+from dse.storage.run_folder import distinct
 
 SMALL = {"cores": 2, "depth": 16, "l2_words_per_cycle": 64, "glb_mib": 2}
 
@@ -65,6 +67,34 @@ def test_a_larger_space_dominates(runs: tuple[Run, Run]) -> None:
     swapped = comparison.compare(large, small)
     assert swapped.second.dominated == found.first.dominated
     assert swapped.second.hypervolume == found.first.hypervolume
+
+
+def test_three_runs_stand_on_one_front(runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted by hand: who dominates whom pair by pair, and who stays when all are together; two of the three are compared as before."""
+    small, large = runs
+    third = search(tmp_path / "c", fixed={**SMALL, "cores": 4})
+    found = comparison_of_several.compare_several([small, large, third])
+    fronts = [[(d["metrics"]["quality"], d["metrics"]["total_kgco2e"]) for d in distinct(run.designs)] for run in (small, large, third)]
+
+    def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+        return a[0] >= b[0] and a[1] <= b[1] and a != b
+
+    for one, own in zip(found.runs, fronts, strict=True):
+        assert one.dominated_by == tuple(sum(any(beats(a, b) for a in other) for b in own) for other in fronts)
+        free = [b for b in own if not any(beats(a, b) for rows in fronts for a in rows)]
+        assert len(one.on_merged_front) == len(free)
+        assert one.best["total_kgco2e"] == min(row[1] for row in own) and 0 < (one.hypervolume or 0) <= 1
+    assert found.settings["fixed.glb_mib"] == (4, None, 2) and found.settings["fixed.cores"] == (2, 2, 4)
+    pair = comparison.compare(small, large)
+    both = comparison_of_several.compare_several([small, large])
+    assert [one.hypervolume for one in both.runs] == [pair.first.hypervolume, pair.second.hypervolume]
+    assert both.runs[0].dominated_by == (0, len(pair.first.dominated))
+    assert repr(small.compare(large, third)) == comparison_text.text_of_several(found)
+    assert main(["compare", *(str(run.path) for run in (small, large, third)), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["designs"] for row in told["runs"]] == [one.designs for one in found.runs]
+    with pytest.raises(UsageError, match="from 2 to 26"):
+        comparison_of_several.compare_several([small] * 27)
 
 
 def test_hypervolumes_are_those_of_the_fronts(runs: tuple[Run, Run]) -> None:

@@ -133,3 +133,17 @@ def test_a_board_is_the_same_board_with_a_list_in_its_file(tmp_path: Path) -> No
     path.write_text(starters.accelerator("h100"), encoding="utf-8")
     one = evaluate("bert-tiny", str(path))
     assert costs(evaluate("bert-tiny", str(path), fixed={"cores": Accelerator.from_toml(path).cores})) == costs(one)
+
+
+def test_a_space_around_a_file_of_ones_own_lists_the_model_alone(file: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    assert cli.main(["init", "space", str(space), "--workload", "bert-tiny", "--from", str(file)]) == 0
+    problem = api.make_problem("bert-tiny", "carbon", hw=str(file), space=space, allow_unsupported=True)
+    assert problem.vary == {}
+    space.write_text(space.read_text(encoding="utf-8") + "\n[parameters.cores]\nvalues = [1, 2]\n", encoding="utf-8")
+    assert api.make_problem("bert-tiny", "carbon", hw=str(file), space=space, allow_unsupported=True).vary == {"cores": (1, 2)}
+    space.write_text(starters.space("bert-tiny"), encoding="utf-8")  # around a template
+    with pytest.raises(
+        UsageError, match=r"space my-space lists width, which npu\.toml has not; leave it out, or begin with `dse init space"
+    ):
+        api.make_problem("bert-tiny", "carbon", hw=str(file), space=space, allow_unsupported=True)

@@ -43,10 +43,11 @@ SMALL = {"layers": 2, "hidden": 128, "ffn": 512, "heads": 2, "width": 64, "depth
 
 @pytest.fixture(scope="module")
 def several() -> Evaluation:
-    """One small model on eighteen designs: three numbers of cores, two buffers, three grids."""
+    """One small model on eighteen designs, every operation by itself: three numbers of cores, two buffers, three grids."""
     problem = api.make_problem(
         "bert", ["min:total_kgco2e", "min:latency_s"], fixed=SMALL, allow_unsupported=True, constraints=["area_mm2<=50"],
         vary={"grid": ["france", "world", "411.3"]}, rate_per_s=7.7, pue=1.17, lifetime_years=3.3, electricity_usd_per_kwh=0.37,
+        residency="none",
     )  # fmt: skip
     return Evaluation(problem, threads=1)
 
@@ -452,13 +453,6 @@ def test_the_lines_through_a_design_of_a_large_space(several: Evaluation, monkey
 # ---- words ----
 
 
-def test_where_a_file_sets_a_field() -> None:
-    text = 'cores = 2\n[array]\nrows = 16\n[[levels]]\nname = "l2"\n'
-    assert words._table_of("cores", text) == "the file" and words._table_of("rows", text) == "[array] of the file"
-    assert words._table_of("columns", text) is None and words._table_of("levels", text) is None
-    assert words._table_of("cores", 'template = "edge22"\ncores = 2\n') is None and words._table_of("cores", None) is None
-
-
 @pytest.mark.parametrize(
     ("chosen", "fine"), [([1.0, 2.0], True), ([0.5], True), ([0.0], False), ([-1.0], False), (["a"], False), ([1.0, 1.0], False)]
 )
@@ -535,7 +529,7 @@ def test_metrics_of_designs_that_keep_tensors(resident: Evaluation) -> None:
     assert resident.block(0, 2).metric("latency_s").shape == (2, len(points))
     whole = resident.workload_of(1)
     assert float(whole.macs()) == resident.macs[1] > resident.macs[0]
-    nothing = on_chip.told(replace(resident.problem, residency="none"), whole, points.batches, 0)
+    nothing = on_chip.nothing_told(replace(resident.problem, residency="none"), whole, points.batches, 0)
     assert nothing == {"level": "none", "reason": "it is not asked for"}
 
 

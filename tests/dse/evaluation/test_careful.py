@@ -85,7 +85,7 @@ def test_what_data_on_chip_would_save_is_told_where_it_is_not_asked_for(tmp_path
     fixed = {"cores": 1, "width": 64, "depth": 32, "l2_kib": 64, "l2_words_per_cycle": 128, "glb_mib": 2}
     answers = {level: api.evaluate("bert-tiny", residency=level, fixed=fixed) for level in ("none", "weights")}
     alone = {name: answers["none"][name] for name in ("energy_j", "latency_s", "total_kgco2e")}
-    problem = api.make_problem("bert-tiny", "hardware")
+    problem = api.make_problem("bert-tiny", "hardware", residency="none")
     (line,) = nothing_kept(problem, fixed, alone)
     assert {level: answer["cautions"] for level, answer in answers.items()} == {"none": [line], "weights": []}
     for name, words in (("energy_j", "energy per request"), ("latency_s", "latency")):

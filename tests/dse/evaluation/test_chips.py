@@ -27,8 +27,8 @@ KNOBS = {
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    """One model of BERT on designs of 1, 2, 4 and 8 equal chips."""
-    problem = api.make_problem("bert", "carbon", hw="datacenter", deployment=Deployment(carbon_profile="default"))
+    """One model of BERT on designs of 1, 2, 4 and 8 equal chips, every operation by itself (as it is on several)."""
+    problem = api.make_problem("bert", "carbon", hw="datacenter", deployment=Deployment(carbon_profile="default"), residency="none")
     hardware = {"chips": CHIPS, **{name: np.full(len(CHIPS), value) for name, value in KNOBS.items()}}
     model = {"layers": 12, "hidden": 768, "heads": 12, "ffn": 3072}
     return Evaluation(problem, space=Space({name: np.array([value]) for name, value in model.items()}, hardware, 0, {}))

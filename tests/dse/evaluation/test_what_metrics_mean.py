@@ -29,7 +29,7 @@ DESIGN = {"cores": 4, "width": 64, "depth": 16, "l2_kib": 256, "l2_words_per_cyc
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    return Evaluation(make_problem("bert", "hardware", fixed=DESIGN), threads=1)
+    return Evaluation(make_problem("bert", "hardware", fixed=DESIGN, residency="none"), threads=1)
 
 
 def _one(evaluation: Evaluation, name: str) -> float:

@@ -28,10 +28,10 @@ def test_left_out_error_is_that_of_fits_without_each_model(task):
     assert len(target) >= 20 and np.linalg.matrix_rank(design) == design.shape[1]
 
 
-def test_more_layers_and_width_lower_the_loss_and_few_bits_raise_it():
+def test_what_the_tables_tell_apart_lowers_the_loss_and_few_bits_raise_it():
     for task in surrogate.TASKS:
         table = surrogate.load(task)
-        for knob in ("layers", "hidden") if task != "mnist" else ():  # 1,500 test pictures do not tell these apart
+        for knob in ("layers", "hidden") if task not in training.PATCH else ("heads",):  # pictures do not tell the first two apart
             effect, half = table.elasticities()[knob]
             assert effect + half < 0.0, (task, knob)
         bits = table.bits()
@@ -57,6 +57,51 @@ def test_a_model_of_digits_learns(models):
     assert set(found.curve) == {0.25, 0.5, 1.0}
     again = training.train(digits, {"layers": 1, "hidden": 32, "heads": 2, "ffn": 64}, steps=60)
     assert again.cross_entropy == found.cross_entropy
+
+
+def test_series_are_read_binned_and_masked(tmp_path):
+    file = tmp_path / "Waves_TRAIN.ts"
+    file.write_text("# of two\n@problemName Waves\n@classLabel true a b\n@Data\n0.5,-1.25,2e0:a\n\n-9,0,3:b\n", encoding="utf-8")
+    assert data.read_ts(file).tolist() == [[0.5, -1.25, 2.0], [-9.0, 0.0, 3.0]]
+    for text in ("@data\n1,2:a\n1:b\n", "@data\n1,?:a\n", "@data\n", "1,2:a\n"):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(DseError, match=r"Waves_TRAIN\.ts is no file of series of one dimension and one length"):
+            data.read_ts(file)
+    # 32 bins of 5/32 standard deviations from -2.5, the outer ones open.
+    assert data.bins_of(np.array([-2.5, -2.35, -2.3, 0.0, 2.49, 2.5, 40.0, -40.0])).tolist() == [0, 0, 1, 16, 31, 31, 31, 0]
+    windows = np.arange(200 * 32).reshape(200, 32) % 32
+    inputs, labels = data.masked(windows, np.random.default_rng(0))
+    hidden = labels != data.IGNORED
+    assert (labels[hidden] == windows[hidden]).all() and (inputs[hidden] == 32).all() and (inputs[~hidden] == windows[~hidden]).all()
+    runs = np.diff(np.pad(hidden, ((0, 0), (1, 1))).astype(int), axis=1)
+    for row, steps in zip(hidden, runs, strict=True):  # two runs of four, which may touch or overlap
+        assert 4 <= row.sum() <= 8 and 1 <= (steps == 1).sum() <= 2
+        assert (np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1) >= 4).all()
+
+
+def test_an_encoder_of_series_learns():
+    """Level series of four levels: what is hidden stands in the rest of the window, and by itself has an entropy of ln 4."""
+    windows = np.repeat(np.tile([4, 12, 20, 28], 30)[:, None], 32, axis=1)
+    inputs, labels = data.masked(windows[100:], np.random.default_rng(1))
+    levels = data.TaskData("series", "series", 32, windows[:100], windows[:100], inputs, labels, "levels")
+    knobs = {"layers": 1, "hidden": 32, "heads": 2, "ffn": 32}
+    found = training.train(levels, knobs, steps=30, batch=16)
+    assert found.cross_entropy < 0.5 * np.log(4)
+    assert training.train(levels, knobs, steps=30, batch=16).cross_entropy == found.cross_entropy
+    with pytest.raises(UsageError, match="kv_heads is 1 and an encoder has as many as heads, 2"):
+        training.build(levels, {"heads": 2, "kv_heads": 1})
+
+
+@pytest.mark.slow
+def test_the_series_of_the_package_are_those_of_the_table():
+    pytest.importorskip("aeon")
+    found = data.load("series")
+    assert found.test_inputs.shape[1] == 32 and surrogate.load("series").source.endswith(
+        f"{len(found.train_inputs)} training and {len(found.test_inputs)} test items"
+    )
+    known = {tuple(window) for window in found.train_inputs.tolist()}
+    whole = np.where(found.test_labels == data.IGNORED, found.test_inputs, found.test_labels)
+    assert not any(tuple(window) in known for window in whole.tolist())
 
 
 @pytest.mark.parametrize("task", surrogate.TASKS)
@@ -158,7 +203,12 @@ def test_the_workload_of_a_table_is_the_model_that_was_trained(workload):
 
 def _untrained(task, knobs):
     """A model of the recipe without the data that it was trained on."""
-    size = {"mnist": (10, 28), "cmudict": (68, 17), "gloss": (49, 64)}[task]
+    kind, *size = {
+        "mnist": ("vision", 10, 28),
+        "digits": ("vision", 10, 8),
+        "series": ("series", 32, 32),
+        "cmudict": ("language", 68, 17),
+        "gloss": ("language", 49, 64),
+    }[task]
     nothing = np.zeros((1, size[1]), dtype=np.int64)
-    kind = "vision" if task == "mnist" else "language"
     return training.build(data.TaskData(task, kind, size[0], nothing, nothing, nothing, nothing, ""), knobs)

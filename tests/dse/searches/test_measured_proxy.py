@@ -61,7 +61,8 @@ def _words(out: Path, *more: str, proxy: str = "proxy", target: str = "target") 
 
 
 def test_the_front_holds_the_targets_figures_alone(tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(_words(tmp_path / "run", "--budget", "14", "--proxy-top", "6", "--whole-budget", "--strategy", "nested")) == 0
+    assert cli.main(_words(tmp_path / "run", "--budget", "14", "--proxy-top", "6", "--whole-budget", "--strategy", "nested",
+                           "--residency", "none")) == 0  # fmt: skip
     calls = log.read_text().splitlines()
     assert sum(line.startswith("proxy") for line in calls) == 14
     assert sum(line.startswith("target") for line in calls) == 6

@@ -65,7 +65,8 @@ def test_same_front_as_the_sweep_of_all_models(
     objectives: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = space_of(tmp_path, "hidden >= 64 * heads")
-    assert search(space, objectives, tmp_path / "whole", *options) == 0
+    # Parts of a model add up where every operation stands alone, which is how models too many to list are searched.
+    assert search(space, objectives, tmp_path / "whole", *options, "--residency", "none") == 0
     monkeypatch.setattr(space_file, "MODEL_LIMIT", 10)
     assert search(space, objectives, tmp_path / "part", *options) == 0
     whole, part = dse.load(tmp_path / "whole"), dse.load(tmp_path / "part")

@@ -16,11 +16,7 @@ from hw_models.validation.registry import reference_rows
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "models"
 # Beyond 2x (area: 1.5x) today; docs/models/chips.md says why. A figure that leaves its place, either way, is looked at.
-MISSED = {
-    *(("Eyeriss", "area"), ("TPU v1", "area"), ("Gemmini", "area"), ("Simba", "area"), ("TPU v1", "power"), ("Gemmini", "latency")),
-    *((f"NVDLA {size}", "area") for size in (2048, 1024, 512, 256, 128, 64, 32)),
-    *((f"NVDLA {size}", "chip energy") for size in (2048, 1024, 512, 256, 128)),
-}
+MISSED = {("TPU v1", "area"), ("NVDLA 512", "area"), ("Simba", "area"), ("Gemmini", "latency"), ("NVDLA 32", "chip energy")}
 
 
 def test_figures_are_where_the_page_says() -> None:

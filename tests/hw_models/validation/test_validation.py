@@ -28,9 +28,6 @@ MISSED = {
     "A100, H100 mixtures, bf16, vLLM",
     "L40S, RTX, B200, GB200 mixtures, TensorRT-LLM",
     "B200, GB200 collectives, NCCL",
-    # A linearly scaled MAC and a partial-sum register at every MAC; tables without control, network and IO: docs/models/chips.md.
-    "whole chips, energy and power: off either way",
-    "whole chips, area by the tables: off either way",
     # The sheet's figure is that of a board without a context: docs/models/gpu.md.
     "H100 measured by us, idle board with a context open",
 }

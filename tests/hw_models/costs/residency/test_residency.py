@@ -381,7 +381,8 @@ def compare_tables(seeds: range, table: Callable[[int], Workload] = random_table
         levels[:, 0] = rng.choice([512, 2048])
         criterion = ("edp", "energy", "latency")[seed % 3]
         level = LEVELS[1 + seed % 3]
-        checked += same(table(seed), replace(hardware, level_bytes=levels), level, criterion)
+        buses = (False, seed % 4 == 1, seed % 2 == 1)
+        checked += same(table(seed), replace(hardware, level_bytes=levels, level_shared_bus=buses), level, criterion)
     return checked
 
 
@@ -401,10 +402,11 @@ def test_the_kernel_equals_the_reference_on_many_random_tables_and_capacities() 
 
 @pytest.mark.parametrize("name", ["bert-tiny", "gpt2"])
 @pytest.mark.parametrize("fused", [False, True])
-def test_with_nothing_resident_every_step_costs_what_it_costs_alone(name: str, fused: bool) -> None:
+@pytest.mark.parametrize("shared_bus", [False, True])
+def test_with_nothing_resident_every_step_costs_what_it_costs_alone(name: str, fused: bool, shared_bus: bool) -> None:
     settings = {"phase": "prefill", "sequence": 64} if name == "gpt2" else {}
     workload = library.load(name).build(fused_attention=fused, **settings)
-    hardware = designs(12, seed=2)
+    hardware = replace(designs(12, seed=2), level_shared_bus=(False, False, shared_bus))
     alone = evaluate(hardware, workload)
     assert alone.rows is not None
     machine = Machine(hardware, "edp", 1)

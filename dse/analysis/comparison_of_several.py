@@ -1,0 +1,83 @@
+"""Three runs and more on one front: what was asked differently, how much of the front of all is each one's, and who dominates whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dse.analysis.comparison import common_objectives, flat_settings, objective_rows, volumes
+from dse.errors import UsageError
+from dse.fronts.pareto import dominated_by
+from dse.problem.objectives import Objective
+from dse.storage.run_folder import distinct
+
+if TYPE_CHECKING:
+    from dse.storage.run_folder import RunRecord
+
+MOST = 26
+"""Runs that are compared at a time: each has a letter."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of the runs.
+
+    Attributes:
+        path, designs: the run and how many designs its front has; of designs that are equal in its objectives one counts.
+        hypervolume: dominated volume over that of all fronts together; None where it was not computed.
+        on_merged_front: designs (their numbers) that no design of any run dominates.
+        dominated_by: for each run, in their order, how many designs of this one a design of that run dominates.
+        best: for each objective the best value.
+    """
+
+    path: str
+    designs: int
+    hypervolume: float | None
+    on_merged_front: tuple[int, ...]
+    dominated_by: tuple[int, ...]
+    best: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ComparisonOfSeveral:
+    """The answer of :func:`compare_several`: ``settings`` that differ, {name: one value a run}, and the runs in the order given."""
+
+    objectives: tuple[Objective, ...]
+    notes: tuple[str, ...]
+    settings: Mapping[str, tuple[Any, ...]]
+    runs: tuple[OneOf, ...]
+
+
+def compare_several(runs: Sequence[RunRecord]) -> ComparisonOfSeveral:
+    """Compare the fronts of runs by the objectives that all have.
+
+    Raises UsageError where they have no objective in common, ask for opposite directions of one, or are more than `MOST`.
+    """
+    if not 2 <= len(runs) <= MOST:
+        raise UsageError(f"runs to compare are {len(runs)}; from 2 to {MOST} are compared at a time")
+    objectives, notes = common_objectives(runs)
+    values = [objective_rows(run, objectives) for run in runs]
+    shares = volumes(values, notes)
+    beaten = [[dominated_by(mine, theirs) >= 0 for theirs in values] for mine in values]
+    found = []
+    for run, rows, share, by in zip(runs, values, shares, beaten, strict=True):
+        numbers = [int(design["design"]) for design in distinct(run.designs)]
+        free = ~np.logical_or.reduce(by)
+        found.append(
+            OneOf(
+                path=str(run.path),
+                designs=len(numbers),
+                hypervolume=share,
+                on_merged_front=tuple(number for number, stays in zip(numbers, free.tolist(), strict=True) if stays),
+                dominated_by=tuple(int(np.count_nonzero(of)) for of in by),
+                best={o.metric: float(o.sign * rows[:, i].min()) for i, o in enumerate(objectives)},
+            )
+        )
+    settings = [flat_settings(run) for run in runs]
+    names = dict.fromkeys(name for one in settings for name in one)
+    rows_of = {name: tuple(one.get(name) for one in settings) for name in names}
+    differ = {name: row for name, row in rows_of.items() if any(value != row[0] for value in row)}
+    return ComparisonOfSeveral(objectives, tuple(notes), differ, tuple(found))
