@@ -31,8 +31,10 @@ COLUMNS: dict[str, type[np.generic]] = {"latency_s": np.float64, "energy_j": np.
 """What an entry holds, arrays (models, designs)."""
 MOST_BYTES, MOST_ENTRY_BYTES = 256 << 20, 64 << 20
 """Of the folder, beyond which the entries that were used longest ago go, and of one entry, beyond which it is not stored."""
-_LEAST_WORK = 5000
-"""Distinct products times designs below which a search is about as fast as the disk: single designs and small spaces."""
+_LEAST_WORK, _LEAST_DESIGNS = 5000, 64
+"""Distinct products times designs, and designs, below which nothing is stored: a search of so few is about as fast as the disk. Samples of
+a space whose time tells what a sweep would take are of fewer designs, so that they tell the same each time.
+"""
 
 
 def folder() -> Path | None:
@@ -70,7 +72,8 @@ def key(arrays: residency.Arrays, points: residency.Points, *settings: object) -
 def worth_it(arrays: residency.Arrays, designs: int) -> bool:
     """Whether an answer is dear enough to be stored and small enough."""
     width = sum(np.dtype(kind).itemsize for kind in COLUMNS.values())
-    return len(arrays.shapes) * designs >= _LEAST_WORK and len(arrays.weight_bits) * designs * width <= MOST_ENTRY_BYTES
+    enough = designs >= _LEAST_DESIGNS and len(arrays.shapes) * designs >= _LEAST_WORK
+    return enough and len(arrays.weight_bits) * designs * width <= MOST_ENTRY_BYTES
 
 
 def read(name: str, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]] | None:

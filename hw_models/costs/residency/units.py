@@ -28,7 +28,7 @@ from hw_models.costs import attention, products, vector
 from hw_models.costs.mapping import mapping_hardware
 from hw_models.costs.residency.steps import Step
 from hw_models.costs.unit_costs import Criterion
-from hw_models.costs.vector_unit import transfer_cycles
+from hw_models.costs.vector_unit import VectorWork, transfer_cycles
 from hw_models.technology.namespace import NUMPY
 from hw_models.technology.tables import dram
 from workloads.ops import ATTENTION, PRODUCTS, Kind, OperationTable, of_kinds
@@ -224,11 +224,11 @@ def reads_on_chip(step: Step, resident: Sequence[bool]) -> tuple[bool, Sequence[
     return bool(own) and all(own[: step.shares]), own[step.shares :]
 
 
-_KNOWN: WeakKeyDictionary[OperationTable, dict[int, tuple[dict[int, int], vector.VectorWork, FloatArray]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[OperationTable, dict[int, tuple[dict[int, int], VectorWork, FloatArray]]] = WeakKeyDictionary()
 """Vector work of tables that steps were costed of, by the bytes of a burst: places of the rows, their work, bits of their parameters."""
 
 
-def _work(table: OperationTable, at: int, burst_bytes: int) -> tuple[vector.VectorWork, float]:
+def _work(table: OperationTable, at: int, burst_bytes: int) -> tuple[VectorWork, float]:
     """The vector work of a row (1, 1) and the bits of its parameters; a table's rows are made together, once."""
     known = _KNOWN.setdefault(table, {})
     if burst_bytes not in known:
@@ -238,7 +238,7 @@ def _work(table: OperationTable, at: int, burst_bytes: int) -> tuple[vector.Vect
         known[burst_bytes] = {int(row): i for i, row in enumerate(rows)}, vector.vector_work(some, burst_bytes), bits
     places, work, bits = known[burst_bytes]
     one = slice(places[at], places[at] + 1)
-    return vector.VectorWork(**{f.name: getattr(work, f.name)[one] for f in fields(work)}), float(bits[one][0])
+    return VectorWork(**{f.name: getattr(work, f.name)[one] for f in fields(work)}), float(bits[one][0])
 
 
 def _lanes(table: OperationTable, rows: Sequence[int], machine: Machine) -> tuple[FloatArray, FloatArray]:

@@ -15,6 +15,7 @@ from dse.errors import DseError, UsageError
 from dse.evaluation.words import make_problem
 from dse.searches import deployments, effort
 from dse.spaces import sizes as limits
+from hw_models.costs.residency import stored
 
 # A part of edge22 that is mapped in a second.
 FIXED = {"width": 64, "l2_kib": 256}
@@ -139,3 +140,8 @@ def test_a_thousand_million_designs_are_no_mapping_search_and_no_list() -> None:
         '[parameters.lifetime_years]\nrole = "deployment"\nvalues = [1, 9]\n'
     )
     assert not effort.sizes_of(replace(problem, space="x", space_toml=tied)).apart
+
+
+def test_what_a_sweep_would_take_is_mapped_each_time() -> None:
+    """Its samples are of fewer designs than what is kept from another time, so that a search decides alike the first time and later."""
+    assert effort._HARDWARE < stored._LEAST_DESIGNS

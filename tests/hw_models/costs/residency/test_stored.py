@@ -25,6 +25,7 @@ GRID = EDGE.with_knobs(**{name: tuple(values) for name, values in KNOBS.items()}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(stored.VARIABLE, str(tmp_path / "kept"))
     monkeypatch.setattr(stored, "_LEAST_WORK", 0)
+    monkeypatch.setattr(stored, "_LEAST_DESIGNS", 0)
     return tmp_path / "kept"
 
 
@@ -140,9 +141,11 @@ def test_a_folder_that_cannot_be_written_is_no_matter(tmp_path: Path, monkeypatc
 
 
 def test_small_answers_are_not_stored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "_LEAST_WORK", 10_000)
-    totals()
-    assert not entries(folder)
+    for name, least in (("_LEAST_WORK", 10_000), ("_LEAST_DESIGNS", GRID.size + 1)):
+        with monkeypatch.context() as changed:
+            changed.setattr(stored, name, least)
+            totals()
+        assert not entries(folder)
 
 
 def test_the_folder_that_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
