@@ -98,7 +98,7 @@ def ours(folder: Path, queries: sparse.csr_matrix, truth: sparse.csr_matrix) -> 
     """Our tree by beams."""
     X, y = sparse.load_npz(folder / "X.npz").tocsr(), sparse.load_npz(folder / "Y.npz").tocsr()
     if not (folder / "tree.xmc").exists():
-        xmc.save(training.train(X, y, training.TrainSettings(post_processor="l3-hinge")), folder)
+        xmc.save(training.train(X, y, training.TrainSettings(frequent=0, post_processor="l3-hinge")), folder)
     tree = xmc.load(folder)
     rows = []
     for beam in BEAMS:

@@ -44,7 +44,7 @@ def main() -> None:
             ranker = training.train(
                 X,
                 train.labels,
-                training.TrainSettings(branch=branch, leaf=leaf, post_processor="l3-hinge"),
+                training.TrainSettings(branch=branch, leaf=leaf, frequent=0, post_processor="l3-hinge"),
                 tell=lambda t: print(t, file=sys.stderr),
             )
             for threshold in THRESHOLDS:

@@ -46,6 +46,8 @@ def _register_train(commands: Any) -> None:
     train.add_argument("--no-sublinear", action="store_true", help="counts of terms instead of 1 + log")
     train.add_argument("--branch", type=int, default=16, metavar="N", help="children of a node, a power of two (default 16)")
     train.add_argument("--leaf", type=int, default=100, metavar="N", help="labels of a cluster at most (default 100)")
+    train.add_argument("--frequent", type=int, default=100, metavar="N", help="the N labels of most documents, a tenth of all at most, "
+                       "share a cluster of their own (default 100; 0: none)")  # fmt: skip
     train.add_argument("--threshold", type=float, default=0.1, metavar="W", help="drop smaller weights (default 0.1)")
     train.add_argument("--penalty", type=float, default=1.0, metavar="C", help="liblinear's C (default 1)")
     train.add_argument("--bias", type=float, default=1.0, metavar="B", help="constant feature (default 1; 0: none)")
@@ -139,7 +141,7 @@ def run_train(args: argparse.Namespace) -> int:
     from workloads.xmc.errors import XmcError
 
     words, characters = tuple(args.word_ngrams), tuple(args.char_ngrams)
-    names = ("branch", "leaf", "threshold", "penalty", "bias", "negatives", "post_processor", "seed")
+    names = ("branch", "leaf", "frequent", "threshold", "penalty", "bias", "negatives", "post_processor", "seed")
     try:
         text_settings = text.TextSettings(words, characters, args.min_df, not args.no_sublinear)
         settings = training.TrainSettings(**{name: getattr(args, name) for name in names})

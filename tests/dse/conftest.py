@@ -15,6 +15,19 @@ from types import ModuleType
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _strategies_of_one_module() -> Iterator[None]:
+    """A strategy that a test gives as an object stays known in its process; it is not for the tests of other modules."""
+    loaded = sys.modules.get("dse.strategies.registry")
+    before = dict(loaded._known) if loaded is not None else None
+    yield
+    registry = sys.modules.get("dse.strategies.registry")
+    if registry is not None:
+        kept = before if before is not None else {record.name: record for record in registry._SHIPPED}
+        registry._known.clear()
+        registry._known.update(kept)
+
+
 @pytest.fixture(scope="session")
 def factories() -> ModuleType:
     """Runs made by hand (factories.py); loaded by path, as tests are no package under import mode importlib."""

@@ -118,6 +118,46 @@ def test_clusters_are_balanced_and_every_label_has_one() -> None:
         clusters.cluster(features, branch=3, leaf=6)
 
 
+def test_labels_apart_are_a_branch_of_their_own() -> None:
+    features = clusters.label_features(
+        sparse.random(300, 40, 0.2, "csr", random_state=1), sparse.random(300, 77, 0.05, "csr", random_state=2)
+    )
+    apart = np.array([3, 20, 21, 50, 76, 0, 8, 9, 10, 11, 12, 13, 30])
+    chain = clusters.cluster(features, branch=4, leaf=6, apart=apart)
+    assert [c.shape for c in chain] == [(5, 1), (17, 5), (77, 17)]
+    held = [[sorted(c.indices[c.indptr[j] : c.indptr[j + 1]].tolist()) for j in range(c.shape[1])] for c in chain]
+    assert held[2][16] == sorted(apart.tolist()) and held[1][4] == [16] and held[0] == [[0, 1, 2, 3, 4]]
+    others = held[2][:16]
+    assert sorted(label for group in others for label in group) == sorted(set(range(77)) - set(apart.tolist()))
+    assert max(map(len, others)) - min(map(len, others)) <= 1
+    # As if the others were all there is.
+    rest = np.setdiff1d(np.arange(77), apart)
+    alone = clusters.cluster(features[rest], branch=4, leaf=6)
+    assert [sorted(rest[alone[2].indices[alone[2].indptr[j] : alone[2].indptr[j + 1]]].tolist()) for j in range(16)] == others
+    # All of them, none, or so few labels that a cluster holds them: nothing stands apart; others that fill a single cluster: two.
+    for none in (np.arange(77), np.array([], int)):
+        assert [c.shape for c in clusters.cluster(features, branch=4, leaf=6, apart=none)] == [(4, 1), (16, 4), (77, 16)]
+    assert [c.shape for c in clusters.cluster(features, branch=4, leaf=77, apart=apart)] == [(77, 1)]
+    assert [c.shape for c in clusters.cluster(features, branch=4, leaf=70, apart=apart)] == [(2, 1), (77, 2)]
+
+
+def test_the_most_frequent_labels_share_a_cluster() -> None:
+    documents = _documents(400, 60)
+    assert documents.texts is not None
+    X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
+    common = sparse.hstack([documents.labels, np.ones((400, 1), np.float32)], "csr")  # one label that all documents have
+    counts = np.asarray(common.sum(axis=0)).ravel()
+    for asked, got in ((4, 4), (100, 6), (0, 0)):  # no more than a tenth of 61
+        chosen = clusters.most_frequent(common, asked)
+        assert chosen.size == got and sorted(counts[chosen])[::-1] == sorted(counts)[::-1][:got]
+    ranker = training.train(X, common, training.TrainSettings(branch=4, leaf=8, frequent=4))
+    c = ranker.levels[-1].parents
+    assert c.indices[c.indptr[-2] :].tolist() == clusters.most_frequent(common, 4).tolist() and 60 in c.indices[c.indptr[-2] :]
+    assert (xmc.build(ranker).predict(X, 3, 6)[0] == 60).any(axis=1).all()
+    with pytest.raises(XmcError, match="frequent -1 is negative"):
+        training.TrainSettings(frequent=-1)
+
+
 def test_halving_separates_two_groups() -> None:
     rng = np.random.default_rng(0)
     block = np.zeros((40, 20))
@@ -144,7 +184,7 @@ def test_a_level_is_liblinears_own_solution() -> None:
     documents = _documents(200, 12)
     assert documents.texts is not None
     X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
-    settings = training.TrainSettings(branch=2, leaf=6, threshold=0.0, tolerance=1e-6, iterations=50_000)
+    settings = training.TrainSettings(branch=2, leaf=6, frequent=0, threshold=0.0, tolerance=1e-6, iterations=50_000)
     ranker = training.train(X, documents.labels, settings)
     assert [level.weights.shape[1] for level in ranker.levels] == [2, 12]
     c = ranker.levels[1].parents
@@ -231,7 +271,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     documents = _documents(60, 12)
     assert documents.texts is not None
     X = text.fit(documents.texts, text.TextSettings()).transform(documents.texts)
-    settings = training.TrainSettings(branch=2, leaf=4)
+    settings = training.TrainSettings(branch=2, leaf=4, frequent=0)
     whole = training.train(X, documents.labels, settings, tmp_path / "checkpoint")
     kept = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
     first, last = "W0.npz", f"C{len(whole.levels) - 1}.npz"

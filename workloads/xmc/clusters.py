@@ -1,4 +1,5 @@
-"""The label tree: labels by the mean of their documents, then halved again and again by balanced spherical 2-means.
+"""The label tree: labels by the mean of their documents, then halved again and again by balanced spherical 2-means; those of the most
+documents in a cluster of their own.
 
 Sources: positive instance feature aggregation and hierarchical balanced k-means as PECOS names them (arXiv:2010.05878), after Parabel.
 """
@@ -29,6 +30,12 @@ def _unit(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return out
 
 
+def most_frequent(Y: sparse.csr_matrix, count: int) -> npt.NDArray[np.int64]:
+    """The ``count`` labels of the most documents, no more than a tenth of all; of equally many the lower numbers."""
+    documents = np.bincount(Y.indices, minlength=Y.shape[1])
+    return np.sort(np.argsort(-documents, kind="stable")[: min(count, Y.shape[1] // 10)])
+
+
 def tree_shape(labels: int, branch: int, leaf: int) -> tuple[int, ...]:
     """Clusters of each level above the labels: as many halvings as bring clusters to ``leaf`` labels at most, ``branch`` children a node
     from the lowest level up; the root has what is left. Source: PECOS's hierarchical k-means shares a tree out so."""
@@ -40,15 +47,25 @@ def tree_shape(labels: int, branch: int, leaf: int) -> tuple[int, ...]:
     return tuple(2**done for done in range(halvings, 0, -(branch.bit_length() - 1)))[::-1]
 
 
-def cluster(features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0) -> list[sparse.csc_matrix]:
+def cluster(
+    features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0, apart: npt.NDArray[np.int64] | None = None
+) -> list[sparse.csc_matrix]:
     """Parents of each level, from the root's children to the labels: CSC (nodes, parents) of ones.
 
-    Clusters of one level differ by at most one label in size. A cluster that would be empty is left out.
+    Clusters of one level differ by at most one label in size. A cluster that would be empty is left out. The labels ``apart`` are not
+    halved with the others: they are one cluster, of whatever size, the last of its level, on a branch of its own from the root down.
+    Where one cluster is enough for all, or the others are none, nothing stands apart.
     """
     labels = features.shape[0]
-    shape = tree_shape(labels, branch, leaf)
+    alone = np.zeros(labels, bool)
+    if apart is not None and labels > leaf:
+        alone[apart] = True
+    if alone.all():
+        alone[:] = False
+    others = np.flatnonzero(~alone)
+    shape = tree_shape(others.size, branch, leaf) or ((1,) if alone.any() else ())
     rng = np.random.default_rng(seed)
-    groups = [np.arange(labels)]
+    groups = [others]
     owners: list[npt.NDArray[np.int64]] = []  # of each level's clusters: the cluster above
     for above, below in itertools.pairwise((1, *shape)):
         parent = np.arange(len(groups))
@@ -59,6 +76,11 @@ def cluster(features: sparse.csr_matrix, branch: int, leaf: int, seed: int = 0) 
         kept = np.array([group.size > 0 for group in groups])
         owners.append(parent[kept])
         groups = [group for group in groups if group.size]
+    if alone.any():
+        # One node more at every level: a child of the root, below it of the one before.
+        last = [0, *(owner.size for owner in owners)]
+        owners = [np.append(owner, parent) for owner, parent in zip(owners, last, strict=False)]
+        groups.append(np.flatnonzero(alone))
     chain = [_children(owner, above) for owner, above in zip(owners, [1, *map(len, owners)], strict=False)]
     of_label = np.empty(labels, np.int64)
     for i, group in enumerate(groups):

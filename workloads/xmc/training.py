@@ -14,7 +14,7 @@ from dse_kernels import xmc
 from dse_kernels.xmc_pecos import read_csc
 from scipy import sparse
 
-from workloads.xmc.clusters import cluster, label_features, tree_shape
+from workloads.xmc.clusters import cluster, label_features, most_frequent, tree_shape
 from workloads.xmc.errors import XmcError
 from workloads.xmc.text import REMEDY
 
@@ -25,7 +25,8 @@ NEGATIVES = ("tfn", "tfn+man")
 class TrainSettings:
     """Knobs of the training.
 
-    ``branch`` children of a node (a power of two), ``leaf`` labels of a cluster at most; ``threshold``: smaller weights are dropped;
+    ``branch`` children of a node (a power of two), ``leaf`` labels of a cluster at most; ``frequent``: that many labels of the most
+    documents, no more than a tenth of all, share a cluster of their own (0: none); ``threshold``: smaller weights are dropped;
     ``penalty`` liblinear's C; ``tolerance`` and ``iterations`` end its descent; ``bias`` constant feature (0: none); ``negatives``:
     ``tfn`` documents of the sibling labels (teacher forcing), ``tfn+man`` those too that the trained levels above send here
     by their beam; ``post_processor`` makes a score of a margin (docs/xmc.md compares it with PECOS's own default, l3-hinge);
@@ -34,6 +35,7 @@ class TrainSettings:
 
     branch: int = 16
     leaf: int = 100
+    frequent: int = 100
     threshold: float = 0.1
     penalty: float = 1.0
     tolerance: float = 0.1
@@ -52,6 +54,8 @@ class TrainSettings:
         for name in ("threshold", "bias"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise XmcError(f"{name} {getattr(self, name)} is not a finite number from 0 on")
+        if self.frequent < 0:
+            raise XmcError(f"frequent {self.frequent} is negative")
         for name in ("penalty", "tolerance", "iterations", "beam", "only_topk"):
             if not 0 < getattr(self, name) < np.inf:
                 raise XmcError(f"{name} {getattr(self, name)} is not a finite positive number")
@@ -89,7 +93,10 @@ def train(
     if not np.isfinite(X.data).all():
         raise XmcError("X: a value is not a finite number")
     kept = _Checkpoint(checkpoint, X, Y, settings)
-    chain = kept.chain() or kept.keep_chain(cluster(label_features(X, Y), settings.branch, settings.leaf, settings.seed))
+    chain = kept.chain()
+    if not chain:
+        apart = most_frequent(Y, settings.frequent)
+        chain = kept.keep_chain(cluster(label_features(X, Y), settings.branch, settings.leaf, settings.seed, apart))
     tell("tree of " + ", ".join(f"{c.shape[0]:,}" for c in chain) + " nodes")
     targets = [Y.tocsr()]  # documents x nodes of each level, from the labels up
     for c in chain[:0:-1]:
