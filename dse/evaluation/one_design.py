@@ -18,7 +18,7 @@ from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_family, load_hardware
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
-from dse.evaluation.words import DeploymentOptions, Hardware, make_problem
+from dse.evaluation.words import DeploymentOptions, Hardware, make_problem, many_memories
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -115,7 +115,7 @@ def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[st
     """A sentence where every operation reads from the DRAM and writes to it because nothing else was asked for, and a design of these
     ``metrics`` would take clearly less with its data on chip; empty where it would not, or where designs of its kind keep nothing.
     """
-    if problem.residency != "none" or problem.kind or problem.models is not None:
+    if problem.residency != "none" or problem.kind or problem.models is not None or many_memories(load_hardware(problem)):
         return []
     evaluation = evaluation_of(replace(problem, residency="weights"), knobs)
     if evaluation.on_chip is None or not evaluation.on_chip.able.all():

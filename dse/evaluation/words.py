@@ -166,15 +166,23 @@ def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space:
     """What may stay on chip where nobody says: the best, but for
 
     * designs of a profile that answers as another tool does, where nothing stays, and that tool's space of models;
+    * designs with more than two memories below the DRAM (:func:`many_memories`);
     * the file of a design that a search has written, which is costed as it was there.
     """
-    if space == "catransformers" or alone_by_profile(hardware.source_record.profile):
+    if space == "catransformers" or alone_by_profile(hardware.source_record.profile) or many_memories(hardware):
         return "none"
     written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
     if isinstance(written, dict):
         # Files of older versions, and of designs by themselves, say nothing.
         return str(written.get("residency", "none"))
     return DEFAULT_RESIDENCY
+
+
+def many_memories(hardware: HardwareSpace) -> bool:
+    """Whether designs have more than two memories below the DRAM: there a mapping of one large product to what others leave of the last
+    memory takes seconds to minutes to be found, and a model on one design has some thirty of them. Nobody waits for that unasked.
+    """
+    return len(hardware.accelerator(hardware.defaults).levels) > 3
 
 
 def _workload_word(workload: Any, example: Any, strict: bool) -> str:

@@ -13,7 +13,7 @@ from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware
 from dse.evaluation.robustness import AREA_FACTOR, area_note
-from dse.evaluation.words import deadline
+from dse.evaluation.words import deadline, many_memories
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
@@ -24,6 +24,7 @@ from dse.reports.kept import of_run
 from workloads import library
 
 if TYPE_CHECKING:
+    from dse.spaces.hardware import HardwareSpace
     from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
     from dse.storage.run_folder import RunRecord
 
@@ -59,7 +60,7 @@ def say_problem(
         else "strategy    exhaustive: every metric is cheap, so all designs are evaluated"
         + ("" if "device" in hardware.knobs else f"; exact for mappings chosen by {problem.criterion}"),
         *([f"            {dominated(problem)}"] if problem.models_dominated else []),
-        f"residency   {_residency_text(problem, large=large is not None)}",
+        f"residency   {_residency_text(problem, hardware, large=large is not None)}",
         *([f"            in shards of the hardware, executor {sharded.executor}, {sharded.workers} at a time"] if sharded else []),
     ]
     if defaults:
@@ -91,9 +92,13 @@ def _models_text(problem: Problem) -> list[str]:
     return [f"models      {', '.join(searched)}{alike}"]
 
 
-def _residency_text(problem: Problem, *, large: bool) -> str:
+def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
+    if hardware.runs_kernels:
+        return "of kernels, whose caches are in their own model"
     if problem.residency != "none":
         return f"{problem.residency}: what stays on chip between operations is the best"
+    if many_memories(hardware):
+        return "none: with more than two memories below the DRAM, finding what is best takes minutes (--residency weights does it)"
     return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
 
 

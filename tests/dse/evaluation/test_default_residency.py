@@ -31,6 +31,13 @@ def test_the_best_but_for_what_imitates_another_tool() -> None:
         allowed(residency="")
 
 
+def test_several_memories_below_the_dram_keep_nothing_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+    """One product on the template `cpu` took 19 s to be mapped to a part of its last cache: nobody waits for it who has not asked."""
+    assert allowed(hw="cpu") == "none" and allowed(hw="cpu", residency="weights") == "weights"
+    assert main(["evaluate", "--workload", "llama3-8b", "--hw", "cpu", "--set", "sequence=512", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cautions"] == []
+
+
 def test_every_door_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A search, its files, its export, `evaluate` in Python and on the command line, of a design and of its file."""
     run = dse.search("bert", out=tmp_path / "run", fixed=FIXED)
