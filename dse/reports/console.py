@@ -24,8 +24,8 @@ from dse.reports.kept import of_run
 from workloads import library
 
 if TYPE_CHECKING:
-    from dse.spaces.hardware import HardwareSpace
     from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
+    from dse.spaces.hardware import HardwareSpace
     from dse.storage.run_folder import RunRecord
 
 
