@@ -325,8 +325,8 @@ def _check_knobs(
             ):
                 raise UsageError(
                     f"vary {name!r} is no knob of {hardware.name}, and {family.name} is one model without size knobs; to search "
-                    "sizes write it as a record (a TOML file with family and dimensions, docs/extending.md) and list their values in a space file "
-                    "(`dse init space my-space.toml --workload my-model.toml`): workload my-model.toml, space my-space.toml"
+                    "sizes write it as a record (a TOML file with family and dimensions, docs/extending.md) and list their values in a "
+                    "space file (`dse init space my-space.toml --workload my-model.toml`): workload my-model.toml, space my-space.toml"
                 )
             if len(hardware.shipped) == 1 and text is None and name in NUMBERS:
                 device = hardware.shipped[0]
