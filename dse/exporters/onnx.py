@@ -14,6 +14,8 @@ from dse.errors import DseError, UsageError
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
 from dse.problem.wording import joined
+from dse.quality import checkpoint
+from dse.quality.pruning import onnx_file
 
 TOOL = "ONNX"
 FLOAT_BYTES = 4
@@ -49,10 +51,6 @@ def export(design: ExportDesign) -> Export:
 
 def _measured(design: ExportDesign, folder: Path) -> Export:
     """The graph of the checkpoint that was measured for the design."""
-    # torch is loaded by these.
-    from dse.quality import checkpoint
-    from dse.quality.pruning import onnx_file
-
     dimensions = design.workload.dimensions
     model = checkpoint.load(folder)
     parameters = sum(tensor.numel() for tensor in model.state_dict().values())
