@@ -73,7 +73,7 @@ class Estimate:
         metrics: decision metrics asked for. per_unit: grams per functional unit, or None.
         sources: key -> factor. warnings: suspect figures, infeasible designs. assumed: what the specification leaves open.
         counts: how many there are of each component. machines_kwh: electricity of the machines over the lifetime, without PUE;
-            pue and lifetime_years: as [use] has them (of a range the middle).
+            pue and lifetime_years: as [use] has them (of a range the middle). ranges: what the draws are from, by key.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Estimate:
     machines_kwh: float = 0.0
     pue: float = 1.0
     lifetime_years: float | None = None
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -204,7 +205,8 @@ class _Run:
         """A number of [use]; a range is remembered and its key returned."""
         value = section.get(name, default)
         if value is None:
-            raise CarbonError(f"{name} is missing in [use], but the operation cannot be computed without it")
+            way = "" if name == "lifetime_years" else ": give power_w, or energy_j_per_request with latency_s and rate_per_s"
+            raise CarbonError(f"{name} is missing in [use], but the operation cannot be computed without it{way}")
         if isinstance(value, list):
             key = f"use.{name}"
             self.input_ranges[key] = _range(key, value)
@@ -345,6 +347,7 @@ class _Run:
             machines_kwh=0.0 if operation is None else float(operation.energy_kwh) / pue,
             pue=pue,
             lifetime_years=years,
+            ranges=ranges,
         )
 
     def _evaluate(self, overrides: Mapping[str, Numeric]) -> tuple[dict[str, Numeric], Numeric]:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from carbon.analysis.estimate import Estimate
-from carbon.analysis.uncertainty import Spread
+from carbon.analysis.estimate import Estimate, grid_range
+from carbon.analysis.uncertainty import Range, Spread
 from carbon.analysis.validation import Check, Product
 from carbon.embodied import memory
+from carbon.errors import CarbonError
 from carbon.factors import grid
 from carbon.factors import tables as factors
 from carbon.factors.grid import GridFactor
@@ -171,14 +172,44 @@ def _ends(one: Spread) -> list[str]:
     return [number(float(one.p5)), number(float(one.p95))]
 
 
-def sources_text(sources: Mapping[str, Factor | GridFactor]) -> str:
-    """Return every factor with value, range, source, vintage and licence, for a terminal."""
+def drawn(key: str, factor: Factor | GridFactor, ranges: Mapping[str, Range] | None) -> dict[str, Any]:
+    """The range that an estimate draws a grid from, and why: ``low``, ``high``, ``drawn``. Nothing for other factors or without ranges."""
+    if ranges is None or not isinstance(factor, GridFactor):
+        return {}
+    if key not in ranges:
+        return {"drawn": "not drawn: [uncertainty] has factors = false"}
+    one, fab = ranges[key], key.startswith("fab.")
+    if one != grid_range(factor, fab=fab):
+        why = "the specification gives this range"
+    elif fab:
+        why = "contracts and coal around a fab's grid: 0.515 to 1.407 of the figure (300-583-820 g/kWh in Taiwan), assumed"
+    else:
+        others = ", ".join(f"{each.code} {number(each.gco2e_per_kwh)}" for each in grid.same_place(factor))
+        why = f"at least 15 % to either side (assumed), and the figures of other sources of its kind ({others or 'none'})"
+    return {"low": one.low, "high": one.high, "drawn": why}
+
+
+def place_called(text: str) -> str | None:
+    """The word of ``dse carbon grids --code`` for a text that is, or is part of, a place's code or name; None where there is none."""
+    try:
+        if not grid.lookup(text).code.startswith("custom"):
+            return text
+    except CarbonError:
+        pass
+    listed = grids(text) if len(text.strip()) >= 3 else []
+    return listed[0].code if listed else None
+
+
+def sources_text(sources: Mapping[str, Factor | GridFactor], ranges: Mapping[str, Range] | None = None) -> str:
+    """Return every factor with value, range, source, vintage and licence, for a terminal; ``ranges``: those that an estimate draws."""
     lines = []
     for key, factor in sources.items():
-        data = factor_data(factor)
+        data = factor_data(factor) | drawn(key, factor, ranges)
         span = f" [{number(data['low'])} .. {number(data['high'])}]" if data.get("low") is not None else ""
         kind = f" ({data['kind']})" if "kind" in data else ""
         lines.append(f"{key} = {data['value']:g} {data['unit']}{span}{kind}")
+        if "drawn" in data:
+            lines.append(f"    range:   {data['drawn']}")
         lines.append(f"    source:  {data['source']}")
         lines.append(f"    vintage: {data['vintage'] or 'not stated'}; licence: {data['licence']}")
         if data["note"]:

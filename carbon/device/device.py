@@ -50,7 +50,7 @@ class Device:
         abatement_pct, fab_yield, yield_model, d0_per_cm2, alpha, wafer_mm, scribe_mm, harvest: the die's making.
         package: kind, see :mod:`carbon.embodied.packaging`; bridges, carrier_area_mm2, test_yield: its options.
         storage_gb, storage_drives, storage_year: flash. hdds: drives.
-        system: ``card`` or ``server`` (the rest of such a product), None for the chips alone. pcb_cm2: a bare board.
+        system: ``card`` or ``server`` (the rest of such a product), None or ``none`` for the chips alone. pcb_cm2: a bare board.
         host_share: part of a server that the device occupies (an eighth where a host holds eight cards).
         cpu_packages: server CPU packages (lid and substrate; boaviztapi).
         design_iterations, parts_made: design carbon of the die, spread over the parts.
@@ -410,9 +410,9 @@ def _add_blocks(device: Device, values: Values, parts: dict[str, Numeric], logic
         parts["storage"] = memory.flash(values, gb, drives=drives, year=device.storage_year)
     if not _all_zero(device.hdds):
         parts["hdd"] = as_number("hdds", device.hdds, low=0.0) * values.item("hdd_kgco2e")
-    if device.system is not None:
+    if device.system not in (None, "none"):
         if device.system not in SYSTEMS:
-            raise unknown("system", device.system, SYSTEMS)
+            raise CarbonError(f"system {device.system!r} is unknown; known: {', '.join(SYSTEMS)}, none (the chips alone)")
         parts["system"] = values.item(SYSTEMS[device.system])
     if hasattr(device.host_share, "shape") or device.host_share > 0:
         parts["host"] = device.host_share * values.item(SYSTEMS["server"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -166,10 +167,11 @@ def _of_file(path: str, spec: Any) -> Any:
     """The estimate of a specification, devices named in it looked up; an error names the file."""
     from carbon.analysis import estimate
     from carbon.errors import CarbonError
-    from dse.evaluation.board_specification import with_devices
+    from dse.evaluation.board_specification import whole_servers, with_devices
 
     try:
-        return estimate.estimate(with_devices(spec))
+        answer = estimate.estimate(with_devices(spec))
+        return dataclasses.replace(answer, assumed=[*answer.assumed, *whole_servers(spec)])
     except CarbonError as error:
         raise CarbonError(f"specification {path!r}: {error}") from error
 
@@ -221,20 +223,27 @@ def run_batch(args: argparse.Namespace) -> int:
 def run_explain(args: argparse.Namespace) -> int:
     """Print factors with their provenance."""
     from carbon.analysis import estimate, report
-    from carbon.errors import unknown
+    from carbon.errors import CarbonError, unknown
 
     sources: dict[str, Any] = dict(report.all_factors())
+    ranges: dict[str, Any] | None = None
     if args.spec is not None:
-        sources = dict(_of_file(args.spec, estimate.load(args.spec)).sources)
+        answer = _of_file(args.spec, estimate.load(args.spec))
+        sources, ranges = dict(answer.sources), dict(answer.ranges)
     if args.match:
         found = {key: factor for key, factor in sources.items() if args.match.lower() in key.lower()}
         if not found:
+            if (place := report.place_called(args.match)) is not None:
+                raise CarbonError(
+                    f"factor {args.match!r} is unknown; electricity by place stands in a table of its own: `dse carbon grids --code "
+                    f"'{place}'`"
+                )
             raise unknown("factor", args.match, sources)
         sources = found
     if args.json:
-        _print_json({key: report.factor_data(factor) for key, factor in sources.items()})
+        _print_json({key: report.factor_data(factor) | report.drawn(key, factor, ranges) for key, factor in sources.items()})
     else:
-        print(report.sources_text(sources))
+        print(report.sources_text(sources, ranges))
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -93,6 +94,8 @@ class ExportDesign:
     others: tuple[Other, ...]
     notes: tuple[str, ...] = ()
     residency: str = "none"
+    checkpoint: Path | None = None
+    """The folder of the model that was measured for this design, where the run keeps one (`config.json`, `model.safetensors`)."""
     rows: Mapping[int, str] = field(default_factory=dict)
     """The product that a row is, by the row's number over all phases; fused attention is two and has none."""
 
@@ -146,7 +149,8 @@ def load_design(run: RunRecord, number: int) -> ExportDesign:
         raise DseError(f"design {number} of run {run.path} has no value for {', '.join(missing)}; its study is not whole")
     workload = family.build(**{name: knobs[name] for name in space.models}, **space.settings)
     accelerator = hardware.accelerator({name: knobs[name] for name in hardware.knobs})
-    return describe(
+    kept = run.path / "designs" / str(number) / "model"
+    found = describe(
         accelerator,
         workload,
         number=number,
@@ -158,6 +162,7 @@ def load_design(run: RunRecord, number: int) -> ExportDesign:
         command=str(run.provenance.get("command", "")),
         version=str(run.provenance.get("version", "")),
     )
+    return replace(found, checkpoint=kept) if (kept / "config.json").is_file() else found
 
 
 def describe(

@@ -1,15 +1,21 @@
-"""ONNX: the (pruned) model of a design as a graph, made with torch and transformers; its weights are random."""
+"""ONNX: the model of a design as a graph, made with torch and transformers: the checkpoint that was measured for it where the run keeps
+one, else an encoder of its dimensions with random weights.
+"""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 from dse.errors import DseError, UsageError
 from dse.exporters.base import Export
 from dse.exporters.design import ExportDesign
 from dse.problem.wording import joined
+from dse.quality import checkpoint
+from dse.quality.pruning import onnx_file
 
 TOOL = "ONNX"
 FLOAT_BYTES = 4
@@ -21,6 +27,8 @@ _NEEDED = ("torch", "transformers", "onnx", "onnxscript")
 def export(design: ExportDesign) -> Export:
     """The graph of the design's model; DseError where a package is missing or the model is of a kind that is not built here."""
     _check_packages()
+    if design.checkpoint is not None:
+        return _measured(design, design.checkpoint)
     config, kept = bert_settings(design)
     dimensions = design.workload.dimensions
     graph = _graph(config, int(dimensions["batch"]), int(dimensions["sequence"]), int(design.workload.parameter_count()))
@@ -39,6 +47,41 @@ def export(design: ExportDesign) -> Export:
         run=["python -c \"import onnx; print(onnx.load('model.onnx').graph.node[0])\""],
         checked="The tests load the graph with the onnx package, check it, and count its parameters against the workload's.",
     )
+
+
+def _measured(design: ExportDesign, folder: Path) -> Export:
+    """The graph of the checkpoint that was measured for the design."""
+    dimensions = design.workload.dimensions
+    model = checkpoint.load(folder)
+    parameters = sum(tensor.numel() for tensor in model.state_dict().values())
+    _check_size(parameters)
+    with tempfile.TemporaryDirectory() as place:
+        file = onnx_file.write(
+            model, Path(place) / "model.onnx", sequence=int(dimensions.get("sequence", 1)), batch=int(dimensions.get("batch", 1))
+        )
+        graph = file.read_bytes()
+    return Export(
+        tool=TOOL,
+        files={"model.onnx": graph},
+        expressed=[
+            f"`model.onnx`: the model that was measured for this design (`designs/{design.number}/model` of the run, {parameters:,} "
+            "numbers), weights and all, for inputs of the shape that the search costed.",
+        ],
+        assumed=[
+            "32-bit floats: weights have the values that their bits allow; the width itself is a property of the accelerator's words."
+        ],
+        lost=["The accelerator.", "The tokenizer, which lies beside the checkpoint."],
+        run=["python -c \"import onnxruntime; print(onnxruntime.InferenceSession('model.onnx').get_inputs())\""],
+        checked="The tests run the graph of a pruned model in onnxruntime and compare it with torch.",
+    )
+
+
+def _check_size(parameters: int) -> None:
+    if parameters * FLOAT_BYTES > MAX_GRAPH_BYTES:
+        raise DseError(
+            f"the design's model has {parameters:,} parameters; a graph with its weights inside holds at most "
+            f"{MAX_GRAPH_BYTES // FLOAT_BYTES:,}"
+        )
 
 
 def _check_packages() -> None:
@@ -83,11 +126,7 @@ def _graph(settings: dict[str, Any], batch: int, sequence: int, parameters: int)
     import torch
     from transformers import BertConfig, BertModel
 
-    if parameters * FLOAT_BYTES > MAX_GRAPH_BYTES:
-        raise DseError(
-            f"the design's model has {parameters:,} parameters; a graph with its weights inside holds at most "
-            f"{MAX_GRAPH_BYTES // FLOAT_BYTES:,}"
-        )
+    _check_size(parameters)
     # The exporter tells of packages that it would like and of deprecations of its own; neither is the user's.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.random.fork_rng():

@@ -194,12 +194,14 @@ def load(folder: str | Path, *, base: bool = False) -> Model:
     need_packages()
     path = Path(folder)
     config = read_config(path)
-    settings = settings_of(config)
+    settings, tensors = settings_of(config), read_tensors(path)
     with quiet():
         cls = model_class(config, base=base)
-        extra = {"add_pooling_layer": False} if base and config["model_type"] in ("bert", "roberta", "xlm-roberta", "vit") else {}
+        # A base model whose pooler nobody asked for is saved without it, as the models of a search are.
+        plain = base or (cls.__name__.endswith("Model") and not any("pooler." in name for name in tensors))
+        extra = {"add_pooling_layer": False} if plain and config["model_type"] in ("bert", "roberta", "xlm-roberta", "vit") else {}
         model = build(settings, _partial(cls, extra))
-    return fill(model.float(), read_tensors(path), str(path))
+    return fill(model.float(), tensors, str(path))
 
 
 def _partial(cls: Any, extra: dict[str, Any]) -> Any:

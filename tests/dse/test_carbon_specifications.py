@@ -18,7 +18,7 @@ from carbon.errors import CarbonError
 from carbon.factors import grid
 from carbon.operational import water
 from dse.cli import main
-from dse.evaluation.board_specification import with_devices
+from dse.evaluation.board_specification import whole_servers, with_devices
 from dse.evaluation.boards import board_inputs
 from dse.spaces import starters
 
@@ -218,3 +218,72 @@ def test_water_says_whose_figure_it_is(capsys: pytest.CaptureFixture[str]) -> No
     told = capsys.readouterr().out
     assert "water of the world's electricity" in told
     assert f"{undisclosed} does not disclose its own water" in told
+
+
+def test_a_device_that_is_a_server_does_not_bring_a_second_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    host = {"name": "host", "memory_type": "ddr4", "memory_gb": 512, "system": "server"}
+    cpu = {"name": "cpu", "count": 2, "device": "server-cpu"}
+    parts = found({"component": [cpu, host]}).embodied_parts
+    assert [name for name in parts if name.endswith((".system", ".memory"))] == ["host.memory", "host.system"]
+    alone = found({"component": [cpu]}).embodied_parts
+    assert parts["cpu.die"] == alone["die"]  # what is left out is nothing of the processor
+    assert alone["system"] == pytest.approx(2 * parts["host.system"])  # without a host it stays a server each
+    bare = found({"component": [cpu, {"name": "host", "system": "server"}]}).embodied_parts
+    assert bare["cpu.memory"] == alone["memory"]  # no host's memory to take its place
+    again = found({"component": [{**cpu, "system": "server", "memory_gb": 64}, host]}).embodied_parts
+    assert again["cpu.system"] == alone["system"]
+    assert 0 < again["cpu.memory"] < alone["memory"]
+    assert whole_servers({"component": [cpu, host]}) == [
+        "cpu: of device server-cpu the rest of a server (system) and its 384 GB of ddr5 left out, because host is the host"
+    ]
+    assert whole_servers({"component": [{**cpu, "system": "none"}, host]}) == [
+        "cpu: of device server-cpu its 384 GB of ddr5 left out, because host is the host"
+    ]
+    assert whole_servers({"component": [{"device": "h100"}, host]}) == []
+    spec = tmp_path / "cpu.toml"
+    spec.write_text('[device]\ndevice = "server-cpu"\n', encoding="utf-8")
+    assert main(["carbon", "estimate", str(spec), "--draws", "100"]) == 0
+    assert "assumed: server-cpu: device server-cpu is a whole server" in capsys.readouterr().out
+
+
+def test_a_system_of_none_leaves_the_part_out() -> None:
+    parts = found({"device": {"device": "h100", "system": "none"}}).embodied_parts
+    assert parts == {name: kg for name, kg in found({"device": {"device": "h100"}}).embodied_parts.items() if name != "system"}
+    with pytest.raises(CarbonError, match="card, server, none"):
+        found({"device": {"device": "h100", "system": ""}})
+
+
+@pytest.mark.parametrize("text", ["SWE", "sweden", "US-CA", "Swed"])
+def test_a_place_is_no_factor_and_its_table_is_named(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["carbon", "explain", "--match", text]) == 1
+    word = capsys.readouterr().err.split("dse carbon grids --code '")[1].split("'")[0]
+    assert main(["carbon", "grids", "--code", word]) == 0
+    assert main(["carbon", "explain", "--match", "wafr"]) == 1
+    assert "nearest known" in capsys.readouterr().err
+
+
+def test_grids_are_explained_with_the_range_that_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "board.toml"
+    text = '[device]\ndevice = "h100"\n[use]\ngrid = "SWE"\npower_w = 500\nlifetime_years = 4\n'
+
+    def explained(more: str) -> dict[str, Any]:
+        spec.write_text(text + more, encoding="utf-8")
+        assert main(["carbon", "explain", str(spec), "--match", "grid", "--json"]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    shown = explained("")
+    use, fab = shown["use.grid"], shown["fab.grid.act2022:taiwan"]
+    assert (use["low"], use["high"]) == (pytest.approx(0.85 * use["value"]), pytest.approx(1.15 * use["value"]))
+    assert "15 %" in use["drawn"]
+    assert "ecologits:SWE" in use["drawn"]
+    assert (fab["low"], fab["high"]) == (pytest.approx(300, rel=2e-3), pytest.approx(820, rel=2e-3))
+    own = explained('[ranges]\n"use.grid" = [10, 40, 90]\n')["use.grid"]
+    assert (own["low"], own["high"], own["drawn"]) == (10, 90, "the specification gives this range")
+    assert "not drawn" in explained("[uncertainty]\nfactors = false\n")["use.grid"]["drawn"]
+    assert main(["carbon", "explain", str(spec)]) == 0
+    assert "range:   not drawn" in capsys.readouterr().out
+
+
+def test_a_missing_energy_names_power_too() -> None:
+    with pytest.raises(CarbonError, match=r"energy_j_per_request is missing.*power_w"):
+        found({"device": {"device": "h100"}, "use": {"grid": "france", "lifetime_years": 4}})
