@@ -121,7 +121,7 @@ def make_problem(
     objectives, preset = parse_objectives(given)
     parsed = [parse_constraint(c) if isinstance(c, str) else c for c in constraints]
     hardware_toml = text
-    if text is None and (Path(hw).suffix == ".toml" or Path(hw).is_file()):
+    if text is None and ((Path(hw).suffix == ".toml" and "," not in hw) or Path(hw).is_file()):
         hardware_toml = _read_text("hw", Path(hw))
     hardware = load_path_or_name(hw, profile=hardware_profile) if text is None else from_text(text, name=hw, profile=hardware_profile)
     file_hash = file_sha256(workload)
