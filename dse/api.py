@@ -24,7 +24,7 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all_ours
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, sources
+from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, profile_fell_back, sources
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
@@ -348,7 +348,7 @@ def _written(
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             "models_alike": _models_alike(evaluation),
             **found,
-            "cautions": [*found.get("cautions", ()), *careful.models_unasked(evaluation)],
+            "cautions": [*profile_fell_back(problem), *found.get("cautions", ()), *careful.models_unasked(evaluation)],
             **(contenders(evaluation, front, designs) if whole else {}),
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },

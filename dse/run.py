@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
 from carbon.analysis.robustness import Robustness
 from dse.analysis.contenders import compared
 from dse.analysis.explanation import explain
@@ -138,7 +140,8 @@ class Run(RunRecord):
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
         Args:
-            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, or knob -> value;
+            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, whose knobs may be
+                changed (what else it holds is passed over then), or knob -> value;
                 a knob of the model that is not given is what all models of the search with the given ones have, else the model's own;
                 others have the hardware's defaults.
 
@@ -149,7 +152,7 @@ class Run(RunRecord):
         from dse.analysis.own_quality import own_quality
 
         row: Any = design if isinstance(design, (int, Mapping)) or not hasattr(design, "to_dict") else design.to_dict()
-        knobs: Mapping[str, Any] = self._named(row) if not isinstance(row, Mapping) or "design" in row else row
+        knobs = self._named(row)
         try:
             answer = evaluate_in(self.problem, knobs)
         except (HardwareError, WorkloadError) as error:  # knobs that do not fit each other
@@ -159,24 +162,30 @@ class Run(RunRecord):
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}
 
     def _named(self, row: Any) -> Mapping[str, Any]:
-        """The knobs of a design of the front, given by its number or as a row that holds it."""
+        """The knobs of a design given by its number, as a row of our table, or by knobs; those of a changed row are as it has them."""
         given: Mapping[str, Any] = row if isinstance(row, Mapping) else {"design": row}
+        columns = {name for design in self.designs for name in run_folder.flat_row(design) if name not in design["knobs"]}
+        own = {name: _plain(value) for name, value in given.items() if name not in columns}
+        if "design" not in given:
+            return own
         number = given["design"]
         found = self.entry(number)
         if found is None:
             raise UsageError(f"design {number} is not on the front; its designs are 1 to {len(self.designs)}")
         knobs: Mapping[str, Any] = found["knobs"]
-        for name, value in knobs.items():
-            if given.get(name, value) != value:
-                raise UsageError(f"design {number} has {name}={value} and the row given {name}={given[name]}; leave out 'design' for a "
-                                 "design of your own, given by its knobs alone")  # fmt: skip
-        return knobs
+        return {**knobs, **{name: value for name, value in own.items() if knobs.get(name) != value}}
 
     def plot(self) -> go.Figure:
         """An interactive picture of the front."""
         from dse.reports.figures import front_figure
 
         return front_figure(self)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a frame's row as Python has it; a row of numbers alone is of floats, and knobs are whole numbers where they can be."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _meets(value: float | None, constraint: Constraint) -> bool:

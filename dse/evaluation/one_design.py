@@ -83,7 +83,7 @@ def evaluate(
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
-    answer["cautions"] = [*another_model(hw, answer["design"]), *nothing_kept(problem, {}, answer)]
+    answer["cautions"] = [*profile_fell_back(problem), *another_model(hw, answer["design"]), *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -129,6 +129,15 @@ def nothing_kept(problem: Problem, knobs: Mapping[str, Any], metrics: Mapping[st
     return [
         "Every operation reads from the DRAM and writes to it; with its data kept on chip where that is best this design takes "
         f"{joined(told)}: --residency weights."
+    ]
+
+
+def profile_fell_back(problem: Problem) -> list[str]:
+    """A sentence where the carbon profile is not act2 because of a memory and nobody asked for that: totals of two profiles differ."""
+    if not problem.act_lacks:
+        return []
+    return [
+        f"Costed by carbon profile default since act2 knows no {problem.act_lacks}: compare with designs of --carbon-profile default alone."
     ]
 
 
@@ -250,7 +259,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     """What is common to all designs of an evaluation: deployment, sources, what is not modelled, the surrogate."""
     return {
         "deployment": evaluation.deployment.to_dict(),
-        "memory_act_lacks": evaluation.hardware_space.memory_act_lacks,
+        "memory_act_lacks": evaluation.problem.act_lacks,
         "criterion": evaluation.problem.criterion,
         "mapped": any(bool((batch.execution == Execution.MAPPED).any()) for batch in evaluation.points.batches),
         "residency": evaluation.problem.residency,

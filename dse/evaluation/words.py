@@ -10,12 +10,13 @@ from typing import Any, TypedDict, Unpack
 
 from carbon.factors import grid as grids
 from carbon.factors.grid import GridFactor
-from dse.errors import DseError, UsageError, all_ours, unknown_name
+from dse.errors import DseError, UsageError, all_ours, nearest, unknown_name
 from dse.evaluation import space_file
-from dse.evaluation.evaluation import file_sha256
+from dse.evaluation.evaluation import file_sha256, load_hardware
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.objectives import Constraint, Objective, Preset, merge_constraints, parse_constraint, parse_objectives
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
+from dse.problem.wording import joined
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.spaces.hardware import HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
 from dse.spaces.toml_text import toml_text
@@ -24,6 +25,9 @@ from hw_models.accelerator.design import NUMBERS, Accelerator
 from hw_models.costs.residency.solve import alone_by_profile
 from workloads import library
 from workloads.family import Family
+
+# Sizes that people vary of a model.
+_SIZES = ("layers", "hidden", "heads", "ffn", "width", "depth")
 
 Hardware = str | Path | templates.Template | Accelerator | Mapping[str, Any]
 
@@ -149,7 +153,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=_deployment(deployment, serves, hardware.default_carbon_profile),
+        deployment=_deployment(deployment, serves),
         space=space,
         fixed=dict(fixed),
         vary={name: tuple(chosen) for name, chosen in vary.items()},
@@ -159,7 +163,24 @@ def make_problem(
         criterion=criterion,
         residency=usual if residency is None else residency,
     )
+    problem = _with_profile(problem)
     return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
+
+
+def _with_profile(problem: Problem) -> Problem:
+    """A problem with the carbon profile that suits its hardware, as set and varied, where nobody named one."""
+    hardware = load_hardware(problem).narrowed(problem.fixed)
+    for name, kinds in hardware.knobs.items():
+        if name.endswith("_kind") and len(kinds) > 1 and problem.hardware_toml is not None:
+            each = joined([f"--set {name}={kind}" for kind in kinds])
+            raise UsageError(
+                f"{name} has the values {joined(list(map(str, kinds)))}, and the designs of one search have one; make a search of each "
+                f"({each}, all with --carbon-profile default), and `dse compare RUN RUN` says which designs of them are on one front"
+            )
+    if problem.deployment.carbon_profile:
+        return problem
+    deployment = replace(problem.deployment, carbon_profile=hardware.default_carbon_profile)
+    return replace(problem, deployment=deployment, act_lacks=hardware.fell_back_for)
 
 
 def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space: str) -> str:
@@ -218,8 +239,8 @@ def _kind(value: Any) -> str:
     return f"{value!r} of type {type(value).__name__}" if isinstance(value, (int, float, bool)) else f"of type {type(value).__name__}"
 
 
-def _deployment(given: Deployment | None, fields: Mapping[str, Any], carbon_profile: str) -> Deployment:
-    """The deployment as it was given, or one with these fields."""
+def _deployment(given: Deployment | None, fields: Mapping[str, Any]) -> Deployment:
+    """The deployment as it was given, or one with these fields; without a carbon profile where none is named."""
     if given is not None and fields:
         raise UsageError(f"{next(iter(fields))} and deployment are both given; put it into the deployment")
     for name in fields:
@@ -228,7 +249,7 @@ def _deployment(given: Deployment | None, fields: Mapping[str, Any], carbon_prof
     words: dict[str, Any] = {
         name: repr(float(value)) if name in ("grid", "fab_grid") and _is_number(value) else value for name, value in fields.items()
     }
-    words.setdefault("carbon_profile", carbon_profile)
+    words.setdefault("carbon_profile", "")
     found = given or Deployment(**words)
     grids.lookup(found.grid)  # an unknown place is told now, before anything is computed or written
     return found
@@ -296,6 +317,17 @@ def _check_knobs(
                 )
             if fields:
                 raise unknown_field(option, name, hardware, fields, family.knobs if option == "set" else VARIABLE)
+            if (
+                option == "vary"
+                and family.family != "mix"
+                and all(knob.setting for knob in family.knobs.values())
+                and (name in _SIZES or nearest(name, [*hardware.knobs, *hardware.settings]) is None)
+            ):
+                raise UsageError(
+                    f"vary {name!r} is no knob of {hardware.name}, and {family.name} is one model without size knobs; to search "
+                    "sizes write it as a record (a TOML file with family and dimensions, docs/extending.md) and list their values in a "
+                    "space file (`dse init space my-space.toml --workload my-model.toml`): workload my-model.toml, space my-space.toml"
+                )
             if len(hardware.shipped) == 1 and text is None and name in NUMBERS:
                 device = hardware.shipped[0]
                 written = f"--{option} {name}={','.join(map(str, vary[name])) if option == 'vary' else fixed[name]}"

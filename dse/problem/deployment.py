@@ -22,18 +22,18 @@ class Deployment:
     grid: str | grids.GridFactor = "world"
     fab_grid: str | grids.GridFactor = ""  # "": the carbon profile's own, which then stands here
     pue: float = 1.0
-    carbon_profile: str = "act2"
+    carbon_profile: str = "act2"  # "": the one that suits the hardware, which `make_problem` puts here
     electricity_usd_per_kwh: float = 0.12  # industrial and commercial users pay 0.08-0.20 (IEA, Electricity 2024)
     package: str = ""  # "": what the carbon profile assumes of a single die
 
     def __post_init__(self) -> None:
-        recipe = recipes.get(self.carbon_profile)
+        recipe = recipes.get(self.carbon_profile) if self.carbon_profile else None
         for name in ("grid", "fab_grid"):
             if isinstance(factor := getattr(self, name), grids.GridFactor):
                 object.__setattr__(self, name, grids.word_of(factor))  # a study keeps plain values
         _positive("rate", self.rate_per_s, 1e15)
         _positive("lifetime-years", self.lifetime_years, 1000.0)
-        object.__setattr__(self, "fab_grid", self.fab_grid or recipe.fab_grid or "")
+        object.__setattr__(self, "fab_grid", self.fab_grid or (recipe.fab_grid if recipe else None) or "")
         _positive("electricity-usd", self.electricity_usd_per_kwh, 1000.0)
         if not 1.0 <= self.pue <= 100.0:
             raise UsageError(f"pue is {self.pue}; facility power over device power is at least 1 and at most 100")

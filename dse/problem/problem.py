@@ -57,6 +57,7 @@ class Problem:
     allow_unsupported: bool = False
     criterion: str = "edp"
     residency: str = "none"
+    act_lacks: str = ""  # the memory for which the carbon profile is `default` in place of act2 where nobody named one
     preset: str | None = None
     models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
     models_dominated: int = 0  # the others
@@ -93,6 +94,7 @@ class Problem:
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
             "residency": self.residency,
+            **({"act_lacks": self.act_lacks} if self.act_lacks else {}),
             **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
             **({"kind": self.kind, "request": dict(self.request)} if self.kind else {}),
         }
@@ -128,6 +130,7 @@ class Problem:
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],
             residency=values.get("residency", "none"),
+            act_lacks=values.get("act_lacks", ""),
         )
 
 

@@ -51,7 +51,7 @@ def say_problem(
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
-        f"deployment  {_deployment_text(deployment.to_dict(), hardware.memory_act_lacks)}",
+        f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks)}",
         *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
@@ -104,7 +104,7 @@ def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -
 
 def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
     """Where and how a device serves, and why its carbon profile is our own where ACT's does not know the memory."""
-    reason = f" (act2 knows no {memory_act_lacks})" if memory_act_lacks and deployment["carbon_profile"] == "default" else ""
+    reason = f" (act2 knows no {memory_act_lacks})" if memory_act_lacks else ""
     return (
         f"{deployment['rate_per_s']:g} requests/s for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
         f"fab grid {deployment['fab_grid'] or 'fixed by the profile'}, PUE {deployment['pue']:g}, "

@@ -132,7 +132,7 @@ def run(
         )
         shared = {"study": store.study} if settings.storage else {}
     _take_measured(evaluation, found.quality, target)
-    context = _context(evaluation, settings, found, notes, shared)
+    context = _context(evaluation, settings, found, notes, shared, expected)
     tables = [given for given in (target, proxy) if isinstance(given, evaluators.TableEvaluator)]
     own_space, columns = evaluation.problem.space_toml is not None, model_columns(evaluation)
     context["cautions"] = [line for table in tables for line in table_rows.cautions(table, columns, own_space=own_space)]
@@ -193,19 +193,21 @@ def _summary(evaluation: Evaluation, found: SearchResult) -> SweepSummary:
 
 
 def _context(
-    evaluation: Evaluation, settings: MeasuredSettings, found: SearchResult, notes: list[str], shared: dict[str, Any]
+    evaluation: Evaluation, settings: MeasuredSettings, found: SearchResult, notes: list[str], shared: dict[str, Any], most: int
 ) -> dict[str, Any]:
-    """What a report says of the search."""
+    """What a report says of the search; ``most`` trials are all that can be made."""
+    whole = len(found.trials) >= most
+    every = whole and most < sum(settings.sizes) and all(trial.done for trial in found.trials)
     completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
     context: dict[str, Any] = {
         "strategy": {
             "name": found.strategy,
             "why": found.why,
-            "stopped": found.reason,
+            "stopped": (f"all {most:,} models were measured" if most > 1 else "the one model was measured") if every else found.reason,
             "notes": notes,
             "trials": len(found.trials),
             "asked": sum(settings.sizes),
-            "early": settings.stop_early and len(found.trials) < sum(settings.sizes) and found.reason != EXHAUSTED,
+            "early": settings.stop_early and not whole and found.reason != EXHAUSTED,
             **shared,
         },
         "quality_surrogate": None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,7 @@ def loop_problem(
     if size > MAX_CONFIGURATIONS:
         raise UsageError(f"the knobs make {size} configurations, must be at most {MAX_CONFIGURATIONS}; list fewer values")
     profile = load_path_or_name(hw, profile=None).default_carbon_profile
+    named = deployment.carbon_profile if deployment else ""
     return LoopProblem(
         of,
         names,
@@ -158,7 +159,7 @@ def loop_problem(
         widths,
         _objectives(objective),
         _constraints(constraints),
-        deployment or Deployment(carbon_profile=profile),
+        replace(deployment or Deployment(carbon_profile=""), carbon_profile=named or profile),
         source,
     )
 

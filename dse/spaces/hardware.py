@@ -63,6 +63,13 @@ class HardwareSpace:
         return "default" if board or self.shipped or self.memory_act_lacks else "act2"
 
     @property
+    def fell_back_for(self) -> str:
+        """The memory for which :attr:`default_carbon_profile` is our own in place of act2; empty where it is act2, or our own anyway."""
+        board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
+        other = board or self.shipped or (self.template is not None and self.template.carbon_profile != "act2")
+        return "" if other else self.memory_act_lacks
+
+    @property
     def memory_act_lacks(self) -> str:
         """The first DRAM of its designs whose carbon ACT does not give; empty where it gives all."""
         template = self.template
@@ -294,7 +301,9 @@ def load_with(hw: str, fixed: Mapping[str, Any], *, profile: str | None, keep: S
 
 def unknown_field(option: str, name: str, hardware: HardwareSpace, fields: Sequence[str], further: Iterable[str]) -> UsageError:
     """The error for a name of --set or --vary that is neither of ``fields`` of a hardware file nor of the ``further`` words there are."""
-    close = nearest(name, [*fields, *further])
+    kinds = [field for field in fields if field.endswith("_kind")]
+    # Templates call dram_type what a file has as the kind of its last level.
+    close = kinds[-1] if kinds and name == "dram_type" else nearest(name, [*fields, *further])
     hint = f"; did you mean {close!r}?" if close else ""
     if not fields:
         device = hardware.name

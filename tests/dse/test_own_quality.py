@@ -10,7 +10,7 @@ import pytest
 import dse
 from dse import api
 from dse.analysis.neighbours import why
-from dse.errors import StrategyError, UsageError
+from dse.errors import DseError, StrategyError, UsageError
 from dse.quality.surrogate import for_workload
 from dse.reports.explanation_text import text
 from dse.run import Run
@@ -63,9 +63,21 @@ def test_why_compares_measurements_and_nothing_else(study: Run) -> None:
         assert n.verdict != "unmeasured" or n.knob in models
 
 
-def test_a_row_that_is_another_design_is_refused(study: Run) -> None:
-    with pytest.raises(UsageError, match="leave out 'design'"):
-        study.evaluate({**study.best(), "width": 4096})
+def test_a_row_with_another_knob_is_the_changed_design(study: Run) -> None:
+    row = study.best()
+    assert study.evaluate(row)["total_kgco2e"] == row["total_kgco2e"]
+    knobs = study.designs[row["design"] - 1]["knobs"]
+    wanted = study.evaluate({**knobs, "width": 32})["total_kgco2e"]
+    assert wanted != row["total_kgco2e"]
+    frame = study.pareto().query(f"design == {row['design']}").iloc[0].copy()
+    frame["width"] = 32
+    bare = {name: value for name, value in row.items() if name != "design"}
+    for changed in ({**row, "width": 32}, {**bare, "width": 32}, frame):
+        found = study.evaluate(changed)
+        assert found["design"]["width"] == 32 and found["total_kgco2e"] == wanted
+    for given in (row, bare):
+        with pytest.raises(DseError, match="widht"):
+            study.evaluate({**given, "widht": 32})
 
 
 def test_best_takes_the_words_of_objective(study: Run) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from dse import api
 from dse.cli import main
+from dse.errors import DseError
 from dse.evaluation import careful
-from dse.evaluation.evaluation import Evaluation
+from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.one_design import nothing_kept
 from dse.spaces import starters
 from dse.spaces.hardware import load_path_or_name
@@ -50,6 +51,49 @@ def test_evaluate_says_what_the_figures_are_of(npu: Path, capsys: pytest.Capture
     assert answer["settings"]["batch"] == 1 and answer["deployment"]["rate_per_s"] == 1.0
     # Every operation has one bound.
     assert sum(answer["latency_by_bound_s"].values()) == pytest.approx(answer["latency_s"], rel=1e-12)
+
+
+def test_a_profile_that_fell_back_is_told_and_one_that_is_named_is_not(
+    npu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "lpddr4.toml"
+    own.write_text(starters.accelerator("edge22"), encoding="utf-8")
+    file = api.evaluate("bert-base", str(npu))
+    told = "Costed by carbon profile default since act2 knows no lpddr5: compare with designs of --carbon-profile default alone."
+    assert told in file["cautions"] and file["deployment"]["carbon_profile"] == "default"
+    for hw, fixed in ((str(own), {"dram_kind": "lpddr5"}), ("edge22", {"dram_type": "lpddr5"})):  # the same memory, set
+        found = api.evaluate("bert-base", hw, fixed=fixed)
+        assert told in found["cautions"] and found["deployment"] == file["deployment"]
+    assert api.evaluate("bert-base", str(own), fixed={"dram_kind": "lpddr5"})["total_kgco2e"] == file["total_kgco2e"]
+    for answer in (api.evaluate("bert-base", str(own)), api.evaluate("bert-base", str(npu), carbon_profile="default")):
+        assert told not in answer["cautions"] and answer["memory_act_lacks"] == ""
+    assert api.evaluate("bert-base", str(own))["deployment"]["carbon_profile"] == "act2"
+    words = ["search", "--workload", "bert-base", "--hw", str(own), "--objective", "hardware", "--json"]
+    for number, (more, caution) in enumerate(((["--vary", "dram_kind=lpddr5"], True), (["--set", "dram_kind=lpddr5"], True),
+                                              (["--set", "dram_kind=lpddr5", "--carbon-profile", "default"], False))):  # fmt: skip
+        assert main([*words, *more, "--out", str(tmp_path / f"run{number}")]) == 0
+        assert (told in api.load(tmp_path / f"run{number}").context["cautions"]) is caution
+        assert ("(act2 knows no lpddr5)" in capsys.readouterr().err) is caution
+
+
+def test_two_memories_are_two_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "lpddr4.toml"
+    own.write_text(starters.accelerator("edge22"), encoding="utf-8")
+    words = ["search", "--workload", "bert-base", "--hw", str(own), "--out", str(tmp_path / "run")]
+    assert main([*words, "--vary", "dram_kind=lpddr4,lpddr5"]) == 2
+    told = capsys.readouterr().err
+    assert "--set dram_kind=lpddr4 and --set dram_kind=lpddr5" in told and "dse compare" in told and "batch" not in told
+    assert main([*words, "--set", "dram_type=lpddr5"]) == 2
+    assert "did you mean 'dram_kind'?" in capsys.readouterr().err
+
+
+def test_sizes_of_one_model_are_sent_to_a_record() -> None:
+    torch = pytest.importorskip("torch")
+    one = {"workload": torch.nn.Linear(64, 64), "objective": "hardware", "example": torch.zeros(1, 64)}
+    with pytest.raises(DseError, match=r"Linear is one model without size knobs.*record.*space file"):
+        api.make_problem(**one, vary={"layers": [2, 4]})
+    with pytest.raises(DseError, match="did you mean 'cores'"):
+        load_hardware(api.make_problem(**one, vary={"corse": [2, 4]}))
 
 
 def test_models_that_are_searched_unasked(npu: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dse import api
 from dse.errors import DseError, UsageError
+from dse.evaluation.evaluation import Evaluation
 from dse.searches.plan import MeasuredSettings
 from dse.storage.study import Study
 from dse.storage.trial import Trial
@@ -93,10 +94,26 @@ def test_settings_survive_json() -> None:
     assert MeasuredSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
+def test_a_space_that_was_measured_whole_did_not_stop_early(tmp_path: Path, counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that would stop the search at its last model has nothing left to stop."""
+    fixed = {**SMALL, "layers": 4}
+    problem = api.make_problem("bert", "carbon", fixed=fixed, allow_unsupported=True, keep_quality=True)
+    models = Evaluation(problem, threads=1, mapped=False).space.model_count
+
+    class AtTheLast:
+        def reason(self, _: object, trials: list[Trial]) -> str | None:
+            return "nothing more is expected" if sum(trial.done for trial in trials) >= models else None
+
+    monkeypatch.setattr("dse.searches.measured.Stalled", AtTheLast)
+    settings = MeasuredSettings(quality="python:my_quality:measure", strategy="random", budget=50)
+    run = api.search(problem, out=tmp_path / "run", measured=settings, threads=1)
+    assert run.context["strategy"]["trials"] == models < 50
+    assert not run.context["strategy"]["early"] and run.context["strategy"]["stopped"] == f"all {models} models were measured"
+    assert not any("stopped" in line for line in run.recommend().warnings)
+
+
 def test_counts_of_a_report_are_those_of_the_measured_models(tmp_path: Path) -> None:
     """Every measured model met all hardware, and what breaks a bound there is no feasible design."""
-    from dse.evaluation.evaluation import Evaluation
-
     problem = api.make_problem("bert", "carbon", fixed={"depth": 16, "l2_words_per_cycle": 64})
     run = api.search(problem, out=tmp_path / "run", measured=MeasuredSettings(quality="surrogate", strategy="random", budget=5), threads=1)
     evaluation = Evaluation(problem, threads=1)
