@@ -465,13 +465,13 @@ def test_values_of_a_deployment_are_positive_and_distinct(chosen: list[Any], fin
 
 
 def test_a_deployment_from_its_fields() -> None:
-    found = words._deployment(None, {"grid": 411.3, "rate_per_s": 7.7}, "act2")
-    assert (found.grid, found.rate_per_s, found.carbon_profile) == ("411.3", 7.7, "act2")
-    assert words._deployment(None, {"carbon_profile": "default"}, "act2").carbon_profile == "default"
+    found = words._deployment(None, {"grid": 411.3, "rate_per_s": 7.7})
+    assert (found.grid, found.rate_per_s, found.carbon_profile) == ("411.3", 7.7, "")
+    assert words._deployment(None, {"carbon_profile": "default"}).carbon_profile == "default"
     given = Deployment(rate_per_s=3.0)
-    assert words._deployment(given, {}, "act2") is given
+    assert words._deployment(given, {}) is given
     with pytest.raises(UsageError, match="both given"):
-        words._deployment(given, {"rate_per_s": 1.0}, "act2")
+        words._deployment(given, {"rate_per_s": 1.0})
     assert [words._is_number(value) for value in (1, 1.5, True, "1")] == [True, True, False, False]
     assert (
         words._hardware_word({"name": "a", "template": "edge22"})[0] == "a" and words._hardware_word({"template": "edge22"})[0] == "edge22"
