@@ -60,7 +60,7 @@ class Comparison:
 
     objectives: tuple[Objective, ...]
     notes: tuple[str, ...]
-    settings: Mapping[str, tuple[Any, Any]]
+    settings: Mapping[str, tuple[Any, ...]]
     first: Side
     second: Side
     reference: Mapping[str, float]
@@ -76,16 +76,14 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
     objectives, notes = common_objectives([first, second])
     a, b = objective_rows(first, objectives), objective_rows(second, objectives)
     beaten_a, beaten_b = dominated_by(a, b), dominated_by(b, a)
-    worst = np.maximum(a.max(axis=0), b.max(axis=0))
-    best = np.minimum(a.min(axis=0), b.min(axis=0))
-    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
+    worst, _, span = _ends(np.concatenate([a, b]))
     reference = worst + REFERENCE_MARGIN * span
     mine, theirs = volumes([a, b], notes)
     shared, changes = _shared(first, second)
     return Comparison(
         objectives=objectives,
         notes=tuple(notes),
-        settings=setting_differences(first, second),
+        settings=setting_differences([first, second]),
         first=_side(first, second, objectives, a, beaten_a, mine),
         second=_side(second, first, objectives, b, beaten_b, theirs),
         reference={o.metric: float(o.sign * r) for o, r in zip(objectives, reference, strict=True)},
@@ -138,6 +136,12 @@ def objective_rows(run: RunRecord, objectives: tuple[Objective, ...]) -> FloatAr
     )
 
 
+def _ends(rows: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Worst and best value of each objective over rows (designs, objectives), and how far they lie apart (of equal ones their size)."""
+    worst, best = rows.max(axis=0), rows.min(axis=0)
+    return worst, best, np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
+
+
 def volumes(fronts: Sequence[FloatArray], notes: list[str]) -> list[float | None]:
     """Hypervolumes of fronts (designs, objectives) as shares of that of all together, objectives scaled to their range over all."""
     together = np.concatenate(fronts)
@@ -145,8 +149,7 @@ def volumes(fronts: Sequence[FloatArray], notes: list[str]) -> list[float | None
     if count ** max(1, dimensions - 1) > MAX_HYPERVOLUME_STEPS:
         notes.append(f"no hypervolume: {count} designs in {dimensions} objectives would take too long")
         return [None] * len(fronts)
-    worst, best = together.max(axis=0), together.min(axis=0)
-    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
+    _, best, span = _ends(together)
     reference = np.full(dimensions, 1.0 + REFERENCE_MARGIN)
     whole, *each = (hypervolume((values - best) / span, reference) for values in (together, *fronts))
     return [volume / whole for volume in each]
@@ -193,14 +196,14 @@ def _key(design: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, repr(value)) for name, value in design["knobs"].items()))
 
 
-def setting_differences(first: RunRecord, second: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Settings of the problems, strategies and versions that differ: {name: (first, second)}; nested names joined by dots."""
-    mine, theirs = flat_settings(first), flat_settings(second)
-    names = dict.fromkeys((*mine, *theirs))
-    return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
+def setting_differences(runs: Sequence[RunRecord]) -> dict[str, tuple[Any, ...]]:
+    """Settings of the problems, strategies and versions that differ: {name: one value a run}; nested names joined by dots."""
+    settings = [_flat_settings(run) for run in runs]
+    rows = {name: tuple(one.get(name) for one in settings) for name in dict.fromkeys(name for one in settings for name in one)}
+    return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def flat_settings(run: RunRecord) -> dict[str, Any]:
+def _flat_settings(run: RunRecord) -> dict[str, Any]:
     """Settings of the problem, the strategy and the version by their names, nested ones joined by dots."""
     found: dict[str, Any] = {}
 

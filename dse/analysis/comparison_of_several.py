@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dse.analysis.comparison import common_objectives, flat_settings, objective_rows, volumes
+from dse.analysis.comparison import common_objectives, objective_rows, setting_differences, volumes
 from dse.errors import UsageError
 from dse.fronts.pareto import dominated_by
 from dse.problem.objectives import Objective
@@ -76,8 +76,4 @@ def compare_several(runs: Sequence[RunRecord]) -> ComparisonOfSeveral:
                 best={o.metric: float(o.sign * rows[:, i].min()) for i, o in enumerate(objectives)},
             )
         )
-    settings = [flat_settings(run) for run in runs]
-    names = dict.fromkeys(name for one in settings for name in one)
-    rows_of = {name: tuple(one.get(name) for one in settings) for name in names}
-    differ = {name: row for name, row in rows_of.items() if any(value != row[0] for value in row)}
-    return ComparisonOfSeveral(objectives, tuple(notes), differ, tuple(found))
+    return ComparisonOfSeveral(objectives, tuple(notes), setting_differences(runs), tuple(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,6 @@ from dse.problem.wording import joined
 from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 from hw_models.accelerator.fields import Execution
-from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library
 
 # What is saved below this is within the models' own error and not worth a line.
@@ -83,7 +83,8 @@ def evaluate(
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
-    answer["cautions"] = [*profile_fell_back(problem), *another_model(hw, answer["design"]), *nothing_kept(problem, {}, answer)]
+    other = another_model(hw, problem.hardware_toml, answer["design"])
+    answer["cautions"] = [*profile_fell_back(problem), *other, *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -141,11 +142,11 @@ def profile_fell_back(problem: Problem) -> list[str]:
     ]
 
 
-def another_model(hw: Any, design: Mapping[str, Any]) -> list[str]:
+def another_model(hw: Any, hardware_toml: str | None, design: Mapping[str, Any]) -> list[str]:
     """A sentence where a design file of a search is evaluated with another model than the one that it was found for."""
-    if not isinstance(hw, (str, Path)) or not str(hw).endswith(".toml"):
+    if hardware_toml is None or not isinstance(hw, (str, Path)):
         return []
-    kept = load_toml(Path(hw)).get("design", {})
+    kept = tomllib.loads(hardware_toml).get("design", {})
     found = kept.get("model", {}) if isinstance(kept, dict) else {}
     other = {name: value for name, value in found.items() if name in design and design[name] != value} if isinstance(found, dict) else {}
     if not other:

@@ -43,17 +43,19 @@ def compared_several(runs: Sequence[RunRecord]) -> RunsComparison:
     return RunsComparison(**vars(compare_several(runs)))
 
 
+def _asked(comparison: Comparison | ComparisonOfSeveral, letters: Sequence[str]) -> list[str]:
+    """What was asked differently, a line a setting with a value a run, and the notes."""
+    differ = [f"  {printable(name)}: {' | '.join(printable(_told(value)) for value in row)}" for name, row in comparison.settings.items()]
+    lines = [f"Settings that differ ({' | '.join(letters)}):", *differ] if differ else ["The settings are the same."]
+    return ["", *lines, *(f"  note: {printable(note)}" for note in comparison.notes)]
+
+
 def text_of_several(comparison: ComparisonOfSeveral) -> str:
     """The comparison of three runs and more as text: one column a run, by letters."""
     c = comparison
     letters = [chr(ord("A") + i) for i in range(len(c.runs))]
     lines = [f"{letter}  {printable(run.path)}" for letter, run in zip(letters, c.runs, strict=True)]
-    if c.settings:
-        lines += ["", f"Settings that differ ({' | '.join(letters)}):"]
-        lines += [f"  {printable(name)}: {' | '.join(printable(_told(value)) for value in row)}" for name, row in c.settings.items()]
-    else:
-        lines += ["", "The settings are the same."]
-    lines += [f"  note: {printable(note)}" for note in c.notes]
+    lines += _asked(c, letters)
     rows: list[tuple[str, list[Any]]] = [("designs on the front", [run.designs for run in c.runs])]
     if c.runs[0].hypervolume is not None:
         rows.append(("hypervolume (all together: 100 %)", [f"{run.hypervolume:.2%}" for run in c.runs]))
@@ -71,13 +73,7 @@ def text_of_several(comparison: ComparisonOfSeveral) -> str:
 def text(comparison: Comparison, *, limit: int = 8) -> str:
     """The comparison as text."""
     c = comparison
-    lines = [f"A  {printable(c.first.path)}", f"B  {printable(c.second.path)}", ""]
-    if c.settings:
-        lines.append("Settings that differ (A | B):")
-        lines += [f"  {printable(name)}: {printable(_told(a))} | {printable(_told(b))}" for name, (a, b) in c.settings.items()]
-    else:
-        lines.append("The settings are the same.")
-    lines += [f"  note: {printable(note)}" for note in c.notes]
+    lines = [f"A  {printable(c.first.path)}", f"B  {printable(c.second.path)}", *_asked(c, "AB")]
     names = [o.metric for o in c.objectives]
     lines += ["", f"{'':<34}{'A':>14}{'B':>14}"]
     rows: list[tuple[str, Any, Any]] = [("designs on the front", c.first.designs, c.second.designs)]

@@ -56,18 +56,20 @@ class HardwareSpace:
     @property
     def default_carbon_profile(self) -> str:
         """The carbon profile where none is named: the template's, elsewhere ACT's; our own for boards and for memories ACT lacks."""
-        if self.template is not None:
-            named = self.template.carbon_profile
-            return "default" if named == "act2" and self.memory_act_lacks else named
-        board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
-        return "default" if board or self.shipped or self.memory_act_lacks else "act2"
+        return "default" if self.fell_back_for else self._profile_of_kind
 
     @property
     def fell_back_for(self) -> str:
         """The memory for which :attr:`default_carbon_profile` is our own in place of act2; empty where it is act2, or our own anyway."""
+        return self.memory_act_lacks if self._profile_of_kind == "act2" else ""
+
+    @property
+    def _profile_of_kind(self) -> str:
+        """The carbon profile of such hardware, whatever its memory is."""
+        if self.template is not None:
+            return self.template.carbon_profile
         board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
-        other = board or self.shipped or (self.template is not None and self.template.carbon_profile != "act2")
-        return "" if other else self.memory_act_lacks
+        return "default" if board or self.shipped else "act2"
 
     @property
     def memory_act_lacks(self) -> str:
