@@ -253,7 +253,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  infeasible: {reason}")
     for sentence in (answer.get("device_order") or {}).get("sentences", ()):
         print(f"  {sentence}")
-    for line in answer.get("cautions", ()):
+    measured = [f"times are modelled, not measured: {line}" for line in answer.get("expected_error", ())]
+    for line in (*measured, *answer.get("cautions", ())):
         print(textwrap.fill(f"careful: {line}", 100, initial_indent="  ", subsequent_indent="    "))
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
