@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
+from dse.analysis.demand import Demand, demand, standing
 from dse.analysis.quality_order import QualityOrder, quality_order
 from dse.analysis.reasons import why
 from dse.analysis.ties import differ_in, near_ties
 from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
+from dse.problem.problem import LOOP
 from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, phrase_beside, whole_percents
 
 if TYPE_CHECKING:
@@ -241,7 +243,8 @@ class Front:
 
     Attributes:
         designs: entries. quality, error: (designs,), higher better, None without a quality objective. costs: (designs, costs), minimised;
-        objectives: theirs. allowed: designs whose quality something supports, all where none has support.
+        objectives: theirs. allowed: designs whose quality something supports, all where none has support. demand: of fleets, what they
+        are to serve.
     """
 
     designs: list[dict[str, Any]]
@@ -250,11 +253,13 @@ class Front:
     costs: FloatArray
     objectives: tuple[Objective, ...]
     allowed: BoolArray
+    demand: Demand | None = None
 
     @classmethod
     def of(cls, run: RunRecord) -> Front:
         """The front of a run; designs without a value of an objective are left out."""
-        return cls.of_designs(run.problem.objectives, [design for design in run.designs if design.get("equal_to") is None])
+        found = cls.of_designs(run.problem.objectives, [design for design in run.designs if design.get("equal_to") is None])
+        return replace(found, demand=demand(run.problem, found.designs))
 
     @classmethod
     def of_designs(cls, objectives: Sequence[Objective], designs: Sequence[dict[str, Any]]) -> Front:
@@ -289,10 +294,18 @@ class Front:
             self.costs[keep],
             self.objectives,
             allowed if allowed.any() else np.ones(len(keep), dtype=bool),
+            self._demand_without(keep),
         )
+
+    def _demand_without(self, keep: list[int]) -> Demand | None:
+        if self.demand is None or not self.demand.serves[keep].any():
+            return None
+        return replace(self.demand, serves=self.demand.serves[keep])
 
     def rule(self) -> tuple[str, BoolArray, FloatArray]:
         """Which form of the rule applies, the designs that it chooses from, and the costs (designs, costs) by which it chooses."""
+        if self.demand is not None:
+            return self.demand.rule, self.demand.serves, self.costs[:, list(self.demand.costs)]
         if self.quality is None or self.error is None:
             return (BEST if len(self.objectives) == 1 else NEAREST), self.allowed, self.costs
         if not self.objectives:
@@ -320,7 +333,7 @@ def recommend(run: RunRecord) -> Recommendation:
         design=design["design"],
         phrase=design_phrase(design["knobs"], varying),
         knobs=dict(design["knobs"]),
-        toml="" if run.problem.kind else f"designs/design-{design['design']:04d}.toml",
+        toml="" if run.problem.kind == LOOP else f"designs/design-{design['design']:04d}.toml",
         rule=rule,
         reason=_reason(front, chosen, rule, allowed),
         runner_up=None if second is None else second["design"],
@@ -330,7 +343,7 @@ def recommend(run: RunRecord) -> Recommendation:
         matters=tuple(_matters(run)),
         quality_order=tuple(quality_order(run, design, second, front.designs[front.best])) if front.quality is not None else (),
         warnings=tuple(cautions(run, design)),
-        why="" if run.problem.kind else why(design, run.problem.objectives, other, role),
+        why=standing(run.problem, design) if run.problem.kind else why(design, run.problem.objectives, other, role),
         near_ties=tuple(tied["design"] for tied in alike_designs),
         ties_differ_in=differ_in(design["knobs"], [tied["knobs"] for tied in alike_designs]),
     )
@@ -377,6 +390,8 @@ def _gap(value: float) -> str:
 
 def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
     """Why the chosen design, as the end of a sentence."""
+    if front.demand is not None:
+        return _served(front, front.demand, chosen, allowed)
     if rule == BEST:
         name = front.objectives[0].metric if front.objectives else "quality"
         direction = front.objectives[0].direction if front.objectives else "max"
@@ -395,6 +410,24 @@ def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
         )
     saved = _against(front.objectives, front.costs[best], front.costs[chosen])
     return f"within one standard error of the best quality and {saved}"
+
+
+def _served(front: Front, asked: Demand, chosen: int, allowed: BoolArray) -> str:
+    """Why the chosen fleet, and what the most goodput would take."""
+    told = []
+    for at in asked.costs:
+        times, objective = _times(front.costs[allowed, at], front.costs[chosen, at], front.objectives[at]), front.objectives[at]
+        best = "the most" if objective.direction == "max" else "the least"
+        told.append(f"{best} {_label(objective.metric)}" if times == "the best" else f"{_label(objective.metric)} {times}")
+    reason = asked.reason(joined(told))
+    good = next(i for i in range(len(front.objectives)) if i not in asked.costs)
+    fastest = int(np.argmin(front.costs[:, good]))
+    if fastest == chosen:
+        return reason
+    more = _gap(float(front.costs[fastest, good] / front.costs[chosen, good]) - 1.0)
+    others = list(asked.costs)
+    price = _against([front.objectives[i] for i in others], front.costs[chosen, others], front.costs[fastest, others])
+    return f"{reason}; {more} more {_label(front.objectives[good].metric)} is to be had for {price}"
 
 
 def _times(column: FloatArray, value: float, objective: Objective) -> str:

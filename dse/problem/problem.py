@@ -28,6 +28,10 @@ DEFAULT_RESIDENCY = "weights"
 """
 
 
+LOOP, FLEET = "loop", "fleet"
+"""Kinds of problems beside designs of an accelerator: reasoning loops, and fleets that serve a log (`dse.served`)."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Everything that decides the result of a search.

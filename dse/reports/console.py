@@ -16,7 +16,7 @@ from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline, many_memories
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
-from dse.problem.problem import Problem
+from dse.problem.problem import LOOP, Problem
 from dse.problem.wording import joined, plural
 from dse.quality import surrogate as quality
 from dse.reports import recommendation_text, terminal, text
@@ -162,7 +162,7 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
             f"{row['fixed_for_all_hz']:g} frames/s throughout"
         )
-    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
+    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind == LOOP else 'designs/, '}study.db")
 
 
 def _bounds_lines(run: RunRecord) -> list[str]:
@@ -253,7 +253,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  infeasible: {reason}")
     for sentence in (answer.get("device_order") or {}).get("sentences", ()):
         print(f"  {sentence}")
-    for line in answer.get("cautions", ()):
+    measured = [f"times are modelled, not measured: {line}" for line in answer.get("expected_error", ())]
+    for line in (*measured, *answer.get("cautions", ())):
         print(textwrap.fill(f"careful: {line}", 100, initial_indent="  ", subsequent_indent="    "))
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())

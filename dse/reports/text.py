@@ -252,3 +252,9 @@ def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
     ]
     rows += [("set", f"Fixed: {name}", str(value)) for name, value in run.problem.fixed.items()]
     return rows
+
+
+def devices_said(run: Any) -> list[str]:
+    """The order of several devices as the head tells it, in short where they are many; the section on carbon has the rest."""
+    uncertainty = run.context.get("uncertainty") or {}
+    return list(uncertainty.get("device_order_short") or uncertainty.get("device_order_said") or ())
