@@ -131,7 +131,7 @@ def make_problem(
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
     usual = default_residency(hardware, hardware_toml, space)
-    hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
     if own is not None and (fields := fields_of(hardware_toml)):
         for name in space_file.varied(own[1]):
             if name not in (*fields, *hardware.knobs, *VARIABLE):
@@ -166,6 +166,7 @@ def make_problem(
         criterion=criterion,
         residency=usual if residency is None else residency,
         prefetch=_written(hardware_toml).get("prefetch") is True if prefetch is None else prefetch,
+        asked_as=asked_as,
     )
     problem = _with_profile(problem)
     return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
@@ -281,25 +282,27 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
 
 def _in_file(
     text: str | None, hardware: HardwareSpace, family: Family, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
-) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]]]:
+) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]], dict[str, str]]:
     """A file that describes its accelerators itself, with the fields that are fixed or varied as knobs of it, and both by those knobs.
 
+    The last is {knob: the name by which it was asked for} where that is another.
     What is a knob or a setting already, or is of the model or the deployment, stays as it is.
     """
     taken = {*hardware.knobs, *hardware.settings, *family.knobs, *family.dimensions, *VARIABLE}
     wanted = {**{name: [value] for name, value in fixed.items()}, **vary}
     wanted = {name: values for name, values in wanted.items() if name not in taken}
     if text is None or not wanted:
-        return text, dict(fixed), dict(vary)
+        return text, dict(fixed), dict(vary), {}
     for name in fixed:
         if name in vary:
             raise UsageError(f"{name} is given with set and with vary; give one of them")
-    _, found = with_fields(text, wanted)
+    changed, found = with_fields(text, wanted)
     # A knob that the file lists keeps its list where one value of it is fixed: another is told with the nearest.
     written = {name: values for name, values in wanted.items() if name in vary or (name in found and found[name][0] not in hardware.knobs)}
     fixed = {found[name][0] if name in found else name: found[name][1][0] if name in found else value for name, value in fixed.items()}
     vary = {found[name][0] if name in found else name: found[name][1] if name in found else values for name, values in vary.items()}
-    return with_fields(text, written)[0], fixed, vary
+    asked_as = {knob: name for name, (knob, _) in found.items() if knob != name}
+    return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as
 
 
 def _check_knobs(

@@ -192,6 +192,9 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         "[design.model]",
         *(f"{name} = {value}" for name, value in model.items()),
         "",
+        "[design.run_with]",  # of the workload: a design is as good as its numbers say at this length and batch
+        *(f"{name} = {json.dumps(value)}" for name, value in evaluation.run_with.items()),
+        "",
         "[design.metrics]",
         *(f"{name} = {value!r}" for name, value in design["metrics"].items()),
         "",
