@@ -287,3 +287,17 @@ def test_grids_are_explained_with_the_range_that_is_drawn(tmp_path: Path, capsys
 def test_a_missing_energy_names_power_too() -> None:
     with pytest.raises(CarbonError, match=r"energy_j_per_request is missing.*power_w"):
         found({"device": {"device": "h100"}, "use": {"grid": "france", "lifetime_years": 4}})
+
+
+def test_explain_takes_the_place_of_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "carbon", str(tmp_path / "server.toml")]) == 0
+    capsys.readouterr()
+    words = ["carbon", "explain", str(tmp_path / "server.toml"), "--match", "use.grid", "--json"]
+    assert main([*words, "--grid", "france"]) == 0
+    told = json.loads(capsys.readouterr().out)["use.grid"]
+    assert main(["carbon", "grids", "--code", "france", "--json"]) == 0
+    assert told["value"] == json.loads(capsys.readouterr().out)[0]["value"]
+    assert main(["carbon", "grids", "--code", "france"]) == 0
+    assert told["source"] in capsys.readouterr().out  # the table names the source
+    assert main(["carbon", "explain", "--grid", "france"]) == 2
+    assert "grid is given without a specification" in capsys.readouterr().err
