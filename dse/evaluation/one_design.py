@@ -43,6 +43,7 @@ def evaluate(
     deployment: Deployment | None = None,
     criterion: str = "edp",
     residency: str | None = None,
+    prefetch: bool | None = None,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
@@ -58,7 +59,9 @@ def evaluate(
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
     says what may stay on chip between operations: none, activations, epilogue or weights (None: what is best, and of a design's file
-    what its search allowed). Several devices (``hw="h100,l40s"``): the
+    what its search allowed), ``prefetch`` whether an operation's weights are read during the one before it.
+
+    Several devices (``hw="h100,l40s"``): the
     first is costed, and ``device_order`` says how sure their order by carbon is.
     """
     for name in serves:
@@ -75,6 +78,7 @@ def evaluate(
         allow_unsupported=True,
         criterion=criterion,
         residency=residency,
+        prefetch=prefetch,
         deployment=deployment,
         bind=bind,
         strict=strict,
@@ -258,6 +262,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "criterion": evaluation.problem.criterion,
         "mapped": any(bool((batch.execution == Execution.MAPPED).any()) for batch in evaluation.points.batches),
         "residency": evaluation.problem.residency,
+        **({"prefetch": True} if evaluation.problem.prefetch else {}),
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "left_out": evaluation.workload.left_out_sentence(),

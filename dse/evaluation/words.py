@@ -60,6 +60,7 @@ class ProblemOptions(DeploymentOptions, total=False):
     allow_unsupported: bool
     criterion: str
     residency: str | None
+    prefetch: bool | None
     deployment: Deployment | None
     bind: Mapping[str, int] | None
     strict: bool
@@ -88,6 +89,7 @@ def make_problem(
     allow_unsupported: bool = False,
     criterion: str = "edp",
     residency: str | None = None,
+    prefetch: bool | None = None,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
@@ -101,6 +103,7 @@ def make_problem(
         hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
         space: a model space of the workload, or a file with a space of one's own.
         residency: what may stay on chip between operations; None: the best (:func:`default_residency`).
+        prefetch: an operation's weights are read during the one before it, where that shortens it (None: no, or what a design's file says).
         deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
             GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
         keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
@@ -164,6 +167,7 @@ def make_problem(
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
         residency=usual if residency is None else residency,
+        prefetch=_written(hardware_toml).get("prefetch") is True if prefetch is None else prefetch,
         asked_as=asked_as,
     )
     problem = _with_profile(problem)
@@ -195,11 +199,16 @@ def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space:
     """
     if space == "catransformers" or alone_by_profile(hardware.source_record.profile) or many_memories(hardware):
         return "none"
-    written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
-    if isinstance(written, dict):
+    if written := _written(hardware_toml):
         # Files of older versions, and of designs by themselves, say nothing.
         return str(written.get("residency", "none"))
     return DEFAULT_RESIDENCY
+
+
+def _written(hardware_toml: str | None) -> dict[str, Any]:
+    """What the file of a design that a search has written says of how it was costed; empty of other files."""
+    written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
+    return written if isinstance(written, dict) else {}
 
 
 def many_memories(hardware: HardwareSpace) -> bool:

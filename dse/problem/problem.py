@@ -64,6 +64,7 @@ class Problem:
     allow_unsupported: bool = False
     criterion: str = "edp"
     residency: str = "none"
+    prefetch: bool = False
     act_lacks: str = ""  # the memory for which the carbon profile is `default` in place of act2 where nobody named one
     preset: str | None = None
     models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
@@ -79,6 +80,9 @@ class Problem:
             raise unknown_name("criterion", self.criterion, CRITERIA)
         if self.residency not in RESIDENCY:
             raise unknown_name("residency", self.residency, RESIDENCY)
+        if self.prefetch and self.residency == "none":
+            raise UsageError("prefetch is of steps whose data on chip is known, and residency is none; ask for --residency weights, or "
+                             "leave prefetch out")  # fmt: skip
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 
@@ -104,6 +108,7 @@ class Problem:
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
             "residency": self.residency,
+            **({"prefetch": True} if self.prefetch else {}),
             **({"act_lacks": self.act_lacks} if self.act_lacks else {}),
             **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
             **({"kind": self.kind, "request": dict(self.request)} if self.kind else {}),
@@ -151,6 +156,7 @@ class Problem:
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],
             residency=values.get("residency", "none"),
+            prefetch=bool(values.get("prefetch", False)),
             act_lacks=values.get("act_lacks", ""),
             asked_as=dict(values.get("asked_as") or {}),
         )

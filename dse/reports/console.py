@@ -119,7 +119,8 @@ def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -
     if hardware.runs_kernels:
         return "of kernels, whose caches are in their own model"
     if problem.residency != "none":
-        return f"{problem.residency}: what stays on chip between operations is the best"
+        ahead = "; weights of the next operation are read ahead" if problem.prefetch else ""
+        return f"{problem.residency}: what stays on chip between operations is the best{ahead}"
     if many_memories(hardware):
         return "none: with more than two memories below the DRAM, finding what is best takes minutes (--residency weights does it)"
     return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
