@@ -240,6 +240,11 @@ def test_a_device_that_is_a_server_does_not_bring_a_second_one(tmp_path: Path, c
         "cpu: of device server-cpu its 384 GB of ddr5 left out, because host is the host"
     ]
     assert whole_servers({"component": [{"device": "h100"}, host]}) == []
+    own = {**host, "area_mm2": 700, "node_nm": 10, "dies": 2}
+    *_, twice = whole_servers({"component": [cpu, own]})
+    assert twice.startswith("cpu: the processors of device server-cpu are counted beside those of host, which lists dies of its own")
+    assert found({"component": [cpu, own]}).embodied_parts["host.die"] > 0 < parts["cpu.die"]  # both, as the file says
+    assert whole_servers({"component": [{"device": "h100"}, own]}) == []  # an accelerator is no processor of the host
     spec = tmp_path / "cpu.toml"
     spec.write_text('[device]\ndevice = "server-cpu"\n', encoding="utf-8")
     assert main(["carbon", "estimate", str(spec), "--draws", "100"]) == 0
