@@ -132,6 +132,8 @@ def make_problem(
     family = library.load(workload, bind=bind or None, strict=strict)
     usual = default_residency(hardware, hardware_toml, space)
     hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    if own is None and hardware_toml is None:
+        fixed, vary = _beside_the_list(hardware, fixed, vary)
     if own is not None and (fields := fields_of(hardware_toml)):
         for name in space_file.varied(own[1]):
             if name not in (*fields, *hardware.knobs, *VARIABLE):
@@ -303,6 +305,25 @@ def _in_file(
     vary = {found[name][0] if name in found else name: found[name][1] if name in found else values for name, values in vary.items()}
     asked_as = {knob: name for name, (knob, _) in found.items() if knob != name}
     return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as
+
+
+def _beside_the_list(
+    hardware: HardwareSpace, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """``fixed`` and ``vary`` with a number that a built-in template can be built with, though its list has it not, as the list of its knob.
+
+    The lists of ``edge22`` and ``datacenter`` are what a search tries where nobody says otherwise, not what there is: ``--set
+    glb_mib=0.25`` means what ``--vary glb_mib=0.25`` does, and the template itself says what it cannot be built with. A list in a user's
+    file stays a limit.
+    """
+    if not hardware.closed_forms or hardware.shipped:
+        return dict(fixed), dict(vary)
+    further = {
+        name: [value] for name, value in fixed.items()
+        if name in hardware.knobs and name not in vary and _is_number(value)
+        and value not in hardware.knobs[name] and not isinstance(hardware.knobs[name][0], str)
+    }  # fmt: skip
+    return {name: value for name, value in fixed.items() if name not in further}, {**vary, **further}
 
 
 def _check_knobs(

@@ -62,7 +62,7 @@ def say_problem(
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks)}",
-        *(f"varied      {name}: {_values(chosen)}" for name, chosen in _asked(problem)),
+        *(f"{'varied' if len(chosen) > 1 else 'set':<12}{name}: {_values(chosen)}" for name, chosen in _asked(problem)),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
