@@ -12,8 +12,15 @@ namespace {
 constexpr double kInfinity = mapping::kInfinity;
 constexpr double kBelow = 1.0 - 1e-9;  // bounds sum their terms in another order than costs
 constexpr double kPico = 1e-12;
-constexpr double kMostTaken = 0.5;
 constexpr int kAllResident = 7;  // mask of the three operands
+
+// The busiest core's share of any operand over the mean of all cores, at most: every dimension by itself.
+double uneven(const mapping::Shape &shape, const mapping::Split &split, int64_t cores) {
+    double most = static_cast<double>(cores) * static_cast<double>(mapping::ceil_div(shape.batch, split[3])) / static_cast<double>(shape.batch);
+    for (int d = 0; d < 3; ++d)
+        most *= static_cast<double>(mapping::ceil_div(shape.dim[d], split[d])) / static_cast<double>(shape.dim[d]);
+    return std::max(most, 1.0);
+}
 
 }  // namespace
 
@@ -56,7 +63,8 @@ double Costs::room(int point, double held) const {
 
 const Mapped *Costs::find(int product, double held, int point) const {
     const Product &p = products_[product];
-    if (!p.most_held.empty() && p.most_held[point] >= 0.0 && held <= p.most_held[point]) return &p.whole[point];
+    if (p.most_held.empty() || p.most_held[point] < 0.0) return nullptr;
+    if (held <= p.most_held[point]) return &p.whole[point];
     if (p.narrow.empty() || p.narrow[point].empty()) return nullptr;
     const double here = room(point, held);
     for (const Mapped &m : p.narrow[point])
@@ -84,8 +92,7 @@ bool Costs::known(int price_number, double held, bool pinned, int point, Value &
         const int product = step.shape * 8 + mask_of(step, price.mask, pinned);
         mapped = find(product, held, point);
         if (!mapped) return false;
-        const std::vector<Mapped> &whole = products_[product].whole;
-        kept = !whole.empty() && mapped == &whole[point];
+        kept = mapped == &products_[product].whole[point];
     } else {
         fits = rate(point, points_.levels - 2)[0] - held >= step.row_bits;
     }
@@ -115,9 +122,7 @@ Request Costs::request(int price_number, double held, bool pinned, int point) co
     const Step &step = problem_.steps[price.step];
     const int product = step.shape * 8 + mask_of(step, price.mask, pinned);
     const Product &p = products_[product];
-    // Where most of the level is taken the mapping for all of it would hardly fit: that one is not asked for first.
-    const bool direct = held > kMostTaken * capacity_bits(point) && mask_of(step, price.mask, pinned) != mask_of(step, step.ideal, pinned);
-    return {product, direct || (!p.most_held.empty() && p.most_held[point] >= 0.0) ? held : -1.0, point};
+    return {product, p.most_held.empty() || p.most_held[point] < 0.0 ? -1.0 : held, point};
 }
 
 void Costs::ask_ideal(int number, bool pinned, int point, std::vector<Request> &wanted) const {
@@ -235,7 +240,63 @@ double Costs::level_time(int point, size_t level, double read, double write) con
     return (r[5] != 0.0 ? in + out : std::max(in, out)) / frequency(point);
 }
 
-Value Costs::product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const {
+double Costs::pass(int point, size_t level, double read, double write, double uneven, Slack *slack) const {
+    const double time = level_time(point, level, read, write);
+    if (!slack) return time;
+    const double *r = rate(point, level);
+    const bool turns = r[5] != 0.0;
+    if (level + 1 == points_.levels) {
+        slack->reads = turns ? time : read / r[1] / frequency(point);
+        if (!turns) slack->other = std::max(slack->other, write / r[2] / frequency(point));
+        return time;
+    }
+    if (level + 2 == points_.levels) slack->near = turns ? time : write / r[2] / frequency(point);
+    slack->other = std::max(slack->other, time * uneven);
+    return time;
+}
+
+Slack Costs::slack(int number, double held, bool pinned, int point) const {
+    const Price &price = problem_.prices[number];
+    const Step &step = problem_.steps[price.step];
+    const size_t last = points_.levels - 1;
+    const double left = rate(point, last - 1)[0] - held, bits = word(point);
+    const mapping::Hardware &hw = plan_.points[point];
+    const double buffers = hw.memory.buffers[last - 1];
+    Slack slack;
+    Value value{kInfinity, kInfinity};
+    double used = 0.0;
+    if (step.kind == kProduct) {
+        const Mapped *mapped = find(step.shape * 8 + mask_of(step, price.mask, pinned), held, point);
+        if (!mapped || mapped->cycles == kInfinity) return slack;
+        value = product_value(price, pinned, point, *mapped, &slack);
+        slack.weight_bits = pinned ? 0.0 : step.weight_bits;
+        used = mapped->need * bits * buffers;
+    } else if (step.kind == kVector) {
+        value = vector_value(price, held, pinned, point, &slack);
+        used = left >= step.row_bits ? step.row_bits * buffers : left;
+    } else {
+        value = attention_value(price, held, point, &slack);
+        // Keys and values of one head on every core where these fit, else the tile of queries takes all there is.
+        const double cores = hw.memory.per_core[last - 1] == 0.0 ? static_cast<double>(hw.core.cores) : 1.0;
+        const double whole = (step.second_bits / step.kv_heads + step.head_bits) * buffers * cores;
+        used = whole <= left ? whole : left;
+    }
+    slack.latency = value.latency;
+    slack.other = value.latency > slack.reads ? value.latency : std::min(slack.other, value.latency);
+    slack.free_bits = std::max(left - used, 0.0);
+    return slack;
+}
+
+double Costs::prefetched(const Slack &before, const Slack &next, int point) const {
+    const size_t last = points_.levels - 1;
+    const double late = next.reads - next.other, idle = before.latency - before.reads;
+    if (!(late > 0.0) || !(idle > 0.0)) return 0.0;
+    const double room = std::min(std::min(before.free_bits, next.free_bits), next.weight_bits) / word(point);
+    const double words = std::min(room, (before.latency - before.near) * frequency(point) * rate(point, last - 1)[2]);
+    return std::max(std::min(std::min(late, idle), words / rate(point, last)[1] / frequency(point)), 0.0);
+}
+
+Value Costs::product_value(const Price &price, bool pinned, int point, const Mapped &mapped, Slack *slack) const {
     if (mapped.cycles == kInfinity) return {kInfinity, kInfinity};
     const Step &step = problem_.steps[price.step];
     const double bits = word(point);
@@ -244,16 +305,17 @@ Value Costs::product_value(const Price &price, bool pinned, int point, const Map
     const double load = price.loaded / bits, store = price.keeps && price.stores ? step.bits / bits : 0.0;
     const Value lanes = lanes_of(step, point);
     double energy = mapped.energy_pj, latency = std::max(mapped.cycles / frequency(point), lanes.latency);
+    if (slack) slack->other = std::max(mapped.compute / frequency(point), lanes.latency);
     for (size_t l = 0; l <= last; ++l) {
         const double more_read = l == last ? streamed + load : passing + (l + 1 == last ? store : 0.0);
         const double more_write = l == last ? store : l + 1 == last ? streamed + load : passing;
         energy += more_read * rate(point, l)[3] + more_write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, mapped.read[l] + more_read, mapped.write[l] + more_write));
+        latency = std::max(latency, pass(point, l, mapped.read[l] + more_read, mapped.write[l] + more_write, mapped.uneven, slack));
     }
     return {latency, energy * kPico + lanes.energy};
 }
 
-Value Costs::vector_value(const Price &price, double held, bool pinned, int point) const {
+Value Costs::vector_value(const Price &price, double held, bool pinned, int point, Slack *slack) const {
     const Step &step = problem_.steps[price.step];
     const double bits = word(point);
     const size_t last = points_.levels - 1;
@@ -262,6 +324,7 @@ Value Costs::vector_value(const Price &price, double held, bool pinned, int poin
     const double streamed = std::max(step.bits_in - there, 0.0) / bits, stored = price.stores ? out : 0.0;
     const Value lanes = lanes_of(step, point);
     double refills = step.passes, energy = 0.0, latency = lanes.latency;
+    if (slack) slack->other = latency;
     for (size_t l = 0; l <= last; ++l) {
         double read = l < last ? in * refills : streamed * refills + load;
         if (rate(point, l)[0] - (l + 1 == last ? held : 0.0) >= step.row_bits) refills = 1.0;
@@ -274,12 +337,12 @@ Value Costs::vector_value(const Price &price, double held, bool pinned, int poin
             write += streamed * refills + load;
         }
         energy += read * rate(point, l)[3] + write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, read, write));
+        latency = std::max(latency, pass(point, l, read, write, 1.0, slack));
     }
     return {latency, energy * kPico + lanes.energy};
 }
 
-Value Costs::attention_value(const Price &price, double held, int point) const {
+Value Costs::attention_value(const Price &price, double held, int point, Slack *slack) const {
     const Step &step = problem_.steps[price.step];
     const double *parts = points_.attention + (step.shape * points_.count + point) * 5;
     const mapping::Hardware &hw = plan_.points[point];
@@ -290,6 +353,7 @@ Value Costs::attention_value(const Price &price, double held, int point) const {
     const double load = price.loaded / bits, head = step.head_bits / bits, cache = second / step.kv_heads;
     const double block = std::min(step.keys, static_cast<double>(hw.core.columns));
     double energy = parts[2], latency = std::max(std::max(parts[0], parts[1]), parts[3]);
+    if (slack) slack->other = latency;
     for (size_t l = 1; l <= last; ++l) {
         // How often keys and values come in from this level, by what the level inside has room for.
         double capacity = (rate(point, l - 1)[0] - (l == last ? held : 0.0)) / bits / hw.memory.buffers[l - 1];
@@ -304,7 +368,7 @@ Value Costs::attention_value(const Price &price, double held, int point) const {
             write = out + query * (holds ? query_far : 1.0) + second * (holds ? far : 1.0) + (holds ? load : 0.0);
         }
         energy += read * rate(point, l)[3] + write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, read, write));
+        latency = std::max(latency, pass(point, l, read, write, 1.0, slack));
     }
     return {latency, (energy + parts[4]) * kPico};
 }
@@ -330,7 +394,6 @@ void Costs::search(std::vector<Request> &wanted) {
     std::vector<uint8_t> asked(points_.count, 0);
     for (size_t begin = 0, end = 0; begin < wanted.size(); begin = end) {
         const Request &r = wanted[begin];
-        Product &product = products_[r.product];
         while (end < wanted.size() && wanted[end].product == r.product && wanted[end].held == r.held) ++end;
         for (size_t i = begin; i < end; ++i) {
             const int at = wanted[i].point;
@@ -350,7 +413,8 @@ void Costs::search(std::vector<Request> &wanted) {
         const mapping::Shape shape =
             mapping::shape_of(row, problem_.operands.data() + (r.product >> 3) * mapping::kOperandColumns, part_.levels);
         mapping::search_shape(part_, shape, mapping::searcher(part_.levels), found_, &from_);
-        if (r.held < 0.0 && product.most_held.empty()) {
+        Product &product = products_[r.product];
+        if (product.most_held.empty()) {
             product.most_held.assign(points_.count, -1.0);
             product.whole.resize(points_.count);
         }
@@ -359,10 +423,12 @@ void Costs::search(std::vector<Request> &wanted) {
             asked[at] = 0;
             const mapping::Found &f = found_[at];
             const mapping::Memory &m = plan_.points[at].memory;
-            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, f.least_cycles, {}, {}};
+            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, f.least_cycles, {}, {}, kInfinity, 1.0};
             if (f.feasible) {
                 mapped.need = std::min(mapped.room, room_needed(shape, plan_.points[at], f.mapping, from_[at]));
                 mapped.cycles = f.cost.cycles;
+                mapped.compute = f.cost.compute;
+                mapped.uneven = uneven(shape, f.mapping.spatial.split, plan_.points[at].core.cores);
                 mapped.energy_pj = f.cost.energy;
                 std::copy_n(f.read, points_.levels, mapped.read);
                 std::copy_n(f.write, points_.levels, mapped.write);

@@ -19,6 +19,8 @@ struct Mapped {
     double cycles, energy_pj;  // infinite: nothing fits
     double least_cycles;       // that any mapping takes
     double read[mapping::kMaxLevels], write[mapping::kMaxLevels];
+    double compute;  // cycles of the array
+    double uneven;   // the share of the busiest core over that of all, at most
 };
 
 // A product with some operands resident, on every point.
@@ -45,6 +47,10 @@ class Costs {
 
     // The cost of a way to run a step beside `held` bits, the parameters that stay (`pinned`) included; false: not known.
     bool known(int price, double held, bool pinned, int point, Value &value);
+    // What it leaves free beside itself; it must be known.
+    Slack slack(int price, double held, bool pinned, int point) const;
+    // By how much a step is shorter for what the one before it reads ahead of its parameters (docs/models/residency.md).
+    double prefetched(const Slack &before, const Slack &next, int point) const;
     // How often what is known of it has changed.
     int changes(int price) const;
     // Otherwise a lower bound of what the criterion makes of it (see `first_of`); the step's `ideal` product must be known.
@@ -61,6 +67,7 @@ class Costs {
     // Points in the order in which they are searched together.
     const std::vector<int> &order() const { return order_; }
     int64_t searches() const { return searches_; }
+    bool prefetches() const { return points_.prefetch; }
 
  private:
     static int mask_of(const Step &step, int mask, bool pinned) { return mask | (pinned ? step.pins : 0); }
@@ -73,11 +80,14 @@ class Costs {
     // What the step's mapping does not see: latency that it takes in any case, words beside it as energy [J].
     Value beside(int price, bool pinned, int point);
     double at_least(double first, const Value &beside, int point) const;
-    Value product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const;
-    Value vector_value(const Price &price, double held, bool pinned, int point) const;
-    Value attention_value(const Price &price, double held, int point) const;
+    // With `slack` also what is left beside it.
+    Value product_value(const Price &price, bool pinned, int point, const Mapped &mapped, Slack *slack = nullptr) const;
+    Value vector_value(const Price &price, double held, bool pinned, int point, Slack *slack = nullptr) const;
+    Value attention_value(const Price &price, double held, int point, Slack *slack = nullptr) const;
     Value lanes_of(const Step &step, int point) const;
     double level_time(int point, size_t level, double read, double write) const;
+    // The time of a level's words, and what it is in `slack`.
+    double pass(int point, size_t level, double read, double write, double uneven, Slack *slack) const;
     double room_needed(const mapping::Shape &shape, const mapping::Hardware &hw, const mapping::Mapping &found, int from) const;
     const double *rate(int point, size_t level) const { return points_.rates + (point * points_.levels + level) * kRates; }
     double word(int point) const { return points_.reals[point * mapping::kRealColumns + mapping::kWordBits]; }

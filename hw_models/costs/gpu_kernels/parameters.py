@@ -121,8 +121,10 @@ class MixtureKernel:
         item_cycles: fixed cost of a tile.
         dram_efficiency: share of the peak DRAM rate for weights of experts.
         activation_factor: DRAM passes over the activations.
-        triton: a Triton kernel: tiles of 64-128 rows where tokens outnumber experts, else 16-32, and activations of tokens that
-            belong to other ranks are carried along.
+        top_k_s, top_k_cycles: a general top-k where experts or choices are more than the engine's routing kernel knows: its launches,
+            and the cycles of a multiprocessor for each token (0 where routing is no part of the layer).
+        triton: a Triton kernel: its tiles follow a rule, and activations of tokens that belong to other ranks are carried along.
+        tiles_by_tokens: the rule of newer versions, by the number of tokens; else by whether tokens outnumber experts.
     """
 
     launch_s: float
@@ -130,7 +132,10 @@ class MixtureKernel:
     item_cycles: float
     dram_efficiency: float
     activation_factor: float
+    top_k_s: float
+    top_k_cycles: float
     triton: bool = False
+    tiles_by_tokens: bool = False
 
 
 @dataclass(frozen=True)

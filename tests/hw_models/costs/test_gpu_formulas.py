@@ -105,13 +105,19 @@ def test_which_kernels_a_device_runs() -> None:
     for (engine, core, number_format), name in prefill.items():
         assert Choice(core, engine, True).prefill(number_format) == name, (engine, core, number_format)
     mixture = {
-        ("vllm", sync, "bf16"): "vllm-a100",
-        ("vllm", wide, "bf16"): "vllm",
-        ("trtllm", wide, "fp8"): "trtllm-fp8",
-        ("trtllm", sync, "fp8"): "trtllm-fp8",
+        ("vllm", sync, False, False, "bf16"): "vllm-a100",
+        ("vllm", sync, True, False, "bf16"): "vllm",
+        ("vllm", sync, True, True, "bf16"): "flashinfer-a100",
+        ("vllm", wide, True, False, "bf16"): "vllm",
+        ("vllm", memory, True, True, "bf16"): "flashinfer",
+        ("vllm", memory, True, True, "nvfp4"): "vllm-fp8",
+        ("trtllm", sync, True, True, "bf16"): "trtllm-a100",
+        ("trtllm", memory, True, True, "bf16"): "trtllm",
+        ("trtllm", wide, True, False, "fp8"): "trtllm-fp8",
+        ("trtllm", sync, True, False, "fp8"): "trtllm-fp8",
     }
-    for (engine, core, number_format), name in mixture.items():
-        assert Choice(core, engine, True).mixture(number_format) == name
+    for (engine, core, fp8, fp4, number_format), name in mixture.items():
+        assert Choice(core, engine, fp8, fp4).mixture(number_format) == name
     narrow = {
         ("vllm", sync): "fp8-vllm",
         ("vllm", wide): "fp8-vllm-rows",

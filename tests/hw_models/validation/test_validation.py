@@ -25,8 +25,6 @@ MISSED = {
     "L40S bf16 products, TensorRT-LLM",
     "L40S, RTX, B200, GB200 decode, TensorRT-LLM",
     "A100, H100 prefill, bf16, vLLM",
-    "A100, H100 mixtures, bf16, vLLM",
-    "L40S, RTX, B200, GB200 mixtures, TensorRT-LLM",
     "B200, GB200 collectives, NCCL",
     # The sheet's figure is that of a board without a context: docs/models/gpu.md.
     "H100 measured by us, idle board with a context open",

@@ -1,0 +1,42 @@
+"""``--set`` of a number that a built-in template does not list: what ``--vary`` of it means, where the template can be built with it."""
+
+from pathlib import Path
+
+import pytest
+
+import dse
+from dse.errors import DseError
+from dse.evaluation.words import make_problem
+from hw_models import spaces
+
+KNOBS = {"cores": 2, "width": 128, "depth": 16, "l2_kib": 256, "l2_words_per_cycle": 64}
+
+
+def test_a_buffer_below_the_list_is_the_design_of_that_buffer() -> None:
+    answer = dse.evaluate("bert-tiny", "edge22", fixed={**KNOBS, "glb_mib": 0.25})
+    own = spaces.load("edge22").with_knobs(glb_mib=[0.25]).accelerator(**KNOBS, glb_mib=0.25)  # the template itself, by its own door
+    assert answer["design"]["glb_mib"] == 0.25
+    assert dse.evaluate("bert-tiny", own)["area_mm2"] == answer["area_mm2"]
+    assert dse.evaluate("bert-tiny", own)["energy_j"] == answer["energy_j"]
+
+
+def test_it_means_what_vary_means(tmp_path: Path) -> None:
+    by_set = make_problem("bert-tiny", "hardware", hw="edge22", fixed={**KNOBS, "glb_mib": 0.25})
+    by_vary = make_problem("bert-tiny", "hardware", hw="edge22", fixed=KNOBS, vary={"glb_mib": [0.25]})
+    assert by_set == by_vary
+    listed = make_problem("bert-tiny", "hardware", hw="edge22", fixed={**KNOBS, "glb_mib": 4})
+    assert listed.fixed["glb_mib"] == 4 and not listed.vary
+
+
+@pytest.mark.parametrize(
+    ("hw", "fixed", "told"),
+    [
+        ("edge22", {"cores": 0}, "cores = 0 is not valid: it must be a whole number from 1"),
+        ("edge22", {"glb_mib": 0.25, "l2_kib": 512}, "must be no more than level glb outside it holds"),
+        ("edge22", {"glb_mib": "much"}, "set glb_mib=much is not in the space"),
+        ("lookup", {"cores": 7}, "set cores=7 is not in the space; allowed are 1, 2, 4; nearest is 4"),  # a table has what it has
+    ],
+)
+def test_what_cannot_be_built_says_why(hw: str, fixed: dict[str, object], told: str) -> None:
+    with pytest.raises(DseError, match=told):
+        dse.evaluate("bert-tiny", hw, fixed=fixed)
