@@ -215,7 +215,7 @@ def _flat_settings(run: RunRecord) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             for key, item in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), item)
         elif prefix == "hardware_toml":

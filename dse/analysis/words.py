@@ -17,6 +17,7 @@ class Words:
 
     problem: Problem
     varying: tuple[str, ...]
+    of_workload: frozenset[str] = frozenset()  # knobs and settings of the model, which name no hardware
 
     @classmethod
     def of(cls, run: Any, designs: Iterable[Mapping[str, Any]] | None = None) -> Words:
@@ -25,7 +26,8 @@ class Words:
         names = list(dict.fromkeys(name for design in shown for name in design["knobs"]))
         ranges = run.context.get("knob_ranges") or {}
         varying = [name for name in names if name in ranges or len({str(design["knobs"].get(name)) for design in shown}) > 1]
-        return cls(run.problem, tuple(run.problem.asked_as.get(name, name) for name in varying))
+        workload = frozenset({*(run.context.get("model_knobs") or ()), *(run.context.get("run_with") or ())})
+        return cls(run.problem, tuple(run.problem.asked_as.get(name, name) for name in varying), workload)
 
     @property
     def _named(self) -> tuple[str, ...]:
@@ -39,8 +41,7 @@ class Words:
         told = design_phrase(self.problem.shown(knobs), self.varying, self._named)
         if told:
             return told
-        model = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim")
-        fixed = [f"{name} {value}" for name, value in self.problem.shown(self.problem.fixed).items() if name not in model]
+        fixed = [f"{name} {value}" for name, value in self.problem.shown(self.problem.fixed).items() if name not in self.of_workload]
         return f"{self.problem.hardware} with {', '.join(fixed[:4])}" if fixed else self.problem.hardware
 
     def beside(self, knobs: Mapping[str, Any], own: Mapping[str, Any]) -> str:

@@ -47,8 +47,8 @@ def whole_servers(spec: Mapping[str, Any]) -> list[str]:
             )
         if own := [host.name for host in hosts if host.dies]:
             told.append(
-                f"{name}: the processors of device {part['device']} are counted beside those of {own[0]}, which lists dies of its own; where "
-                f"they are the same, leave one out ({own[0]} without area_mm2 and node_nm, or no device {part['device']})"
+                f"{name}: the processors of device {part['device']} are counted beside those of {own[0]}, which lists dies of its own; "
+                f"where they are the same, leave one out ({own[0]} without area_mm2 and node_nm, or no device {part['device']})"
             )
     return told
 

@@ -19,7 +19,7 @@ from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_family, load_hardware, run_settings
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
-from dse.evaluation.words import DeploymentOptions, Hardware, make_problem, many_memories
+from dse.evaluation.words import DeploymentOptions, Hardware, beside_the_list, make_problem, many_memories
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -108,10 +108,12 @@ def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
     own = {name: value for name, value in knobs.items() if name not in VARIABLE}
     hardware = load_hardware(problem)
     given = {**problem.fixed, **own}
+    further = beside_the_list(hardware, given, {})[1] if problem.hardware_toml is None and problem.space_toml is None else {}
+    vary = {name: values for name, values in problem.vary.items() if name not in VARIABLE}
     chosen = {**hardware.defaults, **_alike(problem, given), **given}
     one = replace(
         problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
-        vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
+        vary={**vary, **{name: tuple(values) for name, values in further.items()}}, space="default", space_toml=None,
     )  # fmt: skip
     return Evaluation(one, threads=1)
 
@@ -181,6 +183,8 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     names = [name for name in evaluation.metric_names if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
+    if evaluation.problem.asked_as:
+        answer["design_as_asked"] = evaluation.problem.shown(design)
     answer["settings"] = {
         name: value for name, value in run_settings(evaluation.family, evaluation.space.settings).items() if name not in design
     }

@@ -133,7 +133,7 @@ def make_problem(
     usual = default_residency(hardware, hardware_toml, space)
     hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
     if own is None and hardware_toml is None:
-        fixed, vary = _beside_the_list(hardware, fixed, vary)
+        fixed, vary = beside_the_list(hardware, fixed, vary)
     if own is not None and (fields := fields_of(hardware_toml)):
         for name in space_file.varied(own[1]):
             if name not in (*fields, *hardware.knobs, *VARIABLE):
@@ -307,7 +307,7 @@ def _in_file(
     return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as
 
 
-def _beside_the_list(
+def beside_the_list(
     hardware: HardwareSpace, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
     """``fixed`` and ``vary`` with a number that a built-in template can be built with, though its list has it not, as the list of its knob.

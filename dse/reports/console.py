@@ -240,7 +240,10 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
-    print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
+    print(
+        f"{answer['workload']} on {answer['hardware']}: "
+        + ", ".join(f"{k}={v}" for k, v in answer.get("design_as_asked", answer["design"]).items())
+    )
     if told := [f"{name}={value}" for name, value in told_settings(answer["settings"]).items()]:
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")

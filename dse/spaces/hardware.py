@@ -211,6 +211,11 @@ def _not_listed(listed: str, part: str) -> UsageError:
     template, file = part in templates.names() or templates.foreign(part) is not None, Path(part).suffix == ".toml"
     if not template and not file:
         return unknown_name("hw", part, [*devices.names(), *templates.names()])
+    if all(Path(one.strip()).suffix == ".toml" for one in listed.split(",")):
+        return UsageError(
+            f"hw {listed!r} lists files, and a list is of devices alone (h100,l40s); search each by itself with the same deployment "
+            "(--rate, --grid, --carbon-profile), and `dse compare RUN RUN RUN` says which designs of them are on one front"
+        )
     return UsageError(
         f"hw {listed!r} lists {'template' if template else 'file'} {part} beside devices, and a list is of devices alone (h100,l40s); "
         f"search {part} by itself with the same deployment (--rate, --grid, --carbon-profile default), and `dse compare RUN RUN` says "

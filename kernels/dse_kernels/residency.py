@@ -163,7 +163,7 @@ class Problem:
         count = len(points.integers)
         sums, pinned = np.empty((self._models, count, 3)), np.zeros((self._models, count), dtype=np.uint8)
         searches, ways = self._problem.solve(*points, CRITERIA[criterion], weights, prefetch, sums, pinned, want_ways)
-        told = [Way(*way[:5], [Slack(*values) for values in way[5]]) for way in ways]
+        told = [Way(*way)._replace(slack=[Slack(*values) for values in way[5]]) for way in ways]
         return Found(sums, pinned.astype(bool), searches, told)
 
 

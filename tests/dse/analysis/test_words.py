@@ -37,9 +37,10 @@ def test_knobs_by_the_name_and_unit_that_were_asked_for(factories: ModuleType) -
     assert words.phrase({"glb_bytes": 262144}) == "glb_mib 0.25"
     assert words.apart({"glb_bytes": 262144}, [{"glb_bytes": 1048576}]) == ("glb_mib",)
     plain = dataclasses.replace(
-        run, problem=dataclasses.replace(run.problem, hardware="npu.toml", fixed={"node_nm": 22, "layers": 2}, vary={})
+        run, problem=dataclasses.replace(run.problem, hardware="npu.toml", fixed={"node_nm": 22, "layers": 2, "sequence": 64}, vary={})
     )
     plain.designs[1]["knobs"] = plain.designs[0]["knobs"]
+    plain = dataclasses.replace(plain, context={"model_knobs": ["layers"], "run_with": {"sequence": 64}})
     assert Words.of(plain).phrase(plain.designs[0]["knobs"]) == "npu.toml with node_nm 22"
 
 

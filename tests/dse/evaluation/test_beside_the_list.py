@@ -40,3 +40,15 @@ def test_it_means_what_vary_means(tmp_path: Path) -> None:
 def test_what_cannot_be_built_says_why(hw: str, fixed: dict[str, object], told: str) -> None:
     with pytest.raises(DseError, match=told):
         dse.evaluate("bert-tiny", hw, fixed=fixed)
+
+
+def test_a_study_costs_a_design_with_such_a_knob_too(tmp_path: Path) -> None:
+    study = dse.search("bert-tiny", hw="edge22", objective="hardware", fixed={**KNOBS, "glb_mib": 2}, out=tmp_path / "run")
+    row = study.best()
+    row["glb_mib"] = 0.5
+    answer = study.evaluate(row)
+    assert answer["design"]["glb_mib"] == 0.5
+    assert answer["energy_j"] == dse.evaluate("bert-tiny", "edge22", fixed={**KNOBS, "glb_mib": 0.5})["energy_j"]
+    other = dse.search("bert-tiny", hw="edge22", objective="hardware", fixed=KNOBS, vary={"glb_mib": [0.25, 0.5]}, out=tmp_path / "other")
+    # What one of them has is told by its name, and no empty table of settings beside it.
+    assert set(study.compare(other).settings) == {"fixed.glb_mib", "vary.glb_mib"}
