@@ -143,15 +143,20 @@ def attention(found: Found) -> None:
             fixed, note = ("dram_efficiency", "overlap"), f"{note}; DRAM efficiency and overlap of flash2"
         group = _group(name, device, m.decode_latency_s, r)
         found[f"decode.{name}"] = (fit({name: start}, [group], fixed=fixed)[name], note)
+    no_choice: dict[str, str] = {}
     prefill = (
-        ("flash2", "a100", "vllm", "bf16"), ("flash3", "h100", "vllm", "bf16"), ("trtllm-a100", "a100", "trtllm", "bf16"),
-        ("trtllm", "h100", "trtllm", "bf16"), ("trtllm-fp8", "h100", "trtllm", "fp8"),
+        ("flash2", "a100", "vllm", "bf16", no_choice), ("flash3", "h100", "vllm", "bf16", {"kv_format": "bf16"}),
+        ("flash3-fp8", "h100", "vllm", "bf16", {"kv_format": "fp8"}), ("trtllm-a100", "a100", "trtllm", "bf16", no_choice),
+        ("trtllm", "h100", "trtllm", "bf16", no_choice), ("trtllm-fp8", "h100", "trtllm", "fp8", no_choice),
     )  # fmt: skip
-    for name, device, framework, number_format in prefill:
-        r = _rows("prefill", device=device, framework=framework, format=number_format)
-        begin = p.PrefillKernel(8e-6, 0.55, 3.0, 2500, 0.8, 3.0, 200)
+    for name, device, framework, number_format, cache in prefill:
+        r = _rows("prefill", device=device, framework=framework, format=number_format, **cache)
+        begin = p.PrefillKernel(
+            8e-6, 0.55, 3.0, 2500, 0.8, 3.0, 200, framework == "trtllm", packs_groups="flash3" in name, packs_single=name == "flash2"
+        )
         group = _group(name, device, m.prefill_latency_s, r)
-        found[f"prefill.{name}"] = (fit({name: begin}, [group])[name], f"{len(r)} prefill rows of {device}, {framework}, {number_format}")
+        note = f"{len(r)} prefill rows of {device}, {framework}, {number_format}" + "".join(f", {kv} cache" for kv in cache.values())
+        found[f"prefill.{name}"] = (fit({name: begin}, [group])[name], note)
 
 
 def mixtures(found: Found) -> None:

@@ -86,7 +86,7 @@ def _predict(kind: str, sheet: GpuSheet, framework: str, number_format: str, r: 
     if kind == "decode":
         return m.decode_latency_s(sheet, family(chosen.decode(number_format), kind="decode"), r)
     if kind == "prefill":
-        return m.prefill_latency_s(sheet, family(chosen.prefill(number_format.split("/", maxsplit=1)[0]), kind="prefill"), r)
+        return m.prefill_latency_s(sheet, family(chosen.prefill(*number_format.split("/")), kind="prefill"), r)
     if kind == "mixtures":
         return m.mixture_latency_s(sheet, product, family(chosen.mixture(number_format), kind="mixture"), r)
     kernel: CollectiveKernel | DirectKernel
@@ -161,10 +161,10 @@ SPECS: Final = (
     _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "vllm"), ("a100", "h100"), 14.4, 16.0),
     _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "trtllm"), ("a100", "h100"), 15.1, 16.0),
     _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "trtllm"), _OTHERS, 26.9, 24.0, _NONE),
-    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "vllm"), ("a100", "h100"), 14.1, 12.0),
-    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "trtllm"), ("a100", "h100"), 8.6, 12.0),
-    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "vllm"), _OTHERS, 21.1, 25.0, _NONE),
-    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "trtllm"), _OTHERS, 18.0, 25.0, _NONE),
+    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "vllm"), ("a100", "h100"), 9.9, 12.0),
+    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "trtllm"), ("a100", "h100"), 6.2, 12.0),
+    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "vllm"), _OTHERS, 18.5, 25.0, _NONE),
+    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "trtllm"), _OTHERS, 20.4, 25.0, _NONE),
     _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "vllm"), ("a100", "h100"), 17.8, 18.0),
     _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "trtllm"), ("a100", "h100"), 8.0, 18.0),
     _spec("L40S, RTX, B200, GB200 mixtures", ("mixtures", "bf16", "vllm"), _OTHERS, 24.9, 30.0, _NONE),

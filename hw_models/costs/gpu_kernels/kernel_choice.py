@@ -56,10 +56,12 @@ class Choice:
             return "trtllm-a100"
         return "trtllm-fp8" if narrow and self.tensor_core is not TensorCore.SYNCHRONOUS else "trtllm"
 
-    def prefill(self, number_format: str) -> str:
-        """Prefill attention by the format of its products."""
+    def prefill(self, number_format: str, kv_format: str = "bf16") -> str:
+        """Prefill attention by the formats of its queries and of the cache: vLLM's FlashAttention-3 multiplies in that of the cache."""
+        if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
+            return "flash3-fp8" if kv_format == "fp8" else "flash3"
         if self.engine == "vllm":
-            return "flash3" if self.tensor_core is TensorCore.ASYNCHRONOUS else "flash2"
+            return "flash2"
         if self.tensor_core is TensorCore.SYNCHRONOUS:
             return "trtllm-a100"
         return "trtllm-fp8" if number_format == "fp8" else "trtllm"

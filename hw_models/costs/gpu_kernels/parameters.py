@@ -99,7 +99,10 @@ class PrefillKernel:
         exponential_cycles: cycles that a multiprocessor needs for the softmax of 64 (query, key) pairs.
         item_cycles: fixed cost of a block of queries.
         dram_efficiency, overlap: as in `ProductKernel`.
-        cache_cycles: writing keys and values of one token of one head of 128 elements into a paged cache.
+        cache_cycles: writing keys and values of one token of one head of 128 elements into a paged cache; where the kernel
+            ``prepares_queries`` too (rotates and copies them), those of one head as well.
+        packs_groups: a block of queries takes the query heads of a KV head together (FlashAttention-3); packs_single: for a single
+            query alone (FlashAttention-2).
     """
 
     launch_s: float
@@ -109,6 +112,9 @@ class PrefillKernel:
     dram_efficiency: float
     overlap: float
     cache_cycles: float
+    prepares_queries: bool = False
+    packs_groups: bool = False
+    packs_single: bool = False
 
 
 @dataclass(frozen=True)

@@ -96,14 +96,14 @@ def test_which_kernels_a_device_runs() -> None:
     prefill = {
         ("vllm", sync, "bf16"): "flash2",
         ("vllm", wide, "bf16"): "flash3",
-        ("vllm", wide, "fp8"): "flash3",
-        ("vllm", memory, "bf16"): "flash2",
+        ("vllm", wide, "bf16", "fp8"): "flash3-fp8",
+        ("vllm", memory, "bf16", "fp8"): "flash2",
         ("trtllm", sync, "bf16"): "trtllm-a100",
         ("trtllm", wide, "fp8"): "trtllm-fp8",
         ("trtllm", memory, "bf16"): "trtllm",
     }
-    for (engine, core, number_format), name in prefill.items():
-        assert Choice(core, engine, True).prefill(number_format) == name, (engine, core, number_format)
+    for (engine, core, *formats), name in prefill.items():
+        assert Choice(core, engine, True).prefill(*formats) == name, (engine, core, formats)
     mixture = {
         ("vllm", sync, False, False, "bf16"): "vllm-a100",
         ("vllm", sync, True, False, "bf16"): "vllm",

@@ -50,7 +50,7 @@ RANGES = {
 
 
 def drawn(record: type[Any], rng: random.Random) -> Any:
-    flag = {"splits_single_heads", "triton", "tiles_by_tokens", "tiles_by_rows"}
+    flag = {"prepares_queries", "packs_groups", "packs_single", "splits_single_heads", "triton", "tiles_by_tokens", "tiles_by_rows"}
     return record(**{f.name: rng.random() < 0.5 if f.name in flag else rng.uniform(*RANGES[f.name]) for f in fields(record)})
 
 
@@ -218,13 +218,16 @@ def test_prefill_attention(seed: int) -> None:
         best = math.inf
         rate = s.macs_per_cycle * s.rates[fmt] * k.tensor_efficiency * clock_share(s)
         pair = math.hypot((d + dv) / rate, k.exponential_cycles / 64)
+        packed = group if k.packs_groups or (k.packs_single and q == 1) else 1  # query heads of a KV head in one block
         for block in (64, 128):
-            mean, most = keys_of_blocks(q, length, window, causal, block)
-            items = b * h * up(q, block) / s.multiprocessors
+            mean, most = keys_of_blocks(q, length, window, causal, block / packed)
+            items = b * h / packed * up(q * packed, block) / s.multiprocessors
             item, longest = (block * keys * pair + k.item_cycles for keys in (mean, most))
             busy = longest if items <= 1 else max(longest, (items + 0.5) * item)
             best = min(best, ((busy / s.frequency_hz) ** k.overlap + dram**k.overlap) ** (1 / k.overlap))
-        stored = b * q * hk * (d + dv) / 256 * k.cache_cycles / s.multiprocessors / s.frequency_hz if writes else 0.0
+        handled = hk + (h if k.prepares_queries else 0)
+        stored = b * q * handled * (d + dv) / 256 * k.cache_cycles / s.multiprocessors / s.frequency_hz
+        stored = stored if writes else 0.0
         found = attention.prefill_times(
             s, k, b, h, hk, q, d, keys=length, value_elements=dv, window=window, causal=causal, number_format=fmt, query_bytes=qb,
             kv_bytes=kb, writes_cache=writes,

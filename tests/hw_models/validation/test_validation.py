@@ -24,7 +24,6 @@ MISSED = {
     "A100 bf16 products, vLLM",
     "L40S bf16 products, TensorRT-LLM",
     "L40S, RTX, B200, GB200 decode, TensorRT-LLM",
-    "A100, H100 prefill, bf16, vLLM",
     "B200, GB200 collectives, NCCL",
     # The sheet's figure is that of a board without a context: docs/models/gpu.md.
     "H100 measured by us, idle board with a context open",
