@@ -37,9 +37,18 @@ Costs::Costs(const Problem &problem, const Points &points) : problem_(problem), 
     part_ = plan_;
     for (const std::vector<int> &bundle : plan_.bundles) order_.insert(order_.end(), bundle.begin(), bundle.end());
     products_.resize(problem.shape_count * 8);
+    changes_.resize(problem.shape_count);
     values_.resize(problem.prices.size() * 4);
     bounds_.resize(problem.prices.size() * 2);
     beside_.resize(problem.prices.size() * 2);
+    for (size_t s = 0; s < problem.shape_count; ++s) {
+        const int64_t *row = problem.shapes.data() + s * mapping::kShapeColumns;
+        const double *operand = problem.operands.data() + s * mapping::kOperandColumns;
+        const double batch = static_cast<double>(row[mapping::kBatch]), m = static_cast<double>(row[mapping::kM]),
+                     n = static_cast<double>(row[mapping::kN]), k = static_cast<double>(row[mapping::kK]);
+        const double inputs = row[mapping::kTaps] > 1 ? 0.0 : batch * m * k * operand[mapping::kInputBits];
+        operand_bits_.push_back({inputs, batch * k * n * operand[mapping::kWeightBits], batch * m * n * operand[mapping::kOutputBits]});
+    }
 }
 
 double Costs::first_of(const Value &v) const {
@@ -102,10 +111,10 @@ bool Costs::known(int price_number, double held, bool pinned, int point, Value &
     return true;
 }
 
-int Costs::changes(int price_number, bool pinned) const {
+int Costs::changes(int price_number) const {
     const Price &price = problem_.prices[price_number];
     const Step &step = problem_.steps[price.step];
-    return step.kind == kProduct ? products_[step.shape * 8 + mask_of(step, price.mask, pinned)].changes : 0;
+    return step.kind == kProduct ? changes_[step.shape] : 0;
 }
 
 Request Costs::request(int price_number, double held, bool pinned, int point) const {
@@ -128,23 +137,40 @@ double Costs::first_of(const Mapped &m) const {
     return points_.criterion == mapping::kEnergy ? m.energy_pj : points_.criterion == mapping::kLatency ? m.cycles : m.cycles * m.energy_pj;
 }
 
-double Costs::least_first(int product, double held, int point) const {
+double Costs::known_first(int product, double here, int point) const {
     const Product &p = products_[product];
-    if (p.most_held.empty()) return 0.0;
-    double first = p.most_held[point] < 0.0 ? 0.0 : first_of(p.whole[point]);
-    const double here = room(point, held);
+    double first = p.most_held.empty() || p.most_held[point] < 0.0 ? 0.0 : first_of(p.whole[point]);
     if (!p.narrow.empty())
         for (const Mapped &m : p.narrow[point])
             if (m.room >= here) first = std::max(first, first_of(m));
     return first;
 }
 
+// By what is known of this product in more room, and with more operands resident: the others move once at least.
+double Costs::least_first(const Step &step, int mask, int ideal, double held, int point) const {
+    const double here = room(point, held);
+    const int number = step.shape * 8;
+    double first = known_first(number + mask, here, point);
+    if (points_.criterion == mapping::kLatency) return first;
+    const size_t last = points_.levels - 1;
+    const double bits = word(point), *far = rate(point, last), *near = rate(point, last - 1);
+    const double times = points_.criterion == mapping::kEnergy ? 1.0 : products_[number + ideal].whole[point].least_cycles;
+    const double in = (far[3] + near[4]) / bits, out = (far[4] + near[3]) / bits;
+    const std::array<double, 3> &size = operand_bits_[step.shape];
+    for (int more = 1; more < 8; ++more) {
+        if (more & mask || more & ~ideal) continue;
+        const double pj = (more & 1 ? size[0] * in : 0.0) + (more & 2 ? size[1] * in : 0.0) + (more & 4 ? size[2] * out : 0.0);
+        const double other = known_first(number + (mask | more), here, point);
+        if (other > 0.0) first = std::max(first, other + pj * times);
+    }
+    return first * kBelow;
+}
+
 double Costs::bound(int number, double held, bool pinned, int point) {
     const double ideal = ideal_bound(number, pinned, point);
     const Price &price = problem_.prices[number];
     const Step &step = problem_.steps[price.step];
-    const int mask = mask_of(step, price.mask, pinned);
-    const double first = least_first(step.shape * 8 + mask, held, point);
+    const double first = least_first(step, mask_of(step, price.mask, pinned), mask_of(step, step.ideal, pinned), held, point);
     return first > 0.0 ? std::max(ideal, at_least(first, beside(number, pinned, point), point)) : ideal;
 }
 
@@ -164,7 +190,8 @@ double Costs::ideal_bound(int number, bool pinned, int point) {
     double words = (far[3] + near[4]) / bits * (price.least - price.extra);
     if (price.stores && !price.keeps) words += (far[4] + near[3]) / bits * step.bits;
     more.energy += words * kPico;
-    return all[point] = at_least(first_of(products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point]), more, point);
+    const int ideal = step.shape * 8 + mask_of(step, step.ideal, pinned);
+    return all[point] = at_least(first_of(products_[ideal].whole[point]), more, point);
 }
 
 Value Costs::beside(int number, bool pinned, int point) {
@@ -183,9 +210,8 @@ Value Costs::beside(int number, bool pinned, int point) {
     double more = (far[3] + near[4]) * (streamed + price.loaded / bits) + passing * near[3];
     for (size_t l = 0; l + 1 < last; ++l) more += passing * (rate(point, l)[3] + rate(point, l)[4]);
     if (price.stores && price.keeps) more += (far[4] + near[3]) / bits * step.bits;
-    const mapping::Core &core = plan_.points[point].core;
-    const double units = static_cast<double>(core.cores) * static_cast<double>(core.rows) * static_cast<double>(core.columns);
-    return all[point] = {std::max(step.macs / (units * frequency(point)), lanes.latency), more * kPico + lanes.energy};
+    const double cycles = products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point].least_cycles;
+    return all[point] = {std::max(cycles / frequency(point), lanes.latency), more * kPico + lanes.energy};
 }
 
 double Costs::at_least(double first, const Value &beside, int point) const {
@@ -397,7 +423,7 @@ void Costs::search(std::vector<Request> &wanted) {
             asked[at] = 0;
             const mapping::Found &f = found_[at];
             const mapping::Memory &m = plan_.points[at].memory;
-            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, {}, {}, kInfinity, 1.0};
+            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, f.least_cycles, {}, {}, kInfinity, 1.0};
             if (f.feasible) {
                 mapped.need = std::min(mapped.room, room_needed(shape, plan_.points[at], f.mapping, from_[at]));
                 mapped.cycles = f.cost.cycles;
@@ -416,7 +442,7 @@ void Costs::search(std::vector<Request> &wanted) {
                 product.narrow[at].push_back(mapped);
             }
         }
-        ++product.changes;
+        ++changes_[r.product >> 3];
         searches_ += static_cast<int64_t>(end - begin);
     }
     wanted.clear();

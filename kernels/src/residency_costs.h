@@ -2,6 +2,7 @@
 // vector work and attention cost in closed form.
 #pragma once
 
+#include <array>
 #include <memory>
 
 #include "residency_problem.h"
@@ -16,6 +17,7 @@ struct Value {
 struct Mapped {
     double need, room;
     double cycles, energy_pj;  // infinite: nothing fits
+    double least_cycles;       // that any mapping takes
     double read[mapping::kMaxLevels], write[mapping::kMaxLevels];
     double compute;  // cycles of the array
     double uneven;   // the share of the busiest core over that of all, at most
@@ -23,7 +25,6 @@ struct Mapped {
 
 // A product with some operands resident, on every point.
 struct Product {
-    int changes = 0;                           // how often more became known
     std::vector<Mapped> whole;                 // with all of the room; where `known`
     std::vector<double> most_held;             // bits up to which `whole` stays best; less than 0: not known
     std::vector<std::vector<Mapped>> narrow;   // with less
@@ -51,7 +52,7 @@ class Costs {
     // By how much a step is shorter for what the one before it reads ahead of its parameters (docs/models/residency.md).
     double prefetched(const Slack &before, const Slack &next, int point) const;
     // How often what is known of it has changed.
-    int changes(int price, bool pinned) const;
+    int changes(int price) const;
     // Otherwise a lower bound of what the criterion makes of it (see `first_of`); the step's `ideal` product must be known.
     double bound(int price, double held, bool pinned, int point);
     // The request that makes it known, or brings it nearer.
@@ -72,7 +73,8 @@ class Costs {
     static int mask_of(const Step &step, int mask, bool pinned) { return mask | (pinned ? step.pins : 0); }
     const Mapped *find(int product, double held, int point) const;
     // What the criterion of a mapping in this room is not below, by what is known of more room.
-    double least_first(int product, double held, int point) const;
+    double least_first(const Step &step, int mask, int ideal, double held, int point) const;
+    double known_first(int product, double here, int point) const;  // `here` words of room
     double first_of(const Mapped &mapped) const;
     double ideal_bound(int price, bool pinned, int point);
     // What the step's mapping does not see: latency that it takes in any case, words beside it as energy [J].
@@ -97,6 +99,8 @@ class Costs {
     mapping::Plan plan_, part_;
     std::vector<int> order_;
     std::vector<Product> products_;  // by shape and mask
+    std::vector<int> changes_;       // of each shape, how often more became known
+    std::vector<std::array<double, 3>> operand_bits_;  // of each shape: what inputs, weights and outputs move at least, in the order of the mask
     // Values that do not depend on the room: by price, parameters resident or not, row fits or not; NaN: not known yet.
     std::vector<std::unique_ptr<Value[]>> values_;
     std::vector<std::unique_ptr<double[]>> bounds_;

@@ -160,7 +160,7 @@ class ChainStrip {
         Cost &cost = costs_of_[v];
         if (!filled_)
             for (int i = 0; i < kStrip; ++i) cost.first[i] = cost.second[i] = kInfinity;
-        const int price = chain_.price[v], changes = costs_.changes(price, pinned_ > 0.0);
+        const int price = chain_.price[v], changes = costs_.changes(price);
         if (filled_ && changes == changes_[v]) return false;
         changes_[v] = changes;
         const double bits = held(v);
