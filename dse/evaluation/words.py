@@ -310,20 +310,24 @@ def _in_file(
     return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as
 
 
+_UNITS = ("_kib", "_mib", "_gib", "_hz", "_v", "_nm")
+
+
 def beside_the_list(
     hardware: HardwareSpace, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
-    """``fixed`` and ``vary`` with a number that a built-in template can be built with, though its list has it not, as the list of its knob.
+    """Both, with a quantity that a built-in template can be built with, though its list has it not, as the list of its knob.
 
-    The lists of ``edge22`` and ``datacenter`` are what a search tries where nobody says otherwise, not what there is: ``--set
-    glb_mib=0.25`` means what ``--vary glb_mib=0.25`` does, and the template itself says what it cannot be built with. A list in a user's
-    file stays a limit.
+    The lists of ``edge22`` and ``datacenter`` are what a search tries where nobody says otherwise. Of what has a unit (sizes of memories,
+    clocks, voltages, nodes) any value can be meant: ``--set glb_mib=0.25`` means what ``--vary glb_mib=0.25`` does, and the template itself
+    says what it cannot be built with. Another count (cores, width) is rather a slip, is told with the nearest, and is left to ``--vary``.
+    A list in a user's file stays a limit.
     """
     if not hardware.closed_forms or hardware.shipped:
         return dict(fixed), dict(vary)
     further = {
         name: [value] for name, value in fixed.items()
-        if name in hardware.knobs and name not in vary and _is_number(value)
+        if name in hardware.knobs and name.endswith(_UNITS) and name not in vary and _is_number(value)
         and value not in hardware.knobs[name] and not isinstance(hardware.knobs[name][0], str)
     }  # fmt: skip
     return {name: value for name, value in fixed.items() if name not in further}, {**vary, **further}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
-from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, ProductTimes, sustained_clock
+from hw_models.costs.gpu_kernels.products import WARM_SHARE, ProductTimes, staged_depth, sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import HardwareError
 
@@ -216,7 +216,7 @@ def _grouped(
     tile_m, tile_n = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
     n, k, active, local = n[:, None], k[:, None], dealt[:, 1:2], dealt[:, 2:3]
     waves = np.ceil(tiles_of * np.ceil(n / tile_n) / sheet.multiprocessors)
-    depth = np.ceil(k / DEPTH) * DEPTH
+    depth = np.ceil(k / staged_depth(sheet)) * staged_depth(sheet)
     rate = sheet.macs_per_cycle * sheet.rate(number_format) * products.tensor_efficiency * sustained_clock(sheet) * kernel.rate_factor
     port = min(64.0 * products.port_efficiency, sheet.port_bytes_per_cycle)
     inner = depth * np.maximum(tile_m * tile_n / rate, (tile_m * activation_bytes + tile_n * weight_bytes) / port)

@@ -1,4 +1,4 @@
-"""``--set`` of a number that a built-in template does not list: what ``--vary`` of it means, where the template can be built with it."""
+"""``--set`` of a quantity that a built-in template does not list: what ``--vary`` of it means, where the template can be built with it."""
 
 from pathlib import Path
 
@@ -31,7 +31,9 @@ def test_it_means_what_vary_means(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hw", "fixed", "told"),
     [
-        ("edge22", {"cores": 0}, "cores = 0 is not valid: it must be a whole number from 1"),
+        ("edge22", {"cores": 3}, "set cores=3 is not in the space; allowed are 1, 2, 4; nearest is 2"),
+        ("edge22", {"glb_mib": -1}, "glb_mib = -1 is not valid: it must be a number from"),
+        ("datacenter", {"voltage_v": -0.7}, "voltage_v = -0.7 is not valid"),
         ("edge22", {"glb_mib": 0.25, "l2_kib": 512}, "must be no more than level glb outside it holds"),
         ("edge22", {"glb_mib": "much"}, "set glb_mib=much is not in the space"),
         ("lookup", {"cores": 7}, "set cores=7 is not in the space; allowed are 1, 2, 4; nearest is 4"),  # a table has what it has
