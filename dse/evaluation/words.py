@@ -130,7 +130,10 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
-    usual = default_residency(hardware, hardware_toml, space)
+    if residency is None:
+        residency = default_residency(hardware, hardware_toml, space)
+    if prefetch is None:  # no, but for the file of a design that was searched with it
+        prefetch = residency != "none" and _written(hardware_toml).get("prefetch") is True
     hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
     if own is None and hardware_toml is None:
         fixed, vary = beside_the_list(hardware, fixed, vary)
@@ -166,8 +169,8 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
-        residency=usual if residency is None else residency,
-        prefetch=_written(hardware_toml).get("prefetch") is True if prefetch is None else prefetch,
+        residency=residency,
+        prefetch=prefetch,
         asked_as=asked_as,
     )
     problem = _with_profile(problem)

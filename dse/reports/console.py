@@ -286,6 +286,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  {'busy':<20} {shares} of the latency")
         bound = ", ".join(f"{name} {latency / answer['latency_s']:.1%}" for name, latency in answer["latency_by_bound_s"].items())
         print(f"  {'bound by':<20} {bound} of the latency")
+        if ahead := answer["residency"].get("prefetch"):
+            without = answer["latency_s"] + ahead["saved_s"]
+            print(f"  {'read ahead':<20} {ahead['bytes']:,.0f} bytes of weights; the latency would be {without:.6g} s without")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood

@@ -40,10 +40,9 @@ def _of(design: Mapping[str, Any]) -> list[Markup]:
         f"Saved against every operation by itself: {', '.join(saved)}."
     )
     if ahead := kept.get("prefetch"):
-        sentence += (
-            f" {_size(ahead['bytes'])} of weights a request are read during the operation before theirs, which saves "
-            f"{share(ahead['saved_s'], kept['alone']['latency_s'])} of that latency."
-        )
+        saved_share = share(ahead["saved_s"], kept["alone"]["latency_s"])
+        read = f"{_size(ahead['bytes'])} of weights a request are read during the operation before theirs"
+        sentence += f" {read}, which saves {saved_share} of that latency." if ahead["bytes"] else " No weights are read ahead."
     rows = [
         (row["made_by"], _size(row["bytes"]), *(f"{number_text(row[place])}" if row[place] else "" for place in ("chip", "both", "dram")))
         for row in kept["tensors"]

@@ -149,7 +149,7 @@ def _products(device: str, title: str, bounds: tuple[float, float], goal: float,
 
 _OTHERS: Final = ("l40s", "rtx-pro-6000", "b200", "gb200")
 SPECS: Final = (
-    *_products("a100", "A100", (9.6, 7.9), 9.0, _OWN),
+    *_products("a100", "A100", (9.3, 7.7), 9.0, _OWN),
     *_products("h100", "H100", (7.9, 8.4), 9.0, _OWN),
     *_products("h200", "H200", (9.1, 8.2), 9.0, _NONE),
     *_products("l40s", "L40S", (12.9, 17.6), 15.0, _NONE),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
-from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, ProductTimes, sustained_clock
+from hw_models.costs.gpu_kernels.products import WARM_SHARE, ProductTimes, staged_depth, sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import HardwareError
 
@@ -184,8 +184,8 @@ def _usual(kernel: MixtureKernel, tokens: FloatArray, experts: FloatArray) -> np
     """Which tiles the kernel may take (layers, tiles): of a library any of 64 columns or more, of vLLM's Triton kernel its default.
 
     By tokens: 16, 32, 64, 128 rows up to 32, 96, 512 tokens and above, 64 columns up to 64 tokens, else 128. Older versions: 16 x 32
-    where tokens are no more than the experts of the rank, else 64 x 64. (Read of vLLM's source; its tables of tuned tiles for some
-    shapes and devices are not followed.)
+    where tokens are no more than the experts of the rank, else 64 x 64. (The older default is recalled of vLLM's source; its tables
+    of tuned tiles for some shapes and devices are not followed.)
     """
     rows, columns = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
     if not kernel.triton:
@@ -216,7 +216,7 @@ def _grouped(
     tile_m, tile_n = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
     n, k, active, local = n[:, None], k[:, None], dealt[:, 1:2], dealt[:, 2:3]
     waves = np.ceil(tiles_of * np.ceil(n / tile_n) / sheet.multiprocessors)
-    depth = np.ceil(k / DEPTH) * DEPTH
+    depth = np.ceil(k / staged_depth(sheet)) * staged_depth(sheet)
     rate = sheet.macs_per_cycle * sheet.rate(number_format) * products.tensor_efficiency * sustained_clock(sheet) * kernel.rate_factor
     port = min(64.0 * products.port_efficiency, sheet.port_bytes_per_cycle)
     inner = depth * np.maximum(tile_m * tile_n / rate, (tile_m * activation_bytes + tile_n * weight_bytes) / port)

@@ -42,6 +42,7 @@ def test_a_sweep_a_single_design_and_a_design_file_have_the_same_latency(tmp_pat
         assert without["latency_s"] - again["latency_s"] == pytest.approx(again["residency"]["prefetch"]["saved_s"], abs=1e-12)
         assert sum(part["latency_s"] for part in again["components"]) == pytest.approx(again["latency_s"], rel=1e-12)
         assert again["energy_j"] <= without["energy_j"]  # dynamic energy stays, leakage has less time
+        assert "prefetch" not in api.evaluate("bert", file, fixed=MODEL, residency="none")
         shorter += again["latency_s"] < without["latency_s"]
         exported = load_design(load(tmp_path / "run"), number).on_chip
         assert exported is not None

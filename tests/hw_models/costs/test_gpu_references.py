@@ -100,7 +100,8 @@ def product(
     for tm in (16, 32, 64, 128, 256):
         for tn in (64, 128, 256):
             for parts in (1, 2, 3, 4, 6, 8, 12, 16):
-                part = 64 * up(depth / parts, 64)
+                slice_k = 32 if s.tensor_core is TensorCore.SYNCHRONOUS else 64
+                part = slice_k * up(depth / parts, slice_k)
                 if (tm, tn) == (256, 256) or (parts > 1 and part < 128):
                     continue
                 by_rows = (64, 64) if m <= 64 else (64, 128) if m <= 128 else (128, 128)
@@ -250,6 +251,7 @@ def test_mixtures(seed: int) -> None:
         load = mixtures.expert_tokens(tokens, experts, chosen, ranks, exponent)
         active, local = sum(x > 0 for x in load), sum(load)
         held = s.l2_bytes * (0.1 if s.l2_partitions > 1 else 1.0)
+        slice_k = 32 if s.tensor_core is TensorCore.SYNCHRONOUS else 64
         total = k.launch_s
         if experts > 128:
             total += k.top_k_s + tokens * k.top_k_cycles / s.multiprocessors / s.frequency_hz
@@ -269,7 +271,7 @@ def test_mixtures(seed: int) -> None:
                     waves = up(sum(up(x, tm) for x in load) * up(n, tn), s.multiprocessors)
                     staged = (tm * a_bytes + tn * w_bytes) / port_bytes(s, 64 * p.port_efficiency)
                     write = min(tm, local / max(active, 1)) * tn * 2 / p.out_bytes_per_cycle
-                    busy = waves * (k.item_cycles + 64 * up(depth, 64) * max(tm * tn / rate, staged) + write) / s.frequency_hz
+                    busy = waves * (k.item_cycles + slice_k * up(depth, slice_k) * max(tm * tn / rate, staged) + write) / s.frequency_hz
                     best = min(best, (busy**p.overlap + dram**p.overlap) ** (1 / p.overlap))
             total += best
         carried = tokens * chosen if k.triton else local
