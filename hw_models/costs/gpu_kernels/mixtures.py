@@ -184,8 +184,8 @@ def _usual(kernel: MixtureKernel, tokens: FloatArray, experts: FloatArray) -> np
     """Which tiles the kernel may take (layers, tiles): of a library any of 64 columns or more, of vLLM's Triton kernel its default.
 
     By tokens: 16, 32, 64, 128 rows up to 32, 96, 512 tokens and above, 64 columns up to 64 tokens, else 128. Older versions: 16 x 32
-    where tokens are no more than the experts of the rank, else 64 x 64. (Read of vLLM's source; its tables of tuned tiles for some
-    shapes and devices are not followed.)
+    where tokens are no more than the experts of the rank, else 64 x 64. (The older default is recalled of vLLM's source; its tables
+    of tuned tiles for some shapes and devices are not followed.)
     """
     rows, columns = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
     if not kernel.triton:
