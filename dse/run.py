@@ -24,7 +24,7 @@ from dse.reports import comparison_text, notebook
 from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
 from dse.storage import run_folder
-from dse.storage.run_folder import RunRecord, distinct
+from dse.storage.run_folder import RunRecord
 from hw_models.errors import HardwareError
 from workloads.errors import WorkloadError
 
@@ -124,12 +124,13 @@ class Run(RunRecord):
 
     @all_ours
     def robustness(self, *, draws: int = robustness.DRAWS, seed: int = 0) -> Robustness:
-        """How the front stands up to uncertain carbon factors: the share of draws in which each design stays, ranges, order.
+        """How the front stands up to uncertain carbon factors, as ``dse carbon robustness`` tells: the share of draws in which each
+        design stays, ranges, order.
 
-        A front of one design is held against the contenders beside it, which follow it in the table.
+        Its arrays hold the designs of the front whose ``equal_to`` is None, in the order of :meth:`pareto` (equal designs have no order
+        to keep); a front of one design is held against the contenders beside it, which follow it in the table.
         """
-        designs = compared(self) if len(distinct(self.designs)) == 1 else self.designs
-        return robustness.analyse(self.problem, designs, draws=draws, seed=seed)
+        return robustness.analyse(self.problem, compared(self), draws=draws, seed=seed)
 
     def device_order(self, *, draws: int = DRAWS, seed: int = 0) -> DeviceOrder | None:
         """How sure the order of the devices by total carbon is, for the model of the first design; None with fewer than two devices."""

@@ -14,7 +14,7 @@ import inspect
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -230,8 +230,8 @@ def _pooled(found: list[tuple[float, float | None]]) -> Measured:
 
 @dataclass(frozen=True)
 class PythonEvaluator:
-    """A function of a user's module: ``function(parameters, fidelity, seed)`` gives a number, (mean, standard error), or a
-    dictionary metric -> either."""
+    """A function of a user's module, called as :class:`FunctionEvaluator` calls one: ``function(parameters, fidelity, seed)`` gives a
+    number, (mean, standard error), or a dictionary metric -> either."""
 
     module: str
     name: str
@@ -246,7 +246,9 @@ class PythonEvaluator:
         return found
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        result = self.function(dict(parameters), fidelity, seed)
+        function = self.function
+        by_place, by_name = FunctionEvaluator(function).given(dict(parameters), fidelity, seed)
+        result = function(*by_place, **by_name)
         return _measured(result, self.metrics, f"python:{self.module}:{self.name}")
 
 
@@ -308,7 +310,11 @@ def _measured(result: Any, metrics: tuple[str, ...], where: str) -> dict[str, Me
 
 @dataclass(frozen=True)
 class FunctionEvaluator:
-    """A callable of this process, called with as many of (parameters, fidelity, seed) as it takes by position.
+    """A callable of this process: of (parameters, fidelity, seed) by position, or of the knobs of a model by name.
+
+    ``quality(parameters)``, ``quality(parameters, fidelity, seed)``: the dictionary first, and what has no default is filled by position.
+    ``quality(layers, hidden)``: where its first argument has the name of a knob, knobs are given by their names. ``fidelity`` and
+    ``seed`` are given to arguments of these names; other arguments keep their defaults.
 
     It travels to worker processes as code, so that a function of a notebook does.
     """
@@ -317,28 +323,59 @@ class FunctionEvaluator:
     metrics: tuple[str, ...] = ("quality",)
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
-        given = (dict(parameters), fidelity, seed)[: self._takes]
-        return _measured(self.call(*given), self.metrics, getattr(self.call, "__name__", "the function"))
+        by_place, by_name = self.given(dict(parameters), fidelity, seed)
+        return _measured(self.call(*by_place, **by_name), self.metrics, getattr(self.call, "__name__", "the function"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, (packed(self.call), self.metrics)
 
     def checked(self) -> FunctionEvaluator:
         """The same; a function that takes no argument is an error now, not in the middle of a search."""
-        if not self._takes:
+        if self._takes is not None and not self._takes:
             raise UsageError(f"quality {self.name} takes no argument; it is called with the parameters of a model")
         return self
 
     @cached_property
-    def _takes(self) -> int:
-        """How many of parameters, fidelity and seed it takes by position."""
+    def _takes(self) -> tuple[inspect.Parameter, ...] | None:
+        """Its arguments; None where it has no signature (built-in callables) or takes any number by position."""
         try:
-            known = inspect.signature(self.call).parameters.values()
-        except (TypeError, ValueError):  # built-in callables may have no signature
-            return 3
-        if any(p.kind is p.VAR_POSITIONAL for p in known):
-            return 3
-        return min(3, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in known))
+            known = tuple(inspect.signature(self.call).parameters.values())
+        except (TypeError, ValueError):
+            return None
+        return None if any(p.kind is p.VAR_POSITIONAL for p in known) else known
+
+    def given(self, knobs: dict[str, Value], fidelity: float, seed: int) -> tuple[list[Any], dict[str, Any]]:
+        """What the function is called with, by position and by name.
+
+        Raises:
+            UsageError: an argument without a default that is no knob, in a function that takes knobs by name, or one too many.
+        """
+        further: dict[str, Any] = {"fidelity": fidelity, "seed": seed}
+        if self._takes is None:
+            return [knobs, *further.values()], {}
+        arguments = [p for p in self._takes if p.kind is not p.VAR_KEYWORD]
+        if arguments[0].name in knobs and arguments[0].kind is not inspect.Parameter.POSITIONAL_ONLY:
+            return [], self._named(arguments, {**knobs, **further})
+        by_place = [p for p in arguments if p.kind is not p.KEYWORD_ONLY]
+        first, rest = by_place[:1], by_place[1:]
+        filled = [p for p in rest if p.default is p.empty]
+        if not first or len(filled) > len(further):
+            raise self._unfit(knobs)
+        named = {p.name: further[p.name] for p in arguments if p.name in further and p not in filled and p.kind is not p.POSITIONAL_ONLY}
+        # Arguments without a default stand before those with one: they are the fidelity and the seed, whatever their names.
+        return [knobs, *(value for _, value in zip(filled, further.values(), strict=False))], named
+
+    def _named(self, arguments: Sequence[inspect.Parameter], known: dict[str, Any]) -> dict[str, Any]:
+        if any(p.name not in known and p.default is p.empty for p in arguments):
+            raise self._unfit({name: value for name, value in known.items() if name not in ("fidelity", "seed")})
+        return {p.name: known[p.name] for p in arguments if p.name in known}
+
+    def _unfit(self, knobs: Mapping[str, Value]) -> UsageError:
+        takes = ", ".join(p.name for p in self._takes or ())
+        return UsageError(
+            f"quality {self.name} takes {takes}; it is called with one dictionary of knobs ({', '.join(knobs)}) and, where it asks for them, "
+            "fidelity and seed, or with knobs by these names"
+        )
 
     @cached_property
     def name(self) -> str:

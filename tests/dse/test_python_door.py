@@ -164,6 +164,49 @@ def test_as_many_arguments_as_the_function_takes() -> None:
     assert FunctionEvaluator(lambda *a: len(a))({"x": 2}, fidelity=1.0, seed=7)["quality"].mean == 3.0
 
 
+def _keeps_its_own(p: dict[str, Any], batch_size: int = 32) -> float:
+    return 100.0 * p["layers"] + batch_size
+
+
+def _seed_has_a_default(p: dict[str, Any], batch_size: int = 32, seed: int = 3) -> float:
+    return 100.0 * p["layers"] + batch_size + 1000.0 * seed
+
+
+def _by_name(layers: int, hidden: int, *, seed: int) -> float:
+    return 1000.0 * seed + 100.0 * layers + hidden
+
+
+def _by_name_with_default(hidden: int, scale: float = 2.0) -> float:
+    return hidden * scale
+
+
+def _short_names(p: dict[str, Any], f: float, s: int) -> float:
+    return p["layers"] + f + s
+
+
+@pytest.mark.parametrize(
+    ("quality", "expected"),
+    [
+        (_keeps_its_own, 632.0),
+        (_seed_has_a_default, 7632.0),
+        (_by_name, 7728.0),
+        (_by_name_with_default, 256.0),
+        (_short_names, 13.5),
+    ],
+)
+def test_a_function_keeps_its_defaults_and_may_take_knobs_by_name(quality: Any, expected: float) -> None:
+    """An argument with a default that is neither fidelity nor seed is the function's own: it was filled with the fidelity, silently."""
+    assert FunctionEvaluator(quality)({"layers": 6, "hidden": 128}, fidelity=0.5, seed=7)["quality"].mean == expected
+
+
+@pytest.mark.parametrize(
+    "quality", [lambda layers, width: 1.0, lambda p, fidelity, seed, more: 1.0, lambda *, scale: 1.0], ids=["name", "four", "keyword"]
+)
+def test_a_function_that_does_not_fit_the_knobs_is_told_what_it_gets(quality: Any) -> None:
+    with pytest.raises(UsageError, match=r"takes .*; it is called with one dictionary of knobs \(layers, hidden\)"):
+        FunctionEvaluator(quality)({"layers": 6, "hidden": 128}, fidelity=1.0, seed=7)
+
+
 def test_a_function_of_a_notebook_reaches_a_worker() -> None:
     """A function that no module holds: another interpreter unpacks and calls it."""
     pytest.importorskip("cloudpickle")
