@@ -11,8 +11,9 @@ hypervolume, every seed in the JSON.
 * `nas-bench-bert`: the published GLUE scores of 500 architectures of 299 descriptors (tests/reference/search/nas_bench_bert.csv), costs on
   edge22 as in benchmarks/noise.py; architectures of one descriptor averaged, no noise.
 * `nas-bench-bert-spread`: the 102 descriptors of which several architectures were measured. An evaluation returns the score of one of
-  them, drawn, and truth is their mean: noise as it is, not injected. Nested and Ax are told the pooled spread; nested answers with its
-  posterior, the others with the figures they saw.
+  them, drawn, and truth is their mean: noise as it is, not injected. Nested and Ax are told the pooled spread about that mean (1.9
+  points); nested answers with its posterior, the others with the figures they saw. Methods lie close there: take --seeds 30 and look
+  at the paired differences.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def nas_bench_bert(*, spread: bool = False) -> Problem:
     figures = [np.array(groups[tuple(row)]) for row in d.rows.tolist()]
     kept = np.array([len(f) > 1 for f in figures]) if spread else np.ones(len(figures), dtype=bool)
     rows, glue, carbon, figures = d.rows[kept], d.glue[kept], d.carbon[kept], [f for f, k in zip(figures, kept, strict=True) if k]
-    error = float(np.sqrt(sum(((f - f.mean()) ** 2).sum() for f in figures) / sum(len(f) - 1 for f in figures))) if spread else 0.0
+    error = float(np.sqrt(sum(((f - f.mean()) ** 2).sum() for f in figures) / sum(len(f) for f in figures))) if spread else 0.0
     print(f"  {len(figures)} descriptors, pooled spread {error:.2f} points of GLUE")
     index = np.arange(len(rows))
     front = Front.of(index, index, np.stack([-glue, carbon], axis=1)).values
@@ -191,6 +192,15 @@ def curve(problem: Problem, method: str, seed: int, budget: int) -> list[float]:
     return [problem.share(np.array([r for r, _ in seen_rows[:m]]), np.array([v for _, v in seen_rows[:m]])) for m in marks]
 
 
+def paired(difference: FloatArray) -> str:
+    """Mean difference over the seeds with its 95 % interval of Student's t, and on how many seeds it is positive and negative."""
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference)))
+    mean = float(difference.mean())
+    return f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}] {np.sum(difference > 0)}:{np.sum(difference < 0)}"
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "stand-in": stand_in,
     "nas-bench-bert": nas_bench_bert,
@@ -220,10 +230,15 @@ def main() -> int:
                     print(f"    seed {seed}: {'  '.join(f'{share:.1f}' for share in curves[-1])}", flush=True)
             seconds = (time.process_time() - start) / (len(curves) * args.budget)
             array, marks = np.array(curves), [m for m in MARKS if m <= args.budget]
+            if method == args.methods[0]:
+                first = array
             shown = "  ".join(
                 f"@{m} {np.median(array[:, j]):5.1f} [{array[:, j].min():.1f}, {array[:, j].max():.1f}]" for j, m in enumerate(marks)
             )
             print(f"  {method:<8} {len(curves)} seeds  {shown}  {seconds:.3f} CPU s a proposal", flush=True)
+            if method != args.methods[0] and args.seeds > 1:
+                ahead = "  ".join(f"@{m} {paired(d)}" for m, d in zip(marks, (first - array).T, strict=True))
+                print(f"           {args.methods[0]} less {method}: {ahead}", flush=True)
             found.append({"problem": name, "method": method, "marks": marks, "share": curves, "cpu_s_per_proposal": seconds})
             if args.json:
                 args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
