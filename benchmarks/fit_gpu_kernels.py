@@ -143,33 +143,51 @@ def attention(found: Found) -> None:
             fixed, note = ("dram_efficiency", "overlap"), f"{note}; DRAM efficiency and overlap of flash2"
         group = _group(name, device, m.decode_latency_s, r)
         found[f"decode.{name}"] = (fit({name: start}, [group], fixed=fixed)[name], note)
+    no_choice: dict[str, str] = {}
     prefill = (
-        ("flash2", "a100", "vllm", "bf16"), ("flash3", "h100", "vllm", "bf16"), ("trtllm-a100", "a100", "trtllm", "bf16"),
-        ("trtllm", "h100", "trtllm", "bf16"), ("trtllm-fp8", "h100", "trtllm", "fp8"),
+        ("flash2", "a100", "vllm", "bf16", no_choice), ("flash3", "h100", "vllm", "bf16", {"kv_format": "bf16"}),
+        ("flash3-fp8", "h100", "vllm", "bf16", {"kv_format": "fp8"}), ("trtllm-a100", "a100", "trtllm", "bf16", no_choice),
+        ("trtllm", "h100", "trtllm", "bf16", no_choice), ("trtllm-fp8", "h100", "trtllm", "fp8", no_choice),
     )  # fmt: skip
-    for name, device, framework, number_format in prefill:
-        r = _rows("prefill", device=device, framework=framework, format=number_format)
-        begin = p.PrefillKernel(8e-6, 0.55, 3.0, 2500, 0.8, 3.0, 200)
+    for name, device, framework, number_format, cache in prefill:
+        r = _rows("prefill", device=device, framework=framework, format=number_format, **cache)
+        begin = p.PrefillKernel(
+            8e-6, 0.55, 3.0, 2500, 0.8, 3.0, 200, framework == "trtllm", packs_groups="flash3" in name, packs_single=name == "flash2"
+        )
         group = _group(name, device, m.prefill_latency_s, r)
-        found[f"prefill.{name}"] = (fit({name: begin}, [group])[name], f"{len(r)} prefill rows of {device}, {framework}, {number_format}")
+        note = f"{len(r)} prefill rows of {device}, {framework}, {number_format}" + "".join(f", {kv} cache" for kv in cache.values())
+        found[f"prefill.{name}"] = (fit({name: begin}, [group])[name], note)
 
 
 def mixtures(found: Found) -> None:
-    """Layers of experts."""
+    """Layers of experts: TensorRT-LLM's on both devices together, vLLM's Triton kernel by its version, which is the device's."""
+    triton = p.MixtureKernel(4e-5, 0.6, 1500, 0.8, 1.5, 0.0, 0.0, triton=True)
+    library = p.MixtureKernel(4e-5, 0.6, 1500, 0.8, 1.5, 1e-5, 5e3)
+    without_routing = replace(library, top_k_s=0.0, top_k_cycles=0.0)
     cases = (
-        ("vllm-a100", "a100", "vllm", "bf16", True), ("vllm", "h100", "vllm", "bf16", True),
-        ("vllm-fp8", "h100", "vllm", "fp8_block", True), ("trtllm-a100", "a100", "trtllm", "bf16", False),
-        ("trtllm", "h100", "trtllm", "bf16", False), ("trtllm-fp8", "h100", "trtllm", "fp8", False),
+        (("vllm-a100", "a100", "vllm", "bf16", triton),),
+        (("vllm", "h100", "vllm", "bf16", replace(triton, tiles_by_tokens=True)),),
+        (("vllm-fp8", "h100", "vllm", "fp8_block", without_routing),),
+        (
+            ("trtllm-a100", "a100", "trtllm", "bf16", library), ("trtllm", "h100", "trtllm", "bf16", library),
+            ("trtllm-fp8", "h100", "trtllm", "fp8", library),
+        ),
     )  # fmt: skip
-    for name, device, framework, number_format, triton in cases:
-        r = _rows("mixtures", device=device, framework=framework, format=number_format)
-        kernel = found["product." + choice(sheet(device)).product][0]
-        group = _group(name, device, partial(_mixture, kernel), r)
-        start = p.MixtureKernel(4e-5, 0.6, 1500, 0.8, 1.5, triton)
-        found[f"mixture.{name}"] = (
-            fit({name: start}, [group])[name],
-            f"{len(r)} layers of experts of {device}, {framework}, {number_format}",
-        )
+    for together in cases:
+        groups, notes = [], {}
+        for name, device, framework, number_format, _ in together:
+            r = _rows("mixtures", device=device, framework=framework, format=number_format)
+            groups.append(_group(name, device, partial(_mixture, found["product." + choice(sheet(device)).product][0]), r))
+            notes[name] = f"{len(r)} layers of experts of {device}, {framework}, {number_format}"
+        shared = ("launch_s", "dram_efficiency", "activation_factor", "top_k_s", "top_k_cycles") if len(together) > 1 else ()
+        fixed = ("top_k_s", "top_k_cycles") if len(together) == 1 else ()
+        for name, record in fit({case[0]: case[-1] for case in together}, groups, shared=shared, fixed=fixed).items():
+            others = "; all but rate and items together with the others" if shared else ""
+            found[f"mixture.{name}"] = (record, notes[name] + others)
+    # Blackwell's vLLM runs the same library kernels; it routes before the layer.
+    for name in ("trtllm-a100", "trtllm"):
+        record, note = found[f"mixture.{name}"]
+        found[f"mixture.{name.replace('trtllm', 'flashinfer')}"] = (replace(record, top_k_s=0.0, top_k_cycles=0.0), f"{note}; no routing")
 
 
 def communication(found: Found) -> None:

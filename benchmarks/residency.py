@@ -2,16 +2,20 @@
 
 python benchmarks/residency.py [--designs 200]
 python benchmarks/residency.py --savings     # what a request takes less with data on chip, by the size of the buffer
+python benchmarks/residency.py --prefetch    # what weights that are read ahead save, and what they could at most
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dse import api
+from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.residency.packing import Phase
 from hw_models.costs.residency.solve import Solver
 from hw_models.costs.residency.units import Machine
@@ -24,7 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--designs", type=int, default=200)
     parser.add_argument("--savings", action="store_true", help="energy and DRAM bytes of a request by buffer, with and without")
+    parser.add_argument("--prefetch", action="store_true", help="latency that reading weights ahead saves, on the designs of edge22")
     args = parser.parse_args()
+    if args.prefetch:
+        prefetch()
+        return
     if args.savings:
         savings()
         return
@@ -64,6 +72,48 @@ def savings() -> None:
                     f"{name:10} {sequence:8} {mib:5} MiB  {joules[0]:6.2f} -> {joules[1]:6.2f}  {moved[0]:6.2f} -> {moved[1]:6.2f}  "
                     f"{100 * (kept['latency_s'] / alone['latency_s'] - 1):+6.0f} %  {kept['residency']['weights_on_chip']}"
                 )
+
+
+def prefetch() -> None:
+    """Print the table of models on all designs of edge22, with their DRAM and with one of a quarter of its words a cycle.
+
+    The bound is max(work, DRAM), on 24 random ones of them: no order of reading makes a model shorter than the sum of all that is not a
+    read of the DRAM, or than these reads.
+    """
+    edge = template.load("edge22")
+    hardware = edge.batch(**edge.grid())
+    chosen = np.sort(np.random.default_rng(0).choice(edge.size, 24, replace=False))
+    dram = np.arange(hardware.levels) == hardware.levels - 1
+    print("model         settings                    DRAM  saved: mean, largest   designs above 1 %   at most, mean of 24 (saved)")
+    for name, settings in (
+        ("bert-base", {"sequence": 32}),
+        ("bert-base", {"sequence": 128}),
+        ("gpt2", {"phase": "prefill", "sequence": 64}),
+        ("gpt2", {"phase": "decode"}),
+        ("mobilenet-v2", {}),
+        ("resnet-50", {}),
+        ("vgg16", {}),
+    ):
+        phases = [Phase.of(p.table, float(p.runs)) for p in library.load(name).build(**settings).phases]
+        for share in (1.0, 0.25):
+            rates = {f"level_{way}_words_per_cycle": getattr(hardware, f"level_{way}_words_per_cycle") for way in ("read", "write")}
+            slower = replace(hardware, **{field: rate * np.where(dram, share, 1.0) for field, rate in rates.items()})
+            plain, ahead = (Solver(phases, Machine(slower, "edp", 1), "weights", on).totals().latency_s[0] for on in (False, True))
+            saved = 100.0 * (1.0 - ahead / plain)
+            most = [100.0 * (1.0 - _bound_s(phases, slower.take(np.array([point]))) / plain[point]) for point in chosen]
+            told = " ".join(f"{knob}={value}" for knob, value in settings.items())
+            print(
+                f"{name:13} {told:27} {share:4} {saved.mean():8.2f} % {saved.max():8.1f} % {100 * np.mean(saved > 1.0):16.1f} % "
+                f"{np.mean(most):16.2f} % ({saved[chosen].mean():.2f})",
+                flush=True,
+            )
+
+
+def _bound_s(phases: Sequence[Phase], design: AcceleratorBatch) -> float:
+    """Sums of a model's steps: the longer of all work and all reads of the DRAM."""
+    runs = Solver(phases, Machine(design, "edp", 1), "weights", prefetch=True).runs()
+    slack = [(own, run.times) for run in runs for own in run.slack]
+    return max(sum(own.other_s * times for own, times in slack), sum(own.reads_s * times for own, times in slack))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import contest
 import numpy as np
-import search
 from dse_kernels.pareto import pareto_mask
 from moocore import hypervolume
 
@@ -32,7 +32,7 @@ LARGE_SEEDS = range(5)
 
 def nested() -> list[dict[str, Any]]:
     """Models as trials: share of the true hypervolume after 10, 15, 25 and 50."""
-    tasks = search.tasks()
+    tasks = contest.tasks()
     tasks.standin_inner()
     view, reference, true = tasks.standin_nested(), tasks.reference_point(), tasks.standin_module().TRUE_HYPERVOLUME
     methods: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -43,7 +43,7 @@ def nested() -> list[dict[str, Any]]:
         ("random", "random", {}),
     )
     return [
-        search.strategy_row(name, lambda: view, lambda s=strategy, o=options: make(s, **o), 50, search.SEEDS, reference, true)
+        contest.strategy_row(name, lambda: view, lambda s=strategy, o=options: make(s, **o), 50, contest.SEEDS, reference, true)
         for name, strategy, options in methods
     ]
 

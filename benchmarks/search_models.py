@@ -34,10 +34,10 @@ from typing import Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import noise as real  # noqa: E402 - after the thread settings
+import contest  # noqa: E402 - after the thread settings
+import noise as real  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
-import search  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
 MARKS = (10, 15, 25, 50)
@@ -72,7 +72,7 @@ def stand_in() -> Problem:
     """The frozen stand-in."""
     from dse.strategies.protocol import simulate
 
-    t = search.tasks()
+    t = contest.tasks()
     task = t.standin_nested()
     cost = np.asarray(t.standin_inner()[0])[task.row_numbers]
     values = [np.array(p.values)[task.rows[:, j]] for j, p in enumerate(task.space.parameters)]
@@ -95,7 +95,7 @@ def nas_bench_bert(*, spread: bool = False) -> Problem:
 
     d = real.data()
     groups: dict[tuple[float, ...], list[float]] = {}
-    with (search.ROOT / "tests" / "reference" / "search" / "nas_bench_bert.csv").open(encoding="utf-8") as file:
+    with (contest.ROOT / "tests" / "reference" / "search" / "nas_bench_bert.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(x for x in file if not x.startswith("#")):
             if line["metric"] == "glue":
                 groups.setdefault(tuple(float(line[n]) for n in real.NAMES), []).append(float(line["value"]))
@@ -219,7 +219,7 @@ def curve(problem: Problem, method: str, seed: int, budget: int) -> list[float]:
     if method in ("nested", "informed"):
         from dse.strategies import make
 
-        strategy = make("nested") if method == "nested" else _informed(problem, seed)
+        strategy: Any = make("nested") if method == "nested" else _informed(problem, seed)
         task, trials = problem.nested(seed, budget, strategy)
         found = []
         for mark in marks:

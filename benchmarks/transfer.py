@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
+from contest import curve, tasks  # sets one thread, before numpy
+
+import numpy as np  # isort: skip
 
 PRIOR_TRIALS = 30
 
@@ -21,15 +23,13 @@ def stand_in(seeds: Any = range(9)) -> list[dict[str, Any]]:
 
     Prior workloads are the stand-in with another quality: accuracy saturates sooner or later in each dimension.
     """
-    import search as bench
-
     from dse.quality.evaluators import FunctionEvaluator
     from dse.strategies import make
     from dse.strategies.nested import NestedSearch
     from dse.strategies.protocol import simulate
     from dse.strategies.transfer import Prior
 
-    t = bench.tasks()
+    t = tasks()
     ref, true = t.reference_point(), t.standin_module().TRUE_HYPERVOLUME
     view = t.standin_nested()
     found = []
@@ -46,7 +46,7 @@ def stand_in(seeds: Any = range(9)) -> list[dict[str, Any]]:
                 other = replace(view, evaluator=FunctionEvaluator(quality, ("accuracy",)))
                 priors.append(simulate(other, make(kind), budget=PRIOR_TRIALS, seed=100 + 10 * seed + w))
             strategy = NestedSearch(prior=Prior.of(priors, "accuracy") if count else None)
-            shares = bench.curve(view, simulate(view, strategy, budget=40, seed=seed), ref, true)
+            shares = curve(view, simulate(view, strategy, budget=40, seed=seed), ref, true)
             needed.append(_first(shares, 0.95))
             at10.append(100 * shares[9])
         print(f"  {count} prior workloads, {kind}: evaluations to 95 % median {np.median(needed):g}  {needed}  share @10 "

@@ -340,6 +340,7 @@ def _written(
             **context(evaluation),
             "models": evaluation.space.model_count,
             "model_knobs": list(evaluation.space.models),
+            "run_with": evaluation.run_with,
             "models_left_out": evaluation.space.models_left_out,
             "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,

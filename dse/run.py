@@ -143,7 +143,8 @@ class Run(RunRecord):
             design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, whose knobs may be
                 changed (what else it holds is passed over then), or knob -> value;
                 a knob of the model that is not given is what all models of the search with the given ones have, else the model's own;
-                others have the hardware's defaults.
+                one of the hardware has the middle of the values that its template or file lists (of four the third), not that of the
+                recommended design: to change one knob of a design, begin with its row.
 
         ``by_default`` of the answer are the knobs that neither the design nor the search named, with the values that they have then.
         Where an evaluator told the quality, it is this study's own measurement; of a design that it did not measure it is None, with the

@@ -20,7 +20,7 @@ from dse.fronts.pareto import rounded
 from dse.problem.deployment import Deployment
 from dse.problem.metrics import current_name
 from dse.problem.objectives import PRESETS, Constraint, Objective
-from dse.problem.problem import Problem
+from dse.problem.problem import FLEET, LOOP, Problem
 from dse.quality.measured import Measured
 from dse.reports.run_files import write_files
 from dse.run import Run
@@ -32,7 +32,6 @@ from dse.storage.summary import SweepSummary
 from dse.storage.trial import COMPLETE, FAILED, Proposal, Trial
 from dse.storage.trials import Claimed, TrialStore
 
-LOOP, FLEET = "loop", "fleet"
 FLEET_KNOBS = ("hw", "tp", "weight_bits", "max_sequences", "replicas")
 
 
@@ -261,7 +260,10 @@ def _ranges(searched: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
 
 def _cautions(problem: Problem) -> list[str]:
     if problem.kind == FLEET:
-        return ["Times are an engine model's, with the errors that docs/models/serving.md shows."]
+        told = ["Times are an engine model's, with the errors that docs/models/serving.md shows."]
+        if min(problem.vary.get("weight_bits", fleet.KNOBS["weight_bits"])) < 16:
+            told.append("What fewer bits a weight do to the model's answers is not weighed here: measure it before you serve with them.")
+        return told
     if problem.request["quality"] == "scripted":
         return ["Quality is that of a scripted model with stated rates: a stand-in, no measurement of any language model."]
     return []

@@ -248,10 +248,11 @@ def grids_text(listed: Sequence[GridFactor]) -> str:
             "" if one.year is None else str(one.year),
             one.status,
             one.licence,
+            one.source,
         ]
         for one in listed
     ]
-    return table(["code", "name", "g/kWh", "kind", "year", "status", "licence"], rows)
+    return table(["code", "name", "g/kWh", "kind", "year", "status", "licence", "source"], rows)
 
 
 def grids(pattern: str | None) -> list[GridFactor]:

@@ -157,10 +157,10 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
     """Return the carbon intensity for a place.
 
     Args:
-        code: ISO3 code, plain English country name, US state (``US-CA`` or ``california``), cloud region
-            (``gcp:us-west1``, ``aws:us-east-1``), energy source (``coal``), ``source:place`` for a source of your choice, or a number
-            [gCO2e/kWh], with its source in brackets where you say it: ``262.67 (my supplier, 2025)``.
-            A :class:`GridFactor` is passed through.
+        code: ISO code of a country (``FRA``, ``FR``; ``DE`` is Delaware's too, so ambiguous), plain English country name, US state
+            (``US-CA``, ``TX`` or ``california``), cloud region (``gcp:us-west1``, ``aws:us-east-1``), energy source (``coal``),
+            ``source:place`` for a source of your choice, or a number [gCO2e/kWh], with its source in brackets where you say it:
+            ``262.67 (my supplier, 2025)``. A :class:`GridFactor` is passed through.
         role: ``use`` or ``fab``. For ``fab`` the places of ACT 2022 answer first (Taiwan 583 g/kWh, which belongs to the
             ACT fab tables); fab and use are different quantities and may come from different sources.
         order: preference of source ids instead of the role's, for example :data:`ACT_ORDER`.
@@ -189,7 +189,8 @@ def lookup(code: str | GridFactor, *, role: str = "use", order: Sequence[str] | 
         return rows["act2022"][wanted]
     candidates = _places().get(wanted, ())
     if len(candidates) > 1:
-        raise CarbonError(f"region {code!r} is ambiguous: give one of {', '.join(candidates)}")
+        named = (f"{place} ({next(rows[s][place].name for s in preference if place in rows[s])})" for place in candidates)
+        raise CarbonError(f"region {code!r} is ambiguous: give one of {', '.join(named)}")
     if preference[0] == "act2022" and candidates and candidates[0] in _act_names():
         return rows["act2022"][_act_names()[candidates[0]]]  # TWN and Taiwan are one place, so one figure
     for option in preference:

@@ -111,7 +111,7 @@ def edge_task(problem: Problem, model: Mapping[str, Any]) -> Task:
     """
     if problem.vary:
         raise UsageError(f"alignment is for one deployment and the template's own settings; the run varies {', '.join(problem.vary)}")
-    problem = replace(problem, residency="none")
+    problem = replace(problem, residency="none", prefetch=False)
     template = load_hardware(replace(problem, fixed={}))
     moved = [name for name, value in problem.fixed.items() if name in template.settings and template.settings[name] != value]
     if moved or problem.hardware_profile not in (None, "default"):

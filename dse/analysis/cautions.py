@@ -72,7 +72,8 @@ def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:
         low, high = ends
         # Nothing is below one core or one chip.
         if value is not None and (value == high or (value == low and value > 1)):
-            told.append(f"{name} {design['knobs'][name]} ({'most' if value == high else 'least'})")
+            name, shown = next(iter(run.problem.shown({name: design["knobs"][name]}).items()))
+            told.append(f"{name} {shown} ({'most' if value == high else 'least'})")
     if not told:
         return []
     return [f"Design {design['design']} stands at the edge of what was searched: {joined(told)}; a wider space may hold a better one."]

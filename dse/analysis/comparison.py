@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
-from dse.problem.wording import joined
+from dse.problem.wording import joined, plural
 from dse.storage.run_folder import distinct
 from workloads import library
 
@@ -98,7 +98,7 @@ def common_objectives(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...],
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
     asked = [run.problem.objectives for run in runs]
-    notes = _quality_notes(runs)
+    notes = [*_quality_notes(runs), *_equal_notes(runs)]
     if all(set(own) == set(asked[0]) for own in asked):
         return asked[0], notes
     named = joined([str(run.path) for run in runs])
@@ -122,6 +122,13 @@ def _quality_notes(runs: Sequence[RunRecord]) -> list[str]:
     if any(run.problem.deployment != runs[0].problem.deployment for run in runs):
         return ["the deployments differ: carbon was counted for each run's own"]
     return []
+
+
+def _equal_notes(runs: Sequence[RunRecord]) -> list[str]:
+    """Fronts on which designs are equal in every objective: each is counted once, so that sizes differ from those of pareto.csv."""
+    counts = [(len(run.designs), len(distinct(run.designs)), run.path) for run in runs]
+    told = [f"{path} has {plural(every, 'design')} in pareto.csv and {once:,} that differ" for every, once, path in counts if once < every]
+    return [f"designs that are equal in every objective count once: {joined(told)}"] if told else []
 
 
 def _model(run: RunRecord) -> str:
@@ -208,7 +215,7 @@ def _flat_settings(run: RunRecord) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             for key, item in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), item)
         elif prefix == "hardware_toml":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +16,16 @@ import numpy.typing as npt
 
 from dse.analysis.cautions import cautions
 from dse.analysis.choice import alike, choose
+from dse.analysis.demand import Demand, demand, standing
 from dse.analysis.quality_order import QualityOrder, quality_order
 from dse.analysis.reasons import why
-from dse.analysis.ties import differ_in, near_ties
+from dse.analysis.ties import near_ties
+from dse.analysis.words import Words
 from dse.evaluation.feasibility import meets
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import Objective
-from dse.problem.wording import design_phrase, error_text, finite, joined, lowered, number_text, phrase_beside, whole_percents
+from dse.problem.problem import LOOP
+from dse.problem.wording import error_text, finite, joined, lowered, number_text, whole_percents
 
 if TYPE_CHECKING:
     from dse.storage.run_folder import RunRecord
@@ -241,7 +244,8 @@ class Front:
 
     Attributes:
         designs: entries. quality, error: (designs,), higher better, None without a quality objective. costs: (designs, costs), minimised;
-        objectives: theirs. allowed: designs whose quality something supports, all where none has support.
+        objectives: theirs. allowed: designs whose quality something supports, all where none has support. demand: of fleets, what they
+        are to serve.
     """
 
     designs: list[dict[str, Any]]
@@ -250,11 +254,13 @@ class Front:
     costs: FloatArray
     objectives: tuple[Objective, ...]
     allowed: BoolArray
+    demand: Demand | None = None
 
     @classmethod
     def of(cls, run: RunRecord) -> Front:
         """The front of a run; designs without a value of an objective are left out."""
-        return cls.of_designs(run.problem.objectives, [design for design in run.designs if design.get("equal_to") is None])
+        found = cls.of_designs(run.problem.objectives, [design for design in run.designs if design.get("equal_to") is None])
+        return replace(found, demand=demand(run.problem, found.designs))
 
     @classmethod
     def of_designs(cls, objectives: Sequence[Objective], designs: Sequence[dict[str, Any]]) -> Front:
@@ -289,10 +295,18 @@ class Front:
             self.costs[keep],
             self.objectives,
             allowed if allowed.any() else np.ones(len(keep), dtype=bool),
+            self._demand_without(keep),
         )
+
+    def _demand_without(self, keep: list[int]) -> Demand | None:
+        if self.demand is None or not self.demand.serves[keep].any():
+            return None
+        return replace(self.demand, serves=self.demand.serves[keep])
 
     def rule(self) -> tuple[str, BoolArray, FloatArray]:
         """Which form of the rule applies, the designs that it chooses from, and the costs (designs, costs) by which it chooses."""
+        if self.demand is not None:
+            return self.demand.rule, self.demand.serves, self.costs[:, list(self.demand.costs)]
         if self.quality is None or self.error is None:
             return (BEST if len(self.objectives) == 1 else NEAREST), self.allowed, self.costs
         if not self.objectives:
@@ -311,28 +325,28 @@ def recommend(run: RunRecord) -> Recommendation:
     rule, allowed, costs = front.rule()
     chosen = int(choose(costs, allowed))
     design = front.designs[chosen]
-    varying = _varying(run)
+    words = Words.of(run)
     second = _runner_up(run, front, chosen)
     best = front.designs[front.best] if rule == ONE_ERROR else None
     other, role = (second, "the runner-up") if best is None or best is design else (best, "the best in quality")
     alike_designs = near_ties(design, [*front.designs, *beside(run)], run.problem.objectives)
     return Recommendation(
         design=design["design"],
-        phrase=design_phrase(design["knobs"], varying),
+        phrase=words.phrase(design["knobs"]),
         knobs=dict(design["knobs"]),
-        toml="" if run.problem.kind else f"designs/design-{design['design']:04d}.toml",
+        toml="" if run.problem.kind == LOOP else f"designs/design-{design['design']:04d}.toml",
         rule=rule,
         reason=_reason(front, chosen, rule, allowed),
         runner_up=None if second is None else second["design"],
-        runner_up_phrase="" if second is None else phrase_beside(second["knobs"], design["knobs"], varying),
+        runner_up_phrase="" if second is None else words.beside(second["knobs"], design["knobs"]),
         runner_up_reason="" if second is None else _difference(run.problem.objectives, design, second),
-        extremes=tuple(_extremes(run, front, varying)),
+        extremes=tuple(_extremes(run, front, words)),
         matters=tuple(_matters(run)),
         quality_order=tuple(quality_order(run, design, second, front.designs[front.best])) if front.quality is not None else (),
         warnings=tuple(cautions(run, design)),
-        why="" if run.problem.kind else why(design, run.problem.objectives, other, role),
+        why=standing(run.problem, design) if run.problem.kind else why(design, run.problem.objectives, other, role),
         near_ties=tuple(tied["design"] for tied in alike_designs),
-        ties_differ_in=differ_in(design["knobs"], [tied["knobs"] for tied in alike_designs]),
+        ties_differ_in=words.apart(design["knobs"], [tied["knobs"] for tied in alike_designs]),
     )
 
 
@@ -348,13 +362,6 @@ def beside(run: RunRecord) -> list[dict[str, Any]]:
     """The contenders of a run that meet every bound of its search, so that they stand beside its front here and now."""
     bounds = run.problem.constraints
     return [d for d in run.contenders if all(c.metric in d["metrics"] and bool(meets(c, d["metrics"][c.metric])) for c in bounds)]
-
-
-def _varying(run: RunRecord) -> list[str]:
-    """Knobs that the search varied, as far as the front or its ranges show."""
-    names = list(dict.fromkeys(name for design in run.designs for name in design["knobs"]))
-    ranges = run.context.get("knob_ranges") or {}
-    return [name for name in names if name in ranges or len({str(d["knobs"].get(name)) for d in run.designs}) > 1]
 
 
 def _label(name: str) -> str:
@@ -377,6 +384,8 @@ def _gap(value: float) -> str:
 
 def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
     """Why the chosen design, as the end of a sentence."""
+    if front.demand is not None:
+        return _served(front, front.demand, chosen, allowed)
     if rule == BEST:
         name = front.objectives[0].metric if front.objectives else "quality"
         direction = front.objectives[0].direction if front.objectives else "max"
@@ -395,6 +404,24 @@ def _reason(front: Front, chosen: int, rule: str, allowed: BoolArray) -> str:
         )
     saved = _against(front.objectives, front.costs[best], front.costs[chosen])
     return f"within one standard error of the best quality and {saved}"
+
+
+def _served(front: Front, asked: Demand, chosen: int, allowed: BoolArray) -> str:
+    """Why the chosen fleet, and what the most goodput would take."""
+    told = []
+    for at in asked.costs:
+        times, objective = _times(front.costs[allowed, at], front.costs[chosen, at], front.objectives[at]), front.objectives[at]
+        best = "the most" if objective.direction == "max" else "the least"
+        told.append(f"{best} {_label(objective.metric)}" if times == "the best" else f"{_label(objective.metric)} {times}")
+    reason = asked.reason(joined(told))
+    good = next(i for i in range(len(front.objectives)) if i not in asked.costs)
+    fastest = int(np.argmin(front.costs[:, good]))
+    if fastest == chosen:
+        return reason
+    more = _gap(float(front.costs[fastest, good] / front.costs[chosen, good]) - 1.0)
+    others = list(asked.costs)
+    price = _against([front.objectives[i] for i in others], front.costs[chosen, others], front.costs[fastest, others])
+    return f"{reason}; {more} more {_label(front.objectives[good].metric)} is to be had for {price}"
 
 
 def _times(column: FloatArray, value: float, objective: Objective) -> str:
@@ -443,13 +470,13 @@ def _difference(objectives: Sequence[Objective], design: Mapping[str, Any], othe
     return ", ".join(told)
 
 
-def _extremes(run: RunRecord, front: Front, varying: Sequence[str]) -> list[Extreme]:
+def _extremes(run: RunRecord, front: Front, words: Words) -> list[Extreme]:
     found = []
     for objective in run.problem.objectives:
         value, index = min((objective.sign * d["metrics"][objective.metric], i) for i, d in enumerate(front.designs))
         design = front.designs[index]
         found.append(Extreme(objective.metric, objective.direction, design["design"], objective.sign * value,
-                             design_phrase(design["knobs"], varying)))  # fmt: skip
+                             words.phrase(design["knobs"])))  # fmt: skip
     return found
 
 
@@ -460,7 +487,8 @@ def _matters(run: RunRecord) -> list[KnobShare]:
     shares = sorted(((float(row["share"]), str(row["knob"])) for row in rows if row["metric"] == names[0]), key=lambda r: (-r[0], r[1]))
     if not shares or not math.isclose(sum(value for value, _ in shares), 1.0, abs_tol=1e-6):
         return []  # none, or of an earlier version, whose shares did not add up
-    top = [KnobShare(knob, names[0], value) for value, knob in shares[:_KNOBS]]
+    asked = run.problem.asked_as
+    top = [KnobShare(" + ".join(asked.get(part, part) for part in knob.split(" + ")), names[0], value) for value, knob in shares[:_KNOBS]]
     rest = shares[_KNOBS:]
     if rest:
         label = "the other knob" if len(rest) == 1 else f"the other {len(rest)} knobs"

@@ -19,13 +19,14 @@ from carbon.operational.service import equal_service
 from dse.analysis.choice import choose, like_floor
 from dse.analysis.explanation import DEFAULT_REGIONS
 from dse.analysis.recommendation import ONE_ERROR, Change, Front, Recommendation, recommend
-from dse.analysis.ties import differ_in, no_worse
+from dse.analysis.ties import no_worse
+from dse.analysis.words import Words
 from dse.evaluation import robustness
 from dse.evaluation.feasibility import meets
 from dse.evaluation.hardware_points import Points
 from dse.fronts.pareto import rounded
 from dse.problem.deployment import Deployment
-from dse.problem.wording import number_text, phrase_beside
+from dse.problem.wording import number_text
 from dse.storage.run_folder import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
@@ -73,7 +74,7 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         tied_share=float(np.mean(tied)),
         model_share=_same(case, own, names, run.context.get("model_knobs"), model=True),
         hardware_share=_same(case, own, names, run.context.get("model_knobs"), model=False),
-        ties_differ_in=tuple(dict.fromkeys([*differ_in(case.designs[own]["knobs"], apart), *found.ties_differ_in])),
+        ties_differ_in=tuple(dict.fromkeys([*case.words.apart(case.designs[own]["knobs"], apart), *found.ties_differ_in])),
         draws=robustness.DRAWS,
         factors=factors,
         changes=tuple(changes),
@@ -129,10 +130,7 @@ class _Case:
         costs = [o.sign * self.column(o.metric) for o in front.objectives]
         self._costs = np.stack([-self.column("quality"), *costs] if self._first else costs or [-self.column("quality")], axis=1)
         self._quality = -self.column("quality") if quality else None
-        varying = run.context.get("knob_ranges") or {}
-        self.varying = [
-            name for name in self.designs[0]["knobs"] if name in varying or len({d["knobs"].get(name) for d in self.designs}) > 1
-        ]
+        self.words = Words.of(run, self.designs)
 
     def column(self, name: str) -> FloatArray:
         """A metric of the designs."""
@@ -233,7 +231,7 @@ def _changes(case: _Case, own: int, beside: set[int]) -> tuple[list[Change], lis
             if change is not None:
                 value, index = change
                 design = case.designs[index]
-                phrase = phrase_beside(design["knobs"], case.designs[own]["knobs"], case.varying)
+                phrase = case.words.beside(design["knobs"], case.designs[own]["knobs"])
                 examples = _regions(relation, value) if knob == "grid" else ()
                 number = design["design"]
                 mine.append(Change(factor, relation, value, unit, number, phrase, examples, on_front=number not in beside))

@@ -69,8 +69,12 @@ def _explain(actions: Any) -> None:
     parser = _add(actions, "explain", "print every factor with value, range, source, vintage and licence")
     parser.add_argument("spec", metavar="SPEC.toml", nargs="?", help="the factors of this estimate (default: all)")
     parser.add_argument("--match", metavar="TEXT", help="only factors whose key contains TEXT")
+    parser.add_argument(
+        "--grid", metavar="PLACE", help="the place of use, in place of the file's, as `dse carbon estimate --grid` takes it"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="the profile, in place of the file's")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run_explain)
+    parser.set_defaults(run=run_explain, lifetime_years=None)
 
 
 def _grids(actions: Any) -> None:
@@ -224,11 +228,19 @@ def run_explain(args: argparse.Namespace) -> int:
     """Print factors with their provenance."""
     from carbon.analysis import estimate, report
     from carbon.errors import CarbonError, unknown
+    from dse.errors import UsageError
 
     sources: dict[str, Any] = dict(report.all_factors())
     ranges: dict[str, Any] | None = None
+    if args.spec is None and (given := [name for name in ("grid", "profile") if getattr(args, name) is not None]):
+        example = f"; `dse carbon grids --code {args.grid}` tells a place's own figure" if given == ["grid"] else ""
+        raise UsageError(f"{given[0]} is given without a specification, whose factors it would change; name SPEC.toml{example}")
     if args.spec is not None:
-        answer = _of_file(args.spec, estimate.load(args.spec))
+        spec = estimate.load(args.spec)
+        if args.profile is not None:
+            spec["profile"] = args.profile
+        _take_use(spec, args)
+        answer = _of_file(args.spec, spec)
         sources, ranges = dict(answer.sources), dict(answer.ranges)
     if args.match:
         found = {key: factor for key, factor in sources.items() if args.match.lower() in key.lower()}

@@ -34,6 +34,8 @@ def register(commands: Any) -> None:
     compared.add_argument("--idle", type=float, metavar="W", help="without --run: power between frames")
     compared.add_argument("--grid", default="world", metavar="REGION|G|FILE.csv", help="without --run: grid of use (default world)")
     compared.add_argument("--seeds", type=int, default=1, metavar="N", help="drives of each KIND, seeds 0 to N-1 (default 1)")
+    compared.add_argument("--all", action="store_true", help="a row for every drive, in place of a mean with its spread for each KIND")
+    compared.add_argument("--format", default="text", metavar="NAME", help="text (default), or csv, json, markdown, which have every drive")
     for one in (driven, compared):
         one.add_argument("--vehicle", default="shuttle", metavar="FILE.toml", help="the vehicle (default the example, shuttle)")
         one.add_argument("--json", action="store_true", help="print JSON on stdout")
@@ -96,27 +98,32 @@ def run_compare(args: argparse.Namespace) -> int:
 
     from dse.operate.driving.comparison import compare
     from dse.operate.driving.vehicle import load_vehicle
+    from dse.reports.tables import check_format, table
 
+    check_format(args.format)
     vehicle = load_vehicle(args.vehicle)
-    found = compare(_drives(args), vehicle, _design(args))
-    if args.json:
+    drives = _drives(args)
+    found = compare([drive for _, drive in drives], vehicle, _design(args))
+    if args.format != "text":
+        print(table(found.rows(), args.format))
+    elif args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
-        print("\n".join(found.lines()))
+        print("\n".join(found.lines(() if args.all else [kind for kind, _ in drives])))
     return 0
 
 
-def _drives(args: argparse.Namespace) -> list[Any]:
-    """The drives of the words: files, and kinds that are drawn."""
+def _drives(args: argparse.Namespace) -> list[tuple[str, Any]]:
+    """The drives of the words, each with what it is told under: files with their names, and those that are drawn with their kind."""
     from dse.errors import UsageError
     from dse.operate.driving.generate import KINDS, generate
     from dse.operate.driving.trace import read_trace
 
     if args.seeds < 1:
         raise UsageError(f"seeds is {args.seeds}; a whole number of at least 1 is needed")
-    drives: list[Any] = []
+    drives: list[tuple[str, Any]] = []
     for word in args.trace:
-        drives += [generate(word, seed=seed) for seed in range(args.seeds)] if word in KINDS else [read_trace(word)]
+        drives += [(word, generate(word, seed=seed)) for seed in range(args.seeds)] if word in KINDS else [(word, read_trace(word))]
     return drives
 
 

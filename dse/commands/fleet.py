@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from dse.errors import UsageError
     from dse.problem.deployment import Deployment
     from dse.reports import terminal
+    from dse.reports.recommendation_text import recommendation_text
     from dse.serving import fleet
     from dse.serving.requests import read_requests
     from dse.storage.run_folder import csv_text, write_text
@@ -72,13 +73,13 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return 0
     print(f"{answer['fleets']} fleets simulated, {answer['keep_bounds']} keep the bounds; front exact on the grid:", file=sys.stderr)
-    print(one.recommend())
+    print(recommendation_text(one))
     for row in answer["front"]:
         print(_line(row))
     print(f"rule of thumb (fewest chips, largest batch): {_line(answer['rule_of_thumb'])}")
     print(f"least carbon under the same bounds saves {100 * answer['saved']:.3g} %: {_line(answer['least_grams'])}")
     _show_hours(answer["hours"])
-    print(f"{one.path}/: pareto.csv, report.html, study.db")
+    print(f"{one.path}/: pareto.csv, report.html, designs/, study.db")
     return 0
 
 
@@ -127,7 +128,7 @@ def _regions(args: argparse.Namespace, answer: dict[str, Any]) -> int:
         print(f"  rule of thumb {_line(found['rule_of_thumb'])}")
         _show_hours(found["hours"])
     print(f"all regions: {answer['gco2e_per_request']:.4g} g a request, {100 * answer['saved']:.3g} % less than by the rule of thumb")
-    print(f"{answer['run']}/: a run for each region (pareto.csv, report.html, study.db)")
+    print(f"{answer['run']}/: a run for each region (pareto.csv, report.html, designs/, study.db)")
     return 0
 
 

@@ -31,6 +31,9 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
                         "work in the epilogue of products), weights (and weights over requests); default weights")  # fmt: skip
+    parser.add_argument("--prefetch", action="store_true", default=None,
+                        help="read an operation's weights during the one before it, as far as the DRAM is idle, room is free and that "
+                        "shortens it (needs data on chip: --residency activations or more)")  # fmt: skip
     parser.add_argument("--allow-unsupported", action="store_true",
                         help="also take models whose quality no published figure supports, marked extrapolated")  # fmt: skip
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=VALUE",

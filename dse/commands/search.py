@@ -146,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         allow_unsupported=args.allow_unsupported or (args.quality is not None and args.quality != "surrogate"),
         criterion=args.criterion,
         residency=args.residency,
+        prefetch=args.prefetch,
         deployment=drives.deployment(options.deployment_of(args)),
         bind=options.bind_of(args),
         strict=args.strict,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbon.errors import unknown
 from hw_models.devices import library
@@ -39,30 +39,42 @@ def whole_servers(spec: Mapping[str, Any]) -> list[str]:
         memory = f"{full['memory_gb']:g} GB of {full['memory_type']}" if isinstance(full["memory_gb"], (int, float)) else "memory"
         parts = {"system": "the rest of a server (system)", "memory_gb": f"its {memory}"}
         if left := [words for key, words in parts.items() if key in full and key not in kept]:
-            told.append(f"{name}: of device {part['device']} {' and '.join(left)} left out, because {hosts[0][0]} is the host")
+            told.append(f"{name}: of device {part['device']} {' and '.join(left)} left out, because {hosts[0].name} is the host")
         elif not hosts and "system" not in part:
             told.append(
                 f"{name}: device {part['device']} is a whole server, each with {memory} and the rest of a server (system), left out "
                 'beside a component of its own for the host (system = "server")'
             )
+        if own := [host.name for host in hosts if host.dies]:
+            told.append(
+                f"{name}: the processors of device {part['device']} are counted beside those of {own[0]}, which lists dies of its own; "
+                f"where they are the same, leave one out ({own[0]} without area_mm2 and node_nm, or no device {part['device']})"
+            )
     return told
 
 
-def _hosts(spec: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """The components that say themselves that they are a server: name, and whether they list memory."""
+class _Host(NamedTuple):
+    """A component that says itself that it is a server: its name, and whether it lists memory and dies (processors)."""
+
+    name: str
+    memory: bool
+    dies: bool
+
+
+def _hosts(spec: Mapping[str, Any]) -> list[_Host]:
     listed = spec.get("component")
     parts = [
         ("device", spec.get("device")),
         *((f"component {at + 1}", one) for at, one in enumerate(listed if isinstance(listed, list) else [])),
     ]
     return [
-        (str(one.get("name", where)), bool(one.get("memory_gb")))
+        _Host(str(one.get("name", where)), bool(one.get("memory_gb")), bool(one.get("area_mm2") or one.get("chiplets")))
         for where, one in parts
         if isinstance(one, Mapping) and "device" not in one and one.get("system") == "server"
     ]
 
 
-def _resolved(where: str, part: Any, hosts: list[tuple[str, bool]]) -> Any:
+def _resolved(where: str, part: Any, hosts: list[_Host]) -> Any:
     if not isinstance(part, Mapping) or "device" not in part:
         return part
     name, known = part["device"], library.names()
@@ -75,7 +87,7 @@ def _resolved(where: str, part: Any, hosts: list[tuple[str, bool]]) -> Any:
     own = {key: value for key, value in device.embodied.items() if key != "host_share"}
     if hosts and own.get("system") == "server":
         del own["system"]
-        if any(listed for _, listed in hosts):
+        if any(host.memory for host in hosts):
             stored = {}
     if "memory_gb" in part:
         stored = {"memory_type": memory.kind, **stored}

@@ -35,6 +35,9 @@ POWER_ERROR: Final = 0.15
 IDLE: Final = Range(0.7, 1.0, 1.3)  # idle power: the sheets' own +- 30 %
 
 
+SHOWN: Final = 4  # devices that a short form names
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two devices that follow each other: the share of draws in which ``first`` has less, and whether that settles it."""
@@ -82,6 +85,19 @@ class DeviceOrder:
             verdict = "settled" if pair.settled else "not settled under the stated uncertainty"
             said.append(f"{pair.first} has less than {pair.second} in {pair.share:.0%} of {self.draws:,} draws: {verdict}.")
         return said + [f"{device} is not in the order: {reason}." for device, reason in self.cannot.items()]
+
+    def in_short(self) -> list[str]:
+        """The same for a page that has little room: of a long list the least, and how sure their order is."""
+        if len(self.devices) + len(self.cannot) <= SHOWN:
+            return self.sentences()
+        shown = [f"{n} x {d} ({t:,.0f} kg)" for d, n, t in zip(self.devices, self.chips, self.total_kgco2e, strict=True)]
+        more = f"; {len(shown) - SHOWN} more, up to {shown[-1]}" if len(shown) > SHOWN else ""
+        said = [f"Least total carbon at equal service: {', '.join(shown[:SHOWN])}{more}."] if shown else []
+        for told, settled in (("Settled", True), ("Not settled", False)):
+            pairs = [f"{p.first} before {p.second} ({p.share:.0%})" for p in self.pairs[: SHOWN - 1] if p.settled is settled]
+            if pairs:
+                said.append(f"{told}, by {self.draws:,} draws: {', '.join(pairs)}.")
+        return said + ([f"Not in the order: {', '.join(self.cannot)}."] if self.cannot else [])
 
 
 def device_order(
@@ -141,6 +157,7 @@ def context(problem: Problem, designs: Sequence[dict[str, Any]], *, seed: int = 
         "notes": [*found["notes"], *order.sentences()],
         "device_order": order.to_dict(),
         "device_order_said": order.sentences(),
+        "device_order_short": order.in_short(),
     }
 
 

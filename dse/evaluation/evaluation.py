@@ -125,6 +125,20 @@ def _predict(family: Family, models: dict[str, IntArray]) -> quality.Quality | N
     return surrogate.predict(**{name: models[name] for name in surrogate.knobs}) if surrogate else None
 
 
+def run_settings(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How a workload is run, by setting: sequence length, batch, bits and whatever else its family has; ``given`` ones, else its own."""
+    values = family.values(**{name: value for name, value in given.items() if name in family.knobs})
+    named = {name: values.get(name) for name, knob in family.knobs.items() if knob.setting}
+    return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
+
+
+def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that say something: what is off says nothing, nor does the optimizer of a model that is not trained, nor experts alike."""
+    idle = set() if "train" in str(settings.get("phase")) else {"optimizer"}
+    idle |= {"imbalance"} if settings.get("imbalance") == 1.0 else set()
+    return {name: value for name, value in settings.items() if value and name not in idle}
+
+
 class Evaluation:
     """A problem made ready: its space, the unit costs of its distinct shapes, and the metrics of any block of it.
 
@@ -159,6 +173,12 @@ class Evaluation:
         self.on_chip = on_chip.on_chip(problem, self.workload, self.points.batches, threads or os.cpu_count() or 1, progress)
         if self.on_chip is None or not self.on_chip.able.all():
             self.unit  # noqa: B018  (prepared now, while progress is shown)
+
+    @property
+    def run_with(self) -> dict[str, Any]:
+        """Settings of the workload that say something and are alike in every model."""
+        told = told_settings(run_settings(self.family, self.space.settings))
+        return {name: value for name, value in told.items() if name not in self.space.models}
 
     @cached_property
     def unit(self) -> UnitCosts:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dse.errors import UsageError
 from dse.problem.problem import Problem
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs.residency.models import Models
@@ -51,8 +52,11 @@ def on_chip(
     """The sums of a problem's models on its designs, or None where it or all of them keep nothing on chip."""
     able = np.concatenate([eligible(batch)[0] for batch in batches])
     if problem.residency == "none" or not able.any() or keeps(workload):
+        if problem.prefetch:
+            raise UsageError(f"prefetch has nothing to do here: {keeps(workload) or eligible(batches[0])[1]}; leave it out")
         return None
-    made = [Models(workload, batch, cast(Any, problem.residency), cast(Any, problem.criterion), threads) for batch in batches]
+    rules: Any = (problem.residency, problem.criterion, threads, problem.prefetch)
+    made = [Models(workload, batch, *rules) for batch in batches]
     parts = [models.totals(progress) for models in made]
     latency, energy, peak = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("latency_s", "energy_j", "peak_w"))
     pinned = np.concatenate([p.pinned for p in parts], axis=1)
@@ -76,7 +80,8 @@ def in_short(found: dict[str, Any]) -> dict[str, Any]:
     """A report (`Evaluation.residency`) without its steps: what is kept, what that saves, and a row a tensor.
 
     ``tensors``: who makes it, its bytes, and how often it is made for the chip alone, for the chip and the DRAM, or the DRAM alone.
-    ``saved``: what a request takes less than with every operation by itself; ``alone`` what it takes then.
+    ``saved``: what a request takes less than with every operation by itself; ``alone`` what it takes then. ``prefetch``, if it was asked
+    for: bytes that are read ahead, and the part of the saved time.
     """
     tensors: dict[tuple[str, float], dict[str, Any]] = {}
     for tensor in found["tensors"]:
@@ -93,6 +98,7 @@ def in_short(found: dict[str, Any]) -> dict[str, Any]:
         "saved": found["saved"],
         "alone": {name: taken[name] + found["saved"][name] for name in taken},
         "tensors": list(tensors.values()),
+        **({"prefetch": found["prefetch"]} if "prefetch" in found else {}),
     }
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from dse.errors import DseError, all_ours, unknown_name
 from dse.evaluation import robustness, space_file
 from dse.evaluation.device_order import device_order
-from dse.evaluation.evaluation import Evaluation, load_family, load_hardware
+from dse.evaluation.evaluation import Evaluation, load_family, load_hardware, run_settings
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
-from dse.evaluation.words import DeploymentOptions, Hardware, make_problem, many_memories
+from dse.evaluation.words import DeploymentOptions, Hardware, beside_the_list, make_problem, many_memories
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -43,6 +43,7 @@ def evaluate(
     deployment: Deployment | None = None,
     criterion: str = "edp",
     residency: str | None = None,
+    prefetch: bool | None = None,
     hardware_profile: str | None = None,
     allow_unsupported: bool = False,
     bind: Mapping[str, int] | None = None,
@@ -58,7 +59,9 @@ def evaluate(
     Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
     says what may stay on chip between operations: none, activations, epilogue or weights (None: what is best, and of a design's file
-    what its search allowed). Several devices (``hw="h100,l40s"``): the
+    what its search allowed), ``prefetch`` whether an operation's weights are read during the one before it.
+
+    Several devices (``hw="h100,l40s"``): the
     first is costed, and ``device_order`` says how sure their order by carbon is.
     """
     for name in serves:
@@ -75,6 +78,7 @@ def evaluate(
         allow_unsupported=True,
         criterion=criterion,
         residency=residency,
+        prefetch=prefetch,
         deployment=deployment,
         bind=bind,
         strict=strict,
@@ -104,10 +108,12 @@ def evaluation_of(problem: Problem, knobs: Mapping[str, Any]) -> Evaluation:
     own = {name: value for name, value in knobs.items() if name not in VARIABLE}
     hardware = load_hardware(problem)
     given = {**problem.fixed, **own}
+    further = beside_the_list(hardware, given, {})[1] if problem.hardware_toml is None and problem.space_toml is None else {}
+    vary = {name: values for name, values in problem.vary.items() if name not in VARIABLE}
     chosen = {**hardware.defaults, **_alike(problem, given), **given}
     one = replace(
         problem, fixed=chosen, fixed_model=True, allow_unsupported=True, deployment=replace(problem.deployment, **deployed),
-        vary={name: values for name, values in problem.vary.items() if name not in VARIABLE}, space="default", space_toml=None,
+        vary={**vary, **{name: tuple(values) for name, values in further.items()}}, space="default", space_toml=None,
     )  # fmt: skip
     return Evaluation(one, threads=1)
 
@@ -177,7 +183,11 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     names = [name for name in evaluation.metric_names if not name.startswith("quality")]
     answer: dict[str, Any] = {"workload": evaluation.problem.workload, "hardware": evaluation.problem.hardware}
     answer["design"] = design
-    answer["settings"] = {name: value for name, value in settings(evaluation).items() if name not in design}
+    if evaluation.problem.asked_as:
+        answer["design_as_asked"] = evaluation.problem.shown(design)
+    answer["settings"] = {
+        name: value for name, value in run_settings(evaluation.family, evaluation.space.settings).items() if name not in design
+    }
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
     answer["ranges"] = robustness.ranges(evaluation.problem, evaluation.points, {name: answer[name] for name in names})
     answer["infeasible_reasons"] = _reasons(answer, evaluation)
@@ -203,14 +213,6 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["dram_gb_per_s"] = float(chip.dram_bytes_per_s[0]) / 1e9  # of one chip, as data sheets have it, and as the models count it
     answer["dram_words_per_cycle"] = float(chip.level_read_words_per_cycle[0, -1])
     return answer
-
-
-def settings(evaluation: Evaluation) -> dict[str, Any]:
-    """How the workload is run, by setting: sequence length, batch, bits and whatever else its family has, defaults too."""
-    family = evaluation.family
-    values = family.values(**{name: value for name, value in evaluation.space.settings.items() if name in family.knobs})
-    named = {name: values.get(name) for name, knob in family.knobs.items() if knob.setting}
-    return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
 
 
 def _by_bound(components: list[dict[str, Any]]) -> dict[str, float]:
@@ -264,6 +266,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "criterion": evaluation.problem.criterion,
         "mapped": any(bool((batch.execution == Execution.MAPPED).any()) for batch in evaluation.points.batches),
         "residency": evaluation.problem.residency,
+        **({"prefetch": True} if evaluation.problem.prefetch else {}),
         "hardware_profile": evaluation.problem.hardware_profile,
         "sources": sources(evaluation),
         "left_out": evaluation.workload.left_out_sentence(),

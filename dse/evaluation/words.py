@@ -60,6 +60,7 @@ class ProblemOptions(DeploymentOptions, total=False):
     allow_unsupported: bool
     criterion: str
     residency: str | None
+    prefetch: bool | None
     deployment: Deployment | None
     bind: Mapping[str, int] | None
     strict: bool
@@ -88,6 +89,7 @@ def make_problem(
     allow_unsupported: bool = False,
     criterion: str = "edp",
     residency: str | None = None,
+    prefetch: bool | None = None,
     deployment: Deployment | None = None,
     bind: Mapping[str, int] | None = None,
     strict: bool = False,
@@ -101,6 +103,7 @@ def make_problem(
         hw: a name (``edge22``, ``h100``, ``h100,l40s``), a path, a Template, an Accelerator, or a dictionary as a hardware file holds it.
         space: a model space of the workload, or a file with a space of one's own.
         residency: what may stay on chip between operations; None: the best (:func:`default_residency`).
+        prefetch: an operation's weights are read during the one before it, where that shortens it (None: no, or what a design's file says).
         deployment: where it serves; or some of its fields as arguments (``grid="france"``, ``rate_per_s=20.0``), where a grid may be a
             GridFactor or a number [gCO2e/kWh]. The others are :func:`dse.search`'s.
         keep_quality: an evaluator tells the quality, which a preset's objectives then keep whatever the workload is.
@@ -127,8 +130,13 @@ def make_problem(
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
-    usual = default_residency(hardware, hardware_toml, space)
-    hardware_toml, fixed, vary = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    if residency is None:
+        residency = default_residency(hardware, hardware_toml, space)
+    if prefetch is None:  # no, but for the file of a design that was searched with it
+        prefetch = residency != "none" and _written(hardware_toml).get("prefetch") is True
+    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    if own is None and hardware_toml is None:
+        fixed, vary = beside_the_list(hardware, fixed, vary)
     if own is not None and (fields := fields_of(hardware_toml)):
         for name in space_file.varied(own[1]):
             if name not in (*fields, *hardware.knobs, *VARIABLE):
@@ -161,7 +169,9 @@ def make_problem(
         # That tool's space varies knobs that no published table of the setting varies.
         allow_unsupported=allow_unsupported or space == "catransformers",
         criterion=criterion,
-        residency=usual if residency is None else residency,
+        residency=residency,
+        prefetch=prefetch,
+        asked_as=asked_as,
     )
     problem = _with_profile(problem)
     return problem if own is None else replace(problem, space=own[1].name, space_toml=own[0])
@@ -192,11 +202,16 @@ def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space:
     """
     if space == "catransformers" or alone_by_profile(hardware.source_record.profile) or many_memories(hardware):
         return "none"
-    written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
-    if isinstance(written, dict):
+    if written := _written(hardware_toml):
         # Files of older versions, and of designs by themselves, say nothing.
         return str(written.get("residency", "none"))
     return DEFAULT_RESIDENCY
+
+
+def _written(hardware_toml: str | None) -> dict[str, Any]:
+    """What the file of a design that a search has written says of how it was costed; empty of other files."""
+    written = tomllib.loads(hardware_toml).get("design") if hardware_toml is not None else None
+    return written if isinstance(written, dict) else {}
 
 
 def many_memories(hardware: HardwareSpace) -> bool:
@@ -272,25 +287,50 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
 
 def _in_file(
     text: str | None, hardware: HardwareSpace, family: Family, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
-) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]]]:
+) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]], dict[str, str]]:
     """A file that describes its accelerators itself, with the fields that are fixed or varied as knobs of it, and both by those knobs.
 
+    The last is {knob: the name by which it was asked for} where that is another.
     What is a knob or a setting already, or is of the model or the deployment, stays as it is.
     """
     taken = {*hardware.knobs, *hardware.settings, *family.knobs, *family.dimensions, *VARIABLE}
     wanted = {**{name: [value] for name, value in fixed.items()}, **vary}
     wanted = {name: values for name, values in wanted.items() if name not in taken}
     if text is None or not wanted:
-        return text, dict(fixed), dict(vary)
+        return text, dict(fixed), dict(vary), {}
     for name in fixed:
         if name in vary:
             raise UsageError(f"{name} is given with set and with vary; give one of them")
-    _, found = with_fields(text, wanted)
+    changed, found = with_fields(text, wanted)
     # A knob that the file lists keeps its list where one value of it is fixed: another is told with the nearest.
     written = {name: values for name, values in wanted.items() if name in vary or (name in found and found[name][0] not in hardware.knobs)}
     fixed = {found[name][0] if name in found else name: found[name][1][0] if name in found else value for name, value in fixed.items()}
     vary = {found[name][0] if name in found else name: found[name][1] if name in found else values for name, values in vary.items()}
-    return with_fields(text, written)[0], fixed, vary
+    asked_as = {knob: name for name, (knob, _) in found.items() if knob != name}
+    return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as
+
+
+_UNITS = ("_kib", "_mib", "_gib", "_hz", "_v", "_nm")
+
+
+def beside_the_list(
+    hardware: HardwareSpace, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """Both, with a quantity that a built-in template can be built with, though its list has it not, as the list of its knob.
+
+    The lists of ``edge22`` and ``datacenter`` are what a search tries where nobody says otherwise. Of what has a unit (sizes of memories,
+    clocks, voltages, nodes) any value can be meant: ``--set glb_mib=0.25`` means what ``--vary glb_mib=0.25`` does, and the template itself
+    says what it cannot be built with. Another count (cores, width) is rather a slip, is told with the nearest, and is left to ``--vary``.
+    A list in a user's file stays a limit.
+    """
+    if not hardware.closed_forms or hardware.shipped:
+        return dict(fixed), dict(vary)
+    further = {
+        name: [value] for name, value in fixed.items()
+        if name in hardware.knobs and name.endswith(_UNITS) and name not in vary and _is_number(value)
+        and value not in hardware.knobs[name] and not isinstance(hardware.knobs[name][0], str)
+    }  # fmt: skip
+    return {name: value for name, value in fixed.items() if name not in further}, {**vary, **further}
 
 
 def _check_knobs(

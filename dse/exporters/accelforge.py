@@ -8,8 +8,9 @@ from dse.exporters.base import Export, script
 from dse.exporters.design import ExportDesign, Product
 from dse.exporters.names import safe_name
 from dse.exporters.yaml_text import Flow, Plain, Tagged, dump
-from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.design import Accelerator
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 
 TOOL = "accelforge 1.0.467"
 # Which operand the units along the columns and along the rows of the array use together, by what rests in the array.

@@ -94,6 +94,7 @@ class ExportDesign:
     others: tuple[Other, ...]
     notes: tuple[str, ...] = ()
     residency: str = "none"
+    prefetch: bool = False
     checkpoint: Path | None = None
     """The folder of the model that was measured for this design, where the run keeps one (`config.json`, `model.safetensors`)."""
     rows: Mapping[int, str] = field(default_factory=dict)
@@ -114,7 +115,8 @@ class ExportDesign:
         """What stays on chip between its operations (`hw_models.costs.residency.models.report`); None where nothing does."""
         if self.residency == "none":
             return None
-        found = report(self.workload, self.batch, point=0, level=check_level(self.residency), criterion=cast("Criterion", self.criterion))
+        rules: Any = {"level": check_level(self.residency), "criterion": self.criterion, "prefetch": self.prefetch}
+        found = report(self.workload, self.batch, point=0, **rules)
         return found if "steps" in found else None
 
     @cached_property
@@ -159,6 +161,7 @@ def load_design(run: RunRecord, number: int) -> ExportDesign:
         metrics=entry["metrics"],
         criterion=problem.criterion,
         residency=problem.residency,
+        prefetch=problem.prefetch,
         command=str(run.provenance.get("command", "")),
         version=str(run.provenance.get("version", "")),
     )
@@ -175,6 +178,7 @@ def describe(
     metrics: Mapping[str, float] | None = None,
     criterion: str = "edp",
     residency: str = "none",
+    prefetch: bool = False,
     command: str = "",
     version: str = "",
 ) -> ExportDesign:
@@ -205,6 +209,7 @@ def describe(
         others=others,
         notes=notes,
         residency=residency,
+        prefetch=prefetch,
         rows=rows,
     )
 

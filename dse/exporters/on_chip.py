@@ -122,6 +122,7 @@ def text(design: ExportDesign) -> str:
         "capacity_bytes": found["capacity_bytes"],
         "dram_bytes": found["dram_bytes"],
         "dram_bytes_by_cause": found["dram_bytes_by_cause"],
+        **({"prefetch": found["prefetch"]} if "prefetch" in found else {}),
         "tensors": found["tensors"],
         "steps": [{**step, "layer": design.rows.get(step["row"])} for step in found["steps"]],
         "placements": [

@@ -9,8 +9,9 @@ from dse.exporters.design import ExportDesign, Product
 from dse.exporters.names import safe_name
 from dse.exporters.on_chip import Placement, placements
 from dse.exporters.yaml_text import Flow, Tagged, dump
-from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.design import Accelerator
 from hw_models.accelerator.fields import ArrayKind
+from hw_models.accelerator.levels import MemoryLevel
 from hw_models.costs.residency.models import OPERANDS
 
 TOOL = "Timeloop v4 (format 0.4; Accelergy-Project/timeloop-accelergy-exercises)"

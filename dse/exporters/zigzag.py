@@ -10,8 +10,9 @@ from dse.exporters.design import ExportDesign, Product, axis_dimensions
 from dse.exporters.names import safe_name
 from dse.exporters.on_chip import Placement, placements, room_bytes
 from dse.exporters.yaml_text import Flow, dump
-from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.design import Accelerator
 from hw_models.accelerator.fields import ArrayKind
+from hw_models.accelerator.levels import MemoryLevel
 
 if TYPE_CHECKING:
     from hw_models.costs.mapping import LoopNest

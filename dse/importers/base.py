@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import DseError, nearest
-from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.design import Accelerator
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 from hw_models.errors import HardwareError
 from hw_models.technology.tables import dram_types
 

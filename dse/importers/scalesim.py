@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dse.errors import DseError, nearest
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_text
-from hw_models.accelerator.design import MemoryLevel
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 from workloads.filters import filter_fields
 from workloads.ops import Kind, Operation, OperationTable
 from workloads.records import Phase, Workload

@@ -12,8 +12,8 @@ from typing import Any
 from dse.errors import DseError
 from dse.exporters.names import safe_name
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_yaml
-from hw_models.accelerator.design import MemoryLevel
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 
 _NESTED = ("Parallel", "Hierarchical", "Pipelined", "Sequential")
 _COUNT = re.compile(r"^(?P<name>.*?)\s*\[(?P<first>\d+)\.\.(?P<last>\d+)\]$")

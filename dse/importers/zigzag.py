@@ -11,8 +11,8 @@ from typing import Any
 from dse.errors import DseError, nearest
 from dse.exporters.names import safe_name
 from dse.importers.base import Imported, Notes, Options, dram_kind, error, finish, missing, number, option, read_yaml
-from hw_models.accelerator.design import MemoryLevel
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 
 _OPERANDS = ("I1", "I2", "O")
 # Directions of a port: to and from the level above or below.

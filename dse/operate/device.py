@@ -235,11 +235,13 @@ def at_clock(accelerator: Accelerator, clock: float) -> Accelerator:
     )
 
 
-def request_cost(batch: AcceleratorBatch, workload: Workload, *, criterion: str = "edp", residency: str = "none") -> tuple[float, float]:
+def request_cost(
+    batch: AcceleratorBatch, workload: Workload, *, criterion: str = "edp", residency: str = "none", prefetch: bool = False
+) -> tuple[float, float]:
     """Latency [s] and energy [J], leakage included, of one request of a workload of one model on one design."""
     rule: Any = criterion
     if residency != "none" and eligible(batch)[0].all() and not keeps(workload):
-        kept = model_totals(workload, batch, level=check_level(residency), criterion=rule)
+        kept = model_totals(workload, batch, level=check_level(residency), criterion=rule, prefetch=prefetch)
         latency = float(kept.latency_s[0, 0])
         return latency, float(kept.energy_j[0, 0]) + float(batch.leakage_w[0]) * latency
     cost = evaluate(batch, workload, criterion=rule)
@@ -253,24 +255,26 @@ def operating_points(
     *,
     criterion: str = "edp",
     residency: str = "none",
+    prefetch: bool = False,
 ) -> tuple[tuple[OperatingPoint, ...], float]:
     """Operating points of a design for (batch, workload) pairs, and its idle power [kW]; points that no mapping fits are left out."""
     found = []
     original = accelerator.batch()
     idle_w = float(original.leakage_w[0])
     own = accelerator.voltage_v / accelerator.nominal_v
+    rules: Any = {"criterion": criterion, "residency": residency, "prefetch": prefetch}
     steps: Sequence[float] = clocks if accelerator.execution in (Execution.MAPPED, Execution.GPU) else (1.0,)
     for clock in steps:
         design = at_clock(accelerator, clock) if clock != 1.0 else accelerator
         supply = design.voltage_v / design.nominal_v / own
         for batch, workload in workloads:
-            latency, energy = request_cost(design.batch(), workload, criterion=criterion, residency=residency)
+            latency, energy = request_cost(design.batch(), workload, **rules)
             if not math.isfinite(latency):
                 continue
             busy_w = energy / latency
             if accelerator.tdp_w > 0 and clock != 1.0:
                 # A board's measured power knows no supply: its dynamic part at the full clock, times f V^2.
-                full_s, full_j = request_cost(original, workload, criterion=criterion, residency=residency)
+                full_s, full_j = request_cost(original, workload, **rules)
                 full_w = full_j / full_s
                 busy_w = idle_w + (full_w - idle_w) * clock * supply**2
             found.append(OperatingPoint(clock, supply, batch, latency, 3600.0 * batch / latency, max(busy_w, idle_w) / 1e3))
@@ -335,7 +339,7 @@ def of_run(
             raise UsageError(f"batch is {batch}, but workload {problem.workload!r} has no batch to set")
     sizes = list(batches) or [int(model.get("batch", 1))]
     built = [(size, family.build(**({**model, "batch": size} if batches or "batch" in model else model))) for size in sizes]
-    rules = {"criterion": problem.criterion, "residency": problem.residency}
+    rules: Any = {"criterion": problem.criterion, "residency": problem.residency, "prefetch": problem.prefetch}
     points, idle_kw = operating_points(accelerator, built, sorted({*clocks, 1.0}), **rules)
     if latency_limit_s is not None:
         points = tuple(p for p in points if p.latency_s <= latency_limit_s)

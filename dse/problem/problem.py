@@ -28,6 +28,13 @@ DEFAULT_RESIDENCY = "weights"
 """
 
 
+LOOP, FLEET = "loop", "fleet"
+"""Kinds of problems beside designs of an accelerator: reasoning loops, and fleets that serve a log (`dse.served`)."""
+
+
+_CAPACITIES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+
+
 @dataclass(frozen=True)
 class Problem:
     """Everything that decides the result of a search.
@@ -57,18 +64,25 @@ class Problem:
     allow_unsupported: bool = False
     criterion: str = "edp"
     residency: str = "none"
+    prefetch: bool = False
     act_lacks: str = ""  # the memory for which the carbon profile is `default` in place of act2 where nobody named one
     preset: str | None = None
     models: Mapping[str, tuple[int, ...]] | None = None  # the models that are searched: of too many those that can be on the front
     models_dominated: int = 0  # the others
     kind: str = ""  # "": designs of an accelerator; "loop", "fleet": of a reasoning loop, of fleets for a log (`dse.served`)
     request: Mapping[str, Any] = field(default_factory=dict)  # what a kind is asked for beside the fields above, plain values
+    asked_as: Mapping[str, str] = field(
+        default_factory=dict
+    )  # knobs by another name of theirs, which --set or --vary used (glb_bytes: glb_mib)
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
             raise unknown_name("criterion", self.criterion, CRITERIA)
         if self.residency not in RESIDENCY:
             raise unknown_name("residency", self.residency, RESIDENCY)
+        if self.prefetch and self.residency == "none":
+            raise UsageError("prefetch is of steps whose data on chip is known, and residency is none; ask for --residency weights, or "
+                             "leave prefetch out")  # fmt: skip
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 
@@ -94,10 +108,22 @@ class Problem:
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
             "residency": self.residency,
+            **({"prefetch": True} if self.prefetch else {}),
             **({"act_lacks": self.act_lacks} if self.act_lacks else {}),
             **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
             **({"kind": self.kind, "request": dict(self.request)} if self.kind else {}),
+            **({"asked_as": dict(self.asked_as)} if self.asked_as else {}),
         }
+
+    def shown(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """Knobs by the names, and in the units, in which a reader asked for them: ``glb_bytes`` 262,144 is ``glb_mib`` 0.25."""
+        return {self.asked_as.get(name, name): self._as_asked(name, value) for name, value in knobs.items()}
+
+    def _as_asked(self, name: str, value: Any) -> Any:
+        unit = _CAPACITIES.get(self.asked_as.get(name, "").rpartition("_")[2])
+        if unit is None or not name.endswith("_bytes") or isinstance(value, (bool, str)):
+            return value
+        return int(value) // unit if value % unit == 0 else value / unit
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Problem:
@@ -130,7 +156,9 @@ class Problem:
             allow_unsupported=values["allow_unsupported"],
             criterion=values["criterion"],
             residency=values.get("residency", "none"),
+            prefetch=bool(values.get("prefetch", False)),
             act_lacks=values.get("act_lacks", ""),
+            asked_as=dict(values.get("asked_as") or {}),
         )
 
 

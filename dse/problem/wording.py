@@ -72,12 +72,14 @@ def whole_percents(shares: Sequence[float]) -> list[int]:
 
 
 # Knobs that the size of a model stands for, or that are named beside it.
+_MOST_NAMED = 3
 _OF_MODELS = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "weight_bits")
 
 
-def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
+def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = ()) -> str:
     """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither.
 
+    ``named``: knobs that are told in any case (``64 x 32 with glb_mib 1``), because somebody asked for their values.
     A fleet is ``at 8 bits a weight on 2 replicas of 4 x h100, at most 64 sequences at a time``.
     """
     size = {"layers", "hidden"}
@@ -88,27 +90,31 @@ def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str]) -> str:
         together = f", at most {knobs['max_sequences']} sequences at a time" if "max_sequences" in knobs else ""
         return f"{model} on {plural(knobs['replicas'], 'replica')} of {knobs['tp']} x {knobs['hw']}{together}".removeprefix(" on ")
     rows, columns = ("width", "depth") if "width" in knobs else ("array_rows", "array_columns")
-    hardware = ""
+    hardware, told = "", set(_OF_MODELS)
     if "device" in knobs:
         hardware = f"{knobs['chips']} x {knobs['device']}" if "chips" in knobs else str(knobs["device"])
+        told |= {"device", "chips"}
     elif rows in knobs and columns in knobs:
         cores = knobs.get("cores", 1)
         chips = knobs.get("chips", 1)
         hardware = f"{knobs[rows]} x {knobs[columns]}"
         hardware = f"{cores} cores of {hardware}" if cores != 1 else hardware
         hardware = f"{chips} chips with {hardware}" if chips != 1 else hardware
+        told |= {"cores", "chips", rows, columns}
+    further = [f"{name} {knobs[name]}" for name in named if name in knobs and name not in told][:_MOST_NAMED]
     if model and not hardware:  # hardware of the user's own, of which a part varies
-        rest = [f"{name} {knobs[name]}" for name in varying if name in knobs and name not in _OF_MODELS][:4]
+        rest = [f"{name} {knobs[name]}" for name in varying if name in knobs and name not in _OF_MODELS][:4] or further
         return f"{model} with {', '.join(rest)}" if rest else model
     if model or hardware:
-        return f"{model} on {hardware}" if model and hardware else model or hardware
-    return ", ".join(f"{name} {knobs[name]}" for name in varying[:6])
+        phrase = f"{model} on {hardware}" if model and hardware else model or hardware
+        return f"{phrase} with {', '.join(further)}" if further else phrase
+    return ", ".join([f"{name} {knobs[name]}" for name in varying[:6]] or further)
 
 
-def phrase_beside(knobs: Mapping[str, Any], own: Mapping[str, Any], varying: Sequence[str]) -> str:
+def phrase_beside(knobs: Mapping[str, Any], own: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = ()) -> str:
     """A design in a few words beside another; where these are the other's too, with the knobs that tell them apart."""
-    told = design_phrase(knobs, varying)
-    if told != design_phrase(own, varying):
+    told = design_phrase(knobs, varying, named)
+    if told != design_phrase(own, varying, named):
         return told
     apart = [f"{name} {value} in place of {own[name]}" for name, value in knobs.items() if name in own and own[name] != value]
-    return ", ".join([told, *apart[:3]])
+    return ", ".join([*([told] if told else []), *apart[:3]])

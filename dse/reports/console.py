@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 from dse.analysis.bounds import bounds_of
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
-from dse.evaluation.evaluation import load_family, load_hardware
+from dse.evaluation.evaluation import load_family, load_hardware, run_settings, told_settings
 from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline, many_memories
 from dse.problem.metrics import METRICS
 from dse.problem.objectives import SERVICE_CONSTRAINT
-from dse.problem.problem import Problem
+from dse.problem.problem import LOOP, Problem
 from dse.problem.wording import joined, plural
 from dse.quality import surrogate as quality
 from dse.reports import recommendation_text, terminal, text
 from dse.reports.kept import of_run
 from workloads import library
+from workloads.errors import WorkloadError
 
 if TYPE_CHECKING:
     from dse.searches.plan import LargeSettings, MeasuredSettings, ShardSettings
@@ -36,6 +37,14 @@ def dominated(problem: Problem) -> str:
     return f"{kept:,} of {whole:,} models can be on the front; the others are dominated part by part (docs/large-spaces.md)"
 
 
+def _asked(problem: Problem) -> list[tuple[str, list[Any]]]:
+    """What is varied, by the names and in the units that were asked for."""
+    return [
+        (problem.asked_as.get(name, name), [problem.shown({name: value})[problem.asked_as.get(name, name)] for value in chosen])
+        for name, chosen in problem.vary.items()
+    ]
+
+
 def say_problem(
     problem: Problem, measured: MeasuredSettings | None = None, large: LargeSettings | None = None, sharded: ShardSettings | None = None
 ) -> None:
@@ -48,11 +57,12 @@ def say_problem(
         f"workload    {problem.workload} (models: {problem.space})",
         *_models_text(problem),
         *([f"models      {told}"] if (told := models_searched(problem)) else []),
+        *([f"run with    {told}"] if (told := _settings_text(problem)) else []),
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
         f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks)}",
-        *(f"varied      {name}: {_values(chosen)}" for name, chosen in problem.vary.items()),
+        *(f"{'varied' if len(chosen) > 1 else 'set':<12}{name}: {_values(chosen)}" for name, chosen in _asked(problem)),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
         else f"strategy    {measured.strategy}, {measured.in_words}" + _exact_hardware(measured.strategy)
@@ -92,11 +102,25 @@ def _models_text(problem: Problem) -> list[str]:
     return [f"models      {', '.join(searched)}{alike}"]
 
 
+def _settings_text(problem: Problem) -> str:
+    """Sequence length, batch and what else is the same whenever the model runs; what the search varies is told with its values."""
+    family = load_family(problem)
+    given = {name: value for name, value in problem.fixed.items() if name in family.knobs}
+    grid = {} if problem.space_toml is not None or problem.fixed_model else family.model_grid(problem.space)
+    searched = {*space_file.model_knobs(problem.space_toml, problem.space), *grid, *(problem.models or ())}
+    try:
+        told = told_settings(run_settings(family, given))
+    except WorkloadError:  # of a free dimension that no setting fits yet: the search itself says so, or leaves such models out
+        return ""
+    return ", ".join(f"{name}={value}" for name, value in told.items() if name not in searched or name in problem.fixed)
+
+
 def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
     if hardware.runs_kernels:
         return "of kernels, whose caches are in their own model"
     if problem.residency != "none":
-        return f"{problem.residency}: what stays on chip between operations is the best"
+        ahead = "; weights of the next operation are read ahead" if problem.prefetch else ""
+        return f"{problem.residency}: what stays on chip between operations is the best{ahead}"
     if many_memories(hardware):
         return "none: with more than two memories below the DRAM, finding what is best takes minutes (--residency weights does it)"
     return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
@@ -162,7 +186,7 @@ def show_run(run: RunRecord, *, as_json: bool, more: dict[str, Any] | None = Non
             f"{row['rate_hz']:.3g} frames/s by context ({row['misses']} late), {row['saved_against_fixed_for_all']:.1%} less energy than "
             f"{row['fixed_for_all_hz']:g} frames/s throughout"
         )
-    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind else 'designs/, '}study.db")
+    print(f"{run.path}/: pareto.csv, report.html, {'' if run.problem.kind == LOOP else 'designs/, '}study.db")
 
 
 def _bounds_lines(run: RunRecord) -> list[str]:
@@ -216,11 +240,12 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
         return
-    print(f"{answer['workload']} on {answer['hardware']}: " + ", ".join(f"{k}={v}" for k, v in answer["design"].items()))
-    # What is off says nothing, nor does the optimizer of a model that is not trained; JSON has them all.
-    idle = ("optimizer",) if answer["settings"].get("phase") == "forward" else ()
-    if told := [f"{name}={value}" for name, value in answer["settings"].items() if value and name not in idle]:
-        print("  settings: " + ", ".join(told))
+    print(
+        f"{answer['workload']} on {answer['hardware']}: "
+        + ", ".join(f"{k}={v}" for k, v in answer.get("design_as_asked", answer["design"]).items())
+    )
+    if told := [f"{name}={value}" for name, value in told_settings(answer["settings"]).items()]:
+        print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
@@ -253,13 +278,17 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"  infeasible: {reason}")
     for sentence in (answer.get("device_order") or {}).get("sentences", ()):
         print(f"  {sentence}")
-    for line in answer.get("cautions", ()):
+    measured = [f"times are modelled, not measured: {line}" for line in answer.get("expected_error", ())]
+    for line in (*measured, *answer.get("cautions", ())):
         print(textwrap.fill(f"careful: {line}", 100, initial_indent="  ", subsequent_indent="    "))
     if answer["latency_s"]:
         shares = ", ".join(f"{unit} {busy / answer['latency_s']:.1%}" for unit, busy in answer["busy_s"].items())
         print(f"  {'busy':<20} {shares} of the latency")
         bound = ", ".join(f"{name} {latency / answer['latency_s']:.1%}" for name, latency in answer["latency_by_bound_s"].items())
         print(f"  {'bound by':<20} {bound} of the latency")
+        if ahead := answer["residency"].get("prefetch"):
+            without = answer["latency_s"] + ahead["saved_s"]
+            print(f"  {'read ahead':<20} {ahead['bytes']:,.0f} bytes of weights; the latency would be {without:.6g} s without")
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood

@@ -17,7 +17,7 @@ from dse.reports.data import MAX_BREAKDOWNS, MAX_DESIGNS, report_data, thinned
 from dse.reports.markup import Markup, raw_element, tag
 from dse.reports.plotly_script import packed_plotly
 from dse.reports.sections import plot, section
-from dse.reports.units import DisplayUnit, design_units
+from dse.reports.units import DisplayUnit, as_asked, design_units
 
 MAX_BYTES = 3_000_000
 # In the order in which they are joined: each may use what stands before it.
@@ -44,6 +44,7 @@ def report_html(run: Any) -> str:
     A front of more than 5,000 designs is thinned for the page (evenly in canonical order; the best of each objective
     stays), and the page says so.
     """
+    run = as_asked(run)
     units = design_units(run)
     page = ""
     for designs, breakdowns in _BUDGETS:

@@ -9,10 +9,10 @@ from dse.reports.kept import of_run
 from dse.reports.markup import Markup, tag
 from dse.reports.plain_page import plain_page
 from dse.reports.recommended import plain_header
+from dse.reports.scatter import Mark, scatter
 from dse.reports.sections import section, table
 
-WIDTH, HEIGHT = 900, 320
-_MARKS = {"none": "circle", "prefix": "rect", "tree": "polygon"}
+_KINDS = {"none": "no reuse", "prefix": "prefix cache", "tree": "tree"}
 _SHOWN = ("quality", "latency_s", "latency_p95_s", "energy_j", "energy_j_per_solved", "gco2e_per_problem", "gco2e_per_solved",
           "total_kgco2e", "prefill_tokens", "decode_tokens", "service_utilisation")  # fmt: skip
 _FIRST = ("model", "device", "chips", "kv", "samples", "agents", "rounds", "votes", "corrections", "suffixes", "problems")
@@ -81,24 +81,8 @@ def _scatter(answer: Mapping[str, Any]) -> Markup | None:
     names = [text.partition(":")[2] for text in answer["objectives"]][:2]
     if len(names) < 2:
         return None
-    points = [(float(row[names[1]]), float(row[names[0]]), str(row["kv"])) for row in answer["front"]]
-    xs, ys = [p[0] for p in points], [p[1] for p in points]
-    wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
-    marks = []
-    for x, y, policy in points:
-        u, v = 70 + (x - min(xs)) / wide * (WIDTH - 110), HEIGHT - 40 - (y - min(ys)) / high * (HEIGHT - 70)
-        shape: dict[str, Any] = {"cx": f"{u:.1f}", "cy": f"{v:.1f}", "r": 5}
-        if policy == "prefix":
-            shape = {"x": f"{u - 5:.1f}", "y": f"{v - 5:.1f}", "width": 10, "height": 10}
-        elif policy == "tree":
-            shape = {"points": f"{u:.1f},{v - 6:.1f} {u - 6:.1f},{v + 5:.1f} {u + 6:.1f},{v + 5:.1f}"}
-        marks.append(tag(_MARKS[policy], tag("title", f"{policy}: {names[0]} {y:.4g}, {names[1]} {x:.4g}"), fill="currentColor", **shape))
-    text = {"fill": "currentColor", "font_size": "12"}
-    labels = [
-        tag("text", f"{names[1]} {min(xs):.4g}", x=70, y=HEIGHT - 10, **text),
-        tag("text", f"{max(xs):.4g}", x=WIDTH - 90, y=HEIGHT - 10, **text),
-        tag("text", f"{names[0]} {max(ys):.4g}", x=4, y=14, **text),
-        tag("text", f"{min(ys):.4g}", x=4, y=HEIGHT - 40, **text),
+    y, x = names
+    marks = [
+        Mark(float(row[x]), float(row[y]), str(row["kv"]), f"{row['kv']}: {y} {row[y]:.4g}, {x} {row[x]:.4g}") for row in answer["front"]
     ]
-    drawing = tag("svg", *marks, *labels, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="front")
-    return tag("figure", tag("figcaption", "circle: no reuse, square: prefix cache, triangle: tree"), drawing)
+    return scatter(marks, x, y, _KINDS)

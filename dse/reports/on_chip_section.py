@@ -39,6 +39,10 @@ def _of(design: Mapping[str, Any]) -> list[Markup]:
         f"{weights[:1].upper()}{weights[1:]}; at most {_size(kept['most_held_bytes'])} of {_size(kept['capacity_bytes'])} are held. "
         f"Saved against every operation by itself: {', '.join(saved)}."
     )
+    if ahead := kept.get("prefetch"):
+        saved_share = share(ahead["saved_s"], kept["alone"]["latency_s"])
+        read = f"{_size(ahead['bytes'])} of weights a request are read during the operation before theirs"
+        sentence += f" {read}, which saves {saved_share} of that latency." if ahead["bytes"] else " No weights are read ahead."
     rows = [
         (row["made_by"], _size(row["bytes"]), *(f"{number_text(row[place])}" if row[place] else "" for place in ("chip", "both", "dram")))
         for row in kept["tensors"]

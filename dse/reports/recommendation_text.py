@@ -16,6 +16,10 @@ def recommendation_text(run: Any, *, width: int | None = None) -> str:
     if found.toml and (run.path / found.toml).exists():
         lines.append(f"  its file: {run.path / found.toml}")
     width = width or terminal.stdout_width()
-    # A number and its per cent stay on one line.
-    wrapped = (textwrap.wrap(terminal.printable(line).replace(" %", "\0%"), width, subsequent_indent="    ") for line in lines)
+    # A number and its per cent stay on one line, and a path is whole, to be copied.
+    wrapped = (
+        textwrap.wrap(terminal.printable(line).replace(" %", "\0%"), width, subsequent_indent="    ", break_on_hyphens=False,
+                      break_long_words=False)
+        for line in lines
+    )  # fmt: skip
     return terminal.for_stdout("\n".join(part for parts in wrapped for part in parts).replace("\0", " "))

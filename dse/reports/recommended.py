@@ -46,6 +46,7 @@ def plain_header(found: Recommendation, title: str, searched: str) -> Markup:
         tag("p", f"{found.reason[:1].upper()}{found.reason[1:]}.", class_="lead") if found.reason else None,
         tag("div", tag("div", tag("dl", facts, class_="facts") if facts else None, class_="answers"), tag("div", _cautions(found)),
             class_="answer"),
+        tag("p", "Its file: ", tag("a", found.toml, href=found.toml), class_="searched") if found.toml else None,
         tag("p", searched, class_="searched"),
     )  # fmt: skip
 
@@ -64,7 +65,7 @@ def _answers(run: Any, found: Recommendation) -> Markup | None:
         rows.append(("Why", found.why))
     if found.near_ties:
         rows.append(("Near ties", found.ties_text))
-    if said := (run.context.get("uncertainty") or {}).get("device_order_said"):
+    if said := text.devices_said(run):
         rows.append(("Devices", tag("ul", [tag("li", line) for line in said])))
     if found.kept_share is not None or found.changes or found.unchanged:
         if found.kept_share is not None:

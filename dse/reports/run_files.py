@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dse.evaluation.evaluation import Evaluation
+from dse.problem.problem import FLEET
+from dse.reports.fleet_files import fleet_toml
 from dse.reports.kept import of_run
 from dse.reports.pages import page_of_run
 from dse.storage.run_folder import MAX_DESIGN_FILES, RunRecord, csv_text, design_tomls, write_text
@@ -17,7 +19,7 @@ from dse.storage.study import FILE_NAME, Study
 def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Path]:
     """Write pareto.csv, designs/ and report.html; returns what was written.
 
-    Without ``evaluation`` (a run loaded from its study) the design files are left as they are.
+    Without ``evaluation`` (a run loaded from its study) the design files are left as they are; those of fleets need none.
     """
     written = [write_text(run.path / "pareto.csv", csv_text(run))]
     if evaluation is not None:
@@ -28,6 +30,10 @@ def write_files(run: RunRecord, evaluation: Evaluation | None = None) -> list[Pa
             place.mkdir(exist_ok=True)
             for design, text in zip(designs, design_tomls(run, designs, evaluation), strict=True):
                 written.append(write_text(place / f"design-{design['design']:04d}.toml", text))
+    if run.problem.kind == FLEET:
+        (run.path / "designs").mkdir(exist_ok=True)
+        for design in run.designs[:MAX_DESIGN_FILES]:
+            written.append(write_text(run.path / "designs" / f"design-{design['design']:04d}.toml", fleet_toml(run, design)))
     written.append(write_text(run.path / "report.html", page_of_run(run)))
     return written
 

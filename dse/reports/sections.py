@@ -329,7 +329,7 @@ def order_robustness(run: Any, data: Mapping[str, Any]) -> Markup | None:
     uncertainty = run.context.get("uncertainty")
     if not isinstance(uncertainty, Mapping):
         return None
-    said = uncertainty.get("device_order_said") or ()  # stands in the head
+    said = text.devices_said(run)  # stands in the head
     lines = [str(line) for line in uncertainty.get("notes") or () if line not in said]
     if data["distinct"] == 1:  # nothing to put in order, and no chart
         lines = [line for line in lines if not line.startswith("Two designs of the front")]

@@ -41,12 +41,12 @@ def front_table(run: RunRecord, limit: int = 20, *, width: int | None = None, co
     # Start-up: a table is of a run, whose modules are there by then; progress is shown before they are.
     from dse.problem.objectives import asks_for_quality
     from dse.reports.data import thinned
-    from dse.reports.units import design_units, knob_names
+    from dse.reports.units import as_asked, design_units, knob_names
     from dse.storage.run_folder import distinct, equals
 
     if not run.designs:
         return "The front is empty."
-    width = width or stdout_width()
+    width, run = width or stdout_width(), as_asked(run)
     more = equals(run.designs)
     once = replace(run, designs=distinct(run.designs))
     shown = [once.designs[index] for index in thinned(once, max(1, limit))]

@@ -78,12 +78,17 @@ def ties(run: Any) -> str:
     return f"{own:,} that {differ} in an objective, {tied:,} that {tie} with {'it' if own == 1 else 'one of these'}"
 
 
+_SHAPE = ("sequence", "new_tokens", "resolution", "batch")
+"""Settings of a workload that decide how much a request is."""
+
+
 def purpose(run: Any) -> str:
     """What a design is asked to do, in one sentence: the deployment, and the bounds that it keeps."""
     values = dict(run.context.get("deployment") or run.problem.deployment.to_dict())
     told = []
     if (rate := finite(values.get("rate_per_s"))) is not None and (years := finite(values.get("lifetime_years"))) is not None:
         told.append(f"{_so_many(rate, 'request')} a second for {_so_many(years, 'year')}")
+    told += [f"{name} {value}" for name, value in (run.context.get("run_with") or {}).items() if name in _SHAPE]
     told += [f"{values[name]} {word}" for name, word in (("grid", "electricity"), ("fab_grid", "fab")) if values.get(name)]
     # Bounds that every deployment has (the model fits, the device keeps up) say nothing of this one.
     own = [c for c in run.problem.constraints if not METRICS.get(c.metric) or not METRICS[c.metric].share]
@@ -252,3 +257,9 @@ def deployment_rows(run: Any) -> list[tuple[str, str, str]]:
     ]
     rows += [("set", f"Fixed: {name}", str(value)) for name, value in run.problem.fixed.items()]
     return rows
+
+
+def devices_said(run: Any) -> list[str]:
+    """The order of several devices as the head tells it, in short where they are many; the section on carbon has the rest."""
+    uncertainty = run.context.get("uncertainty") or {}
+    return list(uncertainty.get("device_order_short") or uncertainty.get("device_order_said") or ())

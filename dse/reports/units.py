@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dse.problem.metrics import METRICS
@@ -119,3 +119,16 @@ def metric_names(designs: list[dict[str, Any]]) -> list[str]:
 def knob_names(designs: list[dict[str, Any]]) -> list[str]:
     """Knobs of the designs in the order in which they first appear."""
     return list(dict.fromkeys(name for design in designs for name in design["knobs"]))
+
+
+def as_asked(run: Any) -> Any:
+    """The run with its knobs by the names, and in the units, in which they were asked for: for pages and tables that people read."""
+    asked = run.problem.asked_as
+    if not asked:
+        return run
+    ranges = run.context.get("knob_ranges")
+    told: dict[str, Any] = {"knob_ranges": {asked.get(name, name): ends for name, ends in ranges.items()}} if ranges else {}
+    if rows := run.context.get("importance"):
+        told["importance"] = [{**row, "knob": " + ".join(asked.get(part, part) for part in str(row["knob"]).split(" + "))} for row in rows]
+    designs = [{**design, "knobs": run.problem.shown(design["knobs"])} for design in run.designs]
+    return replace(run, designs=designs, context={**run.context, **told})

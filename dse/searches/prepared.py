@@ -98,6 +98,8 @@ def prepared(
     elif large is not None:
         _unused("designs are evaluated in this process", workers=None if workers == 1 else workers)
         measured = None
+        if problem.prefetch:
+            raise UsageError(f"prefetch is of spaces that are swept, and this one has {sizes.designs:,} designs; leave it out")
         problem = replace(problem, residency="none")  # its exact evaluations and closed forms are of operations by themselves
         # Start-up: a plain sweep, the usual search, does not wait for what it needs not.
         from dse.searches import large_space

@@ -95,6 +95,8 @@ def reduced(problem: Problem, *, threads: int | None = None) -> Problem:
     size = int(np.prod([len(values) for values in choices.values()], dtype=np.float64))
     if size <= space_file.MODEL_LIMIT:
         return problem
+    if problem.prefetch:
+        raise UsageError(f"prefetch is of spaces whose models can be listed, and this one has {size:,}; leave it out")
     problem = replace(problem, residency="none")  # parts of a model add up only where every operation stands alone
     family = load_family(problem)
     _check_metrics(problem, family, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,11 @@ def _not_listed(listed: str, part: str) -> UsageError:
     template, file = part in templates.names() or templates.foreign(part) is not None, Path(part).suffix == ".toml"
     if not template and not file:
         return unknown_name("hw", part, [*devices.names(), *templates.names()])
+    if all(Path(one.strip()).suffix == ".toml" for one in listed.split(",")):
+        return UsageError(
+            f"hw {listed!r} lists files, and a list is of devices alone (h100,l40s); search each by itself with the same deployment "
+            "(--rate, --grid, --carbon-profile), and `dse compare RUN RUN RUN` says which designs of them are on one front"
+        )
     return UsageError(
         f"hw {listed!r} lists {'template' if template else 'file'} {part} beside devices, and a list is of devices alone (h100,l40s); "
         f"search {part} by itself with the same deployment (--rate, --grid, --carbon-profile default), and `dse compare RUN RUN` says "
@@ -217,10 +223,14 @@ def _not_listed(listed: str, part: str) -> UsageError:
     )
 
 
+@lru_cache(maxsize=8)
 def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
-    """The space or design that the text of a user's TOML file describes; errors name the file ``name``."""
+    """The space or design that the text of a user's TOML file describes; errors name the file ``name``.
+
+    The last few are kept: a problem has its hardware as text, and each step of its evaluation asks for it. Nobody changes a space in place.
+    """
     try:
-        document = tomllib.loads(text)
+        document = _parsed(text)
     except (ValueError, RecursionError) as error:  # TOML errors are ValueErrors, and so is an integer of 5,000 digits
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
     if "device" in document:
@@ -234,13 +244,19 @@ def with_fields(text: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, di
     Returns the text and {name: (knob, its values)} of the names that are fields; the text itself where none is
     (:func:`hw_models.spaces.files.with_values`).
     """
-    document, found = accelerator_files.with_values(tomllib.loads(text), values)
+    document, found = accelerator_files.with_values(_parsed(text), values)
     return (toml_text(document) if found else text), found
 
 
 def fields_of(text: str | None) -> tuple[str, ...]:
     """The names that :func:`with_fields` takes; none where there is no text, or that of a template or a device."""
-    return tuple(accelerator_files.settable(tomllib.loads(text))) if text is not None else ()
+    return tuple(accelerator_files.settable(_parsed(text))) if text is not None else ()
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Mapping[str, Any]:
+    """A file's document, which its readers leave as it is."""
+    return tomllib.loads(text)
 
 
 def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str | None) -> HardwareSpace:

@@ -14,8 +14,9 @@ from importlib import resources
 from dse.errors import UsageError
 from dse.problem.wording import joined
 from dse.spaces.hardware import load_path_or_name
-from hw_models.accelerator.design import Accelerator, MemoryLevel
+from hw_models.accelerator.design import Accelerator
 from hw_models.accelerator.fields import Choice, Rule, choices, required, rules
+from hw_models.accelerator.levels import MemoryLevel
 from hw_models.accelerator.toml import DRAM_GB_PER_S, quote
 from hw_models.technology.tables import dram_types
 from workloads import library

@@ -187,9 +187,13 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         f"workload = {json.dumps(run.problem.workload)}",
         f"quality_support = {json.dumps(design['quality_support'] or 'none')}",
         *([f"residency = {json.dumps(run.problem.residency)}"] if run.problem.residency != "none" else []),
+        *(["prefetch = true"] if run.problem.prefetch else []),
         "",
         "[design.model]",
         *(f"{name} = {value}" for name, value in model.items()),
+        "",
+        "[design.run_with]",  # of the workload: a design is as good as its numbers say at this length and batch
+        *(f"{name} = {json.dumps(value)}" for name, value in evaluation.run_with.items()),
         "",
         "[design.metrics]",
         *(f"{name} = {value!r}" for name, value in design["metrics"].items()),
@@ -214,7 +218,14 @@ def _on_chip_lines(kept: dict[str, Any] | None) -> list[str]:
         "[design.on_chip.saved]",
         *(f"{name} = {value!r}" for name, value in kept["saved"].items()),
         "",
+        *_prefetch_lines(kept.get("prefetch")),
     ]
+
+
+def _prefetch_lines(found: dict[str, float] | None) -> list[str]:
+    if found is None:
+        return []
+    return ["[design.on_chip.prefetch]", *(f"{name} = {value!r}" for name, value in found.items()), ""]
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hw_models.accelerator.design import Accelerator, AcceleratorBatch, MemoryLevel
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import ArrayKind, Dataflow
+from hw_models.accelerator.levels import MemoryLevel
 
 __all__ = ["Accelerator", "AcceleratorBatch", "ArrayKind", "Dataflow", "MemoryLevel"]

@@ -4,8 +4,8 @@ Both describe cores with an array of multiply-accumulate units each, a vector un
 innermost to the DRAM. What a level costs in energy, area and leakage comes from the technology tables and the profile
 unless the description says it.
 
-`Accelerator` and `MemoryLevel` are the one table of fields: type, default and, as metadata, range, unit and place in a file. Checks,
-files, batches, templates and the documentation loop over them.
+`Accelerator` and `MemoryLevel` (levels.py) are the one table of fields: type, default and, as metadata, range, unit and place in a
+file. Checks, files, batches, templates and the documentation loop over them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.accelerator.fields import ArrayKind, Dataflow, Engine, Execution, Launch, TensorCore, choice, choices, number, rules, whole
+from hw_models.accelerator.levels import MemoryLevel, check_fields, check_order
 from hw_models.accelerator.resolve import Levels, resolved_columns
 from hw_models.accelerator.toml import Form, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.technology.closed_forms import peak_tops
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.profiles import profiles
-from hw_models.technology.tables import NODE_RANGE_NM, REFERENCE_V, dram_types
+from hw_models.technology.tables import NODE_RANGE_NM, REFERENCE_V
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryLevel:
-    """One level of memory.
-
-    Attributes:
-        name: `l2`, `glb`, `dram`, ...
-        bytes: capacity; of one core's copy where ``per_core``, of one operand's buffer where not ``shared``.
-        read_words_per_cycle, write_words_per_cycle: bandwidth in words of ``Accelerator.word_bits`` a cycle, of
-            one copy.
-        area_bytes: capacity that area and leakage are charged for, where it is not ``bytes``.
-        read_pj_per_word, write_pj_per_word: energies that replace those of the technology tables.
-        kind: `sram`, or the type of a DRAM (`lpddr4`, ...; dram.csv).
-        per_core: every core has its own copy.
-        shared: one capacity for all three operands; False: ``bytes`` for each of them.
-        double_buffered: half of the capacity is filled while the other half is used, so that moving and computing
-            overlap.
-        shared_bus: reads and writes take turns on one bus, so that their times add (a DRAM's pins are such a bus); False: each at its
-            own rate at once.
-        access_bytes: width of an SRAM access, 4 or 32: wide ports cost less a byte and more area.
-    """
-
-    name: str
-    bytes: int = field(metadata=whole(1, 2**50, "bytes"))
-    read_words_per_cycle: float = field(metadata=number(1e-6, 1e9, "words a cycle"))
-    write_words_per_cycle: float = field(metadata=number(1e-6, 1e9, "words a cycle"))
-    kind: str = "sram"
-    per_core: bool = False
-    shared: bool = True
-    double_buffered: bool = True
-    shared_bus: bool = False
-    access_bytes: int = 4
-    area_bytes: int | None = field(default=None, metadata=whole(0, 2**50, "bytes"))
-    read_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
-    write_pj_per_word: float | None = field(default=None, metadata=number(0.0, 1e6, "pJ"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +195,7 @@ def check(a: Accelerator, where: str = "") -> None:
             rule.check(name, value, where)
     if a.profile not in profiles():
         raise unknown_name("profile", a.profile, profiles(), where=where)
-    if not a.levels:
-        raise HardwareError(f"{where}: levels is empty: give at least the DRAM, as the last level")
-    for level in a.levels:
-        for name, rule in rules(MemoryLevel).items():
-            value = getattr(level, name)
-            if value is not None:
-                rule.check(f"levels.{level.name}.{name}", value, where)
-        if level.kind != "sram" and level.kind not in dram_types():
-            raise unknown_name(f"levels.{level.name}.kind", level.kind, ("sram", *dram_types()), where=where)
+    check_fields(a.levels, where)
     if a.chips > 1 and a.link_bytes_per_s <= 0:
         allowed = f"a positive number of bytes/s where chips is {a.chips}"
         raise bad_value("link_bytes_per_s", a.link_bytes_per_s, allowed, where=where)
@@ -252,7 +208,7 @@ def check(a: Accelerator, where: str = "") -> None:
         raise HardwareError(
             f"{where}: execution.model {model!r} needs a cache and a DRAM as the last two levels, got {len(a.levels)} level"
         )
-    _check_order(a.levels, where)
+    check_order(a.levels, where)
 
 
 def _check_parallel(a: Accelerator, where: str) -> None:
@@ -275,34 +231,6 @@ def check_experts(expert_parallel: int, chips: int, data_parallel: int, where: s
         allowed = f"one of {', '.join(map(str, able))} where chips is {chips} and data_parallel is {data_parallel}"
         closest = min(able, key=lambda n: abs(n - expert_parallel))
         raise bad_value("expert_parallel", expert_parallel, allowed, closest=closest, where=where)
-
-
-def _check_order(levels: Sequence[MemoryLevel], where: str) -> None:
-    names = [level.name for level in levels]
-    if len(set(names)) != len(names):
-        raise HardwareError(f"{where}: levels must have different names, got {', '.join(names)}")
-    last = levels[-1]
-    if last.kind == "sram":
-        raise bad_value(
-            f"levels.{last.name}.kind",
-            "sram",
-            f"a DRAM ({', '.join(dram_types())}): the last level is the DRAM",
-            where=where,
-        )
-    for inner in levels[:-1]:
-        if inner.kind != "sram":
-            raise bad_value(f"levels.{inner.name}.kind", inner.kind, "sram: only the last level is a DRAM", where=where)
-    for inner, outer in pairwise(levels):
-        if outer.per_core and not inner.per_core:
-            raise HardwareError(f"{where}: level {outer.name} is per core but lies outside level {inner.name}, which all cores share")
-        if inner.bytes > outer.bytes:
-            raise bad_value(
-                f"levels.{inner.name}.bytes",
-                inner.bytes,
-                f"no more than level {outer.name} outside it holds",
-                closest=outer.bytes,
-                where=where,
-            )
 
 
 @dataclass(frozen=True, eq=False)

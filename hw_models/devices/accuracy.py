@@ -50,8 +50,13 @@ def _measured(name: str) -> list[dict[str, str]]:
 def statement(name: str) -> str:
     """How far a device of the library is from measurements, in a sentence."""
     record = library.load(name).accelerator
-    if record.execution != Execution.GPU:
-        return "no kernels of this device were measured by us; docs/validation.md shows how far mapped arrays are from published figures"
+    if record.execution == Execution.MAPPED:
+        return (
+            "nothing of this device was measured by us; its times are those of its arrays and memories, without launches and a host, so "
+            "they flatter it beside a GPU (docs/validation.md shows how far mapped arrays are from published figures)"
+        )
+    if record.execution == Execution.CPU:
+        return "nothing of this device was measured by us; `dse calibrate --this-machine` measures the processor that it runs on"
     measured, found = _LIKE.get(name, name), _measured(name)
     if not found:
         return "no kernels of this device were measured; parameters and sheet carry over from devices that were, expect 25 % and more"

@@ -14,8 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch, MemoryLevel
+from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Choice, Rule
+from hw_models.accelerator.levels import MemoryLevel
 from hw_models.accelerator.toml import BANDWIDTHS, BOTH_BANDWIDTHS, CAPACITIES, DRAM_GB_PER_S, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.spaces.template import Columns, Template, check_scalars, load, of_one_kind

@@ -86,7 +86,7 @@ def _predict(kind: str, sheet: GpuSheet, framework: str, number_format: str, r: 
     if kind == "decode":
         return m.decode_latency_s(sheet, family(chosen.decode(number_format), kind="decode"), r)
     if kind == "prefill":
-        return m.prefill_latency_s(sheet, family(chosen.prefill(number_format.split("/", maxsplit=1)[0]), kind="prefill"), r)
+        return m.prefill_latency_s(sheet, family(chosen.prefill(*number_format.split("/")), kind="prefill"), r)
     if kind == "mixtures":
         return m.mixture_latency_s(sheet, product, family(chosen.mixture(number_format), kind="mixture"), r)
     kernel: CollectiveKernel | DirectKernel
@@ -149,7 +149,7 @@ def _products(device: str, title: str, bounds: tuple[float, float], goal: float,
 
 _OTHERS: Final = ("l40s", "rtx-pro-6000", "b200", "gb200")
 SPECS: Final = (
-    *_products("a100", "A100", (9.6, 7.9), 9.0, _OWN),
+    *_products("a100", "A100", (9.3, 7.7), 9.0, _OWN),
     *_products("h100", "H100", (7.9, 8.4), 9.0, _OWN),
     *_products("h200", "H200", (9.1, 8.2), 9.0, _NONE),
     *_products("l40s", "L40S", (12.9, 17.6), 15.0, _NONE),
@@ -161,13 +161,14 @@ SPECS: Final = (
     _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "vllm"), ("a100", "h100"), 14.4, 16.0),
     _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "trtllm"), ("a100", "h100"), 15.1, 16.0),
     _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "trtllm"), _OTHERS, 26.9, 24.0, _NONE),
-    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "vllm"), ("a100", "h100"), 14.1, 12.0),
-    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "trtllm"), ("a100", "h100"), 8.6, 12.0),
-    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "vllm"), _OTHERS, 21.1, 25.0, _NONE),
-    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "trtllm"), _OTHERS, 18.0, 25.0, _NONE),
-    _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "vllm"), ("a100", "h100"), 23.5, 18.0),
-    _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "trtllm"), ("a100", "h100"), 14.7, 18.0),
-    _spec("L40S, RTX, B200, GB200 mixtures", ("mixtures", "bf16", "trtllm"), _OTHERS, 49.5, 30.0, _NONE),
+    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "vllm"), ("a100", "h100"), 9.9, 12.0),
+    _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "trtllm"), ("a100", "h100"), 6.2, 12.0),
+    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "vllm"), _OTHERS, 18.5, 25.0, _NONE),
+    _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "trtllm"), _OTHERS, 20.4, 25.0, _NONE),
+    _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "vllm"), ("a100", "h100"), 17.8, 18.0),
+    _spec("A100, H100 mixtures, bf16", ("mixtures", "bf16", "trtllm"), ("a100", "h100"), 8.0, 18.0),
+    _spec("L40S, RTX, B200, GB200 mixtures", ("mixtures", "bf16", "vllm"), _OTHERS, 24.9, 30.0, _NONE),
+    _spec("L40S, RTX, B200, GB200 mixtures", ("mixtures", "bf16", "trtllm"), _OTHERS, 27.1, 30.0, _NONE),
     _spec("A100, H100 collectives", ("collectives", "", "nccl"), ("a100", "h100"), 10.1, 11.0),
     _spec("B200, GB200 collectives", ("collectives", "", "nccl"), ("b200", "gb200"), 12.3, 11.0, _NONE),
     _spec("L40S, RTX collectives over PCIe", ("collectives", "", "nccl"), ("l40s", "rtx-pro-6000"), 47.5, None, _NONE),

@@ -29,6 +29,7 @@ from hw_models.costs.gpu_kernels.parameters import (
     ProductKernel,
 )
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
+from hw_models.validation.routed_loads import Dealer, experts_in_turn, routed_loads
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,6 +37,8 @@ KINDS: Final = ("products", "prefill", "decode", "mixtures", "collectives")
 FIT_DEVICES: Final = ("a100", "h100")
 COPIES: Final = 6.0
 """Copies of the operands of a product that the collectors rotate through."""
+OLDER_COLLECTORS: Final = {"a100": Dealer.HEAVIEST_FIRST}
+"""Devices whose layers of experts were measured by older collectors (under TensorRT-LLM 1.0.0 and vLLM 0.14.0)."""
 _TEXTS: Final = ("device", "framework", "format", "kv_format", "kernel", "operation")
 _NOT_SHAPE: Final = ("device", "framework", "latency_us", "format", "kv_format", "kernel")
 FORMATS: Final = {
@@ -119,13 +122,18 @@ def prefill_latency_s(sheet: GpuSheet, kernel: PrefillKernel, r: Rows) -> FloatA
 
 
 def mixture_latency_s(sheet: GpuSheet, of_products: ProductKernel, kernel: MixtureKernel, r: Rows) -> FloatArray:
-    """What the model says of measured layers of experts of one format."""
+    """What the model says of measured layers of experts of one format, in the mean of the draws of what their experts get."""
     number_format, first, second = FORMATS[str(r["format"][0])]
-    return mixtures.mixture_s(
-        sheet, of_products, kernel, *(r[n].astype(np.int64) for n in ("tokens", "hidden", "inner", "experts", "chosen")),
-        ranks=r["ranks"].astype(np.int64), gated=r["gated"] > 0, exponent=r["exponent"],
-        number_format=number_format, activation_bytes=first, weight_bytes=second,
-    )  # fmt: skip
+    shapes = zip(*(r[n].astype(np.int64).tolist() for n in ("tokens", "experts", "chosen", "ranks")), r["exponent"].tolist(), strict=True)
+    dealers = [OLDER_COLLECTORS.get(device, Dealer.RANK_BY_RANK) for device in r["device"].tolist()]
+    draws = [routed_loads(*shape, dealer) for shape, dealer in zip(shapes, dealers, strict=True)]
+    of = np.repeat(np.arange(len(r)), [len(d) for d in draws])
+    latency = mixtures.mixture_times(
+        sheet, of_products, kernel, [load for each in draws for load in each],
+        *(r[n][of] for n in ("tokens", "hidden", "inner", "experts", "chosen")), gated=r["gated"][of] > 0, number_format=number_format,
+        activation_bytes=first, weight_bytes=second, in_turn=np.array([experts_in_turn(d) for d in draws])[of],
+    ).latency_s  # fmt: skip
+    return np.asarray(np.bincount(of, latency) / np.bincount(of))
 
 
 def collective_latency_s(sheet: GpuSheet, kernel: CollectiveKernel | DirectKernel, r: Rows) -> FloatArray:

@@ -40,6 +40,7 @@ STEP_REALS = (
     "queries",
     "keys",
     "share",
+    "weight_bits",
 )
 LANES = ("elements", "rows", "element_cycles", "row_cycles", "width")
 PRICE_INTS = ("step", "mask", "keeps", "stores")
@@ -61,7 +62,8 @@ class Arrays(NamedTuple):
         edges, edge_ends: (edges, 3) state before, after, variant, by layer; ``states``: how many each layer has, and the end;
             ``exits``: of each last state its place; ``graph_steps``: layers of each graph.
         chain_graph, chain_ends: of each chain its graph, and its variants: ``variant_price``, ``variant_held`` [bits].
-        part_ints, part_runs, part_ends: the parts of each family of models: chain, enters, loops; how often.
+        part_ints, part_runs, part_ends: the parts of each family of models: chain, enters, loops, follows (the part before runs right
+            before it); how often.
         models, model_ends, repeats: the models of each family, and for each model and part how often the part's segment runs.
         weight_bits: of each model, what stays if its weights do.
         attention_rows: rows of the attention arrays.
@@ -106,14 +108,34 @@ class Points(NamedTuple):
     attention: FloatArray
 
 
+class Slack(NamedTuple):
+    """What a step leaves free for the words of the next one, and what it needs of its own [s, bits].
+
+    Attributes:
+        latency_s: of the step; ``other_s``: the longest of all but the DRAM's reads.
+        reads_s: of the DRAM's reads, with its writes where they take turns; ``near_s``: of writing into the level that holds what stays,
+            with its reads where they take turns.
+        weight_bits: parameters of a product that are streamed.
+        free_bits: of that level, beside tiles and what stays.
+    """
+
+    latency_s: float
+    other_s: float
+    reads_s: float
+    near_s: float
+    weight_bits: float
+    free_bits: float
+
+
 class Way(NamedTuple):
-    """How often a part of a model runs from an entry to an exit, and the variants along the way."""
+    """How often a part of a model runs from an entry to an exit, the variants along the way, and with prefetch the slack of each."""
 
     part: int
     entry: int
     exit: int
     times: int
     variants: list[int]
+    slack: list[Slack]
 
 
 class Found(NamedTuple):
@@ -134,12 +156,27 @@ class Problem:
         self._problem = _kernels.ResidencyProblem(*arrays)
         self._models = len(arrays.weight_bits)
 
-    def solve(self, points: Points, criterion: Criterion, *, weights: bool, want_ways: bool = False) -> Found:
-        """What is best on every point, to the last bit whatever other points are beside it. ``weights``: all of them may stay too."""
+    def solve(self, points: Points, criterion: Criterion, *, weights: bool, prefetch: bool = False, want_ways: bool = False) -> Found:
+        """What is best on every point, to the last bit whatever other points are beside it. ``weights``: all of them may stay too;
+        ``prefetch``: parameters of a step may be read during the step before (`prefetched_s`).
+        """
         count = len(points.integers)
         sums, pinned = np.empty((self._models, count, 3)), np.zeros((self._models, count), dtype=np.uint8)
-        searches, ways = self._problem.solve(*points, CRITERIA[criterion], weights, sums, pinned, want_ways)
-        return Found(sums, pinned.astype(bool), searches, [Way(*way) for way in ways])
+        searches, ways = self._problem.solve(*points, CRITERIA[criterion], weights, prefetch, sums, pinned, want_ways)
+        told = [Way(*way)._replace(slack=[Slack(*values) for values in way[5]]) for way in ways]
+        return Found(sums, pinned.astype(bool), searches, told)
+
+
+def prefetched_s(before: Slack, after: Slack, dram_bits_per_s: float, near_bits_per_s: float) -> float:
+    """By how much a step is shorter [s] for what the one before it reads ahead of its parameters: no more than shortens it, than the
+    DRAM is idle, than is free beside both steps, and than the level takes in beside its own words.
+    """
+    late, idle = after.reads_s - after.other_s, before.latency_s - before.reads_s
+    if late <= 0.0 or idle <= 0.0:
+        return 0.0
+    room = min(before.free_bits, after.free_bits, after.weight_bits)
+    bits = min(room, (before.latency_s - before.near_s) * near_bits_per_s)
+    return max(min(late, idle, bits / dram_bits_per_s), 0.0)
 
 
 def paths_reference(

@@ -127,11 +127,14 @@ void search_shape(const Plan &plan, const Shape &shape, Searcher &searcher, std:
         if (level + 1 == plan.levels) other.window.taps = 1;
         searcher.run(plan, other, got);
         for (const std::vector<int> &bundle : plan.bundles)
-            for (int h : bundle)
+            for (int h : bundle) {
+                const double least = std::min(found[h].least_cycles, got[h].least_cycles);
                 if (got[h].feasible && (!found[h].feasible || got[h].cost.better_than(found[h].cost))) {
                     found[h] = got[h];
                     if (from) (*from)[h] = other.windowed() ? level : kMaxLevels;
                 }
+                found[h].least_cycles = least;
+            }
     }
 }
 

@@ -29,39 +29,19 @@ bool Geometry::fits(int level, const double (&e)[3]) const {
     return each[0] <= capacity[0] && each[1] <= capacity[1] && each[2] <= capacity[2] && each[0] + each[1] + each[2] <= capacity[3];
 }
 
-int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const {
-    if (level >= share->map_from) {
-        double trial[3] = {e[0], e[1], e[2]};
-        const auto held = [&](int64_t tiles) {
-            trial[d] = extent(level, d, tiles * tile);
-            return fits(level, trial);
-        };
-        if (held(count)) return count;
-        int64_t low = 0, high = count;  // low fits (0 is none), high does not
-        while (high - low > 1) {
-            const int64_t middle = low + (high - low) / 2;
-            (held(middle) ? low : high) = middle;
-        }
-        return low;
+int64_t Geometry::most_map_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const {
+    double trial[3] = {e[0], e[1], e[2]};
+    const auto held = [&](int64_t tiles) {
+        trial[d] = extent(level, d, tiles * tile);
+        return fits(level, trial);
+    };
+    if (held(count)) return count;
+    int64_t low = 0, high = count;  // low fits (0 is none), high does not
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        (held(middle) ? low : high) = middle;
     }
-    const Memory &m = hw->memory;
-    const double *capacity = m.capacity[level];
-    const int x = (d + 1) % 3, y = (d + 2) % 3;
-    const bool shared = m.per_core[level] == 0.0;
-    const double batch = side_by_side(level);
-    const double fixed = batch * e[x] * e[y] * word(level, d);
-    if (fixed > capacity[d]) return 0;
-    const double px = batch * e[y] * word(level, x), py = batch * e[x] * word(level, y);  // words of operands x and y per element along d
-    if (fixed > capacity[3]) return 0;
-    double most = capacity[3] == kInfinity || px + py == 0.0 ? kInfinity : (capacity[3] - fixed) / (px + py);
-    if (capacity[x] != kInfinity || capacity[y] != kInfinity)
-        most = std::min(std::min(capacity[x] / px, capacity[y] / py), most);
-    if (most >= static_cast<double>(shape->dim[d])) return count;
-    if (most < 1.0) return 0;
-    int64_t elements = static_cast<int64_t>(most);
-    if (shared) elements = quotient(elements, (*split)[d]);
-    if (elements >= share->core[d]) return count;
-    return std::min(quotient(elements, tile), count);
+    return low;
 }
 
 namespace {
@@ -79,17 +59,18 @@ Floor floor_of(const Geometry &g, int levels, bool joint) {
     set_outer(*g.share, *g.hw, levels, o);
     const Triple &core = g.share->core;
     for (int l = 1; l < levels; ++l) {
+        const Fit fit(g, l - 1);
         out.pj[l] = out.reads[l] = out.writes[l] = kInfinity;
         double along[3] = {kInfinity, kInfinity, kInfinity};  // energy by the loop that is innermost outside
         // The best integer tiles that fit the memory inside the boundary, with no array and no other memory in the way.
         for (int s = 0; s < 3; ++s) {
             const int x = (s + 1) % 3, y = (s + 2) % 3;
             double e[3];
-            for (int d = 0; d < 3; ++d) e[d] = g.extent(l - 1, d, 1);
-            for (int64_t most = g.most_tiles(l - 1, x, e, core[x], 1); most > 0;) {
+            for (int d = 0; d < 3; ++d) e[d] = fit.extent(d, 1);
+            for (int64_t most = fit.most_tiles(g, x, e, core[x], 1); most > 0;) {
                 const int64_t cx = ceil_div(core[x], most), piece = ceil_div(core[x], cx);
-                e[x] = g.extent(l - 1, x, piece);
-                const int64_t most_y = g.most_tiles(l - 1, y, e, core[y], 1);
+                e[x] = fit.extent(x, piece);
+                const int64_t most_y = fit.most_tiles(g, y, e, core[y], 1);
                 if (most_y > 0) {
                     double f[3];
                     f[s] = 1.0;
@@ -153,15 +134,16 @@ void joint_floors(const Geometry &g, const Outer &o, int level, int resting, dou
     }
     const Triple &core = s.core;
     const double *e1 = o.e[level + 1];
+    const Fit fit(g, level);
     double fine[3];
-    for (int d = 0; d < 3; ++d) fine[d] = g.extent(level, d, 1);
+    for (int d = 0; d < 3; ++d) fine[d] = fit.extent(d, 1);
     double best = kInfinity;
     const auto value = [&](const double (&f)[3], double pieces) {
         return e1[0] * f[0] + e1[1] * f[1] + e1[2] * (f[2] - 1.0) + e1[3] * f[2] + again * (pieces - 1.0);
     };
     // Walk over cuts along x (and y); the cut along `resting` is then the coarsest that fits.
     const auto finish = [&](const double (&e)[3], double (&f)[3], bool inner_too) {
-        const int64_t most = g.most_tiles(level, resting, e, core[resting], 1);
+        const int64_t most = fit.most_tiles(g, resting, e, core[resting], 1);
         if (most == 0) return;
         const double pieces = static_cast<double>(ceil_div(core[resting], most));
         f[resting] = inner_too ? 1.0 : pieces;
@@ -171,29 +153,29 @@ void joint_floors(const Geometry &g, const Outer &o, int level, int resting, dou
         const int x = next == resting ? (resting + 1) % 3 : 3 - next - resting, y = 3 - x - resting;
         double e[3] = {fine[0], fine[1], fine[2]}, f[3] = {1.0, 1.0, 1.0};
         best = kInfinity;
-        for (int64_t most = g.most_tiles(level, x, e, core[x], 1); most > 0;) {
+        for (int64_t most = fit.most_tiles(g, x, e, core[x], 1); most > 0;) {
             const int64_t cut = ceil_div(core[x], most), piece = ceil_div(core[x], cut);
             f[x] = static_cast<double>(cut);
             f[y] = f[resting] = 1.0;
             if (value(f, 1.0) >= best) break;
-            e[x] = g.extent(level, x, piece);
+            e[x] = fit.extent(x, piece);
             if (next != resting) {
                 finish(e, f, false);
             } else if (m.capacity[level][3] != kInfinity && level < s.map_from && level + 1 != s.resident.dram) {
                 const double batch = g.side_by_side(level), per_y = e1[y] + (y == 2 ? e1[3] : 0.0);
-                const double least = least_of_cuts(per_y, again, e[x], g.extent(level, y, core[y]),
-                                                   g.extent(level, resting, core[resting]), batch * g.word(level, resting),
+                const double least = least_of_cuts(per_y, again, e[x], fit.extent(y, core[y]),
+                                                   fit.extent(resting, core[resting]), batch * g.word(level, resting),
                                                    batch * g.word(level, x), batch * g.word(level, y), m.capacity[level][3]);
                 f[y] = 1.0;
                 best = std::min(best, (value(f, 1.0) - per_y + least) * (1.0 - 1e-9));
             } else {
                 e[y] = fine[y];
-                for (int64_t most_y = g.most_tiles(level, y, e, core[y], 1); most_y > 0;) {
+                for (int64_t most_y = fit.most_tiles(g, y, e, core[y], 1); most_y > 0;) {
                     const int64_t cut_y = ceil_div(core[y], most_y), piece_y = ceil_div(core[y], cut_y);
                     f[y] = static_cast<double>(cut_y);
                     f[resting] = 1.0;
                     if (value(f, 1.0) >= best) break;
-                    e[y] = g.extent(level, y, piece_y);
+                    e[y] = fit.extent(y, piece_y);
                     finish(e, f, true);
                     e[y] = fine[y];
                     most_y = piece_y - 1;
@@ -215,26 +197,30 @@ class PieceSearch {
     PieceSearch(const Geometry &g, const Outer &o, int level, int resting, int line, const Triple &unit, int64_t most,
                 const Limit &limit, const double (&floors)[3])
         : g_(g),
+          fit_(g, level),
           floors_(floors),
           limit_(limit),
           e1_(o.e[level + 1]),
           words_(o.words[level + 1]),
-          level_(level),
           resting_(resting),
           line_(line),
           unit_(unit),
           most_(most),
           near_pj_(limit.most_pj(0.0)) {
         again_ = o.e[level][resting] + (resting == 2 ? o.e[level][3] : 0.0);
-        for (int d = 0; d < 3; ++d) {
-            units_[d] = ceil_div(g.share->core[d], unit[d]);
-            e_[d] = fine_[d] = extent(d, 1);
-        }
-        const int64_t held = g_.most_tiles(level_, resting, e_, units_[resting], unit_[resting]);
-        fewest_ = held == 0 ? 0 : ceil_div(units_[resting], held);
     }
 
     int64_t run() {
+        if (floors_[0] > near_pj_ && floors_[1] > near_pj_ && floors_[2] > near_pj_) return 0;
+        for (int d = 0; d < 3; ++d) {
+            units_[d] = ceil_div(g_.share->core[d], unit_[d]);
+            e_[d] = fine_[d] = extent(d, 1);
+        }
+        const int64_t held = fit_.most_tiles(g_, resting_, e_, units_[resting_], unit_[resting_]);
+        fewest_ = held == 0 ? 0 : ceil_div(units_[resting_], held);
+        if (fewest_ == 0) return 0;
+        cycles_ = limit_.least_cycles(static_cast<double>(fewest_));
+        near_pj_ = limit_.most_pj(cycles_);
         for (int next = 0; fewest_ > 0 && next < 3 && best_ < most_; ++next) {
             if (floors_[next] > near_pj_) continue;
             const bool far = next != resting_;  // whether pieces along the resting dimension are fetched from further out too
@@ -252,26 +238,28 @@ class PieceSearch {
     }
 
  private:
-    double extent(int d, int64_t units) const { return g_.extent(level_, d, units * unit_[d]); }
+    double extent(int d, int64_t units) const { return fit_.extent(d, units * unit_[d]); }
     double value() const { return e1_[0] * f_[0] + e1_[1] * f_[1] + e1_[2] * (f_[2] - 1.0) + e1_[3] * f_[2]; }
     double most_pj() const {
         const double more = words_[resting_] * far_pieces_;
         const double reads = words_[0] * f_[0] + words_[1] * f_[1] + words_[2] * (f_[2] - 1.0) + more;
         const double writes = words_[2] * f_[2] + (resting_ == 2 ? more : 0.0);
         const double far = std::max(reads * limit_.read_cycles, writes * limit_.write_cycles) * (1.0 - 1e-12);  // another order
-        return far <= limit_.cycles ? near_pj_ : limit_.most_pj(far);
+        return far <= cycles_ ? near_pj_ : limit_.most_pj(far);
     }
     bool hopeless() const { return value() + per_piece_ * static_cast<double>(fewest_ - 1) > most_pj(); }
     // Pieces along the resting dimension that the energy allows.
     int64_t pieces() const {
-        const double spare = (most_pj() - value()) / per_piece_;  // not a number where both are 0
-        if (!(spare < static_cast<double>(units_[resting_]))) return units_[resting_];
-        return 1 + static_cast<int64_t>(std::max(spare, 0.0) * (1.0 + 1e-9) + 1e-6);  // room for its rounding
+        const double pj = value(), spare = (most_pj() - pj) / per_piece_;  // not a number where both are 0
+        const double timely = limit_.most_pieces(pj + per_piece_ * static_cast<double>(fewest_ - 1)) - 1.0;
+        const double more = spare < timely ? spare : timely;
+        if (!(more < static_cast<double>(units_[resting_]))) return units_[resting_];
+        return 1 + static_cast<int64_t>(std::max(more, 0.0) * (1.0 + 1e-9) + 1e-6);  // room for its rounding
     }
     // The most tiles along d beside the coarsest pieces along the resting dimension that the energy needs.
     int64_t room(int d) {
         if (d != resting_) e_[resting_] = extent(resting_, ceil_div(units_[resting_], pieces()));
-        const int64_t most = g_.most_tiles(level_, d, e_, units_[d], unit_[d]);
+        const int64_t most = fit_.most_tiles(g_, d, e_, units_[d], unit_[d]);
         e_[resting_] = fine_[resting_];
         return most;
     }
@@ -332,16 +320,17 @@ class PieceSearch {
     }
 
     const Geometry &g_;
+    const Fit fit_;
     const double (&floors_)[3];
     const Limit &limit_;
     const double *e1_, *words_;
-    const int level_, resting_, line_;
+    const int resting_, line_;
     const Triple &unit_;
     const int64_t most_;
-    const double near_pj_;
+    double near_pj_, cycles_ = 0.0;
     Triple units_;
     double fine_[3], e_[3], f_[3], again_, per_piece_ = 0.0, far_pieces_ = 0.0;
-    int64_t fewest_, best_ = 0;
+    int64_t fewest_ = 0, best_ = 0;
 };
 
 }  // namespace
@@ -374,6 +363,10 @@ Inside::Inside(const Share &s, const Hardware &hw, const Outer &outer, int level
     refill_writes = refills ? outer.refill[0][0] + outer.refill[0][1] : 0.0;
     far_reads = levels > 1 ? outer.words[1][0] + outer.words[1][1] : 0.0;
     far_writes = levels > 1 ? outer.words[1][2] : 0.0;
+    if (levels > 2) {
+        far_reads += outer.refill[1][2];
+        far_writes += outer.refill[1][0] + outer.refill[1][1];
+    }
 }
 
 Candidate Inside::candidate(const Block &b, const double (&f)[3], const double (&lanes)[3]) const {

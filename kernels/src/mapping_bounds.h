@@ -29,6 +29,8 @@ struct Geometry {
     // How many tiles inside (of `tile` elements, `count` of them cover a core's share) fit side by side along d, the extents of
     // the other two dimensions given; 0 if not even one.
     int64_t most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const;
+    // The same where the level holds a convolution's map.
+    int64_t most_map_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const;
     // Words of an element of operand d in the tile that a level holds: a resident operand has its room already.
     double word(int level, int d) const { return share->crosses(level + 1, d) ? share->words[d] : 0.0; }
     // Entries of the batch whose tiles lie side by side in a level.
@@ -46,6 +48,62 @@ struct Geometry {
     // Whether tiles of these extents fit a memory that holds a map: what it takes is no product of extents.
     bool fits(int level, const double (&e)[3]) const;
 };
+
+// `most_tiles` and `extent` of one level with all that does not change made ready: the search asks them more than anything else.
+class Fit {
+ public:
+    Fit() = default;
+    Fit(const Geometry &g, int level)
+        : level_(level),
+          core_(g.share->core),
+          shared_(g.hw->memory.per_core[level] == 0.0),
+          maps_(level >= g.share->map_from),
+          batch_(g.side_by_side(level)) {
+        const double *capacity = g.hw->memory.capacity[level];
+        for (int d = 0; d < 3; ++d) {
+            word_[d] = g.word(level, d);
+            split_[d] = (*g.split)[d];
+            dim_[d] = g.shape->dim[d];
+            capacity_[d] = capacity[d];
+        }
+        capacity_[3] = capacity[3];
+        apart_ = capacity[0] != kInfinity || capacity[1] != kInfinity || capacity[2] != kInfinity;
+    }
+    double extent(int d, int64_t elements) const {
+        int64_t x = std::min(elements, core_[d]);
+        if (shared_) x = std::min(x * split_[d], dim_[d]);
+        return static_cast<double>(x);
+    }
+    int64_t most_tiles(const Geometry &g, int d, const double (&e)[3], int64_t count, int64_t tile) const {
+        if (maps_) return g.most_map_tiles(level_, d, e, count, tile);
+        const int x = (d + 1) % 3, y = (d + 2) % 3;
+        const double fixed = batch_ * e[x] * e[y] * word_[d];
+        if (fixed > capacity_[3]) return 0;
+        const double px = batch_ * e[y] * word_[x], py = batch_ * e[x] * word_[y];  // words of operands x and y per element along d
+        double most = capacity_[3] == kInfinity || px + py == 0.0 ? kInfinity : (capacity_[3] - fixed) / (px + py);
+        if (apart_) {
+            if (fixed > capacity_[d]) return 0;
+            if (capacity_[x] != kInfinity || capacity_[y] != kInfinity)
+                most = std::min(std::min(capacity_[x] / px, capacity_[y] / py), most);
+        }
+        if (most >= static_cast<double>(dim_[d])) return count;
+        if (most < 1.0) return 0;
+        int64_t elements = static_cast<int64_t>(most);
+        if (shared_ && split_[d] != 1) elements = quotient(elements, split_[d]);
+        if (elements >= core_[d]) return count;
+        return std::min(tile == 1 ? elements : quotient(elements, tile), count);
+    }
+
+ private:
+    int level_ = 0;
+    Triple core_{}, dim_{}, split_{};
+    bool shared_ = false, maps_ = false, apart_ = false;
+    double batch_ = 1.0, word_[3] = {}, capacity_[4] = {};
+};
+
+inline int64_t Geometry::most_tiles(int level, int d, const double (&e)[3], int64_t count, int64_t tile) const {
+    return Fit(*this, level).most_tiles(*this, d, e, count, tile);
+}
 
 // Least energy and words across the boundaries outside the innermost memory, whatever happens inside.
 struct Floor {
@@ -70,10 +128,29 @@ struct Limit {
     double first, second;  // as in Cost
     double before_pj, cycles;
     double read_cycles, write_cycles;  // a word, of the memory outside
+    // Cycles of reads and writes of the memories beside the boundary inside when all crosses it as often as there, and for each further
+    // time that `resting` does.
+    double near[4], again[4];
 
     bool operator==(const Limit &o) const {
         return criterion == o.criterion && first == o.first && second == o.second && before_pj == o.before_pj &&
-               cycles == o.cycles && read_cycles == o.read_cycles && write_cycles == o.write_cycles;
+               cycles == o.cycles && read_cycles == o.read_cycles && write_cycles == o.write_cycles && std::equal(near, near + 4, o.near) &&
+               std::equal(again, again + 4, o.again);
+    }
+    // Cycles at least when `resting` crosses `pieces` times.
+    double least_cycles(double pieces) const {
+        double most = cycles;
+        for (int i = 0; i < 4; ++i) most = std::max(most, (near[i] + again[i] * (pieces - 1.0)) * (1.0 - 1e-12));  // another order
+        return most;
+    }
+    // The most times that `resting` may cross when `pj` come on top in any case.
+    double most_pieces(double pj) const {
+        if (criterion == kEnergy) return kInfinity;
+        const double slowest = (criterion == kLatency ? first : first / (kMargin * (before_pj + pj))) * (1.0 + 1e-9);
+        double most = kInfinity;
+        for (int i = 0; i < 4; ++i)
+            if (again[i] > 0.0) most = std::min(most, 1.0 + (slowest - near[i]) / again[i]);
+        return most;
     }
     // The energy that may come on top when that memory takes `far` cycles.
     double most_pj(double far) const {

@@ -112,6 +112,7 @@ void Search<L>::open(CoreClass &c, const std::vector<int> &points) {
             lane.point = points[i];
             lane.best_cost = Cost();
             lane.owned = false;
+            lane.least_cycles = kInfinity;
             lane.outer.resize(splits);
             lane.floor = &floor;
             for (size_t s = 0; s < splits; ++s) {
@@ -300,6 +301,18 @@ bool Search<L>::tighten(Candidate &candidate, const Geometry &g, const Block &b,
     return any_lane(criterion_, bounds_, split, split.apart_pj, bounds_.nothing, with_energy);
 }
 
+// The fewest cycles of any mapping in each lane, by what happens inside the innermost memory.
+template <int L>
+void Search<L>::note_cycles(const Candidate &candidate, const Block &b) {
+    const SplitLanes &split = split_lanes_[b.split];
+    for (int i = 0; i < bounds_.count; ++i) {
+        double cycles = std::max(candidate.compute, split.cycles[i]);
+        for (int l = 0; l < std::min(L, 2); ++l)
+            cycles = std::max(cycles, std::max(candidate.reads[l] * bounds_.read_cycles[l][i], candidate.writes[l] * bounds_.write_cycles[l][i]));
+        lanes_[i].least_cycles = std::min(lanes_[i].least_cycles, cycles);
+    }
+}
+
 // The most promising first: a good cost early prunes the rest. The result does not depend on the order.
 template <int L>
 void Search<L>::bundle(CoreClass &c) {
@@ -307,6 +320,7 @@ void Search<L>::bundle(CoreClass &c) {
     for (size_t i = 0; i < c.blocks.size(); ++i) {
         const Block &b = c.blocks[i];
         const Candidate candidate = candidate_of(b);
+        if (plan_->least_room) note_cycles(candidate, b);
         const Bound bound = least_of(candidate, b);
         if (still_best(bound, candidate, b)) todo_.push_back({promise(bound), static_cast<int>(i), bound});
     }
@@ -353,6 +367,7 @@ void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &fo
             if (plan_->least_room && lane.owned) cut_to_least_room(c, lane);
             Found &f = found[lane.point];
             f.feasible = lane.owned;
+            f.least_cycles = lane.least_cycles;
             f.cost = Cost();
             if (!lane.owned) continue;
             f.mapping = lane.best;

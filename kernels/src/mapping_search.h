@@ -25,6 +25,7 @@ struct Found {
     Cost cost;
     Mapping mapping;
     double read[kMaxLevels], write[kMaxLevels], operand[4];
+    double least_cycles;  // no mapping takes fewer; where the plan wants `least_room`
 };
 
 class Searcher {

@@ -15,6 +15,7 @@ struct Lane {
     const std::vector<Floor> *floor = nullptr;
     Cost best_cost;
     Mapping best;
+    double least_cycles = kInfinity;  // see note_cycles
     bool owned = false;  // `best` was found for this point; else best_cost is only known to be reachable
 };
 
@@ -68,6 +69,7 @@ class Search final : public Searcher {
     bool tighten(Candidate &candidate, const Geometry &g, const Block &b, const RegisterTile &t);
     Candidate candidate_of(const Block &b) const { return inside_[b.split].candidate(b, b.fetches, b.lanes); }
     void note_best(int lane);
+    void note_cycles(const Candidate &candidate, const Block &b);
     const std::vector<Floor> &floors(const CoreClass &c, const Hardware &hw, int cores_class, int memory_class);
 
     void option(const CoreClass &c, const Block &b, const RegisterTile &t);
@@ -76,10 +78,11 @@ class Search final : public Searcher {
     bool any_alive(const Triple &outer, int next, double compute);
     bool finer_helps(const Triple &count, const Triple &tile, const Triple &outer, int next, double compute);
     double pj_before(int next) const;
+    Limit limit_of(const Cost &bound, int next) const;
     int64_t helpful_piece(int lane, const Cost &bound, const Triple &unit, int64_t piece, int next, Helpful *known);
 
     Cost level_search(int level, const Triple &count, const Triple &tile, const Cost &least);
-    Cost line(int level, const Triple &count, const Triple &tile, Triple outer, int next);
+    Cost line(const Geometry &g, const Fit &fit, int level, const Triple &count, const Triple &tile, Triple outer, int next);
     Cost bound_at(int level, const Triple &outer, int next);
     void offer(const Cost &cost);
     // Whether the limit of factors_first leaves a choice inside the innermost memory; one that it drops is no hint either.
@@ -106,7 +109,8 @@ class Search final : public Searcher {
     std::vector<Option> options_;
     // the option at hand
     int split_index_ = 0;
-    Geometry geometry_;
+    Geometry geometry_, roomiest_geometry_;
+    Fit fit_, next_fit_;  // of the innermost memory, and of the next one of the roomiest lane
     Inner inner_;
     double pj_ = 0.0;  // energy inside the innermost memory but for what the resting operand fetches
     Fetches f_;

@@ -51,13 +51,12 @@ Cost Search<L>::bound_at(int level, const Triple &outer, int next) {
 // All counts of tiles along the innermost loop of this memory's block, the other two given. Without memories further out only
 // the least count can be best; with them a finer cut may fit better outside, so go on until the bound says stop.
 template <int L>
-Cost Search<L>::line(int level, const Triple &count, const Triple &tile, Triple outer, int next) {
+Cost Search<L>::line(const Geometry &g, const Fit &fit, int level, const Triple &count, const Triple &tile, Triple outer, int next) {
     const int d = static_cast<int>(trial_.stationary[level]);
-    const Geometry g(geometry_, *lane_->hw);
     double e[3];
     for (int i = 0; i < 3; ++i)
-        if (i != d) e[i] = g.extent(level, i, ceil_div(count[i], outer[i]) * tile[i]);
-    const int64_t most = g.most_tiles(level, d, e, count[d], tile[d]);
+        if (i != d) e[i] = fit.extent(i, ceil_div(count[i], outer[i]) * tile[i]);
+    const int64_t most = fit.most_tiles(g, d, e, count[d], tile[d]);
     Cost found;
     if (most == 0) return found;
     outer[d] = ceil_div(count[d], most);
@@ -87,6 +86,7 @@ template <int L>
 Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile, const Cost &least) {
     const int inside = static_cast<int>(trial_.stationary[level]);
     const Geometry g(geometry_, *lane_->hw);
+    const Fit fit(g, level);
     Cost found;
     const auto keep = [&](const Cost &c) {
         if (c.better_than(found)) found = c;
@@ -95,34 +95,34 @@ Cost Search<L>::level_search(int level, const Triple &count, const Triple &tile,
         if (found.first == least.first && found.second == least.second) break;  // nothing can be better than the bound
         if (probing_ && found.first < kInfinity) break;
         double e[3];
-        for (int d = 0; d < 3; ++d) e[d] = g.extent(level, d, tile[d]);
+        for (int d = 0; d < 3; ++d) e[d] = fit.extent(d, tile[d]);
         Triple outer = count;
         if (next != inside) {
             // The dimension that the block outside runs innermost stays cut as it is inside: coarser tiles would gain nothing,
             // since its operand crosses the boundary outside as often whatever the cut, and would take room.
             const int other = 3 - next - inside;
-            int64_t most = g.most_tiles(level, other, e, count[other], tile[other]);
+            int64_t most = fit.most_tiles(g, other, e, count[other], tile[other]);
             for (; most > 0; most = ceil_div(count[other], outer[other]) - 1) {
                 outer[other] = ceil_div(count[other], most);
                 outer[inside] = 1;
                 if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
-                keep(line(level, count, tile, outer, next));
+                keep(line(g, fit, level, count, tile, outer, next));
             }
             continue;
         }
         const int x = (inside + 1) % 3, y = (inside + 2) % 3;
-        int64_t most_x = g.most_tiles(level, x, e, count[x], tile[x]);
+        int64_t most_x = fit.most_tiles(g, x, e, count[x], tile[x]);
         for (; most_x > 0; most_x = ceil_div(count[x], outer[x]) - 1) {
             outer[x] = ceil_div(count[x], most_x);
             outer[y] = outer[inside] = 1;
             if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
-            e[x] = g.extent(level, x, ceil_div(count[x], outer[x]) * tile[x]);
-            int64_t most_y = g.most_tiles(level, y, e, count[y], tile[y]);
+            e[x] = fit.extent(x, ceil_div(count[x], outer[x]) * tile[x]);
+            int64_t most_y = fit.most_tiles(g, y, e, count[y], tile[y]);
             for (; most_y > 0; most_y = ceil_div(count[y], outer[y]) - 1) {
                 outer[y] = ceil_div(count[y], most_y);
                 outer[inside] = 1;
                 if (lane_->best_cost.better_than(bound_at(level, outer, next))) break;
-                keep(line(level, count, tile, outer, next));
+                keep(line(g, fit, level, count, tile, outer, next));
             }
         }
     }
@@ -160,16 +160,35 @@ double Search<L>::pj_before(int next) const {
            (e1[0] * f1[0] + e1[1] * inputs + e1[2] * (f1[2] - 1.0) + e1[3] * f1[2]);
 }
 
+// What a lane's best cost leaves to the memories outside the innermost one, `bound` being without them.
+template <int L>
+Limit Search<L>::limit_of(const Cost &bound, int next) const {
+    const Hardware &hw = *lane_->hw;
+    double before = pj_before(next);
+    for (int l = 3; l < L; ++l) before += outer_->floor_pj[l];
+    Limit limit{criterion_,   lane_->best_cost.first, lane_->best_cost.second, before, bound.cycles,
+                hw.read_cycles[2], hw.write_cycles[2], {}, {}};
+    const double *w0 = outer_->words[0], *r0 = outer_->refill[0], *w1 = outer_->words[1];
+    const double *f0 = f_[0], *f1 = f_[1];  // the map of a convolution does not cross these boundaries: see `leaps`
+    limit.near[0] = (w0[0] * f0[0] + w0[1] * f0[1] + w0[2] * (f0[2] - 1.0) + r0[2] * f1[2]) * hw.read_cycles[0];
+    limit.near[1] = (w0[2] * f0[2] + r0[0] * f1[0] + r0[1] * f1[1] + r0[2] * (f1[2] - 1.0)) * hw.write_cycles[0];
+    const double *r1 = outer_->refill[1];
+    limit.near[2] = (w1[0] * f1[0] + w1[1] * f1[1] + w1[2] * (f1[2] - 1.0) + r1[2]) * hw.read_cycles[1];
+    limit.near[3] = (w1[2] * f1[2] + r1[0] + r1[1]) * hw.write_cycles[1];
+    const bool sums = next == 2;
+    limit.again[0] = sums ? r0[2] * hw.read_cycles[0] : 0.0;
+    limit.again[1] = r0[next] * hw.write_cycles[0];
+    limit.again[2] = w1[next] * hw.read_cycles[1];
+    limit.again[3] = sums ? w1[2] * hw.write_cycles[1] : 0.0;
+    return limit;
+}
+
 // The coarsest piece along a line of the innermost memory's tiles, at most `piece`, with which the memories outside could still bring
 // a lane to its best cost; `bound` is that of `piece` without them, and grows as pieces get finer. 0: none can. Lanes with the
 // same memories share what is known.
 template <int L>
 int64_t Search<L>::helpful_piece(int lane, const Cost &bound, const Triple &unit, int64_t piece, int next, Helpful *known) {
-    const Hardware &hw = *lane_->hw;
-    double before = pj_before(next);
-    for (int l = 3; l < L; ++l) before += outer_->floor_pj[l];
-    const Limit limit{criterion_,   lane_->best_cost.first, lane_->best_cost.second, before,
-                      bound.cycles, hw.read_cycles[2],      hw.write_cycles[2]};
+    const Limit limit = limit_of(bound, next);
     if (limit.most_pj(0.0) < 0.0) return 0;
     Helpful &own = known[lane];
     own = {limit, piece, piece};
@@ -177,7 +196,7 @@ int64_t Search<L>::helpful_piece(int lane, const Cost &bound, const Triple &unit
         const Helpful &other = known[lane - 1];
         if (other.most == piece && other.limit == limit) return own.piece = other.piece;
     }
-    const Geometry g(geometry_, hw);
+    const Geometry g(geometry_, *lane_->hw);
     const int line = static_cast<int>(trial_.stationary[0]);
     const double(&floors)[3] = (*lane_->floor)[split_index_].second_pj[next];
     return own.piece = coarsest_piece(g, *outer_, 1, next, line, unit, piece, limit, floors);
@@ -203,6 +222,11 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
     const double *v = o.words[1];
     c.reads[1] = v[0] * f_[1][0] + v[1] * input_fetches(o, 1, o.halo[1], f_) + v[2] * (f_[1][2] - 1.0);
     c.writes[1] = v[2] * f_[1][2];
+    if (L > 2) {  // what passes the memory outside does so once at least
+        const double *u = o.refill[1];
+        c.reads[1] += u[2];
+        c.writes[1] += u[0] + u[1];
+    }
     c.fetches[0] = f_[1][0];
     c.fetches[1] = input_fetches(o, 1, o.all, f_);
     c.fetches[2] = f_[1][2] - 1.0;
@@ -219,17 +243,16 @@ bool Search<L>::any_alive(const Triple &outer, int next, double compute) {
 template <int L>
 void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple outer, int next) {
     const int d = static_cast<int>(trial_.stationary[0]);
-    const Geometry g(geometry_, *lanes_[0].hw);
     const Core &core = lanes_[0].hw->core;
     double e[3];
+    int64_t held[3] = {};
     for (int i = 0; i < 3; ++i)
-        if (i != d) e[i] = g.extent(0, i, ceil_div(count[i], outer[i]) * tile[i]);
-    int64_t most = g.most_tiles(0, d, e, count[d], tile[d]);
+        if (i != d) e[i] = fit_.extent(i, held[i] = ceil_div(count[i], outer[i]) * tile[i]);
+    int64_t most = fit_.most_tiles(geometry_, d, e, count[d], tile[d]);
     if (roomiest_ && most > 0) {  // coarser tiles fit no lane's next memory
-        const Geometry outside(geometry_, *roomiest_);
         for (int i = 0; i < 3; ++i)
-            if (i != d) e[i] = outside.extent(1, i, ceil_div(count[i], outer[i]) * tile[i]);
-        most = std::min(most, outside.most_tiles(1, d, e, count[d], tile[d]));
+            if (i != d) e[i] = next_fit_.extent(i, held[i]);
+        most = std::min(most, next_fit_.most_tiles(roomiest_geometry_, d, e, count[d], tile[d]));
     }
     if (most == 0) return;
     const bool pipelined = core.kind == kSystolicPipelined;  // its cycles do not always grow with the number of pieces
@@ -306,17 +329,20 @@ void Search<L>::innermost_line(const Triple &count, const Triple &tile, Triple o
 template <int L>
 void Search<L>::innermost(const Triple &count, const Triple &tile) {
     const int inside = static_cast<int>(trial_.stationary[0]);
-    const Geometry g(geometry_, *lanes_[0].hw);
-    double fine[3];
-    if (roomiest_) {
-        const Geometry outside(geometry_, *roomiest_);
-        for (int d = 0; d < 3; ++d) fine[d] = outside.extent(1, d, tile[d]);
-        if (outside.words(1, fine) > roomiest_->memory.capacity[1][3]) return;
-    }
-    for (int d = 0; d < 3; ++d) fine[d] = g.extent(0, d, tile[d]);
+    double fine[3], outside[3];
+    geometry_.hw = lanes_[0].hw;
+    fit_ = Fit(geometry_, 0);
+    if constexpr (L > 2)
+        if (roomiest_) {
+            roomiest_geometry_ = Geometry(geometry_, *roomiest_);
+            next_fit_ = Fit(roomiest_geometry_, 1);
+            for (int d = 0; d < 3; ++d) outside[d] = next_fit_.extent(d, tile[d]);
+        }
+    for (int d = 0; d < 3; ++d) fine[d] = fit_.extent(d, tile[d]);
     Triple least;  // fewest tiles along each dimension, the other two cut as finely as can be
     for (int d = 0; d < 3; ++d) {
-        const int64_t most = g.most_tiles(0, d, fine, count[d], tile[d]);
+        int64_t most = fit_.most_tiles(geometry_, d, fine, count[d], tile[d]);
+        if (roomiest_) most = std::min(most, next_fit_.most_tiles(roomiest_geometry_, d, outside, count[d], tile[d]));
         if (most == 0) return;
         least[d] = ceil_div(count[d], most);
     }
@@ -356,8 +382,8 @@ void Search<L>::innermost(const Triple &count, const Triple &tile) {
             outer[inside] = least[inside];
             if (cx != least[x] && !any_alive(outer, next, compute)) break;
             const int64_t piece_x = ceil_div(count[x], cx);
-            e[x] = g.extent(0, x, piece_x * tile[x]);
-            for (int64_t most_y = g.most_tiles(0, y, e, count[y], tile[y]); most_y > 0;
+            e[x] = fit_.extent(x, piece_x * tile[x]);
+            for (int64_t most_y = fit_.most_tiles(geometry_, y, e, count[y], tile[y]); most_y > 0;
                  most_y = ceil_div(count[y], outer[y]) - 1) {
                 outer[y] = ceil_div(count[y], most_y);
                 outer[inside] = least[inside];

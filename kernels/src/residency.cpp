@@ -1,10 +1,12 @@
 // Python binding of the search of what stays on chip: a problem from arrays, solved for arrays of hardware points.
+#include <array>
 #include <cmath>
 #include <string>
 #include <tuple>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -28,7 +30,7 @@ using RealRow = In<double, 1>;
 
 // Columns of the arrays; dse_kernels/residency.py fills them.
 enum { kKind, kShape, kIdeal, kPins, kLanesBegin, kLanesEnd, kStepInts };
-constexpr size_t kStepReals = 16, kLaneReals = 5, kPriceInts = 4, kPriceReals = 4, kPartInts = 3;
+constexpr size_t kStepReals = 17, kLaneReals = 5, kPriceInts = 4, kPriceReals = 4, kPartInts = 4;
 
 constexpr double kMost = 4611686018427387904.0;  // 2^62
 
@@ -77,7 +79,7 @@ struct Owner {
         problem.shapes.assign(shapes.data(), shapes.data() + shapes.size());
         problem.operands.assign(operands.data(), operands.data() + operands.size());
         require(lanes.shape(1) == kLaneReals && ints.shape(1) == kStepInts && reals.shape(1) == kStepReals && ints.shape(0) == reals.shape(0),
-                "lanes must have 5 columns, step_ints 6 and step_reals 16, a row a step");
+                "lanes must have 5 columns, step_ints 6 and step_reals 17, a row a step");
         check_reals(lanes, "lanes");
         check_reals(reals, "step_reals");
         for (size_t i = 0; i < lanes.shape(0); ++i) {
@@ -100,7 +102,8 @@ struct Owner {
             double *const fields[kStepReals] = {&step.bits,        &step.every,       &step.parameters, &step.macs,
                                                 &step.bits_in,     &step.bits_out,    &step.row_bits,   &step.passes,
                                                 &step.query_bits,  &step.second_bits, &step.out_bits,   &step.head_bits,
-                                                &step.kv_heads,    &step.queries,     &step.keys,       &step.share};
+                                                &step.kv_heads,    &step.queries,     &step.keys,       &step.share,
+                                                &step.weight_bits};
             for (size_t c = 0; c < kStepReals; ++c) *fields[c] = v[c];
             if (step.kind == residency::kAttention)
                 require(step.kv_heads > 0.0 && step.keys > 0.0 && step.head_bits > 0.0, "attention needs heads, keys and their bits");
@@ -171,7 +174,7 @@ struct Owner {
 
     void take_families(const Ints &ints, const RealRow &runs, const IntRow &part_ends, const IntRow &models, const IntRow &model_ends,
                        const IntRow &repeats) {
-        require(ints.shape(1) == kPartInts && ints.shape(0) == runs.shape(0), "part_ints must have 3 columns, a row a part");
+        require(ints.shape(1) == kPartInts && ints.shape(0) == runs.shape(0), "part_ints must have 4 columns, a row a part");
         require(part_ends.shape(0) == model_ends.shape(0), "a family needs parts and models");
         check_ends(part_ends, ints.shape(0), "part_ends");
         check_ends(model_ends, models.shape(0), "model_ends");
@@ -183,7 +186,7 @@ struct Owner {
                 const int64_t *n = ints.data() + kPartInts * part;
                 require(runs.data()[part] >= 0.0 && runs.data()[part] < kMost, "part_runs must be at least 0 and below 2^62");
                 family.parts.push_back(
-                    {static_cast<int>(within(n[0], 0, problem.chains.size(), "part_ints")), n[1] != 0, n[2] != 0, runs.data()[part]});
+                    {static_cast<int>(within(n[0], 0, problem.chains.size(), "part_ints")), n[1] != 0, n[2] != 0, n[3] != 0, runs.data()[part]});
             }
             for (; model < model_ends.data()[f]; ++model) {
                 family.models.push_back(within(models.data()[model], 0, problem.weight_bits.size(), "models"));
@@ -222,9 +225,9 @@ struct Owner {
     }
 
     // Sums (models, points, 3), which models keep their weights (models, points), and with `want_ways` how the one model runs on the
-    // one point: part, entry, exit, how often, and the variants.
+    // one point: part, entry, exit, how often, the variants, and with `prefetch` what each leaves free (six numbers, as in Slack).
     auto solve(Ints integers, Reals reals, In<double, 3> levels, Reals units, In<double, 3> rates, In<double, 3> attention, int criterion,
-               bool weights, Out<double, 3> sums, Out<uint8_t, 2> pinned, bool want_ways) const {
+               bool weights, bool prefetch, Out<double, 3> sums, Out<uint8_t, 2> pinned, bool want_ways) const {
         check_points(integers, reals, levels, units, rates, attention);
         const size_t points = integers.shape(0), models = problem.weight_bits.size();
         require(criterion >= mapping::kLatency && criterion <= mapping::kEnergyDelay, "criterion must be 0, 1 or 2");
@@ -244,14 +247,19 @@ struct Owner {
         given.attention = attention.data();
         given.criterion = criterion;
         given.weights = weights;
+        given.prefetch = prefetch;
         std::vector<residency::Way> ways;
         residency::Results results{sums.data(), pinned.data(), want_ways ? &ways : nullptr, 0};
         {
             nb::gil_scoped_release release;
             residency::solve(problem, given, results);
         }
-        std::vector<std::tuple<int, int, int, int64_t, std::vector<int32_t>>> told;
-        for (residency::Way &way : ways) told.emplace_back(way.part, way.entry, way.exit, way.count, std::move(way.variants));
+        std::vector<std::tuple<int, int, int, int64_t, std::vector<int32_t>, std::vector<std::array<double, 6>>>> told;
+        for (residency::Way &way : ways) {
+            std::vector<std::array<double, 6>> slack;
+            for (const residency::Slack &s : way.slack) slack.push_back({s.latency, s.other, s.reads, s.near, s.weight_bits, s.free_bits});
+            told.emplace_back(way.part, way.entry, way.exit, way.count, std::move(way.variants), std::move(slack));
+        }
         return std::make_tuple(results.searches, std::move(told));
     }
 };
@@ -268,6 +276,7 @@ void bind_residency(nb::module_ &m) {
              nb::arg("part_runs"), nb::arg("part_ends"), nb::arg("models"), nb::arg("model_ends"), nb::arg("repeats"),
              nb::arg("weight_bits"), nb::arg("attention_rows"))
         .def("solve", &Owner::solve, nb::arg("integers"), nb::arg("reals"), nb::arg("levels"), nb::arg("units"), nb::arg("rates"),
-             nb::arg("attention"), nb::arg("criterion"), nb::arg("weights"), nb::arg("sums"), nb::arg("pinned"), nb::arg("want_ways"),
+             nb::arg("attention"), nb::arg("criterion"), nb::arg("weights"), nb::arg("prefetch"), nb::arg("sums"), nb::arg("pinned"),
+             nb::arg("want_ways"),
              "What is best kept on chip on every point; see dse_kernels.residency.");
 }

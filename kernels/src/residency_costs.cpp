@@ -14,6 +14,14 @@ constexpr double kBelow = 1.0 - 1e-9;  // bounds sum their terms in another orde
 constexpr double kPico = 1e-12;
 constexpr int kAllResident = 7;  // mask of the three operands
 
+// The busiest core's share of any operand over the mean of all cores, at most: every dimension by itself.
+double uneven(const mapping::Shape &shape, const mapping::Split &split, int64_t cores) {
+    double most = static_cast<double>(cores) * static_cast<double>(mapping::ceil_div(shape.batch, split[3])) / static_cast<double>(shape.batch);
+    for (int d = 0; d < 3; ++d)
+        most *= static_cast<double>(mapping::ceil_div(shape.dim[d], split[d])) / static_cast<double>(shape.dim[d]);
+    return std::max(most, 1.0);
+}
+
 }  // namespace
 
 Costs::Costs(const Problem &problem, const Points &points) : problem_(problem), points_(points) {
@@ -29,9 +37,18 @@ Costs::Costs(const Problem &problem, const Points &points) : problem_(problem), 
     part_ = plan_;
     for (const std::vector<int> &bundle : plan_.bundles) order_.insert(order_.end(), bundle.begin(), bundle.end());
     products_.resize(problem.shape_count * 8);
+    changes_.resize(problem.shape_count);
     values_.resize(problem.prices.size() * 4);
     bounds_.resize(problem.prices.size() * 2);
     beside_.resize(problem.prices.size() * 2);
+    for (size_t s = 0; s < problem.shape_count; ++s) {
+        const int64_t *row = problem.shapes.data() + s * mapping::kShapeColumns;
+        const double *operand = problem.operands.data() + s * mapping::kOperandColumns;
+        const double batch = static_cast<double>(row[mapping::kBatch]), m = static_cast<double>(row[mapping::kM]),
+                     n = static_cast<double>(row[mapping::kN]), k = static_cast<double>(row[mapping::kK]);
+        const double inputs = row[mapping::kTaps] > 1 ? 0.0 : batch * m * k * operand[mapping::kInputBits];
+        operand_bits_.push_back({inputs, batch * k * n * operand[mapping::kWeightBits], batch * m * n * operand[mapping::kOutputBits]});
+    }
 }
 
 double Costs::first_of(const Value &v) const {
@@ -94,10 +111,10 @@ bool Costs::known(int price_number, double held, bool pinned, int point, Value &
     return true;
 }
 
-int Costs::changes(int price_number, bool pinned) const {
+int Costs::changes(int price_number) const {
     const Price &price = problem_.prices[price_number];
     const Step &step = problem_.steps[price.step];
-    return step.kind == kProduct ? products_[step.shape * 8 + mask_of(step, price.mask, pinned)].changes : 0;
+    return step.kind == kProduct ? changes_[step.shape] : 0;
 }
 
 Request Costs::request(int price_number, double held, bool pinned, int point) const {
@@ -120,23 +137,40 @@ double Costs::first_of(const Mapped &m) const {
     return points_.criterion == mapping::kEnergy ? m.energy_pj : points_.criterion == mapping::kLatency ? m.cycles : m.cycles * m.energy_pj;
 }
 
-double Costs::least_first(int product, double held, int point) const {
+double Costs::known_first(int product, double here, int point) const {
     const Product &p = products_[product];
-    if (p.most_held.empty()) return 0.0;
-    double first = p.most_held[point] < 0.0 ? 0.0 : first_of(p.whole[point]);
-    const double here = room(point, held);
+    double first = p.most_held.empty() || p.most_held[point] < 0.0 ? 0.0 : first_of(p.whole[point]);
     if (!p.narrow.empty())
         for (const Mapped &m : p.narrow[point])
             if (m.room >= here) first = std::max(first, first_of(m));
     return first;
 }
 
+// By what is known of this product in more room, and with more operands resident: the others move once at least.
+double Costs::least_first(const Step &step, int mask, int ideal, double held, int point) const {
+    const double here = room(point, held);
+    const int number = step.shape * 8;
+    double first = known_first(number + mask, here, point);
+    if (points_.criterion == mapping::kLatency) return first;
+    const size_t last = points_.levels - 1;
+    const double bits = word(point), *far = rate(point, last), *near = rate(point, last - 1);
+    const double times = points_.criterion == mapping::kEnergy ? 1.0 : products_[number + ideal].whole[point].least_cycles;
+    const double in = (far[3] + near[4]) / bits, out = (far[4] + near[3]) / bits;
+    const std::array<double, 3> &size = operand_bits_[step.shape];
+    for (int more = 1; more < 8; ++more) {
+        if (more & mask || more & ~ideal) continue;
+        const double pj = (more & 1 ? size[0] * in : 0.0) + (more & 2 ? size[1] * in : 0.0) + (more & 4 ? size[2] * out : 0.0);
+        const double other = known_first(number + (mask | more), here, point);
+        if (other > 0.0) first = std::max(first, other + pj * times);
+    }
+    return first * kBelow;
+}
+
 double Costs::bound(int number, double held, bool pinned, int point) {
     const double ideal = ideal_bound(number, pinned, point);
     const Price &price = problem_.prices[number];
     const Step &step = problem_.steps[price.step];
-    const int mask = mask_of(step, price.mask, pinned);
-    const double first = least_first(step.shape * 8 + mask, held, point);
+    const double first = least_first(step, mask_of(step, price.mask, pinned), mask_of(step, step.ideal, pinned), held, point);
     return first > 0.0 ? std::max(ideal, at_least(first, beside(number, pinned, point), point)) : ideal;
 }
 
@@ -156,7 +190,8 @@ double Costs::ideal_bound(int number, bool pinned, int point) {
     double words = (far[3] + near[4]) / bits * (price.least - price.extra);
     if (price.stores && !price.keeps) words += (far[4] + near[3]) / bits * step.bits;
     more.energy += words * kPico;
-    return all[point] = at_least(first_of(products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point]), more, point);
+    const int ideal = step.shape * 8 + mask_of(step, step.ideal, pinned);
+    return all[point] = at_least(first_of(products_[ideal].whole[point]), more, point);
 }
 
 Value Costs::beside(int number, bool pinned, int point) {
@@ -175,9 +210,8 @@ Value Costs::beside(int number, bool pinned, int point) {
     double more = (far[3] + near[4]) * (streamed + price.loaded / bits) + passing * near[3];
     for (size_t l = 0; l + 1 < last; ++l) more += passing * (rate(point, l)[3] + rate(point, l)[4]);
     if (price.stores && price.keeps) more += (far[4] + near[3]) / bits * step.bits;
-    const mapping::Core &core = plan_.points[point].core;
-    const double units = static_cast<double>(core.cores) * static_cast<double>(core.rows) * static_cast<double>(core.columns);
-    return all[point] = {std::max(step.macs / (units * frequency(point)), lanes.latency), more * kPico + lanes.energy};
+    const double cycles = products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point].least_cycles;
+    return all[point] = {std::max(cycles / frequency(point), lanes.latency), more * kPico + lanes.energy};
 }
 
 double Costs::at_least(double first, const Value &beside, int point) const {
@@ -206,7 +240,63 @@ double Costs::level_time(int point, size_t level, double read, double write) con
     return (r[5] != 0.0 ? in + out : std::max(in, out)) / frequency(point);
 }
 
-Value Costs::product_value(const Price &price, bool pinned, int point, const Mapped &mapped) const {
+double Costs::pass(int point, size_t level, double read, double write, double uneven, Slack *slack) const {
+    const double time = level_time(point, level, read, write);
+    if (!slack) return time;
+    const double *r = rate(point, level);
+    const bool turns = r[5] != 0.0;
+    if (level + 1 == points_.levels) {
+        slack->reads = turns ? time : read / r[1] / frequency(point);
+        if (!turns) slack->other = std::max(slack->other, write / r[2] / frequency(point));
+        return time;
+    }
+    if (level + 2 == points_.levels) slack->near = turns ? time : write / r[2] / frequency(point);
+    slack->other = std::max(slack->other, time * uneven);
+    return time;
+}
+
+Slack Costs::slack(int number, double held, bool pinned, int point) const {
+    const Price &price = problem_.prices[number];
+    const Step &step = problem_.steps[price.step];
+    const size_t last = points_.levels - 1;
+    const double left = rate(point, last - 1)[0] - held, bits = word(point);
+    const mapping::Hardware &hw = plan_.points[point];
+    const double buffers = hw.memory.buffers[last - 1];
+    Slack slack;
+    Value value{kInfinity, kInfinity};
+    double used = 0.0;
+    if (step.kind == kProduct) {
+        const Mapped *mapped = find(step.shape * 8 + mask_of(step, price.mask, pinned), held, point);
+        if (!mapped || mapped->cycles == kInfinity) return slack;
+        value = product_value(price, pinned, point, *mapped, &slack);
+        slack.weight_bits = pinned ? 0.0 : step.weight_bits;
+        used = mapped->need * bits * buffers;
+    } else if (step.kind == kVector) {
+        value = vector_value(price, held, pinned, point, &slack);
+        used = left >= step.row_bits ? step.row_bits * buffers : left;
+    } else {
+        value = attention_value(price, held, point, &slack);
+        // Keys and values of one head on every core where these fit, else the tile of queries takes all there is.
+        const double cores = hw.memory.per_core[last - 1] == 0.0 ? static_cast<double>(hw.core.cores) : 1.0;
+        const double whole = (step.second_bits / step.kv_heads + step.head_bits) * buffers * cores;
+        used = whole <= left ? whole : left;
+    }
+    slack.latency = value.latency;
+    slack.other = value.latency > slack.reads ? value.latency : std::min(slack.other, value.latency);
+    slack.free_bits = std::max(left - used, 0.0);
+    return slack;
+}
+
+double Costs::prefetched(const Slack &before, const Slack &next, int point) const {
+    const size_t last = points_.levels - 1;
+    const double late = next.reads - next.other, idle = before.latency - before.reads;
+    if (!(late > 0.0) || !(idle > 0.0)) return 0.0;
+    const double room = std::min(std::min(before.free_bits, next.free_bits), next.weight_bits) / word(point);
+    const double words = std::min(room, (before.latency - before.near) * frequency(point) * rate(point, last - 1)[2]);
+    return std::max(std::min(std::min(late, idle), words / rate(point, last)[1] / frequency(point)), 0.0);
+}
+
+Value Costs::product_value(const Price &price, bool pinned, int point, const Mapped &mapped, Slack *slack) const {
     if (mapped.cycles == kInfinity) return {kInfinity, kInfinity};
     const Step &step = problem_.steps[price.step];
     const double bits = word(point);
@@ -215,16 +305,17 @@ Value Costs::product_value(const Price &price, bool pinned, int point, const Map
     const double load = price.loaded / bits, store = price.keeps && price.stores ? step.bits / bits : 0.0;
     const Value lanes = lanes_of(step, point);
     double energy = mapped.energy_pj, latency = std::max(mapped.cycles / frequency(point), lanes.latency);
+    if (slack) slack->other = std::max(mapped.compute / frequency(point), lanes.latency);
     for (size_t l = 0; l <= last; ++l) {
         const double more_read = l == last ? streamed + load : passing + (l + 1 == last ? store : 0.0);
         const double more_write = l == last ? store : l + 1 == last ? streamed + load : passing;
         energy += more_read * rate(point, l)[3] + more_write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, mapped.read[l] + more_read, mapped.write[l] + more_write));
+        latency = std::max(latency, pass(point, l, mapped.read[l] + more_read, mapped.write[l] + more_write, mapped.uneven, slack));
     }
     return {latency, energy * kPico + lanes.energy};
 }
 
-Value Costs::vector_value(const Price &price, double held, bool pinned, int point) const {
+Value Costs::vector_value(const Price &price, double held, bool pinned, int point, Slack *slack) const {
     const Step &step = problem_.steps[price.step];
     const double bits = word(point);
     const size_t last = points_.levels - 1;
@@ -233,6 +324,7 @@ Value Costs::vector_value(const Price &price, double held, bool pinned, int poin
     const double streamed = std::max(step.bits_in - there, 0.0) / bits, stored = price.stores ? out : 0.0;
     const Value lanes = lanes_of(step, point);
     double refills = step.passes, energy = 0.0, latency = lanes.latency;
+    if (slack) slack->other = latency;
     for (size_t l = 0; l <= last; ++l) {
         double read = l < last ? in * refills : streamed * refills + load;
         if (rate(point, l)[0] - (l + 1 == last ? held : 0.0) >= step.row_bits) refills = 1.0;
@@ -245,12 +337,12 @@ Value Costs::vector_value(const Price &price, double held, bool pinned, int poin
             write += streamed * refills + load;
         }
         energy += read * rate(point, l)[3] + write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, read, write));
+        latency = std::max(latency, pass(point, l, read, write, 1.0, slack));
     }
     return {latency, energy * kPico + lanes.energy};
 }
 
-Value Costs::attention_value(const Price &price, double held, int point) const {
+Value Costs::attention_value(const Price &price, double held, int point, Slack *slack) const {
     const Step &step = problem_.steps[price.step];
     const double *parts = points_.attention + (step.shape * points_.count + point) * 5;
     const mapping::Hardware &hw = plan_.points[point];
@@ -261,6 +353,7 @@ Value Costs::attention_value(const Price &price, double held, int point) const {
     const double load = price.loaded / bits, head = step.head_bits / bits, cache = second / step.kv_heads;
     const double block = std::min(step.keys, static_cast<double>(hw.core.columns));
     double energy = parts[2], latency = std::max(std::max(parts[0], parts[1]), parts[3]);
+    if (slack) slack->other = latency;
     for (size_t l = 1; l <= last; ++l) {
         // How often keys and values come in from this level, by what the level inside has room for.
         double capacity = (rate(point, l - 1)[0] - (l == last ? held : 0.0)) / bits / hw.memory.buffers[l - 1];
@@ -275,7 +368,7 @@ Value Costs::attention_value(const Price &price, double held, int point) const {
             write = out + query * (holds ? query_far : 1.0) + second * (holds ? far : 1.0) + (holds ? load : 0.0);
         }
         energy += read * rate(point, l)[3] + write * rate(point, l)[4];
-        latency = std::max(latency, level_time(point, l, read, write));
+        latency = std::max(latency, pass(point, l, read, write, 1.0, slack));
     }
     return {latency, (energy + parts[4]) * kPico};
 }
@@ -330,10 +423,12 @@ void Costs::search(std::vector<Request> &wanted) {
             asked[at] = 0;
             const mapping::Found &f = found_[at];
             const mapping::Memory &m = plan_.points[at].memory;
-            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, {}, {}};
+            Mapped mapped{0.0, part_.points[at].memory.capacity[part_.levels - 2][3], kInfinity, kInfinity, f.least_cycles, {}, {}, kInfinity, 1.0};
             if (f.feasible) {
                 mapped.need = std::min(mapped.room, room_needed(shape, plan_.points[at], f.mapping, from_[at]));
                 mapped.cycles = f.cost.cycles;
+                mapped.compute = f.cost.compute;
+                mapped.uneven = uneven(shape, f.mapping.spatial.split, plan_.points[at].core.cores);
                 mapped.energy_pj = f.cost.energy;
                 std::copy_n(f.read, points_.levels, mapped.read);
                 std::copy_n(f.write, points_.levels, mapped.write);
@@ -347,7 +442,7 @@ void Costs::search(std::vector<Request> &wanted) {
                 product.narrow[at].push_back(mapped);
             }
         }
-        ++product.changes;
+        ++changes_[r.product >> 3];
         searches_ += static_cast<int64_t>(end - begin);
     }
     wanted.clear();

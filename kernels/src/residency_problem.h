@@ -31,6 +31,7 @@ struct Step {
     double macs;              // kProduct
     double bits_in, bits_out, row_bits, passes;  // kVector
     double query_bits, second_bits, out_bits, head_bits, kv_heads, queries, keys, share;  // kAttention
+    double weight_bits;       // kProduct: of the operand that is parameters, 0 if none is
 };
 
 // A way to run a step, but for the room that is left.
@@ -65,6 +66,7 @@ struct Chain {
 struct Part {
     int chain;
     bool enters, loops;
+    bool follows;  // the part before is of the same phase: it runs right before this one
     double runs;
 };
 
@@ -100,6 +102,17 @@ struct Points {
     const double *attention;   // (rows, points, 5): array_s, inner_s, energy_pj, vector_s, vector_pj
     int criterion = mapping::kEnergyDelay;
     bool weights = false;
+    bool prefetch = false;
+};
+
+// What a step leaves free for the words of the next one, and what it needs of its own [s, bits].
+struct Slack {
+    double latency = 0.0;
+    double other = 0.0;        // the longest of all but the DRAM's reads
+    double reads = 0.0;        // of the DRAM; with its writes where they take turns
+    double near = 0.0;         // writing into the level that holds what stays; with its reads where they take turns
+    double weight_bits = 0.0;  // parameters of a product that are streamed
+    double free_bits = 0.0;    // of that level, beside the tiles and what stays
 };
 
 // How a model of one point runs: for each part, entry and exit that are used how often, and the variants along the way.
@@ -107,6 +120,7 @@ struct Way {
     int part, entry, exit;
     int64_t count;
     std::vector<int32_t> variants;
+    std::vector<Slack> slack;  // of each of them, with `prefetch`
 };
 
 struct Results {

@@ -30,7 +30,19 @@ void scale(Matrix &matrix, double times) {
 // What a way through a chain adds up to.
 struct Sums {
     double latency = 0.0, energy = 0.0, power = 0.0;
+    Slack first, last;  // with prefetch: of its first and last step
+    double first_energy = 0.0;
 };
+
+double power_of(double energy, double latency) { return latency > 0.0 ? energy / latency : 0.0; }
+
+// What is read ahead between two chains of which any ways may follow each other: the least of all, so that it is never too much.
+double least_prefetched(const Costs &costs, const std::vector<const Sums *> &before, const std::vector<const Sums *> &next, int point) {
+    double least = kInfinity;
+    for (const Sums *a : before)
+        for (const Sums *b : next) least = std::min(least, costs.prefetched(a->last, b->first, point));
+    return least;
+}
 
 // A chain on a strip of points.
 class ChainStrip {
@@ -101,14 +113,33 @@ class ChainStrip {
         if (summed_[lane] >> pair & 1) return total;
         summed_[lane] |= static_cast<uint16_t>(1u << pair);
         total = {};
+        bool after = false;  // a step runs after the one at hand: `total.first` is that step's
         walk(pair, lane, [&](int32_t v) {
             Value value{0.0, 0.0};
             costs_.known(chain_.price[v], held(v), pinned_ > 0.0, points_[lane], value);
             total.latency += value.latency;
             total.energy += value.energy;
-            if (value.latency > 0.0) total.power = std::max(total.power, value.energy / value.latency);
+            total.power = std::max(total.power, power_of(value.energy, value.latency));
+            if (!costs_.prefetches()) return;
+            const Slack own = slack(v, lane);
+            if (after) {
+                const double less = costs_.prefetched(own, total.first, points_[lane]);
+                total.latency -= less;
+                total.power = std::max(total.power, power_of(total.first_energy, total.first.latency - less));
+            } else {
+                total.last = own;
+            }
+            total.first = own;
+            total.first_energy = value.energy;
+            after = true;
         });
         return total;
+    }
+
+    std::vector<Slack> slacks(const std::vector<int32_t> &way, int lane) const {
+        std::vector<Slack> found;
+        for (int32_t v : way) found.push_back(slack(v, lane));
+        return found;
     }
 
     std::vector<int32_t> way(int pair, int lane) {
@@ -122,13 +153,14 @@ class ChainStrip {
 
  private:
     double held(size_t v) const { return chain_.held[v] + pinned_; }
+    Slack slack(int32_t v, int lane) const { return costs_.slack(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]); }
 
     // Whether anything has changed.
     bool fill(size_t v, uint16_t open) {
         Cost &cost = costs_of_[v];
         if (!filled_)
             for (int i = 0; i < kStrip; ++i) cost.first[i] = cost.second[i] = kInfinity;
-        const int price = chain_.price[v], changes = costs_.changes(price, pinned_ > 0.0);
+        const int price = chain_.price[v], changes = costs_.changes(price);
         if (filled_ && changes == changes_[v]) return false;
         changes_[v] = changes;
         const double bits = held(v);
@@ -360,7 +392,11 @@ class Strip {
         for (int i = 0; i < count_; ++i) {
             Sums total;
             if (!(model_.result.first[i] < kInfinity)) total.latency = total.energy = kInfinity;
+            std::vector<const Sums *> here, after;
+            bool follows = false;  // whether what comes after runs right after
             model_.uses(i, [&](size_t p, const Counts &counts) {
+                here.clear();
+                int64_t runs = 0;
                 for (int pair = 0; pair < kPairs; ++pair) {
                     if (counts[pair] == 0) continue;
                     const Sums &own = chains_[p].sums(pair, i);
@@ -368,7 +404,19 @@ class Strip {
                     total.latency += times * own.latency;
                     total.energy += times * own.energy;
                     total.power = std::max(total.power, own.power);
+                    runs += counts[pair];
+                    here.push_back(&own);
                 }
+                if (!costs_.prefetches() || here.empty()) return;
+                const auto take = [&](const std::vector<const Sums *> &next, double times) {
+                    const double less = least_prefetched(costs_, here, next, points_[i]);
+                    total.latency -= times * family_.parts[p].runs * less;
+                    for (const Sums *b : next) total.power = std::max(total.power, power_of(b->first_energy, b->first.latency - less));
+                };
+                if (runs > 1) take(here, static_cast<double>(runs - 1));
+                if (follows && !after.empty()) take(after, 1.0);
+                std::swap(here, after);
+                follows = family_.parts[p].follows;
             });
             see(i, model_.result, total);
         }
@@ -379,8 +427,10 @@ class Strip {
         found.clear();
         model_.uses(0, [&](size_t p, const Counts &counts) {
             for (int pair = 0; pair < kPairs; ++pair)
-                if (counts[pair] > 0)
-                    found.push_back({static_cast<int>(p), pair / kPlaces, pair % kPlaces, counts[pair], chains_[p].way(pair, 0)});
+                if (counts[pair] > 0) {
+                    found.push_back({static_cast<int>(p), pair / kPlaces, pair % kPlaces, counts[pair], chains_[p].way(pair, 0), {}});
+                    if (costs_.prefetches()) found.back().slack = chains_[p].slacks(found.back().variants, 0);
+                }
         });
         std::reverse(found.begin(), found.end());
     }

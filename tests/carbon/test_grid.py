@@ -30,6 +30,9 @@ from carbon.factors import grid, grid_files
         ("coal", "use", ("ipcc:coal", 820.0)),
         ("Finland", "use", ("owid:FIN", 79.158)),
         ("FI", "use", ("nordic:FI", 72.0)),
+        ("FR", "use", ("owid:FRA", None)),
+        ("owid:DE", "use", ("owid:DEU", None)),  # a source's own countries leave no doubt
+        ("TX", "use", ("egrid:US-TX", 349.8)),
         ("south korea", "use", ("owid:KOR", 430.567)),
         ("germany", "fab", ("owid:DEU", 380.95)),
     ],
@@ -47,6 +50,7 @@ def test_lookup(code, role, expected):
     ("code", "words"),
     [
         ("georgia", ("ambiguous", "GEO", "US-GA")),
+        ("CA", ("ambiguous", "CAN (Canada)", "US-CA (California)")),
         ("Tawian", ("unknown", "TWN")),
         ("US-ZZ", ("unknown", "US-")),
         ("gcp:us-west9", ("unknown", "gcp:us-west")),

@@ -240,6 +240,11 @@ def test_a_device_that_is_a_server_does_not_bring_a_second_one(tmp_path: Path, c
         "cpu: of device server-cpu its 384 GB of ddr5 left out, because host is the host"
     ]
     assert whole_servers({"component": [{"device": "h100"}, host]}) == []
+    own = {**host, "area_mm2": 700, "node_nm": 10, "dies": 2}
+    *_, twice = whole_servers({"component": [cpu, own]})
+    assert twice.startswith("cpu: the processors of device server-cpu are counted beside those of host, which lists dies of its own")
+    assert found({"component": [cpu, own]}).embodied_parts["host.die"] > 0 < parts["cpu.die"]  # both, as the file says
+    assert whole_servers({"component": [{"device": "h100"}, own]}) == []  # an accelerator is no processor of the host
     spec = tmp_path / "cpu.toml"
     spec.write_text('[device]\ndevice = "server-cpu"\n', encoding="utf-8")
     assert main(["carbon", "estimate", str(spec), "--draws", "100"]) == 0
@@ -287,3 +292,17 @@ def test_grids_are_explained_with_the_range_that_is_drawn(tmp_path: Path, capsys
 def test_a_missing_energy_names_power_too() -> None:
     with pytest.raises(CarbonError, match=r"energy_j_per_request is missing.*power_w"):
         found({"device": {"device": "h100"}, "use": {"grid": "france", "lifetime_years": 4}})
+
+
+def test_explain_takes_the_place_of_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "carbon", str(tmp_path / "server.toml")]) == 0
+    capsys.readouterr()
+    words = ["carbon", "explain", str(tmp_path / "server.toml"), "--match", "use.grid", "--json"]
+    assert main([*words, "--grid", "france"]) == 0
+    told = json.loads(capsys.readouterr().out)["use.grid"]
+    assert main(["carbon", "grids", "--code", "france", "--json"]) == 0
+    assert told["value"] == json.loads(capsys.readouterr().out)[0]["value"]
+    assert main(["carbon", "grids", "--code", "france"]) == 0
+    assert told["source"] in capsys.readouterr().out  # the table names the source
+    assert main(["carbon", "explain", "--grid", "france"]) == 2
+    assert "grid is given without a specification" in capsys.readouterr().err

@@ -239,3 +239,19 @@ def test_a_list_of_hardware_is_of_devices(hw: str, says: str, capsys: pytest.Cap
     told = capsys.readouterr().err
     assert told.startswith(f"dse: {says}")
     assert ("`dse compare RUN RUN`" in told) == ("unknown" not in told)
+
+
+@pytest.mark.parametrize(
+    ("device", "word"),
+    [("h100", "kept out of the fit"), ("gaudi3", "without launches"), ("server-cpu", "--this-machine"), ("l4", "of l40s")],
+)
+def test_evaluate_says_how_far_a_device_is_from_measurements(capsys, device, word):
+    assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", device]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"careful: times are modelled, not measured: {device}: " in shown
+    assert word in shown
+
+
+def test_evaluate_of_a_template_claims_no_measurement(capsys):
+    assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", "edge22"]) == 0
+    assert "not measured" not in capsys.readouterr().out

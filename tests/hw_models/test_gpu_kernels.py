@@ -27,15 +27,17 @@ KERNEL = family("asynchronous", kind="product")
 # Errors [%] on rows kept out of the fit, each with the figure of the day in docs/models/gpu.md and a margin of some 5 % of it for
 # other numerical libraries. Devices from h200 on are in no fit.
 BOUNDS = {
-    ("products", "bf16", "vllm"): {"a100": 9.6, "h100": 7.9, "h200": 9.1, "l40s": 12.9, "rtx-pro-6000": 12.2, "b200": 15.0, "gb200": 14.0},
+    ("products", "bf16", "vllm"): {"a100": 9.3, "h100": 7.9, "h200": 9.1, "l40s": 12.9, "rtx-pro-6000": 12.2, "b200": 15.0, "gb200": 14.0},
     ("products", "bf16", "trtllm"): {"a100": 7.9, "h100": 8.4, "h200": 8.2, "l40s": 17.6, "rtx-pro-6000": 11.6, "b200": 14.2},
     ("products", "fp8", "trtllm"): {"h100": 8.3, "h200": 9.5, "b200": 12.6},
     ("products", "fp8", "vllm"): {"h100": 10.8, "h200": 10.8},
     ("decode", "bf16", "vllm"): {"a100": 16.7, "h100": 10.6, "h200": 13.6},
     ("decode", "bf16", "trtllm"): {"a100": 13.4, "h100": 16.8, "h200": 20.3, "l40s": 25.6, "rtx-pro-6000": 24.2},
-    ("prefill", "bf16/bf16", "trtllm"): {"a100": 7.0, "h100": 13.4, "h200": 13.8, "l40s": 22.4, "rtx-pro-6000": 17.1, "b200": 14.8},
-    ("prefill", "bf16/bf16", "vllm"): {"a100": 11.8, "h100": 19.3, "h200": 17.5, "l40s": 21.0, "rtx-pro-6000": 20.6, "b200": 21.9},
-    ("mixtures", "bf16", "trtllm"): {"a100": 15.3, "h100": 12.9},
+    ("prefill", "bf16/bf16", "trtllm"): {"a100": 4.6, "h100": 10.8, "h200": 10.1, "l40s": 23.9, "rtx-pro-6000": 16.3, "b200": 21.7},
+    ("prefill", "bf16/bf16", "vllm"): {"a100": 9.9, "h100": 10.1, "h200": 11.3, "l40s": 20.4, "rtx-pro-6000": 19.3, "b200": 16.0},
+    ("mixtures", "bf16", "trtllm"): {"a100": 8.2, "h100": 7.3, "l40s": 28.6, "rtx-pro-6000": 27.2, "b200": 24.5, "gb200": 25.3},
+    ("mixtures", "bf16", "vllm"): {"a100": 18.7, "h100": 14.4, "h200": 15.2, "l40s": 24.4, "rtx-pro-6000": 14.9, "gb200": 28.3},
+    ("mixtures", "fp8", "trtllm"): {"h100": 7.4, "b200": 24.3, "gb200": 25.7},
     ("collectives", "", "nccl"): {"a100": 10.3, "h100": 10.0, "h200": 9.8, "b200": 14.3, "gb200": 10.5},
 }  # fmt: skip
 

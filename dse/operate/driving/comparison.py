@@ -7,7 +7,7 @@ target at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dse.operate.driving.perception import Lateness, contextual_rate_hz, latenes
 from dse.operate.driving.speed import STEP_S, SpeedProfile, drive
 from dse.operate.driving.trace import DriveTrace
 from dse.operate.driving.vehicle import Vehicle
+from dse.problem.wording import error_text
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -115,19 +116,50 @@ class Comparison:
             "saved_against_best_fixed_a_drive": self.saved("best fixed"),
         }
 
-    def lines(self) -> list[str]:
-        """A table for the terminal."""
+    def of(self, places: Sequence[int]) -> Comparison:
+        """Some of the drives alone, by their places; the rate that is fixed for all stays that of all."""
+        count = len(self.ways) // len(self.comfort)
+        ways = tuple(way for at in places for way in self.ways[count * at : count * (at + 1)])
+        return replace(self, ways=ways, comfort=tuple(self.comfort[at] for at in places))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for every way on every drive, with the comfort of the drive beside it."""
+        comfort = [asdict(c) for c in self.comfort for _ in range(len(self.ways) // len(self.comfort))]
+        return [{**asdict(way), **of_drive} for way, of_drive in zip(self.ways, comfort, strict=True)]
+
+    def lines(self, kinds: Sequence[str] = ()) -> list[str]:
+        """A table for the terminal.
+
+        Args:
+            kinds: of each drive, what it is told under: several drives of one are a row with their mean (joules, grams: by the kilometre)
+                and the standard deviation between drives; empty: every drive is told by itself.
+        """
         d = self.design
+        together: dict[str, list[int]] = {}
+        for at, kind in enumerate(kinds or range(len(self.comfort))):
+            together.setdefault(str(kind), []).append(at)
+        parts = [(_name(kind, self, places), self.of(places)) for kind, places in together.items()]
+        parts += [("all", self)] if len(parts) > 1 else []
+        spread = " (+- between drives)" if any(len(part.comfort) > 1 for _, part in parts[: len(together)]) else ""
         lines = [
-            f"{d.name}: {1e3 * d.latency_s:.4g} ms and {d.energy_j:.4g} J a frame, {d.idle_w:.3g} W between frames",
-            f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>9} {'gCO2e/km':>9}"
+            f"{d.name}: {1e3 * d.latency_s:.4g} ms and {d.energy_j:.4g} J a frame, {d.idle_w:.3g} W between frames{spread}",
+            f"{'drive':<24} {'frame rate':<14} {'mean Hz':>8} {'J/km':>15} {'gCO2e/km':>17}"
             f" {'misses':>7} {'unavoidable':>12} {'overrun m':>9}",
         ]
-        for way in (*self.ways, *map(self.total, WAYS)):
-            lines.append(
-                f"{way.drive[-24:]:<24} {way.way:<14} {way.rate_hz:>8.3g} {way.joules_per_km:>9.4g} {way.gco2e_per_km:>9.4g}"
-                f" {way.misses:>7} {way.unavoidable:>12} {way.worst_overrun_m:>9.3g}"
-            )
+        for name, part in parts:
+            for way in map(part.total, WAYS):
+                own = [w for w in part.ways if w.way == way.way] if name != "all" else []
+                joules, grams = (
+                    f"{mean:.4g}" + (f" +- {error_text(float(np.std(values, ddof=1)))}" if len(values) > 1 else "")
+                    for mean, values in (
+                        (way.joules_per_km, [w.joules_per_km for w in own]),
+                        (way.gco2e_per_km, [w.gco2e_per_km for w in own]),
+                    )
+                )
+                lines.append(
+                    f"{name[-24:]:<24} {way.way:<14} {way.rate_hz:>8.3g} {joules:>15} {grams:>17} {way.misses:>7} {way.unavoidable:>12} "
+                    f"{way.worst_overrun_m:>9.3g}"
+                )
         everywhere, each = (100 * self.saved(way) for way in ("fixed for all", "best fixed"))
         lines.append(
             f"by context saves {everywhere:.3g} % of the joules a kilometre against {self.fixed_for_all_hz:g} frames/s everywhere and "
@@ -136,12 +168,37 @@ class Comparison:
         lines.append(
             f"{'drive':<24} {'km':>6} {'m/s':>6} {'jerk max':>9} {'rms':>6} {'emergency':>10} {'unsmoothed jerk max':>20} {'rms':>6}"
         )
-        for c in self.comfort:
+        for name, part in parts[: len(together)]:
+            c = part._comfort_of_all()
             lines.append(
-                f"{c.drive[-24:]:<24} {c.kilometres:>6.3g} {c.mean_speed_mps:>6.3g} {c.jerk_max_mps3:>9.3g} {c.jerk_rms_mps3:>6.2g} "
+                f"{name[-24:]:<24} {c.kilometres:>6.3g} {c.mean_speed_mps:>6.3g} {c.jerk_max_mps3:>9.3g} {c.jerk_rms_mps3:>6.2g} "
                 f"{100 * c.emergency_share:>9.2g}% {c.target_jerk_max_mps3:>20.4g} {c.target_jerk_rms_mps3:>6.3g}"
             )
         return lines
+
+    def _comfort_of_all(self) -> Comfort:
+        """Of several drives: kilometres add, of what is largest the largest, else the mean over samples (root-mean-square of jerks)."""
+        time = np.array([way.samples for way in self.ways if way.way == WAYS[0]], dtype=np.float64)
+
+        def mean(name: str, power: int = 1) -> float:
+            values = np.array([getattr(c, name) for c in self.comfort]) ** power
+            return float((np.dot(values, time) / time.sum()) ** (1.0 / power))
+
+        return Comfort(
+            "all",
+            sum(c.kilometres for c in self.comfort),
+            mean("mean_speed_mps"),
+            max(c.jerk_max_mps3 for c in self.comfort),
+            mean("jerk_rms_mps3", 2),
+            mean("emergency_share"),
+            max(c.target_jerk_max_mps3 for c in self.comfort),
+            mean("target_jerk_rms_mps3", 2),
+            max(c.above_legal_limit_mps for c in self.comfort),
+        )
+
+
+def _name(kind: str, of: Comparison, places: Sequence[int]) -> str:
+    return of.comfort[places[0]].drive if len(places) == 1 else f"{kind}, {len(places)} drives"
 
 
 WAYS = ("contextual", "best fixed", "fixed for all", "highest")

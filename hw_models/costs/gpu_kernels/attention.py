@@ -122,21 +122,24 @@ def prefill_times(
     values = d if value_elements is None else _columns(value_elements)[0]
     block = np.array(QUERY_BLOCKS)
     clock = sheet.frequency_hz
-    mean, longest = _keys_of_blocks(q, length, win, before, block)
+    group = h / hk
+    rows = np.where((q == 1) | kernel.packs_groups, group, 1.0) if kernel.packs_single or kernel.packs_groups else np.ones_like(group)
+    mean, longest = _keys_of_blocks(q, length, win, before, block / rows)
     rate = sheet.macs_per_cycle * sheet.rate(number_format) * kernel.tensor_efficiency * sustained_clock(sheet)
     mac, exponential = (d + values) / rate, kernel.exponential_cycles / KEY_BLOCK
     pair = np.sqrt(mac**2 + exponential**2)  # tensor cores and exponentials take turns on neighbouring blocks
     item, last = (block * k * pair + kernel.item_cycles for k in (mean, longest))
-    work = b * h * np.ceil(q / block) / sheet.multiprocessors
+    work = b * (h / rows) * np.ceil(q * rows / block) / sheet.multiprocessors
     busy = np.where(work <= 1, last, np.maximum(last, (work + 0.5) * item)) / clock  # half an item of unequal ends
 
     passing, cache = b * q * h * (d * qb + values * 2.0), b * length * hk * (d + values) * kb
     held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
     traffic = (passing + cache) * np.clip((passing + cache) / held - 0.5, 0.0, 1.0)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
-    written = b * q * hk * (d + values) / 256 * kernel.cache_cycles / (sheet.multiprocessors * clock) * writes_cache
+    handled = hk + h * kernel.prepares_queries
+    written = b * q * handled * (d + values) / 256 * kernel.cache_cycles / (sheet.multiprocessors * clock)
     p = kernel.overlap
-    total = (busy**p + dram**p) ** (1 / p) + written
+    total = (busy**p + dram**p) ** (1 / p) + written * writes_cache
     best = np.argmin(total, axis=-1)[..., None]
 
     def at(x: FloatArray) -> FloatArray:

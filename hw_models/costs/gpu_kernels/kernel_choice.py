@@ -23,6 +23,7 @@ class Choice:
     tensor_core: TensorCore
     engine: str
     has_fp8: bool
+    has_fp4: bool = False
 
     @property
     def product(self) -> str:
@@ -55,19 +56,26 @@ class Choice:
             return "trtllm-a100"
         return "trtllm-fp8" if narrow and self.tensor_core is not TensorCore.SYNCHRONOUS else "trtllm"
 
-    def prefill(self, number_format: str) -> str:
-        """Prefill attention by the format of its products."""
+    def prefill(self, number_format: str, kv_format: str = "bf16") -> str:
+        """Prefill attention by the formats of its queries and of the cache: vLLM's FlashAttention-3 multiplies in that of the cache."""
+        if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
+            return "flash3-fp8" if kv_format == "fp8" else "flash3"
         if self.engine == "vllm":
-            return "flash3" if self.tensor_core is TensorCore.ASYNCHRONOUS else "flash2"
+            return "flash2"
         if self.tensor_core is TensorCore.SYNCHRONOUS:
             return "trtllm-a100"
         return "trtllm-fp8" if number_format == "fp8" else "trtllm"
 
     def mixture(self, number_format: str) -> str:
-        """Layers of experts."""
-        if self.tensor_core is TensorCore.SYNCHRONOUS and number_format == "bf16":
+        """Layers of experts: vLLM runs FlashInfer's library kernels on Blackwell, its newer Triton kernel on Ada and Hopper."""
+        if number_format != "bf16":
+            return f"{self.engine}-fp8"
+        synchronous = self.tensor_core is TensorCore.SYNCHRONOUS
+        if self.engine == "vllm" and self.has_fp4:
+            return "flashinfer-a100" if synchronous else "flashinfer"
+        if synchronous and (self.engine == "trtllm" or not self.has_fp8):
             return f"{self.engine}-a100"
-        return self.engine if number_format == "bf16" else f"{self.engine}-fp8"
+        return self.engine
 
     @property
     def collective(self) -> str:
@@ -85,4 +93,4 @@ def choice(sheet: GpuSheet, engine: str | None = None) -> Choice:
     engine = engine or sheet.engine
     if engine not in (*ENGINES, "nccl"):
         raise unknown_name("engine", engine, ENGINES)
-    return Choice(sheet.tensor_core, engine, "fp8" in sheet.rates)
+    return Choice(sheet.tensor_core, engine, "fp8" in sheet.rates, "fp4" in sheet.rates)

@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
-from hw_models.costs.gpu_kernels.products import DEPTH, WARM_SHARE, ProductTimes, sustained_clock
+from hw_models.costs.gpu_kernels.products import WARM_SHARE, ProductTimes, staged_depth, sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import HardwareError
 
 FloatArray = npt.NDArray[np.float64]
 
 TILE_M: Final = np.array([16, 32, 64, 128, 256], dtype=np.float64)
-TILE_N: Final = np.array([64, 128, 256], dtype=np.float64)
+TILE_N: Final = np.array([32, 64, 128, 256], dtype=np.float64)
+ROUTED_EXPERTS, ROUTED_CHOICES = 128.0, 8.0  # what TensorRT-LLM's own routing kernel knows; else a general top-k
 HEAVIEST_SHARE: Final = 0.8  # of the tokens that one expert may get before scaling; with the power law from one token on
 MILDEST, STEEPEST = -50.0, 4.0  # exponents of the power laws of loads that an imbalance may ask for
 DEALING_SEED: Final = 0  # a fixed shuffle deals heavy and light experts to ranks
@@ -148,57 +149,52 @@ def mixture_times(
     activation_bytes: float = 2.0,
     weight_bytes: float = 2.0,
     cold: bool = False,
+    in_turn: npt.ArrayLike | None = None,
 ) -> MixtureTimes:
     """Parts of layers on one rank, whose experts have ``loads`` tokens (layers, experts of the rank); sizes are (layers,).
 
     ``inner`` is the width of one expert on this device (tensor parallelism divides it before). ``cold``: experts' weights come from the
-    DRAM whatever the cache could hold, as in a model; a benchmark repeats one layer.
+    DRAM whatever the cache could hold, as in a model; a benchmark repeats one layer. ``in_turn``: experts whose weights it reads until
+    it reads the first one's again (None: those with work), which a cache would have to hold.
     """
     t, h, i, e, c, g = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (tokens, hidden, inner, experts, chosen, gated))
     )
-    dealt = [np.asarray(load, dtype=np.float64) for load in loads]
-    row_tiles = np.array([[np.ceil(load / tile).sum() for tile in TILE_M] for load in dealt])
-    active = np.array([float((load > 0).sum()) for load in dealt])
-    local = np.array([load.sum() for load in dealt])
+    dealt = np.array([_tally(tuple(load)) for load in loads])
     both = np.where(g > 0, 2.0, 1.0) * i
-    common = (row_tiles, active, local, t > e, number_format, activation_bytes, weight_bytes, cold)
+    resident = (dealt[:, 1] if in_turn is None else np.asarray(in_turn, dtype=np.float64)) * (both + i) * h * weight_bytes
+    common = (dealt, _usual(kernel, t, dealt[:, 0]), resident, number_format, activation_bytes, weight_bytes, cold)
     first = _grouped(sheet, products, kernel, both, h, *common)
     second = _grouped(sheet, products, kernel, h, i, *common)
-    carried = t * c if kernel.triton else local
+    carried = t * c if kernel.triton else dealt[:, 2]
     moved = kernel.activation_factor * carried * (2.0 * h + 6.0 * i)
-    return MixtureTimes(first, second, moved / sheet.dram_bytes_per_s, moved, np.full(len(t), kernel.launch_s))
+    general = kernel.top_k_s + t * kernel.top_k_cycles / sheet.multiprocessors / sheet.frequency_hz
+    fixed = kernel.launch_s + np.where((e > ROUTED_EXPERTS) | (c > ROUTED_CHOICES), general, 0.0)
+    return MixtureTimes(first, second, moved / sheet.dram_bytes_per_s, moved, fixed)
 
 
-def mixture_s(
-    sheet: GpuSheet,
-    products: ProductKernel,
-    kernel: MixtureKernel,
-    tokens: npt.ArrayLike,
-    hidden: npt.ArrayLike,
-    inner: npt.ArrayLike,
-    experts: npt.ArrayLike,
-    chosen: npt.ArrayLike,
-    *,
-    ranks: npt.ArrayLike = 1,
-    gated: npt.ArrayLike = True,
-    exponent: npt.ArrayLike = 0.0,
-    number_format: str = "bf16",
-    activation_bytes: float = 2.0,
-    weight_bytes: float = 2.0,
-) -> FloatArray:
-    """Latency of one layer on the heaviest of ``ranks`` ranks (layers,) [s]; sizes broadcast to (layers,).
+@lru_cache(maxsize=65536)
+def _tally(load: tuple[float, ...]) -> tuple[float, ...]:
+    """Experts of the rank, those with work, their tokens, and tiles of rows for each of `TILE_M`."""
+    each = np.asarray(load, dtype=np.float64)
+    return (float(len(load)), float((each > 0).sum()), float(each.sum()), *np.ceil(each / TILE_M[:, None]).sum(axis=1).tolist())
 
-    ``inner`` is the width of one expert on this device (tensor parallelism divides it before).
+
+def _usual(kernel: MixtureKernel, tokens: FloatArray, experts: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which tiles the kernel may take (layers, tiles): of a library any of 64 columns or more, of vLLM's Triton kernel its default.
+
+    By tokens: 16, 32, 64, 128 rows up to 32, 96, 512 tokens and above, 64 columns up to 64 tokens, else 128. Older versions: 16 x 32
+    where tokens are no more than the experts of the rank, else 64 x 64. (The older default is recalled of vLLM's source; its tables
+    of tuned tiles for some shapes and devices are not followed.)
     """
-    t, h, i, e, c, r, g, a = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(v)) for v in (tokens, hidden, inner, experts, chosen, ranks, gated, exponent))
-    )
-    loads = [expert_tokens(int(x[0]), int(x[1]), int(x[2]), int(x[3]), float(x[4])) for x in zip(t, e, c, r, a, strict=True)]
-    return mixture_times(
-        sheet, products, kernel, loads, t, h, i, e, c, gated=g, number_format=number_format, activation_bytes=activation_bytes,
-        weight_bytes=weight_bytes,
-    ).latency_s  # fmt: skip
+    rows, columns = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
+    if not kernel.triton:
+        return np.repeat(columns[None, :] >= 64, len(tokens), axis=0)
+    t, few = tokens[:, None], (tokens <= experts)[:, None]
+    if not kernel.tiles_by_tokens:
+        return np.asarray(np.where(few, (rows == 16) & (columns == 32), (rows == 64) & (columns == 64)))
+    named = np.select([t <= 32, t <= 96, t <= 512], [16, 32, 64], 128)
+    return np.asarray((rows == named) & (columns == np.where(t <= 64, 64, 128)))
 
 
 def _grouped(
@@ -207,21 +203,20 @@ def _grouped(
     kernel: MixtureKernel,
     n: FloatArray,
     k: FloatArray,
-    row_tiles: FloatArray,
-    active: FloatArray,
-    local: FloatArray,
-    crowded: npt.NDArray[np.bool_],
+    dealt: FloatArray,
+    usual: npt.NDArray[np.bool_],
+    resident: FloatArray,
     number_format: str,
     activation_bytes: float,
     weight_bytes: float,
     cold: bool,
 ) -> ProductTimes:
     """Products of all experts in one kernel (layers,)."""
-    tiles_of = np.repeat(row_tiles, len(TILE_N), axis=1)
+    tiles_of = np.repeat(dealt[:, 3:], len(TILE_N), axis=1)
     tile_m, tile_n = np.repeat(TILE_M, len(TILE_N)), np.tile(TILE_N, len(TILE_M))
-    n, k, active, local = n[:, None], k[:, None], active[:, None], local[:, None]
+    n, k, active, local = n[:, None], k[:, None], dealt[:, 1:2], dealt[:, 2:3]
     waves = np.ceil(tiles_of * np.ceil(n / tile_n) / sheet.multiprocessors)
-    depth = np.ceil(k / DEPTH) * DEPTH
+    depth = np.ceil(k / staged_depth(sheet)) * staged_depth(sheet)
     rate = sheet.macs_per_cycle * sheet.rate(number_format) * products.tensor_efficiency * sustained_clock(sheet) * kernel.rate_factor
     port = min(64.0 * products.port_efficiency, sheet.port_bytes_per_cycle)
     inner = depth * np.maximum(tile_m * tile_n / rate, (tile_m * activation_bytes + tile_n * weight_bytes) / port)
@@ -229,13 +224,12 @@ def _grouped(
     busy = waves * (kernel.item_cycles + inner + written) / sheet.frequency_hz
     weights, passing = active * n * k * weight_bytes, local * k * activation_bytes
     held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
-    traffic = weights * (1.0 if cold else np.clip(weights / held - 0.5, 0, 1)) + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
+    missed = 1.0 if cold else np.clip((resident[:, None] + passing) / held - 0.5, 0, 1)
+    traffic = weights * missed + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
     p = products.overlap
     total = (busy**p + dram**p) ** (1 / p)
-    if kernel.triton:
-        usual = np.where(crowded[:, None], (tile_m >= 64) & (tile_m <= 128), tile_m <= 32) & (tile_n <= 128)
-        total = np.where(usual, total, np.inf)
+    total = np.where(usual, total, np.inf)
     best = np.argmin(total, axis=1)
     at = (np.arange(len(best)), best)
     return ProductTimes(total[at], busy[at], np.broadcast_to(dram, total.shape)[at], np.broadcast_to(traffic, total.shape)[at])

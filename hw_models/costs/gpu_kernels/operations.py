@@ -189,7 +189,7 @@ def _decode(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: s
 
 
 def _prefill(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool) -> attention.AttentionTimes:
-    kernel = family(chosen.prefill(number_format), kind="prefill")
+    kernel = family(chosen.prefill(number_format, "fp8" if int(t.weight_bits.max()) <= 8 else "bf16"), kind="prefill")
     return attention.prefill_times(
         sheet, kernel, 1, t.batch, t.batch // t.kv_share, t.m, t.k, keys=t.n, value_elements=t.v_dim, window=t.window, causal=t.causal,
         number_format=number_format, query_bytes=t.input_bits / 8, kv_bytes=t.weight_bits / 8, writes_cache=bool(t.second_is_cache.any()),

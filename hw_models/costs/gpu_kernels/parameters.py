@@ -99,7 +99,10 @@ class PrefillKernel:
         exponential_cycles: cycles that a multiprocessor needs for the softmax of 64 (query, key) pairs.
         item_cycles: fixed cost of a block of queries.
         dram_efficiency, overlap: as in `ProductKernel`.
-        cache_cycles: writing keys and values of one token of one head of 128 elements into a paged cache.
+        cache_cycles: writing keys and values of one token of one head of 128 elements into a paged cache; where the kernel
+            ``prepares_queries`` too (rotates and copies them), those of one head as well.
+        packs_groups: a block of queries takes the query heads of a KV head together (FlashAttention-3); packs_single: for a single
+            query alone (FlashAttention-2).
     """
 
     launch_s: float
@@ -109,6 +112,9 @@ class PrefillKernel:
     dram_efficiency: float
     overlap: float
     cache_cycles: float
+    prepares_queries: bool = False
+    packs_groups: bool = False
+    packs_single: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,10 @@ class MixtureKernel:
         item_cycles: fixed cost of a tile.
         dram_efficiency: share of the peak DRAM rate for weights of experts.
         activation_factor: DRAM passes over the activations.
-        triton: a Triton kernel: tiles of 64-128 rows where tokens outnumber experts, else 16-32, and activations of tokens that
-            belong to other ranks are carried along.
+        top_k_s, top_k_cycles: a general top-k where experts or choices are more than the engine's routing kernel knows: its launches,
+            and the cycles of a multiprocessor for each token (0 where routing is no part of the layer).
+        triton: a Triton kernel: its tiles follow a rule, and activations of tokens that belong to other ranks are carried along.
+        tiles_by_tokens: the rule of newer versions, by the number of tokens; else by whether tokens outnumber experts.
     """
 
     launch_s: float
@@ -130,7 +138,10 @@ class MixtureKernel:
     item_cycles: float
     dram_efficiency: float
     activation_factor: float
+    top_k_s: float
+    top_k_cycles: float
     triton: bool = False
+    tiles_by_tokens: bool = False
 
 
 @dataclass(frozen=True)

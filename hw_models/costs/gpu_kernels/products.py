@@ -24,8 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 TILE_M: Final = (256, 128, 64, 32, 16)
 TILE_N: Final = (256, 128, 64)
 SPLITS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
-DEPTH: Final = 64  # k of one staged slice; k is padded to it
-MIN_SPLIT_K: Final = 128  # a part of k shorter than two slices never pays
+DEPTHS: Final = {TensorCore.SYNCHRONOUS: 32.0}  # k of one staged slice, to which k is padded, as libraries' kernels have it; others: 64
+MIN_SPLIT_K: Final = 128  # a shorter part of k never pays
 FLOP_J: Final = 1e-12
 """Energy of one floating-point operation of bf16 products at 1.83 GHz [J]: the power of H100's largest measured products over
 their rate; the clock that a power limit sustains follows from it and the cube law of dynamic power."""
@@ -53,6 +53,11 @@ def sustained_clock(sheet: GpuSheet) -> float:
     """Share of the sheet's clock that its power limit sustains in large products."""
     power = FLOP_J * 2 * sheet.peak_macs_per_s * (sheet.frequency_hz / REFERENCE_HZ) ** 2
     return float(min(1.0, (sheet.tdp_w / power) ** (1 / 3)))
+
+
+def staged_depth(sheet: GpuSheet) -> float:
+    """k of one slice of operands that a kernel stages."""
+    return DEPTHS.get(sheet.tensor_core, 64.0)
 
 
 def product_times(
@@ -101,7 +106,8 @@ def _chunk(
     clock = sheet.frequency_hz
     tiles = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n) * split
     waves = np.ceil(tiles / sheet.multiprocessors)
-    depth = np.ceil(k / split / DEPTH) * DEPTH
+    slice_k = staged_depth(sheet)
+    depth = np.ceil(k / split / slice_k) * slice_k
     rows, cols = np.minimum(tile_m, np.ceil(m / 8) * 8), np.minimum(tile_n, np.ceil(n / 8) * 8)
 
     rate = sheet.macs_per_cycle * sheet.rate(number_format) * kernel.tensor_efficiency * sustained_clock(sheet)

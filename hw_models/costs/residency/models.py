@@ -14,6 +14,7 @@ from dse_kernels import mapping
 from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import precision
 from hw_models.costs.residency.packing import Phase
+from hw_models.costs.residency.prefetch import bits_per_s, saved_s
 from hw_models.costs.residency.solve import Level, Solver, Totals, eligible, keeps
 from hw_models.costs.residency.steps import Step
 from hw_models.costs.residency.units import CAUSES, Condition, Machine, StepCosts, mask_of, step_costs
@@ -36,6 +37,7 @@ class Models:
     level: Level
     criterion: Criterion = "edp"
     threads: int = 1
+    prefetch: bool = False
 
     def __len__(self) -> int:
         return len(self.hardware)
@@ -49,7 +51,7 @@ class Models:
 
     def _solver(self, widths: Any, points: IntArray) -> Solver:
         phases = [Phase.of(precision.at_widths(phase.table, widths), float(phase.runs)) for phase in self.workload.phases]
-        return Solver(phases, Machine(self.hardware.take(points), self.criterion, self.threads), self.level)
+        return Solver(phases, Machine(self.hardware.take(points), self.criterion, self.threads), self.level, self.prefetch)
 
     def totals(self, progress: Progress | None = None) -> Totals:
         """Costs of every model on every design with what is best kept on chip; not a number where nothing is kept.
@@ -73,7 +75,8 @@ class Models:
         """Where each tensor of one model lives on one design, what each step costs, and why every byte passes the DRAM.
 
         Returns ``level``, ``weights_on_chip``, ``capacity_bytes``, ``dram_bytes``, ``dram_bytes_by_cause`` (their sum), ``steps`` and
-        ``tensors``, repeats included. Empty where designs of this kind keep nothing.
+        ``tensors``, repeats included; with prefetch also ``prefetch``, and each step's part in it. Empty where designs of this kind
+        keep nothing.
         """
         able, reason = eligible(self.hardware)
         if not able[point] or keeps(self.workload):
@@ -89,7 +92,9 @@ class Models:
         chosen = solver.runs(model, int(np.searchsorted(points, point)))
         known: dict[tuple[int, int, Condition], StepCosts] = {}  # the same step in the same condition, on other ways
         before = np.concatenate([[0], np.cumsum([len(p.table) for p in solver.phases])]).tolist()
-        for run in chosen:
+        ahead = saved_s(chosen, machine) if self.prefetch else None
+        dram_bits_per_s, _ = bits_per_s(machine)
+        for number, run in enumerate(chosen):
             table, runs = run.part.table, run.times
             for i, (step, condition) in enumerate(zip(run.part.chain.steps, run.conditions, strict=True)):
                 key = (id(run.part), i)
@@ -102,6 +107,7 @@ class Models:
                 place = "chip and DRAM" if condition.keeps and condition.stores else "chip" if condition.keeps else "DRAM"
                 entry = tensors.setdefault(key, {"made_by": str(table.name[step.rows[-1]]), "bytes": step.bits / 8.0, "places": {}})
                 entry["places"][place] = entry["places"].get(place, 0.0) + runs
+                less = ahead[number][i] if ahead else 0.0
                 steps.append(
                     {
                         "name": str(table.name[step.row]),
@@ -113,13 +119,18 @@ class Models:
                         "operands_on_chip": _operands_on_chip(table, step, condition),
                         "result": place,
                         "held_bytes": condition.held_bits / 8.0,
-                        "latency_s": float(found.latency_s[0, 0]) * runs,
+                        "latency_s": float(found.latency_s[0, 0]) * runs - less,
                         "energy_j": float(found.energy_j[0, 0]) * runs,
                         "dram_bytes": sum(moved.values()),
                         **{f"{unit}_s": float(getattr(found, f"{unit}_s")[0, 0]) * runs for unit in ("array", "vector", "dram")},
                         "bound": names[int(found.bound[0, 0])],
+                        **({"prefetched_bytes": less * dram_bits_per_s / 8.0, "prefetch_saved_s": less} if ahead else {}),
                     }
                 )
+        read_ahead = {
+            "bytes": sum(step.get("prefetched_bytes", 0.0) for step in steps),
+            "saved_s": sum(step.get("prefetch_saved_s", 0.0) for step in steps),
+        }
         return {
             "level": self.level,
             "weights_on_chip": any(run.pinned for run in chosen),
@@ -128,6 +139,7 @@ class Models:
             "dram_bytes_by_cause": causes,
             "steps": steps,
             "tensors": list(tensors.values()),
+            **({"prefetch": read_ahead} if ahead else {}),
         }
 
 
@@ -138,15 +150,18 @@ def model_totals(
     level: Level,
     criterion: Criterion = "edp",
     threads: int = 1,
+    prefetch: bool = False,
     progress: Progress | None = None,
 ) -> Totals:
     """`Models.totals` of all models of a workload on a batch of designs."""
-    return Models(workload, hardware, level, criterion, threads).totals(progress)
+    return Models(workload, hardware, level, criterion, threads, prefetch).totals(progress)
 
 
-def report(workload: Workload, hardware: AcceleratorBatch, *, point: int, level: Level, criterion: Criterion = "edp") -> dict[str, Any]:
+def report(
+    workload: Workload, hardware: AcceleratorBatch, *, point: int, level: Level, criterion: Criterion = "edp", prefetch: bool = False
+) -> dict[str, Any]:
     """`Models.report` of a workload of one model on one of the designs."""
-    return Models(workload, hardware.take(np.array([point])), level, criterion).report(0, 0)
+    return Models(workload, hardware.take(np.array([point])), level, criterion, prefetch=prefetch).report(0, 0)
 
 
 def _operands_on_chip(table: OperationTable, step: Step, condition: Condition) -> list[str]:

@@ -112,10 +112,14 @@ class Packer:
 
     def pack(self, models: int) -> residency.Arrays:
         """The arrays of models 0 .. ``models`` - 1."""
-        families: dict[tuple[tuple[int, bool, bool, float], ...], list[tuple[list[int], IntArray]]] = {}
+        families: dict[tuple[tuple[int, bool, bool, bool, float], ...], list[tuple[list[int], IntArray]]] = {}
         for alike in self._alike(models):
             parts, repeats = self._parts(alike)
-            key = tuple((number, part.segment.enters, part.segment.loops, part.runs) for number, part in parts)
+            phases = [-1, *(part.phase for _, part in parts)]
+            key = tuple(
+                (number, part.segment.enters, part.segment.loops, part.phase == before, part.runs)
+                for (number, part), before in zip(parts, phases, strict=False)
+            )
             families.setdefault(key, []).append((alike, repeats))
             self.parts |= {model: [part for _, part in parts] for model in alike}
         flat = list(families)
@@ -140,8 +144,8 @@ class Packer:
             np.cumsum([len(p) for p in price], dtype=np.int64),
             np.concatenate(price) if price else np.zeros(0, dtype=np.int64),
             np.concatenate(held) if held else np.zeros(0),
-            np.array([[number, enters, loops] for number, enters, loops, _ in parts_of], dtype=np.int64).reshape(-1, 3),
-            np.array([runs for *_, runs in parts_of], dtype=np.float64),
+            np.array([part[:4] for part in parts_of], dtype=np.int64).reshape(-1, 4),
+            np.array([part[4] for part in parts_of], dtype=np.float64),
             np.cumsum([len(key) for key in flat], dtype=np.int64),
             np.array([m for key in flat for m in numbers[key]], dtype=np.int64),
             np.cumsum([len(numbers[key]) for key in flat], dtype=np.int64),
@@ -312,6 +316,7 @@ class Packer:
             every=sum(o.bits for o in step.operands[step.own_operands :]),
             parameters=sum(self._shapes.parameters[r] for r in rows[1:]),
             macs=self._shapes.macs[rows[0]],
+            weight_bits=self._shapes.parameters[rows[0]] if step.pins else 0.0,
         )
 
     def _work(self, step: Step, rows: tuple[int, ...]) -> None:

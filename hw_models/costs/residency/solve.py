@@ -98,21 +98,28 @@ class Totals:
 
 @dataclass(frozen=True)
 class Run:
-    """A segment of a model as it best runs on a design ``times`` over: for each step the condition that it runs in."""
+    """A segment of a model, the ``number``-th, as it best runs on a design ``times`` over: for each step the condition that it runs in,
+    and with prefetch its slack.
+    """
 
     part: Part
+    number: int
     pinned: bool
     times: float
     conditions: tuple[Condition, ...]
+    slack: tuple[residency.Slack, ...] = ()
 
 
 @dataclass(eq=False)
 class Solver:
-    """Models and designs made ready; see the module. ``phases``: tables at one precision."""
+    """Models and designs made ready; see the module. ``phases``: tables at one precision; ``prefetch``: parameters of a step are read
+    during the step before where that shortens it.
+    """
 
     phases: Sequence[Phase]
     machine: Machine
     level: Level
+    prefetch: bool = False
 
     @cached_property
     def packer(self) -> Packer:
@@ -136,7 +143,7 @@ class Solver:
         if not stored.worth_it(arrays, every):
             return self._found(progress)
         points = self.machine.points(np.arange(every), self.packer.attention)
-        name = stored.key(arrays, points, self.machine.criterion, self.level == "weights")
+        name = stored.key(arrays, points, self.machine.criterion, self.level == "weights", self.prefetch)
         known = stored.read(name, (len(arrays.weight_bits), every))
         if known is not None:
             if progress is not None:
@@ -153,7 +160,8 @@ class Solver:
         weights, done = self.level == "weights", 0
 
         def solve(at: IntArray) -> IntArray:
-            own = problem.solve(self.machine.points(at, self.packer.attention), self.machine.criterion, weights=weights)
+            given = self.machine.points(at, self.packer.attention)
+            own = problem.solve(given, self.machine.criterion, weights=weights, prefetch=self.prefetch)
             found.latency_s[:, at], found.energy_j[:, at], found.peak_w[:, at] = np.moveaxis(own.sums, -1, 0)
             found.pinned[:, at] = own.pinned
             return at
@@ -196,7 +204,8 @@ class Solver:
         _, arrays = self.problem
         own = self.packer.one(arrays, model)
         points = self.machine.points(np.array([point]), self.packer.attention)
-        found = residency.Problem(own).solve(points, self.machine.criterion, weights=self.level == "weights", want_ways=True)
+        rules = {"weights": self.level == "weights", "prefetch": self.prefetch}
+        found = residency.Problem(own).solve(points, self.machine.criterion, **rules, want_ways=True)
         pinned = bool(found.pinned[0, 0])
         held = int(own.weight_bits[0]) if pinned else 0
         runs = []
@@ -208,5 +217,5 @@ class Solver:
                 Condition(v.resident, v.keeps, v.stores, sum(bits[t] for t in v.held) + held, sum(bits[t] for t in v.loaded), pinned)
                 for v in variants
             )
-            runs.append(Run(part, pinned, way.times * part.runs, conditions))
+            runs.append(Run(part, way.part, pinned, way.times * part.runs, conditions, tuple(way.slack)))
         return runs

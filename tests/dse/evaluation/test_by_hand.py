@@ -377,6 +377,23 @@ def test_words_of_an_order() -> None:
     )
     first, second, third = found.sentences()
     assert "1 x a (3 kg), 2 x b (4 kg)" in first and "97% of 1,000 draws: settled" in second and "c is not in the order" in third
+    assert found.in_short() == found.sentences()
+
+
+def test_many_devices_are_told_in_short_by_the_least_of_them() -> None:
+    names = tuple("abcdef")
+    pairs = tuple(
+        device_order.Pair(a, b, share, share >= 0.95) for a, b, share in zip(names[:5], names[1:], (1.0, 0.9, 0.97, 0.5, 0.99), strict=True)
+    )
+    numbers = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    found = device_order.DeviceOrder(names, (1,) * 6, numbers, numbers, numbers, numbers, pairs, 0.4, {"g": "no rate"}, 1000, 0)
+    assert found.in_short() == [
+        "Least total carbon at equal service: 1 x a (1 kg), 1 x b (2 kg), 1 x c (3 kg), 1 x d (4 kg); 2 more, up to 1 x f (6 kg).",
+        "Settled, by 1,000 draws: a before b (100%), c before d (97%).",
+        "Not settled, by 1,000 draws: b before c (90%).",
+        "Not in the order: g.",
+    ]
+    assert len(found.sentences()) == 1 + 5 + 1  # all of them stand elsewhere
 
 
 def test_a_front_of_few_designs_has_an_order_where_carbon_is_asked_for(several: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,22 @@ def test_one_sentence(words: list[str], code: int, says: str, drawn: Path, capsy
     told = capsys.readouterr().err.strip()
     assert says in told
     assert "\n" not in told
+
+
+def test_drives_of_a_kind_are_a_mean_with_its_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["drive", "compare", "road", "school", "--seeds", "2", "--latency", "0.03", "--energy", "0.35", "--idle", "4"]
+    assert cli.main([*words, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 2 * 2 * 4  # kinds, seeds, ways
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out.splitlines()
+    table = [line for line in told if " contextual " in line]
+    assert [line.split("  ")[0] for line in table] == ["road, 2 drives", "school, 2 drives", "all"]
+    own = [row for row in rows if row["way"] == "contextual" and row["drive"].startswith("road")]
+    joules, km = ([float(row[name]) for row in own] for name in ("joules_per_km", "kilometres"))
+    mean = (joules[0] * km[0] + joules[1] * km[1]) / sum(km)  # by the kilometre
+    spread = abs(joules[0] - joules[1]) / 2**0.5  # of two values, the unbiased one
+    assert f"{mean:.4g} +- {spread:.2g} " in table[0]
+    assert cli.main([*words, "--all"]) == 0
+    each = [line for line in capsys.readouterr().out.splitlines() if " contextual " in line]
+    assert len(each) == 2 * 2 + 1 and each[0].startswith("road drive, seed 0")

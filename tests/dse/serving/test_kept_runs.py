@@ -104,6 +104,20 @@ def test_interrupted_fleets_go_on_where_they_were(tmp_path: Path, monkeypatch: p
     assert least == whole.best("gco2e_per_request")["gco2e_per_request"] == whole.context["answer"]["least_grams"]["gco2e_per_request"]
 
 
+def test_file_of_a_fleet_serves_the_log_with_it_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = log_file(tmp_path / "chat.csv")
+    run = api.search_served(fleets(log), out=tmp_path / "all")
+    found = run.recommend()
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert f'<a href="{found.toml}">' in page and f"design {found.design}, recommended" in page
+    assert main(["search", "--config", str(run.path / found.toml), "--out", str(tmp_path / "one")]) == 0
+    assert f"its file: {tmp_path / 'one' / 'designs' / 'design-0001.toml'}" in capsys.readouterr().out.replace("\n    ", " ")
+    again = dse.load(tmp_path / "one")
+    # A grid of one: the same fleet, its figures to the last bit; design and equals are numbered anew.
+    assert [d["metrics"] for d in again.designs] == [d["metrics"] for d in run.designs if d["design"] == found.design]
+    assert again.problem.constraints == run.problem.constraints and again.problem.deployment.grid == "france"
+
+
 def test_two_runs_of_fleets_compare_and_a_changed_log_is_told(tmp_path: Path) -> None:
     log = log_file(tmp_path / "chat.csv")
     first = api.search_served(fleets(log), out=tmp_path / "a")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_models import spaces as templates
-from hw_models.accelerator.design import Accelerator, AcceleratorBatch, MemoryLevel
+from hw_models.accelerator.design import Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import ArrayKind
+from hw_models.accelerator.levels import MemoryLevel
 from hw_models.errors import HardwareError
 
 GOOD = """

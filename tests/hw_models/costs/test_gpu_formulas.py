@@ -96,22 +96,28 @@ def test_which_kernels_a_device_runs() -> None:
     prefill = {
         ("vllm", sync, "bf16"): "flash2",
         ("vllm", wide, "bf16"): "flash3",
-        ("vllm", wide, "fp8"): "flash3",
-        ("vllm", memory, "bf16"): "flash2",
+        ("vllm", wide, "bf16", "fp8"): "flash3-fp8",
+        ("vllm", memory, "bf16", "fp8"): "flash2",
         ("trtllm", sync, "bf16"): "trtllm-a100",
         ("trtllm", wide, "fp8"): "trtllm-fp8",
         ("trtllm", memory, "bf16"): "trtllm",
     }
-    for (engine, core, number_format), name in prefill.items():
-        assert Choice(core, engine, True).prefill(number_format) == name, (engine, core, number_format)
+    for (engine, core, *formats), name in prefill.items():
+        assert Choice(core, engine, True).prefill(*formats) == name, (engine, core, formats)
     mixture = {
-        ("vllm", sync, "bf16"): "vllm-a100",
-        ("vllm", wide, "bf16"): "vllm",
-        ("trtllm", wide, "fp8"): "trtllm-fp8",
-        ("trtllm", sync, "fp8"): "trtllm-fp8",
+        ("vllm", sync, False, False, "bf16"): "vllm-a100",
+        ("vllm", sync, True, False, "bf16"): "vllm",
+        ("vllm", sync, True, True, "bf16"): "flashinfer-a100",
+        ("vllm", wide, True, False, "bf16"): "vllm",
+        ("vllm", memory, True, True, "bf16"): "flashinfer",
+        ("vllm", memory, True, True, "nvfp4"): "vllm-fp8",
+        ("trtllm", sync, True, True, "bf16"): "trtllm-a100",
+        ("trtllm", memory, True, True, "bf16"): "trtllm",
+        ("trtllm", wide, True, False, "fp8"): "trtllm-fp8",
+        ("trtllm", sync, True, False, "fp8"): "trtllm-fp8",
     }
-    for (engine, core, number_format), name in mixture.items():
-        assert Choice(core, engine, True).mixture(number_format) == name
+    for (engine, core, fp8, fp4, number_format), name in mixture.items():
+        assert Choice(core, engine, fp8, fp4).mixture(number_format) == name
     narrow = {
         ("vllm", sync): "fp8-vllm",
         ("vllm", wide): "fp8-vllm-rows",

@@ -44,11 +44,13 @@ RANGES = {
     "activation_factor": (0.5, 2),
     "cache_factor": (1.5, 5.0),
     "single_factor": (0.3, 1.0),
+    "top_k_s": (1e-6, 3e-5),
+    "top_k_cycles": (1e2, 1e4),
 }
 
 
 def drawn(record: type[Any], rng: random.Random) -> Any:
-    flag = {"splits_single_heads", "triton", "tiles_by_rows"}
+    flag = {"prepares_queries", "packs_groups", "packs_single", "splits_single_heads", "triton", "tiles_by_tokens", "tiles_by_rows"}
     return record(**{f.name: rng.random() < 0.5 if f.name in flag else rng.uniform(*RANGES[f.name]) for f in fields(record)})
 
 
@@ -98,7 +100,8 @@ def product(
     for tm in (16, 32, 64, 128, 256):
         for tn in (64, 128, 256):
             for parts in (1, 2, 3, 4, 6, 8, 12, 16):
-                part = 64 * up(depth / parts, 64)
+                slice_k = 32 if s.tensor_core is TensorCore.SYNCHRONOUS else 64
+                part = slice_k * up(depth / parts, slice_k)
                 if (tm, tn) == (256, 256) or (parts > 1 and part < 128):
                     continue
                 by_rows = (64, 64) if m <= 64 else (64, 128) if m <= 128 else (128, 128)
@@ -216,13 +219,16 @@ def test_prefill_attention(seed: int) -> None:
         best = math.inf
         rate = s.macs_per_cycle * s.rates[fmt] * k.tensor_efficiency * clock_share(s)
         pair = math.hypot((d + dv) / rate, k.exponential_cycles / 64)
+        packed = group if k.packs_groups or (k.packs_single and q == 1) else 1  # query heads of a KV head in one block
         for block in (64, 128):
-            mean, most = keys_of_blocks(q, length, window, causal, block)
-            items = b * h * up(q, block) / s.multiprocessors
+            mean, most = keys_of_blocks(q, length, window, causal, block / packed)
+            items = b * h / packed * up(q * packed, block) / s.multiprocessors
             item, longest = (block * keys * pair + k.item_cycles for keys in (mean, most))
             busy = longest if items <= 1 else max(longest, (items + 0.5) * item)
             best = min(best, ((busy / s.frequency_hz) ** k.overlap + dram**k.overlap) ** (1 / k.overlap))
-        stored = b * q * hk * (d + dv) / 256 * k.cache_cycles / s.multiprocessors / s.frequency_hz if writes else 0.0
+        handled = hk + (h if k.prepares_queries else 0)
+        stored = b * q * handled * (d + dv) / 256 * k.cache_cycles / s.multiprocessors / s.frequency_hz
+        stored = stored if writes else 0.0
         found = attention.prefill_times(
             s, k, b, h, hk, q, d, keys=length, value_elements=dv, window=window, causal=causal, number_format=fmt, query_bytes=qb,
             kv_bytes=kb, writes_cache=writes,
@@ -237,37 +243,44 @@ def test_mixtures(seed: int) -> None:
     rng = random.Random(seed)
     s, p, k = sheet(rng), drawn(ProductKernel, rng), drawn(MixtureKernel, rng)
     for _ in range(4):
-        tokens, hidden, inner = rng.choice([1, 7, 64, 3000]), rng.choice([512, 2048, 5000]), rng.choice([256, 1408])
-        experts, ranks = rng.choice([8, 60]), rng.choice([1, 4])
+        tokens, hidden, inner = rng.choice([1, 7, 64, 90, 300, 3000]), rng.choice([512, 2048, 5000]), rng.choice([256, 1408])
+        experts, ranks = rng.choice([8, 60, 160]), rng.choice([1, 4])
+        in_turn = rng.choice([None, 3.5])
         chosen, gated, exponent, fmt = rng.choice([1, 2, 6]), rng.random() < 0.5, rng.choice([0.0, 1.0, 1.2]), rng.choice(["bf16", "fp8"])
         a_bytes, w_bytes = rng.choice([1.0, 2.0]), rng.choice([0.5, 1.0, 2.0])
         load = mixtures.expert_tokens(tokens, experts, chosen, ranks, exponent)
         active, local = sum(x > 0 for x in load), sum(load)
         held = s.l2_bytes * (0.1 if s.l2_partitions > 1 else 1.0)
+        slice_k = 32 if s.tensor_core is TensorCore.SYNCHRONOUS else 64
         total = k.launch_s
+        if experts > 128:
+            total += k.top_k_s + tokens * k.top_k_cycles / s.multiprocessors / s.frequency_hz
+        resident = (active if in_turn is None else in_turn) * (3 if gated else 2) * inner * hidden * w_bytes
         for n, depth in (((2 if gated else 1) * inner, hidden), (hidden, inner)):
             weights, passing = active * n * depth * w_bytes, local * depth * a_bytes
-            traffic = weights * missed(weights, held) + passing * missed(weights + passing, held)
+            traffic = weights * missed(resident + passing, held) + passing * missed(weights + passing, held)
             dram = traffic / (s.dram_bytes_per_s * k.dram_efficiency)
             rate = s.macs_per_cycle * s.rates[fmt] * p.tensor_efficiency * clock_share(s) * k.rate_factor
             best = math.inf
             for tm in (16, 32, 64, 128, 256):
-                for tn in (64, 128, 256):
-                    if k.triton and (tn > 128 or not (64 <= tm <= 128 if tokens > experts else tm <= 32)):
+                for tn in (32, 64, 128, 256):
+                    older = (16, 32) if tokens <= len(load) else (64, 64)
+                    newer = (16 if tokens <= 32 else 32 if tokens <= 96 else 64 if tokens <= 512 else 128, 64 if tokens <= 64 else 128)
+                    if (tm, tn) != (newer if k.tiles_by_tokens else older) if k.triton else tn < 64:
                         continue
                     waves = up(sum(up(x, tm) for x in load) * up(n, tn), s.multiprocessors)
                     staged = (tm * a_bytes + tn * w_bytes) / port_bytes(s, 64 * p.port_efficiency)
                     write = min(tm, local / max(active, 1)) * tn * 2 / p.out_bytes_per_cycle
-                    busy = waves * (k.item_cycles + 64 * up(depth, 64) * max(tm * tn / rate, staged) + write) / s.frequency_hz
+                    busy = waves * (k.item_cycles + slice_k * up(depth, slice_k) * max(tm * tn / rate, staged) + write) / s.frequency_hz
                     best = min(best, (busy**p.overlap + dram**p.overlap) ** (1 / p.overlap))
             total += best
         carried = tokens * chosen if k.triton else local
         total += k.activation_factor * carried * (2 * hidden + 6 * inner) / s.dram_bytes_per_s
-        found = mixtures.mixture_s(
-            s, p, k, tokens, hidden, inner, experts, chosen, ranks=ranks, gated=gated, exponent=exponent, number_format=fmt,
-            activation_bytes=a_bytes, weight_bytes=w_bytes,
+        found = mixtures.mixture_times(
+            s, p, k, [load], tokens, hidden, inner, experts, chosen, gated=gated, number_format=fmt, activation_bytes=a_bytes,
+            weight_bytes=w_bytes, in_turn=in_turn,
         )  # fmt: skip
-        assert float(found[0]) == pytest.approx(total, rel=EXACT)
+        assert float(found.latency_s[0]) == pytest.approx(total, rel=EXACT)
 
 
 SHARES = [(1, 8, 2, 1), (64, 60, 6, 4), (1000, 8, 2, 8), (37, 7, 7, 2), (500, 128, 8, 1)]

@@ -40,9 +40,9 @@ def routed_s(table: OperationTable, *, warm: bool) -> float:
 def test_a_layer_of_a_model_costs_what_validation_judges(tokens: int) -> None:
     """Repeats times unit costs of the rows add up to the layer whose error `dse validate kernels` prints, at the same loads."""
     imbalance = 3.0
-    exponent = mixtures.exponent_of(tokens, 128, 8, imbalance)
+    loads = mixtures.expert_tokens(tokens, 128, 8, 1, mixtures.exponent_of(tokens, 128, 8, imbalance))
     kernel = family(choice(H100).mixture("bf16"), kind="mixture")
-    judged = mixtures.mixture_s(H100, family("asynchronous", kind="product"), kernel, tokens, 2048, 768, 128, 8, exponent=exponent)
+    judged = mixtures.mixture_times(H100, family("asynchronous", kind="product"), kernel, [loads], tokens, 2048, 768, 128, 8).latency_s
     table = layer(tokens, imbalance=imbalance)
     # The rows deal fixed time by the table's count of experts with work, all of which run.
     assert routed_s(table, warm=True) == pytest.approx(float(judged[0]), rel=1e-9)

@@ -11,6 +11,7 @@ import pytest
 
 from dse import cli
 from hw_models.costs.evaluate import evaluate
+from hw_models.devices import library as devices
 from hw_models.validation import chips, networks
 from hw_models.validation.registry import reference_rows
 
@@ -50,6 +51,27 @@ def test_the_table_is_what_users_get() -> None:
     simba = chips.chip({"chip": "Simba", "device": "simba", "units": "", "buffer_kib": "", "dram_gb_per_s": ""})
     one = replace(simba, chips=1, area_mm2=None, link_bytes_per_s=0.0)
     assert chips.bottom_up_mm2(simba) == pytest.approx(float(one.batch().area_mm2[0]), rel=1e-12)
+
+
+def test_parts_of_tpu_v1_are_those_of_its_floor_plan_on_the_page() -> None:
+    """What a memory takes is what the chip is smaller by without half of it, twice; the page has them beside the paper's shares."""
+    whole = devices.load("tpu-v1").accelerator
+    found = {}
+    for number, level in enumerate(whole.levels[:-1]):
+        levels = list(whole.levels)
+        levels[number] = replace(level, bytes=level.bytes // 2)
+        found[level.name] = 2.0 * (chips.bottom_up_mm2(whole) - chips.bottom_up_mm2(replace(whole, levels=tuple(levels))))
+    rest = chips.bottom_up_mm2(whole) - sum(found.values())
+    page = (DOCS / "chips.md").read_text(encoding="utf-8")
+    rows = (
+        ("unified buffer, 24 MiB | 29 %", 0.29, found["unified_buffer"]),
+        ("accumulators, 4 MiB | 6 %", 0.06, found["accumulators"]),
+        ("matrix unit and activation pipeline | 24 + 6 %", 0.30, rest),
+        ("*these* | 65 %", 0.65, chips.bottom_up_mm2(whole)),
+    )
+    for text, share, ours in rows:
+        assert f"| {text} | {331 * share:.0f} | {ours:.0f} |" in page
+        assert 0.8 <= ours / (331 * share) <= 1.0
 
 
 def test_commands_print_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
