@@ -4,8 +4,11 @@ A trial is one dear evaluation of a model. For every model the exact hardware fr
 spent on learning what can be computed: a Gaussian process stands for quality alone, and the expected hypervolume
 improvement of a model takes its costs as they are. All models are scored; there is no inner optimiser to tune.
 
-The first d + 1 trials spread over the models: one from each of d + 1 bands of equal count in cost (the front runs through
-all of them, whatever quality turns out to be), far from the ones before it in the space's coding.
+The first four trials (d + 1 where fewer than three parameters vary) spread over the models: one from each of as many bands of
+equal count in cost (the front runs through all of them, whatever quality turns out to be), large for that cost, far from the ones
+before it in the space's coding. Large is the sum of the coded parameters, each in the direction in which costs rise: what costs
+something is there because it helps quality, so that the front is sought where much is had for the cost. This decides the first
+trials alone.
 
 After a search on a proxy the same rule chooses what is measured (:class:`TargetSearch`): the target is what the proxy's process predicts,
 scaled by least squares, plus a process of the differences (recursive co-kriging, Le Gratiet and Garnier, *Int. J. Uncertainty
@@ -37,7 +40,11 @@ IntArray = npt.NDArray[np.int64]
 
 # The reference point of a task that gives none: the nadir of the front as now predicted, moved out by a tenth of its range.
 _MARGIN = 0.1
-# Of the designs of an initial band, those among the farthest tenth from what was chosen before are drawn from.
+# The most models of an initial design without a prior; the trend has a prior of its own and needs no d + 1.
+_MOST_INITIAL = 4
+# Of the designs of an initial band the largest three tenths are kept, and of these one is drawn that is among the farthest tenth from
+# what was chosen before.
+_LARGE_SHARE = 0.7
 _FAR_SHARE = 0.9
 
 
@@ -92,9 +99,9 @@ class NestedSearch:
         return TargetSearch(seen, top)
 
     def default_initial(self, task: Task) -> int:
-        """Size of the initial design: one more than the parameters that vary; two with a warm start."""
+        """Size of the initial design: one more than the parameters that vary, at most four; two with a warm start."""
         varying = sum(len(parameter.values) > 1 for parameter in task.space.parameters)
-        return 2 if self.prior is not None else varying + 1
+        return 2 if self.prior is not None else min(varying + 1, _MOST_INITIAL)
 
     def predict(self, task: Task, history: Sequence[Trial]) -> Prediction:
         """Posterior of quality at all models, in the direction to be maximised; running trials count as their mean."""
@@ -133,7 +140,7 @@ class NestedSearch:
         """Position of the initial design's next model."""
         rng = rng_of(seed, number)
         fronts = [inner.fronts[i] for i in task.row_numbers]
-        costs = [front[:, 0].min() if inner.objectives else 0.0 for front in fronts]
+        costs = np.array([front[:, 0].min() if inner.objectives else 0.0 for front in fronts])
         order = np.argsort(costs, kind="stable")
         # The bands are visited in an order drawn once a study, so that a study stopped early still covers the range.
         bands = np.array_split(order, max(1, min(count, len(order))))
@@ -141,6 +148,8 @@ class NestedSearch:
         band = np.intersect1d(band, free)
         if not len(band):
             band = free
+        size = _size(task, costs)[band]
+        band = band[size >= np.quantile(size, _LARGE_SHARE)]
         if not taken:
             return int(rng.choice(band))
         coded = task.space.coded(task.rows[band])
@@ -256,6 +265,21 @@ class TargetSearch(NestedSearch):
 def _positions(task: Task, trials: Sequence[Trial]) -> IntArray:
     """Positions in ``task.rows`` of the trials' models."""
     return np.array([task.row_set[task.row(t.parameters)] for t in trials], dtype=np.int64)
+
+
+def _size(task: Task, costs: FloatArray) -> FloatArray:
+    """How large each model (n,) is: its coded numeric parameters, summed in the directions in which the rank of ``costs`` (n,) rises.
+
+    The directions are the signs of a least-squares plane; a parameter that costs nothing counts for nothing.
+    """
+    numeric = [j for j, parameter in enumerate(task.space.parameters) if parameter.numeric]
+    coded = task.space.coded(task.rows)[:, numeric]
+    centred = coded - coded.mean(0)
+    rank = np.unique(costs, return_inverse=True)[1].astype(np.float64)
+    slope = np.linalg.lstsq(centred, rank - rank.mean(), rcond=None)[0]
+    # Slopes below the rounding errors of ranks have no sign.
+    direction = np.where(np.abs(slope) > 1e-9 * len(costs), np.sign(slope), 0.0)
+    return np.asarray(np.round(coded @ direction, 12))
 
 
 def _in_order(task: Task, quality_first: FloatArray) -> FloatArray:

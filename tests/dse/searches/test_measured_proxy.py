@@ -67,7 +67,8 @@ def test_the_front_holds_the_targets_figures_alone(tmp_path: Path, log: Path, ca
     assert sum(line.startswith("proxy") for line in calls) == 14
     assert sum(line.startswith("target") for line in calls) == 6
     assert calls[14:] == [line for line in calls if line.startswith("target")]  # the target is asked when the proxy is done
-    assert {line.split(" ", 1)[1] for line in calls[14:]} <= {line.split(" ", 1)[1] for line in calls[:14]}
+    # The first three are the proxy's; a later one may be a model that the proxy has not seen.
+    assert {line.split(" ", 1)[1] for line in calls[14:17]} <= {line.split(" ", 1)[1] for line in calls[:14]}
     run = load(tmp_path / "run")
     for design in run.designs:
         knobs = design["knobs"]

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from dse.errors import UsageError
+from dse.problem.objectives import Objective
+from dse.quality.evaluators import FunctionEvaluator
 from dse.quality.measured import Measured, design_key
 from dse.quality.noise import NoisyEvaluator, ScaledEvaluator
 from dse.searches.plan import MeasuredSettings, screened
+from dse.spaces.parameters import Parameter, Space
 from dse.storage.trial import FAILED, RUNNING, Trial
 from dse.storage.trials import TrialStore
 from dse.strategies import choose, make
@@ -22,6 +25,7 @@ from dse.strategies.protocol import simulate
 from dse.strategies.proxy import choose_top, proxy_search
 from dse.strategies.rungs import rung_sizes
 from dse.strategies.stopping import SmallImprovement, Stalled
+from dse.strategies.task import Inner, Task
 from dse.strategies.transfer import Prior
 
 
@@ -59,6 +63,29 @@ def test_nested_finds_the_tiny_front_sooner_than_random(tasks: ModuleType) -> No
     nested = [task.hypervolume(simulate(task, make("nested"), budget=7, seed=s)) / full for s in range(9)]
     random = [task.hypervolume(simulate(task, make("random"), budget=7, seed=s)) / full for s in range(9)]
     assert np.median(nested) > np.median(random)
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_first_models_are_large_for_their_cost(falling: bool) -> None:
+    # 12 x 12 x 3 models; cost rises with a and with b (or falls with b) and knows nothing of c.
+    space = Space("grid", tuple(Parameter(n, tuple(range(1, k + 1)), "model", "linear") for n, k in (("a", 12), ("b", 12), ("c", 3))))
+    rows = space.unrank(np.arange(space.size))
+    a, b = rows[:, 0] + 1.0, rows[:, 1] + 1.0
+    cost = a * a * (13.0 - b if falling else b)
+    inner = Inner(("cost",), [np.array([[c]]) for c in cost], [np.zeros(1, dtype=np.int64) for _ in cost])
+    evaluator = FunctionEvaluator(lambda p, fidelity, seed: float(p["a"]), ("quality",))
+    task = Task("grid", space, (Objective("max", "quality"), Objective("min", "cost")), evaluator, inner=inner)
+    size = a - b if falling else a + b
+    bands = np.array_split(np.argsort(cost, kind="stable"), 4)
+    for seed in range(5):
+        trials = simulate(task, make("nested"), budget=5, seed=seed)
+        assert [t.info["origin"] for t in trials] == ["initial"] * 4 + ["model"]
+        at = [int(space.rank(space.index(t.parameters)[None, :])[0]) for t in trials[:4]]
+        visited = [next(k for k, band in enumerate(bands) if i in band) for i in at]
+        assert sorted(visited) == [0, 1, 2, 3]
+        for i, k in zip(at, visited, strict=True):
+            # At most three tenths of the band are larger.
+            assert np.mean(size[bands[k]] > size[i] + 1e-9) <= 0.3
 
 
 def test_noise_is_told_to_the_model_and_the_front_uses_the_posterior(tasks: ModuleType) -> None:
