@@ -87,6 +87,10 @@ class Candidates:
         return len(self.design)
 
 
+WORTH_ASKING = 1e-3
+"""Share of the single design's carbon below which the oracle saves nothing worth a question: far inside the range of any factor."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """A tree and what it costs over the segments that any design can serve.
@@ -94,7 +98,7 @@ class Policy:
     Attributes:
         unserved: segments whose design cannot serve them although another could.
         mean_kgco2e: mean total carbon of the segments that it serves. mean_excess: mean of their carbon over the oracle's, less 1.
-        recovered: share of the oracle's saving over the best single design; NaN where there is none to make.
+        recovered: share of the oracle's saving over the best single design; NaN where that is less than `WORTH_ASKING` of its carbon.
     """
 
     tree: Tree
@@ -327,7 +331,7 @@ def _policy(tree: Tree, total: FloatArray, possible: BoolArray, best: FloatArray
         unserved=int(np.count_nonzero(possible & ~served)),
         mean_kgco2e=float(cost[served].mean()) if served.any() else math.nan,
         mean_excess=float((cost[served] / best[served]).mean() - 1.0) if served.any() else math.nan,
-        recovered=saved / room if room > 1e-12 * float((alone[both] / unit[both]).sum()) else math.nan,
+        recovered=saved / room if room > WORTH_ASKING * float((alone[both] / unit[both]).sum()) else math.nan,
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,11 @@ def run_estimate(args: argparse.Namespace) -> int:
     spec = estimate.load(args.spec)
     if args.profile is not None:
         spec["profile"] = args.profile
-    _take_use(spec, args)
+    kept = _take_use(spec, args)
     given = {name: getattr(args, name) for name in ("draws", "seed") if getattr(args, name) is not None}
     if given and isinstance(held := spec.get("uncertainty", {}), dict):  # what is no table is told by the estimate
         spec["uncertainty"] = {**held, **given}
-    answer = _of_file(args.spec, spec)
+    answer = _of_file(args.spec, spec, kept)
     if args.cloud and args.ghg is None and args.format != "ghg":
         raise CarbonError("cloud is given without --ghg or --format ghg, the only table that asks whose the machines are")
     if args.ghg is not None:
@@ -149,14 +150,14 @@ def run_estimate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _take_use(spec: dict[str, Any], args: argparse.Namespace) -> None:
-    """What the command line says of [use] in place of the file."""
+def _take_use(spec: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    """Put what the command line says of [use] in place of the file's; return what of the file does not follow it."""
     from carbon.errors import CarbonError
 
     given = {"grid": args.grid, "lifetime_years": args.lifetime_years}
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
-        return
+        return []
     use = spec.get("use")
     if not isinstance(use, dict):
         raise CarbonError(
@@ -164,10 +165,19 @@ def _take_use(spec: dict[str, Any], args: argparse.Namespace) -> None:
         )
     if args.grid is not None:
         use = {name: value for name, value in use.items() if name not in ("grid", "gco2e_per_kwh", "kind", "source", "trace")}
+        if args.grid.startswith("eia2022:"):  # hours of 2022, which [use] knows as a trace
+            given["trace"] = given.pop("grid")
     spec["use"] = {**use, **given}
+    unit, years = spec.get("functional_unit"), use.get("lifetime_years")
+    if isinstance(unit, dict) and "total" in unit and args.lifetime_years not in (None, years):
+        name = str(unit.get("name", "unit"))
+        return [
+            f"total of functional_unit stays {unit['total']} {name}s, which the file states for {years} years, not {args.lifetime_years:g}"
+        ]
+    return []
 
 
-def _of_file(path: str, spec: Any) -> Any:
+def _of_file(path: str, spec: Any, kept: Sequence[str] = ()) -> Any:
     """The estimate of a specification, devices named in it looked up; an error names the file."""
     from carbon.analysis import estimate
     from carbon.errors import CarbonError
@@ -175,7 +185,7 @@ def _of_file(path: str, spec: Any) -> Any:
 
     try:
         answer = estimate.estimate(with_devices(spec))
-        return dataclasses.replace(answer, assumed=[*answer.assumed, *whole_servers(spec)])
+        return dataclasses.replace(answer, assumed=[*answer.assumed, *whole_servers(spec), *kept])
     except CarbonError as error:
         raise CarbonError(f"specification {path!r}: {error}") from error
 
@@ -239,8 +249,7 @@ def run_explain(args: argparse.Namespace) -> int:
         spec = estimate.load(args.spec)
         if args.profile is not None:
             spec["profile"] = args.profile
-        _take_use(spec, args)
-        answer = _of_file(args.spec, spec)
+        answer = _of_file(args.spec, spec, _take_use(spec, args))
         sources, ranges = dict(answer.sources), dict(answer.ranges)
     if args.match:
         found = {key: factor for key, factor in sources.items() if args.match.lower() in key.lower()}

@@ -20,7 +20,8 @@ def register(commands: Any) -> None:
         "tokens",
         help="grams, joules and dollars a million tokens of a model on a device",
         description="Say what a million output tokens take, prompts included: grams of CO2e (electricity and the chips' making), joules at "
-        "the facility, dollars (boards over their life and electricity). The serving engine is simulated at a steady load.",
+        "the facility, dollars (boards over their life and electricity). The serving engine is simulated at a steady load. A "
+        "host's electricity is not counted, its making is by its share; `dse carbon estimate` counts a whole server.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -70,14 +71,22 @@ def run(args: argparse.Namespace) -> int:
             f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
             f"{cost.gco2e_per_request:.3g} g a request; "
-            f"{100 * cost.embodied_share:.2g} % embodied)"
+            f"{100 * cost.embodied_share:.2g} % embodied)\n{_SCOPE}"
         )
         return 0
     rows = [asdict(cost) for cost in costs]
     if args.format in ("text", "markdown"):
         rows = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
     print(table(rows, args.format))
+    if args.format == "text":
+        print(f"{load.concurrency} requests at once of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits")
+        print(_SCOPE)
     return 0
+
+
+_SCOPE = (
+    "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a whole server counts both)"
+)
 
 
 _COLUMNS = {

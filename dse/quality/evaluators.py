@@ -373,8 +373,8 @@ class FunctionEvaluator:
     def _unfit(self, knobs: Mapping[str, Value]) -> UsageError:
         takes = ", ".join(p.name for p in self._takes or ())
         return UsageError(
-            f"quality {self.name} takes {takes}; it is called with one dictionary of knobs ({', '.join(knobs)}) and, where it asks for them, "
-            "fidelity and seed, or with knobs by these names"
+            f"quality {self.name} takes {takes}; it is called with one dictionary of knobs ({', '.join(knobs)}) and, where it asks for "
+            "them, fidelity and seed, or with knobs by these names"
         )
 
     @cached_property

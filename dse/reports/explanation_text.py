@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dse.analysis import policy_tree
-from dse.analysis.explanation import Explanation, question, threshold, tree_json
+from dse.analysis.explanation import WORTH_ASKING, Explanation, question, threshold, tree_json
 from dse.analysis.policy_tree import Leaf, Tree
 from dse.reports.terminal import printable
 
@@ -81,9 +81,12 @@ def text(run: RunRecord, explanation: Explanation, reason: Why | None) -> str:
         name = f"one design ({single})" if depth == 0 else f"tree of depth {depth}"
         lines.append(f"{name:<26}{policy.mean_kgco2e:>13.5g}{policy.mean_excess:>13.2%}{policy.unserved:>12}{_share(policy.recovered):>18}")
     lines.append(f"{'oracle (one a segment)':<26}{e.oracle_mean_kgco2e:>13.5g}{0:>13.2%}{0:>12}{'100%':>18}")
+    told = e.policies[-1]
     if all(math.isnan(p.recovered) for p in e.policies):
-        lines.append("One design is best wherever it can serve: there is nothing for a tree to save.")
-    lines += ["", *_tree_lines(run, e, e.policies[-1].tree, "")]
+        lines.append(f"One design is within {WORTH_ASKING:.1%} of the best wherever it can serve: there is nothing for a tree to save.")
+        # What only the tree serves is its gain all the same.
+        told = e.policies[0] if e.policies[0].unserved == told.unserved else told
+    lines += ["", *_tree_lines(run, e, told.tree, "")]
     if reason is not None:
         lines += ["", *_why_lines(run, reason)]
     return "\n".join(lines)

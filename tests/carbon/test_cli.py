@@ -44,6 +44,20 @@ def spec(tmp_path):
     return str(path)
 
 
+def test_what_the_command_line_says_of_use(spec, capsys, tmp_path):
+    """Hours stand in place of a place, and a total that the file states for its own years is told where others are asked for."""
+    assert call("estimate", spec, "--json", "--grid", "eia2022:ERCO") == 0
+    texas = json.loads(capsys.readouterr().out)
+    path = tmp_path / "trace.toml"
+    path.write_text(SPEC.replace('grid = "DEU"', 'trace = "eia2022:ERCO"') + '[functional_unit]\nname = "page"\ntotal = 1e6\n')
+    assert call("estimate", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["operational_kgco2e"] == texas["operational_kgco2e"]
+    assert call("estimate", str(path), "--lifetime-years", "6") == 0
+    assert "total of functional_unit stays" in " ".join(capsys.readouterr().out.split())
+    assert call("estimate", str(path), "--lifetime-years", "3") == 0
+    assert "stays" not in capsys.readouterr().out
+
+
 def test_estimate(spec, capsys):
     assert call("estimate", spec) == 0
     assert "p95" in capsys.readouterr().out

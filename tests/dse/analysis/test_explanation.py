@@ -85,6 +85,14 @@ def test_the_best_tree_closes_the_gap_that_one_design_leaves() -> None:
     assert found.oracle_mean_kgco2e == pytest.approx(np.mean([total[cell].min() for cell in np.ndindex(segments.shape)]))
 
 
+@pytest.mark.parametrize(("saved", "asks"), [(2e-4, False), (0.2, True)])
+def test_a_saving_far_inside_every_range_is_none(saved: float, asks: bool) -> None:
+    """Two designs that trade embodied for operation: by a ten-thousandth nothing is asked, by a fifth something is."""
+    candidates = designs((10.0, 1.0, 0.1, 0.0), (10.0 * (1 + saved), 1.0 / (1 + 10 * saved), 0.1, 0.0))
+    found = assign(candidates, Segments(("a",), (400.0,), (1.0,), (0.001, 0.1), (math.inf,)), depth=1)
+    assert math.isnan(found.policies[1].recovered) is not asks
+
+
 def test_depth_three_recovers_ninety_percent_on_500_segments(hardware_run: Run) -> None:
     found = explain(hardware_run)
     assert found.segments.size == 500
