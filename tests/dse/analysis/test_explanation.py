@@ -88,8 +88,8 @@ def test_the_best_tree_closes_the_gap_that_one_design_leaves() -> None:
 @pytest.mark.parametrize(("saved", "asks"), [(2e-4, False), (0.2, True)])
 def test_a_saving_far_inside_every_range_is_none(saved: float, asks: bool) -> None:
     """Two designs that trade embodied for operation: by a ten-thousandth nothing is asked, by a fifth something is."""
-    candidates = designs((10.0, 1.0, 0.1, 0.0), (10.0 * (1 + saved), 1.0 / (1 + 10 * saved), 0.1, 0.0))
-    found = assign(candidates, Segments(("a",), (400.0,), (1.0,), (0.001, 0.1), (math.inf,)), depth=1)
+    candidates = designs((10.0, 1.0, 0.01, 0.0), (10.0 * (1 + saved), 1.0 / (1 + 10 * saved), 0.01, 0.0))
+    found = assign(candidates, Segments(("a",), (400.0,), (1.0,), (0.001, 10.0), (math.inf,)), depth=1)
     assert math.isnan(found.policies[1].recovered) is not asks
 
 
