@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "text":
         print(
             f"{load.concurrency} requests at once of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits; "
-            "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a whole server counts both)",
+            "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a server counts both)",
             file=sys.stderr,
         )
     return 0
