@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from dse.commands import lists
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
             f"{cost.gco2e_per_request:.3g} g a request; "
-            f"{100 * cost.embodied_share:.2g} % embodied)\n{_SCOPE}"
+            f"{100 * cost.embodied_share:.2g} % embodied; chips alone, without a host's electricity)"
         )
         return 0
     rows = [asdict(cost) for cost in costs]
@@ -79,14 +80,12 @@ def run(args: argparse.Namespace) -> int:
         rows = [{title: row[key] for title, key in _COLUMNS.items()} for row in rows]
     print(table(rows, args.format))
     if args.format == "text":
-        print(f"{load.concurrency} requests at once of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits")
-        print(_SCOPE)
+        print(
+            f"{load.concurrency} requests at once of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits; "
+            "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a whole server counts both)",
+            file=sys.stderr,
+        )
     return 0
-
-
-_SCOPE = (
-    "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a whole server counts both)"
-)
 
 
 _COLUMNS = {

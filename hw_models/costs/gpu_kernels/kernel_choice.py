@@ -52,8 +52,9 @@ class Choice:
             return "flash2"
         if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
             return "flash3-fp8" if narrow else "flash3"
-        if not self.has_fp8:
-            return "trtllm-a100"
+        if self.tensor_core is TensorCore.SYNCHRONOUS and not (narrow and self.has_fp8):
+            return "trtllm-a100"  # as prefill and mixtures: its kernel for Hopper multiplies asynchronously
+        # Of 8-bit caches on synchronous tensor cores nothing was fitted: A100's rows have none.
         return "trtllm-fp8" if narrow and self.tensor_core is not TensorCore.SYNCHRONOUS else "trtllm"
 
     def prefill(self, number_format: str, kv_format: str = "bf16") -> str:

@@ -87,7 +87,7 @@ def test_which_kernels_a_device_runs() -> None:
         ("vllm", memory, True, "bf16"): "trtllm",
         ("trtllm", sync, False, "bf16"): "trtllm-a100",
         ("trtllm", sync, True, "fp8"): "trtllm",
-        ("trtllm", sync, True, "bf16"): "trtllm",
+        ("trtllm", sync, True, "bf16"): "trtllm-a100",
         ("trtllm", wide, True, "fp8"): "trtllm-fp8",
         ("trtllm", wide, True, "bf16"): "trtllm",
     }
