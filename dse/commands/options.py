@@ -127,8 +127,11 @@ def vary_of(args: argparse.Namespace) -> dict[str, list[int | float | str]]:
             raise UsageError(f"vary {text!r} is not of the form NAME=VALUE,VALUE,...")
         if name.strip() in chosen:
             raise UsageError(f"vary {name.strip()} is given twice; list all values at once")
-        chosen[name.strip()] = [_number_or_name(value.strip()) for value in values.split(",")]
+        chosen[name.strip()] = [_TRUTH.get(value.strip(), _number_or_name(value.strip())) for value in values.split(",")]
     return chosen
+
+
+_TRUTH = {"true": True, "false": False}
 
 
 def _number_or_name(text: str) -> int | float | str:
@@ -157,7 +160,7 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         number = _number_or_name(value.strip())
         if option == "set" and isinstance(number, str) and re.fullmatch(r"[A-Za-z_][\w.+-]{0,63}", number):
-            fixed[name.strip()] = {"true": True, "false": False}.get(number, number)  # a knob of names: phase=decode
+            fixed[name.strip()] = _TRUTH.get(number, number)  # a knob of names: phase=decode
             continue
         if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
             shown = value if len(value) <= 80 else value[:77] + "..."
