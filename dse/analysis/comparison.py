@@ -134,7 +134,7 @@ def _other_grounds(metric: str, runs: Sequence[RunRecord]) -> str:
         values = list(dict.fromkeys(getattr(run.problem.deployment, name) for run in runs))
         if len(values) > 1 and not any(name in run.problem.vary for run in runs):
             what = name.replace("_", " ") if name == "carbon_profile" else name
-            return f"the runs have different {what} ({joined([str(value) for value in values])}); name one --{option} for all of them"
+            return f"the runs differ in {what} ({joined([str(value) for value in values])}); name one --{option} for all of them"
     return ""
 
 

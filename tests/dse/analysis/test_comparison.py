@@ -114,7 +114,7 @@ def test_other_deployments_and_objectives_are_told(runs: tuple[Run, Run], tmp_pa
     assert "different objectives" in told
     assert [o.metric for o in found.objectives] == ["quality", "latency_s"]
     assert list(found.not_comparable) == ["total_kgco2e"]
-    assert told.splitlines()[3].startswith("not comparable: total_kgco2e, for the runs have different grid (world and france)")
+    assert told.splitlines()[3].startswith("not comparable: total_kgco2e, for the runs differ in grid (world and france)")
     assert comparison_text.as_json(found)["not_comparable"] == dict(found.not_comparable)
     assert found.changes == {} or "total_kgco2e" in found.changes or not found.shared
     assert json.dumps(comparison_text.as_json(found), allow_nan=False)
@@ -138,7 +138,7 @@ def test_no_verdict_on_carbon_of_two_profiles(runs: tuple[Run, Run]) -> None:
     assert list(several.not_comparable) == ["total_kgco2e"]
     assert "not comparable: total_kgco2e" in comparison_text.text_of_several(several)
     alone = [replace(run, problem=replace(run.problem, objectives=run.problem.objectives[1:])) for run in (runs[0], halved("default"))]
-    with pytest.raises(UsageError, match="not comparable: total_kgco2e, for the runs have different carbon profile"):
+    with pytest.raises(UsageError, match="not comparable: total_kgco2e, for the runs differ in carbon profile"):
         comparison.compare(*alone)
 
 
