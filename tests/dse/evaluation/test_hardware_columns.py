@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import dse
 from dse import cli
+from dse.analysis.cautions import cautions
 
 FILE = """
 name = "npu"
@@ -107,3 +109,14 @@ def test_a_shared_bus_is_slower(capsys: pytest.CaptureFixture[str], npu: Path) -
     path = npu.parent / "own.toml"
     assert cli.main(["init", "accelerator", str(path)]) == 0
     assert path.read_text().count("shared_bus = false") == 3
+
+
+def test_cores_alone_are_told(npu: Path, tmp_path: Path) -> None:
+    """A search over cores says which lanes and words stayed; one in which they vary too has nothing to say."""
+    told = []
+    for number, more in enumerate(({}, {"lanes": [64, 256], "sram_words_per_cycle": [64, 256]})):
+        run = dse.search("bert-base", "hardware", hw=str(npu), vary={"cores": [1, 4], **more}, out=str(tmp_path / str(number)))
+        lines = cautions(run, run.designs[0])
+        told.append([line for line in lines if "waits for what stays as it is" in line])
+    assert "sram_words_per_cycle" in told[0][0]
+    assert told[1] == []
