@@ -41,7 +41,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="operations of an imported graph that are not understood are an error")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
-    deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
+    deployment.add_argument("--rate", type=float, metavar="PER_S", help="requests a second (default: those of the mix, else 1)")
     deployment.add_argument("--lifetime-years", type=float, default=3.0, metavar="YEARS", help="default 3")
     deployment.add_argument("--grid", default="world", metavar="REGION|G|FILE.csv",
                             help="grid of use: a region, gCO2e/kWh, or an hourly file (default world)")  # fmt: skip
@@ -88,7 +88,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
     from dse.problem.deployment import Deployment
 
     return Deployment(
-        rate_per_s=args.rate,
+        rate_per_s=_rate(args),
         lifetime_years=args.lifetime_years,
         grid=as_grid(args.grid),
         fab_grid=as_grid(args.fab_grid),
@@ -97,6 +97,17 @@ def deployment_of(args: argparse.Namespace) -> Any:
         carbon_profile=args.carbon_profile or "",
         package=args.package,
     )
+
+
+def _rate(args: argparse.Namespace) -> float:
+    """Requests a second: --rate, else what the mix says, else 1."""
+    if args.rate is not None:
+        return float(args.rate)
+    from workloads.library import is_path, load, mixes
+
+    word = args.workload or ""
+    own = load(word).rate_per_s if word in mixes() or (word.endswith(".toml") and is_path(word)) else None
+    return 1.0 if own is None else own
 
 
 def tell_renamed(texts: list[str]) -> None:

@@ -164,7 +164,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=_deployment(deployment, serves),
+        deployment=_deployment(deployment, serves if deployment is not None else {**_asked(family), **serves}),
         space=space,
         fixed=dict(fixed),
         vary={name: tuple(chosen) for name, chosen in vary.items()},
@@ -285,6 +285,11 @@ def _deployment(given: Deployment | None, fields: Mapping[str, Any]) -> Deployme
     found = given or Deployment(**words)
     grids.lookup(found.grid)  # an unknown place is told now, before anything is computed or written
     return found
+
+
+def _asked(family: Family) -> dict[str, float]:
+    """What a workload says itself of where it serves: the rate of a mix."""
+    return {} if family.rate_per_s is None else {"rate_per_s": family.rate_per_s}
 
 
 def _is_number(value: Any) -> bool:
