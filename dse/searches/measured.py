@@ -39,7 +39,7 @@ from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
 from dse.strategies.driver import EXHAUSTED
 from dse.strategies.proxy import is_first, is_whole
-from dse.strategies.registry import AUTO, find
+from dse.strategies.registry import AUTO, choose, find
 from dse.strategies.registry import check as check_strategy
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
@@ -144,14 +144,18 @@ def run(
 
 def _check_columns(target: Evaluator, evaluation: Evaluation, settings: MeasuredSettings) -> None:
     """A table's columns are knobs of the models, where a trial is a model."""
-    by_design = settings.strategy != AUTO and find(settings.strategy).trial == "design"
-    if by_design or not isinstance(target, evaluators.TableEvaluator):
+    if not isinstance(target, evaluators.TableEvaluator):
+        return
+    strategy, space = settings.strategy, evaluation.space
+    if strategy == AUTO:
+        strategy, _ = choose(measured=len(target.metrics), models=space.model_count, hardware=space.hardware_count)
+    if find(strategy).trial == "design":
         return
     knobs = list(model_columns(evaluation))
     missing = [name for name in target.parameters if name not in knobs]
     if missing:
         name = evaluation.family.name
-        known = f"known are {', '.join(knobs)}" if evaluation.space.models else "it is one model without knobs of its size"
+        known = f"known are {', '.join(knobs)}" if space.models else "it is one model without knobs of its size"
         raise UsageError(f"table {target.path} has the column {missing[0]!r}, and {name} has no such model knob; {known}")
 
 
