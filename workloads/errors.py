@@ -30,7 +30,7 @@ def nearest_name(value: str, known: Iterable[str]) -> str:
 
 def unknown_name(field: str, value: object, known: Iterable[str]) -> WorkloadError:
     """Build the error for a name that is not one of ``known``."""
-    names = sorted(known)
+    names = sorted(set(known))
     shown = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + f", ... ({len(names)} in all)"
     return WorkloadError(f"{field} is {shorten(value)!r}, must be one of {shown}; nearest is {nearest_name(str(value), names)!r}")
 

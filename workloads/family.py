@@ -30,6 +30,7 @@ class Builder:
         phases: makes the phases (or, for imported models, the whole workload) from completed values.
         grids: named model spaces: {space: function(values) -> Grid}.
         deadline_s: seconds in which a request must end, from completed values (None: the kind of model has no deadline).
+        rate_per_s: requests that arrive in a second, where the workload says so (a mix).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Builder:
     phases: Callable[[Mapping[str, Any]], tuple[Phase, ...] | Workload]
     grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]] = field(default_factory=dict)
     deadline_s: Callable[[Mapping[str, Any]], float] | None = None
+    rate_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class Family:
     def deadline_s(self, **knobs: Any) -> float | None:
         """Seconds in which a request must end with ``knobs`` in place (a search keeps to it unless told otherwise); None: no deadline."""
         return None if self.builder.deadline_s is None else self.builder.deadline_s(self.values(**knobs))
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """Requests that arrive in a second (the rate of a deployment that names none); None: the workload does not say."""
+        return self.builder.rate_per_s
 
     def model_grid(self, space: str = "default", **choices: Sequence[int]) -> Grid:
         """Return the models of a named space, or of the product of ``choices``, as int64 columns of physical values.

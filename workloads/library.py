@@ -70,6 +70,11 @@ def register(family: Family) -> str:
     return family.name
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is of the library, or was made known in this process."""
+    return name in _given or name in (*names(), *mixes(), *ALIASES)
+
+
 @functools.cache
 def _load_name(name: str) -> Family:
     record_name = ALIASES.get(name, name)

@@ -86,9 +86,20 @@ def family_from_mix(record: Mapping[str, Any], where: str, folder: Path | None, 
     def check(values: dict[str, Any], given: frozenset[str], model: str) -> None:
         """The parts check their own values when they are built."""
 
+    def ends(values: Mapping[str, Any]) -> float:
+        return requests["deadline_s"]
+
     return Family(
         name=title,
-        builder=Builder(name="mix", knobs=knobs, defaults=dict.fromkeys(knobs), check=check, phases=phases),
+        builder=Builder(
+            name="mix",
+            knobs=knobs,
+            defaults=dict.fromkeys(knobs),
+            check=check,
+            phases=phases,
+            rate_per_s=requests.get("rate_per_s"),
+            deadline_s=ends if "deadline_s" in requests else None,
+        ),
         dimensions={},
         defaults={},
         quality_metrics=tuple(record.get("quality_metrics", ())),

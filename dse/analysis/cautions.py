@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from dse.problem.wording import error_text, finite, joined, number_text, plural
 WEAK_RANK_CORRELATION = 0.5
 # A fit that is nearer than this to a published figure says the same to two digits of a per cent.
 _SAME_POINTS = 0.05
+# From this share of the latency on, what stays as it is decides what more cores are worth.
+_HELD_SHARE = 0.25
 
 
 def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
@@ -23,6 +26,7 @@ def cautions(run: Any, design: Mapping[str, Any] | None = None) -> list[str]:
     found += _failed(run)
     found += _stopped(run)
     found += _edge(run, design)
+    found += _array_alone(run, design)
     found += _surrogate(run)
     found += _without_error(run)
     found += _devices(run, design)
@@ -77,6 +81,36 @@ def _edge(run: Any, design: Mapping[str, Any] | None) -> list[str]:
     if not told:
         return []
     return [f"Design {design['design']} stands at the edge of what was searched: {joined(told)}; a wider space may hold a better one."]
+
+
+def _array_alone(run: Any, design: Mapping[str, Any] | None) -> list[str]:
+    """Where cores or the array of a user's file vary, and the lanes or words a cycle that the recommended design waits for do not."""
+    text, ranges = run.problem.hardware_toml, run.context.get("knob_ranges")
+    if design is None or text is None or not isinstance(ranges, Mapping):
+        return []
+    varied = [name for name, (low, high) in ranges.items() if low < high]
+    grown = [name for name in ("cores", "array_rows", "array_columns") if name in varied]
+    levels = tomllib.loads(text).get("levels") or []  # a file of a template has none: there both grow with the cores
+    if not grown or not levels:
+        return []
+    held = {} if "vector_lanes" in varied else {"vector": "vector_lanes"}
+    for level in levels[:-1]:
+        alone = grown == ["cores"] and level.get("per_core") is True  # a memory of each core grows with them
+        if not alone and not any(name.startswith(f"{level['name']}_") and name.endswith("words_per_cycle") for name in varied):
+            held[level["name"]] = f"{level['name']}_words_per_cycle"
+    seconds: dict[str, float] = {}
+    for component in design.get("components") or ():
+        for bound, value in (component.get("latency_by_bound_s") or {}).items():
+            seconds[bound] = seconds.get(bound, 0.0) + float(value)
+    total = sum(seconds.values())
+    waits = [name for name in held if seconds.get(name, 0.0) >= _HELD_SHARE * total > 0]
+    if not waits:
+        return []
+    told = joined([f"{held[name]} ({100 * seconds[name] / total:.0f} % of the latency)" for name in waits])
+    return [
+        f"{joined(grown)} vary, and design {design['design']} waits for what stays as it is: {told}; "
+        f"where yours grow with {joined(grown)}, vary them too, or more looks worth less than it is."
+    ]
 
 
 def _devices(run: Any, design: Mapping[str, Any] | None) -> list[str]:

@@ -53,6 +53,7 @@ class Comparison:
 
     Attributes:
         objectives: what the fronts are compared by. notes: what to know about that.
+        not_comparable: objectives that the runs count on different grounds, {metric: why}; no verdict is made of them.
         settings: settings that differ, {name: (first, second)}.
         first, second: the two runs. reference: the common reference point, in the units of the metrics.
         shared: designs with the same knobs in both fronts, {(first, second)}; changes: their largest relative change a metric.
@@ -66,14 +67,15 @@ class Comparison:
     reference: Mapping[str, float]
     shared: tuple[tuple[int, int], ...]
     changes: Mapping[str, float]
+    not_comparable: Mapping[str, str]
 
 
 def compare(first: RunRecord, second: RunRecord) -> Comparison:
     """Compare the fronts of two runs by the objectives that both have.
 
-    Raises UsageError if they have no objective in common.
+    Raises UsageError if they have no objective in common that can be compared.
     """
-    objectives, notes = common_objectives([first, second])
+    objectives, notes, left_out = common_objectives([first, second])
     a, b = objective_rows(first, objectives), objective_rows(second, objectives)
     beaten_a, beaten_b = dominated_by(a, b), dominated_by(b, a)
     worst, _, span = _ends(np.concatenate([a, b]))
@@ -89,11 +91,55 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
         reference={o.metric: float(o.sign * r) for o, r in zip(objectives, reference, strict=True)},
         shared=shared,
         changes=changes,
+        not_comparable=left_out,
     )
 
 
-def common_objectives(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], list[str]]:
-    """What runs can be compared by: the objectives that all ask for, or else all that some ask for and all know; and notes on that."""
+def common_objectives(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], list[str], dict[str, str]]:
+    """What runs can be compared by (:func:`_asked_of_all`), notes on that, and what they count on different grounds, {metric: why}.
+
+    Raises UsageError if nothing is left.
+    """
+    objectives, notes = _asked_of_all(runs)
+    left_out = {o.metric: why for o in objectives if (why := _other_grounds(o.metric, runs))}
+    kept = tuple(o for o in objectives if o.metric not in left_out)
+    if not kept:
+        raise UsageError(not_comparable_text(left_out))
+    return kept, notes, left_out
+
+
+def not_comparable_text(left_out: Mapping[str, str]) -> str:
+    """What is not compared, why, and how it could be."""
+    whys = "; ".join(dict.fromkeys(left_out.values()))
+    return f"not comparable: {joined(list(left_out))}, for {whys}"
+
+
+_SERVED = {"rate_per_s": "rate", "lifetime_years": "lifetime-years", "pue": "pue"}
+# By a part of the metric's name, the first that is in it: what a figure is counted for, and the option that sets it.
+_GROUNDS: dict[str, dict[str, str]] = {
+    "embodied_kgco2e": {"carbon_profile": "carbon-profile"},
+    "operational_kgco2e": {"grid": "grid", **_SERVED},
+    "kgco2e": {"carbon_profile": "carbon-profile", "grid": "grid", **_SERVED},
+    "usd_per_request": {"electricity_usd_per_kwh": "electricity-usd", **_SERVED},
+}
+
+
+def _other_grounds(metric: str, runs: Sequence[RunRecord]) -> str:
+    """Why one metric of runs is counted on different grounds; empty where it is not.
+
+    A field that a run varies is a choice of its designs, as the package and the fab's grid are, and no ground.
+    """
+    grounds = next((_GROUNDS[part] for part in _GROUNDS if part in metric), {})
+    for name, option in grounds.items():
+        values = list(dict.fromkeys(getattr(run.problem.deployment, name) for run in runs))
+        if len(values) > 1 and not any(name in run.problem.vary for run in runs):
+            what = name.replace("_", " ") if name == "carbon_profile" else name
+            return f"the runs differ in {what} ({joined([str(value) for value in values])}); name one --{option} for all of them"
+    return ""
+
+
+def _asked_of_all(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], list[str]]:
+    """The objectives that all runs ask for, or else all that some ask for and all know; and notes on that."""
     for run in runs:
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")

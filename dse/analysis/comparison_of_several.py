@@ -43,22 +43,26 @@ class OneOf:
 
 @dataclass(frozen=True)
 class ComparisonOfSeveral:
-    """The answer of :func:`compare_several`: ``settings`` that differ, {name: one value a run}, and the runs in the order given."""
+    """The answer of :func:`compare_several`: ``settings`` that differ, {name: one value a run}, and the runs in the order given.
+
+    ``not_comparable``: objectives that the runs count on different grounds, {metric: why}; no verdict is made of them.
+    """
 
     objectives: tuple[Objective, ...]
     notes: tuple[str, ...]
     settings: Mapping[str, tuple[Any, ...]]
     runs: tuple[OneOf, ...]
+    not_comparable: Mapping[str, str]
 
 
 def compare_several(runs: Sequence[RunRecord]) -> ComparisonOfSeveral:
     """Compare the fronts of runs by the objectives that all have.
 
-    Raises UsageError where they have no objective in common, ask for opposite directions of one, or are more than `MOST`.
+    Raises UsageError where they have no comparable objective in common, ask for opposite directions of one, or are more than `MOST`.
     """
     if not 2 <= len(runs) <= MOST:
         raise UsageError(f"runs to compare are {len(runs)}; from 2 to {MOST} are compared at a time")
-    objectives, notes = common_objectives(runs)
+    objectives, notes, left_out = common_objectives(runs)
     values = [objective_rows(run, objectives) for run in runs]
     shares = volumes(values, notes)
     beaten = [[dominated_by(mine, theirs) >= 0 for theirs in values] for mine in values]
@@ -76,4 +80,4 @@ def compare_several(runs: Sequence[RunRecord]) -> ComparisonOfSeveral:
                 best={o.metric: float(o.sign * rows[:, i].min()) for i, o in enumerate(objectives)},
             )
         )
-    return ComparisonOfSeveral(objectives, tuple(notes), setting_differences(runs), tuple(found))
+    return ComparisonOfSeveral(objectives, tuple(notes), setting_differences(runs), tuple(found), left_out)

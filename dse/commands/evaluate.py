@@ -18,7 +18,9 @@ def register(commands: Any) -> None:
     )
     options.add_problem_options(parser)
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
-    lists.add_argument("--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware")
+    lists.add_argument(
+        "--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware, as --set takes them"
+    )
     lists.add_argument(
         "--gemms",
         metavar="IN.csv",
@@ -62,12 +64,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _gemms(args: argparse.Namespace) -> int:
-    from dse.spaces.hardware import load_with
-    from hw_models.costs.products_csv import BITS_COLUMNS, evaluate_gemms
+    from dse.evaluation.hardware_columns import as_knobs
+    from dse.spaces.hardware import from_text, load_with
+    from hw_models.costs.products_csv import BITS_COLUMNS, GEMM_COLUMNS, evaluate_gemms, read_csv
 
-    hardware, fixed = load_with(args.hw, options.knobs_of(args), profile=args.profile, keep=BITS_COLUMNS)
+    hardware, fixed, text = load_with(args.hw, options.knobs_of(args), profile=args.profile, keep=BITS_COLUMNS)
+    table = None
+    if text is not None:
+        changed, table = as_knobs(text, read_csv(args.gemms), (*BITS_COLUMNS, *GEMM_COLUMNS, *hardware.settings))
+        hardware = hardware if changed is text else from_text(changed, name=args.hw, profile=args.profile)
     defaults = {**hardware.defaults, **fixed}
-    rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion)
+    rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion,
+                          as_read=table)  # fmt: skip
     _told(args, rows)
     return 0
 

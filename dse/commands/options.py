@@ -41,7 +41,7 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="operations of an imported graph that are not understood are an error")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     deployment = parser.add_argument_group("deployment (designs are compared at equal service)")
-    deployment.add_argument("--rate", type=float, default=1.0, metavar="PER_S", help="requests a second (default 1)")
+    deployment.add_argument("--rate", type=float, metavar="PER_S", help="requests a second (default: those of the mix, else 1)")
     deployment.add_argument("--lifetime-years", type=float, default=3.0, metavar="YEARS", help="default 3")
     deployment.add_argument("--grid", default="world", metavar="REGION|G|FILE.csv",
                             help="grid of use: a region, gCO2e/kWh, or an hourly file (default world)")  # fmt: skip
@@ -88,7 +88,7 @@ def deployment_of(args: argparse.Namespace) -> Any:
     from dse.problem.deployment import Deployment
 
     return Deployment(
-        rate_per_s=args.rate,
+        rate_per_s=_rate(args),
         lifetime_years=args.lifetime_years,
         grid=as_grid(args.grid),
         fab_grid=as_grid(args.fab_grid),
@@ -97,6 +97,17 @@ def deployment_of(args: argparse.Namespace) -> Any:
         carbon_profile=args.carbon_profile or "",
         package=args.package,
     )
+
+
+def _rate(args: argparse.Namespace) -> float:
+    """Requests a second: --rate, else what the mix says, else 1."""
+    if args.rate is not None:
+        return float(args.rate)
+    from workloads.library import is_path, load, mixes
+
+    word = args.workload or ""
+    own = load(word).rate_per_s if word in mixes() or (word.endswith(".toml") and is_path(word)) else None
+    return 1.0 if own is None else own
 
 
 def tell_renamed(texts: list[str]) -> None:
@@ -127,8 +138,11 @@ def vary_of(args: argparse.Namespace) -> dict[str, list[int | float | str]]:
             raise UsageError(f"vary {text!r} is not of the form NAME=VALUE,VALUE,...")
         if name.strip() in chosen:
             raise UsageError(f"vary {name.strip()} is given twice; list all values at once")
-        chosen[name.strip()] = [_number_or_name(value.strip()) for value in values.split(",")]
+        chosen[name.strip()] = [_TRUTH.get(value.strip(), _number_or_name(value.strip())) for value in values.split(",")]
     return chosen
+
+
+_TRUTH = {"true": True, "false": False}
 
 
 def _number_or_name(text: str) -> int | float | str:
@@ -157,7 +171,7 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
         number = _number_or_name(value.strip())
         if option == "set" and isinstance(number, str) and re.fullmatch(r"[A-Za-z_][\w.+-]{0,63}", number):
-            fixed[name.strip()] = {"true": True, "false": False}.get(number, number)  # a knob of names: phase=decode
+            fixed[name.strip()] = _TRUTH.get(number, number)  # a knob of names: phase=decode
             continue
         if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
             shown = value if len(value) <= 80 else value[:77] + "..."

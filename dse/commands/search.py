@@ -183,7 +183,7 @@ def _check_trace(args: argparse.Namespace, log: bool, loop: bool) -> None:
     if log or loop:
         what = "log of requests" if log else "reasoning loop"
         raise UsageError(f"trace is of a vehicle, and workload {args.workload} a {what}; leave one out")
-    if args.rate != 1.0:
+    if args.rate is not None:
         raise UsageError(f"rate is {args.rate:g} and the drive of --trace has its own; leave one out")
 
 

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
 from dse.evaluation.evaluation import Evaluation, Space, load_family, load_hardware
+from dse.evaluation.hardware_columns import TRUTH, as_knobs
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
 from dse.quality.surrogate import EXTRAPOLATED, SUPPORT
+from dse.spaces.hardware import fields_of
 from hw_models.costs.products_csv import Table, read_csv, write_csv
 from workloads.errors import WorkloadError
 from workloads.family import Family
@@ -34,14 +36,19 @@ def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_uns
     Raises UsageError naming file, line and column.
     """
     table = read_csv(path_in)
-    family, hardware = load_family(problem), load_hardware(problem)
+    family, asked = load_family(problem), table
+    if problem.hardware_toml is not None:
+        others = {*family.model_grid(), *family.knobs, *_PASSED_ON, *load_hardware(problem).settings}
+        text, table = as_knobs(problem.hardware_toml, table, others)
+        problem = replace(problem, hardware_toml=text)
+    hardware = load_hardware(problem)
     # Where both sides know a name (weight_bits), it is the model's: the hardware follows what the model was built with.
     model_names = list(dict.fromkeys([*family.model_grid(), *(name for name in table.columns if name in family.knobs)]))
     settings = {name for name in table.columns if name in hardware.settings and name not in model_names}
     known = [*model_names, *(n for n in family.knobs if n not in model_names), *hardware.knobs, *hardware.settings]
     for column in table.columns:
         if column not in known and column not in _PASSED_ON:
-            raise unknown_name(f"{table.path}: column", column, known)
+            raise unknown_name(f"{table.path}: column", column, [*known, *fields_of(problem.hardware_toml)])
     # A setting of the hardware that the file varies is a knob of this list.
     vary = {name: tuple(dict.fromkeys(table.number(row, name) for row in range(len(table.rows)))) for name in settings}
     problem = replace(problem, vary={**problem.vary, **vary})
@@ -68,7 +75,7 @@ def evaluate_designs(problem: Problem, path_in: str, path_out: str, *, allow_uns
         for name in ("quality", "quality_se"):
             added[name] = [None if hidden else value for hidden, value in zip(unsupported, columns[name], strict=True)]
         added["quality_support"] = [SUPPORT[int(code)] for code in support]
-    write_csv(path_out, table, added)
+    write_csv(path_out, asked, added)
     return len(table.rows)
 
 
@@ -90,12 +97,22 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _cell(table: Table, row: int, name: str, own: Any) -> Any:
+    """The value of a knob in a row, ``own`` where the file has no column of it; a name where the knob is of names, or true or false."""
+    if name not in table.columns:
+        return own
+    if isinstance(own, (bool, str)):
+        text = table.rows[row][table.columns.index(name)].strip()
+        return TRUTH.get(text, text) if isinstance(own, bool) else text
+    return table.number(row, name)
+
+
 def _distinct(table: Table, names: list[str], own: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], IntArray]:
     """Distinct combinations of the named columns (columns the file lacks take ``own``), and which one each row is."""
     if not names:
         return {}, np.zeros(len(table.rows), dtype=np.int64)
     rows = range(len(table.rows))
-    columns = [np.array([table.number(row, name) if name in table.columns else own[name] for row in rows]) for name in names]
+    columns = [np.array([_cell(table, row, name, own.get(name)) for row in rows]) for name in names]
     codes = np.column_stack([np.unique(column, return_inverse=True)[1].reshape(-1) for column in columns])
     _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     return {name: column[first] for name, column in zip(names, columns, strict=True)}, inverse.reshape(-1)

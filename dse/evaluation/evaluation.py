@@ -38,6 +38,7 @@ from dse.spaces import hardware
 from hw_models.costs import pipeline
 from hw_models.costs.unit_costs import ADDITIVE, Criterion, UnitCosts, peak_dynamic_w
 from workloads import library
+from workloads.errors import WorkloadError
 from workloads.family import Family
 from workloads.ops import concatenate
 from workloads.records import Workload
@@ -100,7 +101,16 @@ def load_family(problem: Problem) -> Family:
     _check_kind(problem)
     if problem.workload_sha256 is not None and file_sha256(problem.workload) != problem.workload_sha256:
         raise UsageError(f"workload {problem.workload} has changed since the study was begun; search again")
-    return library.load(problem.workload, bind=problem.bind or None, strict=problem.strict)
+    try:
+        return library.load(problem.workload, bind=problem.bind or None, strict=problem.strict)
+    except WorkloadError as error:
+        if library.is_path(problem.workload) or library.is_known(problem.workload):
+            raise
+        raise UsageError(
+            f"workload {problem.workload!r} was given as an object of another process, and a study keeps its name alone; give it again "
+            "from Python, `dse.api.make_problem(MODULE, example=INPUTS)` for a torch module, and go on there: "
+            '`dse.exporters.export(dse.load("RUN"), 1, "TOOL")` does what `dse export` does'
+        ) from error
 
 
 def file_sha256(name: str) -> str | None:

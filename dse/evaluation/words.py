@@ -19,6 +19,7 @@ from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.problem.wording import joined
 from dse.quality.surrogate import for_workload as surrogate_for
 from dse.spaces.hardware import HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
+from dse.spaces.parameters import Space
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator
@@ -143,6 +144,8 @@ def make_problem(
                 file = Path(hw).name
                 raise UsageError(f"space {own[1].name} lists {name}, which {file} has not; leave it out, or begin with "
                                  f"`dse init space FILE --workload {workload} --from {file}`, which lists what {file} has")  # fmt: skip
+    if own is not None and hardware.shipped and hardware_toml is None:
+        _check_of_model(own[1], hardware)
     _check_knobs(fixed, vary, hardware, hardware_toml, family, workload)
     defaults = (*hardware.default_constraints, *deadline(family, fixed)) if default_constraints else ()
     known_spaces = family.spaces
@@ -161,7 +164,7 @@ def make_problem(
         objectives=objectives,
         preset=preset.name if preset else None,
         constraints=merge_constraints(parsed, defaults=defaults, removed=no_constraint),
-        deployment=_deployment(deployment, serves),
+        deployment=_deployment(deployment, serves if deployment is not None else {**_asked(family), **serves}),
         space=space,
         fixed=dict(fixed),
         vary={name: tuple(chosen) for name, chosen in vary.items()},
@@ -228,6 +231,11 @@ def _workload_word(workload: Any, example: Any, strict: bool) -> str:
         from workloads.importers.module_family import family_from_module
 
         return library.register(family_from_module(workload, example, strict=strict))
+    if (kind := _makes_modules(workload)) and not isinstance(workload, Family):
+        raise UsageError(
+            f"workload is {kind}, and a search takes one module of fixed sizes, as Classifier(layers=8, width=256); search each variant by "
+            "itself and compare the runs (docs/python.md, variants of a module)"
+        )
     if example is not None:
         raise UsageError("example is of a torch module's inputs, and this workload is none; leave it out")
     if isinstance(workload, Family):
@@ -235,6 +243,15 @@ def _workload_word(workload: Any, example: Any, strict: bool) -> str:
     if isinstance(workload, (str, Path)):
         return str(workload)
     raise UsageError(f"workload is {_kind(workload)}; a name, a path, a Family or a torch module is needed")
+
+
+def _makes_modules(workload: Any) -> str:
+    """What a workload is that stands for several torch modules, in words; empty where it is none of the kind."""
+    if isinstance(workload, type):
+        return f"the class {workload.__name__}"
+    if isinstance(workload, (list, tuple, set, dict)):
+        return f"a {type(workload).__name__}"
+    return f"the function {getattr(workload, '__name__', type(workload).__name__)}" if callable(workload) else ""
 
 
 def _hardware_word(hw: Any) -> tuple[str, str | None]:
@@ -268,6 +285,11 @@ def _deployment(given: Deployment | None, fields: Mapping[str, Any]) -> Deployme
     found = given or Deployment(**words)
     grids.lookup(found.grid)  # an unknown place is told now, before anything is computed or written
     return found
+
+
+def _asked(family: Family) -> dict[str, float]:
+    """What a workload says itself of where it serves: the rate of a mix."""
+    return {} if family.rate_per_s is None else {"rate_per_s": family.rate_per_s}
 
 
 def _is_number(value: Any) -> bool:
@@ -311,6 +333,17 @@ def _in_file(
 
 
 _UNITS = ("_kib", "_mib", "_gib", "_hz", "_v", "_nm")
+
+
+def _check_of_model(own: Space, hardware: HardwareSpace) -> None:
+    """A space file that lists knobs of a template around devices as they are sold: which entries have to go."""
+    of_hardware = [name for name in space_file.varied(own) if name not in (*hardware.knobs, *hardware.settings, *VARIABLE)]
+    if of_hardware:
+        those = "are devices as they are sold" if len(hardware.shipped) > 1 else "is a device as it is sold"
+        raise UsageError(
+            f"space {own.name}: hw {hardware.name} {those}, around which a space file lists knobs of the model alone; delete "
+            f"{joined(of_hardware)} from the file"
+        )
 
 
 def beside_the_list(

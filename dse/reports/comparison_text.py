@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from dse.analysis.comparison import Comparison, compare
+from dse.analysis.comparison import Comparison, compare, not_comparable_text
 from dse.analysis.comparison_of_several import ComparisonOfSeveral, compare_several
 from dse.problem.wording import number_text, plural
 from dse.reports.terminal import printable
@@ -47,7 +47,9 @@ def _asked(comparison: Comparison | ComparisonOfSeveral, letters: Sequence[str])
     """What was asked differently, a line a setting with a value a run, and the notes."""
     differ = [f"  {printable(name)}: {' | '.join(printable(_told(value)) for value in row)}" for name, row in comparison.settings.items()]
     lines = [f"Settings that differ ({' | '.join(letters)}):", *differ] if differ else ["The settings are the same."]
-    return ["", *lines, *(f"  note: {printable(note)}" for note in comparison.notes)]
+    apart = ["", f"{printable(not_comparable_text(comparison.not_comparable))}. What follows is of the other objectives"
+             f" ({', '.join(o.metric for o in comparison.objectives)})."] if comparison.not_comparable else []  # fmt: skip
+    return [*apart, "", *lines, *(f"  note: {printable(note)}" for note in comparison.notes)]
 
 
 def text_of_several(comparison: ComparisonOfSeveral) -> str:

@@ -39,7 +39,7 @@ from dse.storage.trials import TrialStore
 from dse.strategies import executors as execution
 from dse.strategies.driver import EXHAUSTED
 from dse.strategies.proxy import is_first, is_whole
-from dse.strategies.registry import AUTO, find
+from dse.strategies.registry import AUTO, choose, find
 from dse.strategies.registry import check as check_strategy
 from dse.strategies.stopping import SmallImprovement, Stalled
 from dse.strategies.transfer import Prior
@@ -97,6 +97,7 @@ def run(
     )
     assert target is not None  # quality is always named
     _checked(target, evaluation.space.models)
+    _check_columns(target, evaluation, settings)
     priors = [_trials_of(Path(folder)) for folder in settings.warm_start]
     notes: list[str] = []
     done, expected = 0, min(sum(settings.sizes), _most_trials(evaluation, settings, target))
@@ -139,6 +140,23 @@ def run(
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
     return found.front, _summary(evaluation, found), context
+
+
+def _check_columns(target: Evaluator, evaluation: Evaluation, settings: MeasuredSettings) -> None:
+    """A table's columns are knobs of the models, where a trial is a model."""
+    if not isinstance(target, evaluators.TableEvaluator):
+        return
+    strategy, space = settings.strategy, evaluation.space
+    if strategy == AUTO:
+        strategy, _ = choose(measured=len(target.metrics), models=space.model_count, hardware=space.hardware_count)
+    if find(strategy).trial == "design":
+        return
+    knobs = list(model_columns(evaluation))
+    missing = [name for name in target.parameters if name not in knobs]
+    if missing:
+        name = evaluation.family.name
+        known = f"known are {', '.join(knobs)}" if space.models else "it is one model without knobs of its size"
+        raise UsageError(f"table {target.path} has the column {missing[0]!r}, and {name} has no such model knob; {known}")
 
 
 def _most_trials(evaluation: Evaluation, settings: MeasuredSettings, target: Evaluator) -> int:

@@ -293,28 +293,32 @@ def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
     return load(hw, profile=profile)
 
 
-def load_with(hw: str, fixed: Mapping[str, Any], *, profile: str | None, keep: Sequence[str] = ()) -> tuple[HardwareSpace, dict[str, Any]]:
-    """As `load_path_or_name` with fields of a file's accelerators at the values of ``fixed``; the space, and ``fixed`` by its knobs' names.
+def load_with(
+    hw: str, fixed: Mapping[str, Any], *, profile: str | None, keep: Sequence[str] = ()
+) -> tuple[HardwareSpace, dict[str, Any], str | None]:
+    """As `load_path_or_name` with fields of a file's accelerators at the values of ``fixed``.
+
+    Returns the space, ``fixed`` by its knobs' names, and the text of the space where it is of a file.
 
     Names of ``keep``, and those that are no field, stay in ``fixed`` as they are.
     """
     hardware, path = load_path_or_name(hw, profile=profile), Path(hw)
     wanted = {name: [value] for name, value in fixed.items() if name not in (*keep, *hardware.knobs, *hardware.settings)}
-    if not wanted:
-        return hardware, dict(fixed)
     text = path.read_text(encoding="utf-8") if path.is_file() else None
+    if not wanted:
+        return hardware, dict(fixed), text
     fields = fields_of(text)
     for name in wanted:
         if name not in fields and (fields or isinstance(hardware.source_record, Accelerator)):
             raise unknown_field("set", name, hardware, fields, keep)
     if text is None:
-        return hardware, dict(fixed)  # of a template, which says itself what it does not know
+        return hardware, dict(fixed), None  # of a template, which says itself what it does not know
     text, found = with_fields(text, wanted)
     changed = dict(fixed)
     for name, (knob, values) in found.items():
         del changed[name]
         changed[knob] = values[0]
-    return from_text(text, name=hw, profile=profile), changed
+    return from_text(text, name=hw, profile=profile), changed, text
 
 
 def unknown_field(option: str, name: str, hardware: HardwareSpace, fields: Sequence[str], further: Iterable[str]) -> UsageError:
@@ -322,7 +326,8 @@ def unknown_field(option: str, name: str, hardware: HardwareSpace, fields: Seque
     kinds = [field for field in fields if field.endswith("_kind")]
     # Templates call dram_type what a file has as the kind of its last level.
     close = kinds[-1] if kinds and name == "dram_type" else nearest(name, [*fields, *further])
-    hint = f"; did you mean {close!r}?" if close else ""
+    same = [field for field in fields if field.endswith(f"_{name}")]  # lanes, of two tables: vector_lanes or gather_lanes
+    hint = f"; did you mean {' or '.join(map(repr, same[:4]))}?" if same else f"; did you mean {close!r}?" if close else ""
     if not fields:
         device = hardware.name
         file = f"`dse init accelerator my-{device}.toml --from {device}` writes a file whose fields it takes" if hardware.shipped else (

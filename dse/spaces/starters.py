@@ -145,6 +145,8 @@ def _commented(text: str) -> Iterator[str]:
         found = re.match(r"(\w+) = ", line)
         comment = known.get((table, found[1]), "") if found else ""
         yield f"{line:<{_COMMENT_COLUMN}}# {comment}" if comment else line
+        if found and found[1] == "double_buffered" and "shared_bus = true" not in text:  # a design says it only where it is true
+            yield f"{'shared_bus = false':<{_COMMENT_COLUMN}}# true: reads and writes take turns (the pins of a DRAM), or false"
 
 
 def _comments() -> dict[tuple[str, str], str]:

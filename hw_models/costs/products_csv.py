@@ -188,6 +188,7 @@ def evaluate_gemms(
     defaults: Mapping[str, Any] | None = None,
     criterion: Criterion = "edp",
     threads: int | None = None,
+    as_read: Table | None = None,
 ) -> int:
     """Cost the matrix products of a CSV file; returns the number of rows written.
 
@@ -197,6 +198,7 @@ def evaluate_gemms(
         latency_s, energy_j (dynamic and idle), utilisation (of the peak at that format), bound, mapping (empty for kernels). A
         product runs on one chip, whatever ``chips`` says: how chips share it depends on the model around it. Kernels are costed
         as benchmarks run them: one kernel again and again on a few copies of its operands, which caches may hold.
+        ``as_read``: the same rows with the columns of the hardware named as its knobs are, where the file names them otherwise.
     """
     check_criterion(criterion)
     table = read_csv(path_in)
@@ -206,7 +208,7 @@ def evaluate_gemms(
             raise HardwareError(f"{table.path}: column {name!r} is missing; columns are {', '.join(table.columns)}")
     other = [*GEMM_COLUMNS, *BITS_COLUMNS, SHARED_COLUMN, *GEMM_RESULTS]
     own = () if isinstance(hardware, Accelerator) else (*hardware.knobs, *hardware.settings)
-    designs = _Designs(table, hardware, defaults or {}, [name for name in other if name not in own or name in GEMM_COLUMNS])
+    designs = _Designs(as_read or table, hardware, defaults or {}, [name for name in other if name not in own or name in GEMM_COLUMNS])
     given = [[_dimension(table, i, n) if n in table.columns else 1 for n in GEMM_COLUMNS] for i in range(len(table.rows))]
     shapes = np.array(given, dtype=np.int64)
     shared = np.zeros(len(shapes), dtype=bool)

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hw_models.accelerator.design import FORM, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Choice, Rule
-from hw_models.accelerator.levels import MemoryLevel
 from hw_models.accelerator.toml import BANDWIDTHS, BOTH_BANDWIDTHS, CAPACITIES, DRAM_GB_PER_S, load_toml
 from hw_models.errors import HardwareError, bad_value, unknown_name
 from hw_models.spaces.template import Columns, Template, check_scalars, load, of_one_kind
@@ -78,8 +76,8 @@ def with_values(
 def settable(document: Mapping[str, Any]) -> dict[str, Place]:
     """The names that `with_values` takes, each with its place; none where the document is of a template or of a device.
 
-    A field has its own name (``array_rows``) and the one in its table where no other table has that (``rows``); one of a level has the
-    level's name before it (``l2_kib``).
+    A field has its own name (``array_rows``) and the one in its table where no other table has that, or none that the document writes
+    (``rows``; ``lanes`` of ``[vector]`` where there is no ``[gather]``); one of a level has the level's name before it (``l2_kib``).
     """
     if "levels" not in document:
         return {}
@@ -89,12 +87,12 @@ def settable(document: Mapping[str, Any]) -> dict[str, Place]:
     for name, what in everything.items():
         table, key = what.table or ("", name)
         names[name] = (name, table, key)
-        if inner[key] == 1:
+        here = [known for known in FORM.tables if isinstance(document.get(known), Mapping) and key in document[known]]
+        if inner[key] == 1 or here == [table]:
             names.setdefault(key, names[name])
-    flags = [f.name for f in fields(MemoryLevel) if isinstance(f.default, bool)]
     for number, level in enumerate(document["levels"]):
         for key in FORM.level_fields:
-            if key not in ("name", *flags):
+            if key != "name":
                 knob = "bytes" if key in CAPACITIES else key
                 names[f"{level['name']}_{key}"] = (f"{level['name']}_{knob}", number, key)
     return names

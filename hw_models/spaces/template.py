@@ -160,6 +160,10 @@ class Template:
             if values.dtype.kind != "U":
                 raise bad_value(name, values.tolist()[0], f"a name like {default!r}", where=where)
             return  # the names themselves are checked where they are looked up
+        if isinstance(default, bool):
+            if values.dtype.kind != "b":
+                raise bad_value(name, values.tolist()[0], "true or false", where=where)
+            return
         if values.dtype.kind not in "iuf":
             raise bad_value(name, values.tolist()[0], "a number", where=where)
         whole = isinstance(default, int) and name not in self.fractions

@@ -18,17 +18,20 @@ from carbon.errors import CarbonError
 from carbon.factors import grid
 from dse import api
 from dse.errors import UsageError
+from dse.exporters import export
 from dse.problem.deployment import Deployment
 from dse.quality.evaluators import FunctionEvaluator
 from dse.quality.measured import Measured
 from dse.reports import notebook
 from dse.run import Run
+from dse.spaces import starters
 from dse.spaces.toml_text import toml_text
 from dse.strategies.protocol import taken_rows
 from hw_models import spaces
 from hw_models.errors import HardwareError
 from workloads import library
 from workloads.errors import WorkloadError
+from workloads.families import BUILDERS
 
 SMALL: dict[str, Any] = {"cores": 1, "l2_words_per_cycle": 64, "glb_mib": 2}
 
@@ -101,6 +104,9 @@ def test_other_questions_of_a_study(study: Run) -> None:
         (lambda s: dse.search(s.problem, grid="france"), "grid is not used"),
         (lambda s: dse.search("bert", grid="france", deployment=Deployment()), "grid and deployment are both given"),
         (lambda s: dse.search("bert", example=[1]), "example is of a torch module"),
+        (lambda s: dse.search(dict, example=[1]), "workload is the class dict, and a search takes one module"),
+        (lambda s: dse.search(lambda layers: None, example=[1]), "workload is the function <lambda>, and a search takes one module"),
+        (lambda s: dse.search([1, 2], example=[1]), "workload is a list, and a search takes one module"),
         (lambda s: dse.search(3), "workload is 3 of type int"),
         (lambda s: dse.search("bert", hw=[1]), "hw is of type list"),
         (lambda s: dse.search("bert", hw={"template": "edge22", "knobs": {"widht": [64]}}), "did you mean 'width'?"),
@@ -290,6 +296,35 @@ def test_a_torch_module_is_a_workload(tmp_path: Path) -> None:
     run = api.search(net, "hardware", out=tmp_path / "run", example=torch.zeros(4, 256), fixed=SMALL)
     assert run.designs[0]["metrics"]["macs"] == 4 * (256 * 512 + 512 * 16)
     assert run.designs[0]["metrics"]["parameters"] == 256 * 512 + 512 + 512 * 16 + 16
+    # Another process knows the name alone.
+    script = "import sys; from dse.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "export", str(run.path), "--to", "scalesim"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "workload 'Sequential' was given as an object of another process" in done.stderr
+    api.make_problem(net, "hardware", example=torch.zeros(4, 256))
+    assert export(dse.load(run.path), 1, "scalesim")
+    table = tmp_path / "acc.csv"
+    table.write_text("width,quality\n512,90\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="column 'width', and Sequential has no such model knob; it is one model without knobs"):
+        api.search(net, "carbon", quality=f"table:{table}", out=tmp_path / "table", example=torch.zeros(4, 256), fixed=SMALL)
+
+
+def test_a_space_file_around_devices_lists_the_model_alone(tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text(starters.space("bert"), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match="devices as they are sold, around which a space file lists knobs of the model alone; delete cores,"
+    ):
+        api.make_problem("bert", hw="edge-tpu,nvdla", space=file)
+
+
+def test_names_that_are_allowed_are_listed_once() -> None:
+    with pytest.raises(ValueError, match="must be one of") as caught:
+        library.family_from_record({"name": "a", "family": "encoder", "dimensions": {"lyers": 2}}, "a.toml")
+    listed = str(caught.value).partition("must be one of ")[2].partition(";")[0].partition(", ...")[0].split(", ")
+    assert len(listed) == len(set(listed)) > 5
 
 
 def test_progress_is_shown_in_notebooks_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,3 +442,14 @@ def test_a_study_answers_with_dse_errors_too(study: Run) -> None:
         with pytest.raises(dse.DseError):
             ask()
     assert issubclass(HardwareError, dse.DseError) and issubclass(WorkloadError, dse.DseError)
+
+
+def test_the_page_has_the_dimensions_of_every_family() -> None:
+    """Those without a default are the required ones, for a record without them is refused."""
+    page = (Path(__file__).parents[2] / "docs" / "models" / "workloads.md").read_text(encoding="utf-8")
+    for name, made in BUILDERS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} |") and line.count("|") == 4)
+        required, optional = ({word.strip("`") for word in cell.strip().split(", ")} - {"-"} for cell in row.split("|")[2:4])
+        assert required == {knob for knob, found in made.knobs.items() if not found.setting and knob not in made.defaults}
+        settings = {knob for knob, found in made.knobs.items() if found.setting}
+        assert optional == set(made.defaults) - settings

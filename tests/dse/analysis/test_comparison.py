@@ -112,9 +112,34 @@ def test_other_deployments_and_objectives_are_told(runs: tuple[Run, Run], tmp_pa
     told = comparison_text.text(found)
     assert "deployment.grid: world | france" in told
     assert "different objectives" in told
-    assert [o.metric for o in found.objectives] == ["quality", "total_kgco2e", "latency_s"]
+    assert [o.metric for o in found.objectives] == ["quality", "latency_s"]
+    assert list(found.not_comparable) == ["total_kgco2e"]
+    assert told.splitlines()[3].startswith("not comparable: total_kgco2e, for the runs differ in grid (world and france)")
+    assert comparison_text.as_json(found)["not_comparable"] == dict(found.not_comparable)
     assert found.changes == {} or "total_kgco2e" in found.changes or not found.shared
     assert json.dumps(comparison_text.as_json(found), allow_nan=False)
+
+
+def test_no_verdict_on_carbon_of_two_profiles(runs: tuple[Run, Run]) -> None:
+    """The same designs with all carbon halved dominate nothing where another profile counted it, and would where the same did."""
+
+    def halved(profile: str) -> Run:
+        designs = [{**d, "metrics": {**d["metrics"], "total_kgco2e": 0.5 * d["metrics"]["total_kgco2e"]}} for d in runs[0].designs]
+        deployment = replace(runs[0].problem.deployment, carbon_profile=profile)
+        return replace(runs[0], designs=designs, problem=replace(runs[0].problem, deployment=deployment))
+
+    assert len(comparison.compare(runs[0], halved("act2")).first.dominated) == len(distinct(runs[0].designs))
+    found = comparison.compare(runs[0], halved("default"))
+    assert ([o.metric for o in found.objectives], list(found.not_comparable)) == (["quality"], ["total_kgco2e"])
+    assert "total_kgco2e" not in found.first.best
+    told = comparison_text.text(found)
+    assert "name one --carbon-profile for all of them" in told
+    several = comparison_of_several.compare_several([*runs, halved("default")])
+    assert list(several.not_comparable) == ["total_kgco2e"]
+    assert "not comparable: total_kgco2e" in comparison_text.text_of_several(several)
+    alone = [replace(run, problem=replace(run.problem, objectives=run.problem.objectives[1:])) for run in (runs[0], halved("default"))]
+    with pytest.raises(UsageError, match="not comparable: total_kgco2e, for the runs differ in carbon profile"):
+        comparison.compare(*alone)
 
 
 def test_runs_that_cannot_be_compared(runs: tuple[Run, Run]) -> None:
