@@ -29,25 +29,31 @@ _MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Robustness:
-    """The answer: stability of the front, the spread of each design's total, and what was varied."""
+    """The answer: stability of the front, the spread of each design's total, and what was varied.
+
+    ``numbers``: what the designs are called where they were chosen from more (equal designs are left out); empty: 1, 2, ...
+    """
 
     stability: Stability
     total: Spread
     ranges: Mapping[str, Range]
     objective: str
+    numbers: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         draws, designs = self.total.values.shape
         lines = [
-            f"{designs} designs under {draws:,} draws of {len(self.ranges)} carbon factors (quality, latency and energy held)",
+            f"{designs} {'distinct designs' if self.numbers else 'designs'} under {draws:,} draws of {len(self.ranges)} carbon factors "
+            "(quality, latency and energy held)",
             f"  two designs keep their order by {self.objective} in {self.stability.pairs:.1%} of the draws, "
             f"no design leaves the front in {self.stability.whole_front:.1%}",
             f"  stays: draws in which the design stays on the front; least: draws in which no other has less {self.objective}",
             f"  {'design':>6}{'stays':>9}{'least':>9}{'p5':>12}{'p50':>12}{'p95':>12}  total kgCO2e",
         ]
         shown = range(min(designs, _MOST_SHOWN))
+        numbers = self.numbers or range(1, designs + 1)
         lines += [
-            f"  {i + 1:>6}{self.stability.stays[i]:>9.1%}{self.stability.best[i]:>9.1%}"
+            f"  {numbers[i]:>6}{self.stability.stays[i]:>9.1%}{self.stability.best[i]:>9.1%}"
             f"{self.total.p5[i]:>12.4g}{self.total.p50[i]:>12.4g}{self.total.p95[i]:>12.4g}"
             for i in shown
         ]

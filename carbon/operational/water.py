@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
 
 from carbon.arrays import Numeric, as_number
 from carbon.errors import CarbonError, unknown
+from carbon.factors import grid
 from carbon.factors.tables import Factor, table
 
 
@@ -62,15 +64,28 @@ def sites() -> list[str]:
 
 
 def mix_litres_per_kwh(zone: str) -> float:
-    """Return the water of a country's electricity, l/kWh (ecologits 0.11.3; ISO3 codes and WOR).
+    """Return the water of a country's electricity, l/kWh (ecologits 0.11.3; WOR and a country as a grid names it: FRA, FR, france).
 
     Raises:
-        CarbonError: a zone without a figure.
+        CarbonError: an unknown place, or one without a figure.
     """
-    known = {row["zone"]: float(row["l_per_kwh"]) for row in table("water_mix")}
-    if zone.upper() not in known:
-        raise CarbonError(f"zone {zone!r} has no water figure (WOR is the world's); known: {', '.join(known)}")
-    return known[zone.upper()]
+    return _mix()[_zone(zone)]
+
+
+@cache
+def _mix() -> dict[str, float]:
+    return {row["zone"]: float(row["l_per_kwh"]) for row in table("water_mix")}
+
+
+def _zone(zone: str) -> str:
+    """The code of the country that a word means, of those with a figure."""
+    place = zone.strip().upper()
+    if place not in _mix():
+        with suppress(CarbonError):
+            place = grid.lookup(zone).code.partition(":")[2]
+    if place not in _mix():
+        raise CarbonError(f"zone {zone!r} has no water figure (WOR is the world's); known: {', '.join(_mix())}")
+    return place
 
 
 #: Studies of one country differ about so much, by what they count of reservoirs: the range of a country's figure is assumed.
@@ -119,9 +134,10 @@ def with_range(
 
     Raises CarbonError for an unknown zone or site and for numbers out of range.
     """
-    middle = mix_litres_per_kwh(zone)
-    sources = [water_factors()[f"water.electricity.{zone.upper()}"]]
-    told = f"water of {'the world' if zone.upper() == 'WOR' else zone.upper()}'s electricity (ecologits 0.11.3, {sources[0].vintage})"
+    zone = _zone(zone)
+    middle = _mix()[zone]
+    sources = [water_factors()[f"water.electricity.{zone}"]]
+    told = f"water of {'the world' if zone == 'WOR' else zone}'s electricity (ecologits 0.11.3, {sources[0].vintage})"
     told += ", x0.5 to x2 assumed"
     known = wue_l_per_kwh
     if site_code is not None:

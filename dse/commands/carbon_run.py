@@ -52,8 +52,8 @@ def register(actions: Any) -> None:
     water.add_argument(
         "--zone",
         default="WOR",
-        metavar="ISO3",
-        help="of the electricity: FRA, TWN or USA, the only countries with a figure; elsewhere WOR (default)",
+        metavar="PLACE",
+        help="of the electricity: france, taiwan or usa, the only countries with a figure; elsewhere WOR, the world (default)",
     )
     water.add_argument("--site", metavar="CODE", help="a data centre with a published figure: aws:us-east-1, gcp:..., azure:...")
     water.add_argument("--wue", type=float, metavar="L_PER_KWH", help="the data centre's own water a kWh of its machines")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from carbon.errors import unknown
+from carbon.factors import tables as factors
 from hw_models.devices import library
 
 
@@ -45,6 +46,16 @@ def whole_servers(spec: Mapping[str, Any]) -> list[str]:
                 f"{name}: device {part['device']} is a whole server, each with {memory} and the rest of a server (system), left out "
                 'beside a component of its own for the host (system = "server")'
             )
+        if (
+            hosts
+            and kept.get("system") != "server"
+            and not part.get("cpu_packages")
+            and not any(host.packages or host.dies for host in hosts)
+        ):
+            own_kg = factors.item("cpu_package_kgco2e").value
+            told.append(
+                f"{name}: cpu_packages is not given, no processor's own {own_kg:g} kg are counted (cpu_packages of {hosts[0].name})"
+            )
         if own := [host.name for host in hosts if host.dies]:
             told.append(
                 f"{name}: the processors of device {part['device']} are counted beside those of {own[0]}, which lists dies of its own; "
@@ -54,11 +65,12 @@ def whole_servers(spec: Mapping[str, Any]) -> list[str]:
 
 
 class _Host(NamedTuple):
-    """A component that says itself that it is a server: its name, and whether it lists memory and dies (processors)."""
+    """A component that says itself that it is a server: its name, and whether it lists memory, dies (processors) and their packages."""
 
     name: str
     memory: bool
     dies: bool
+    packages: bool
 
 
 def _hosts(spec: Mapping[str, Any]) -> list[_Host]:
@@ -68,7 +80,12 @@ def _hosts(spec: Mapping[str, Any]) -> list[_Host]:
         *((f"component {at + 1}", one) for at, one in enumerate(listed if isinstance(listed, list) else [])),
     ]
     return [
-        _Host(str(one.get("name", where)), bool(one.get("memory_gb")), bool(one.get("area_mm2") or one.get("chiplets")))
+        _Host(
+            str(one.get("name", where)),
+            bool(one.get("memory_gb")),
+            bool(one.get("area_mm2") or one.get("chiplets")),
+            bool(one.get("cpu_packages")),
+        )
         for where, one in parts
         if isinstance(one, Mapping) and "device" not in one and one.get("system") == "server"
     ]

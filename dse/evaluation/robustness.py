@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def analyse(
     objectives = [(objective.metric, objective.sign) for objective in problem.objectives]
     if not any(name in carbon.analysis.robustness.CARBON_METRICS for name, _ in objectives):
         objectives = [("total_kgco2e", 1.0)]
-    return carbon.analysis.robustness.front_of_groups(
+    found = carbon.analysis.robustness.front_of_groups(
         problem.deployment.carbon_profile,
         points.groups,
         _metrics(designs),
@@ -54,6 +55,7 @@ def analyse(
         draws=draws,
         seed=seed,
     )
+    return replace(found, numbers=tuple(int(design.get("design", at)) for at, design in enumerate(designs, 1)))
 
 
 def points_of(problem: Problem, designs: Sequence[dict[str, Any]]) -> Points:

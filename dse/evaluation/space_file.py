@@ -136,6 +136,11 @@ def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray
     return {knob: column[keep] for knob, column in points.items()}
 
 
+def meets(text: str | None, name: str, points: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """Which hardware points meet the constraints of a problem's space file, those between values of its lists included."""
+    return np.ones(len(next(iter(points.values()))), dtype=bool) if text is None else _meets(space.parse(text, where=name), points)
+
+
 def point_constraints(text: str | None, name: str) -> list[str]:
     """Constraints of a problem's space file between parameters of the hardware and the deployment."""
     if text is None:

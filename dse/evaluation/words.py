@@ -135,7 +135,7 @@ def make_problem(
         residency = default_residency(hardware, hardware_toml, space)
     if prefetch is None:  # no, but for the file of a design that was searched with it
         prefetch = residency != "none" and _written(hardware_toml).get("prefetch") is True
-    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {})
+    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {}, own and own[1])
     if own is None and hardware_toml is None:
         fixed, vary = beside_the_list(hardware, fixed, vary)
     if own is not None and (fields := fields_of(hardware_toml)):
@@ -308,7 +308,12 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _in_file(
-    text: str | None, hardware: HardwareSpace, family: Family, fixed: Mapping[str, Any], vary: Mapping[str, Sequence[Any]]
+    text: str | None,
+    hardware: HardwareSpace,
+    family: Family,
+    fixed: Mapping[str, Any],
+    vary: Mapping[str, Sequence[Any]],
+    listed: Space | None,
 ) -> tuple[str | None, dict[str, Any], dict[str, Sequence[Any]], dict[str, str]]:
     """A file that describes its accelerators itself, with the fields that are fixed or varied as knobs of it, and both by those knobs.
 
@@ -320,13 +325,19 @@ def _in_file(
     wanted = {name: values for name, values in wanted.items() if name not in taken}
     if text is None or not wanted:
         return text, dict(fixed), dict(vary), {}
-    for name in fixed:
-        if name in vary:
+    for name, value in fixed.items():
+        if name in vary and (listed is None or name not in space_file.varied(listed)):
             raise UsageError(f"{name} is given with set and with vary; give one of them")
+        if name in vary and value not in vary[name]:
+            raise UsageError(
+                f"set {name} is {value}, and space {listed.name if listed else ''} lists {joined([str(v) for v in vary[name]])}"
+            )
     changed, found = with_fields(text, wanted)
     # A knob that the file lists keeps its list where one value of it is fixed: another is told with the nearest.
     written = {name: values for name, values in wanted.items() if name in vary or (name in found and found[name][0] not in hardware.knobs)}
-    fixed = {found[name][0] if name in found else name: found[name][1][0] if name in found else value for name, value in fixed.items()}
+    place = {name: list(wanted[name]).index(value) for name, value in fixed.items() if name in found}
+    fixed = {found[name][0] if name in found else name: found[name][1][place[name]] if name in found else value
+             for name, value in fixed.items()}  # fmt: skip
     vary = {found[name][0] if name in found else name: found[name][1] if name in found else values for name, values in vary.items()}
     asked_as = {knob: name for name, (knob, _) in found.items() if knob != name}
     return (changed if written.keys() == found.keys() else with_fields(text, written)[0]), fixed, vary, asked_as

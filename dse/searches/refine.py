@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
-from dse.evaluation import robustness
+from dse.evaluation import robustness, space_file
 from dse.evaluation.design_costs import one_point
 from dse.evaluation.evaluation import Evaluation, Space, load_hardware
 from dse.evaluation.feasibility import feasible
@@ -57,7 +57,7 @@ class Refined:
 
 
 def levels(values: tuple[Any, ...], name: str, resolution: int) -> npt.NDArray[Any]:
-    """The listed values of a knob with 2**resolution - 1 more between neighbours, whole numbers staying whole."""
+    """The listed values of a knob with 2**resolution - 1 more between neighbours, whole numbers staying whole, and whole KiB so too."""
     if len(values) < 2 or any(isinstance(v, (str, bool)) for v in values):
         return np.array(values)
     numbers = np.array(values, dtype=np.float64)
@@ -68,7 +68,8 @@ def levels(values: tuple[Any, ...], name: str, resolution: int) -> npt.NDArray[A
     fine = np.interp(np.arange((len(code) - 1) * parts + 1) / parts, np.arange(len(code)), code)
     out = np.exp2(fine) if logs else fine
     if all(isinstance(v, (int, np.integer)) for v in values):
-        return np.unique(np.rint(out).astype(np.int64))
+        unit = 1024 if name.endswith("_bytes") and all(v % 1024 == 0 for v in values) else 1
+        return np.unique(np.rint(out / unit).astype(np.int64) * unit)
     return np.unique(np.round(out, 12))
 
 
@@ -177,7 +178,7 @@ class _Search:
         return np.broadcast_to(objective.sign * self._metric(block, objective.metric), block.shape)
 
     def neighbours(self, fine: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
-        """Unseen points one fine value away, in one knob, from the hardware of the front."""
+        """Unseen points one fine value away, in one knob, from the hardware of the front, that meet the space's constraints."""
         found: dict[tuple[Any, ...], None] = {}
         for h in np.unique(self.front.hardware).tolist():
             point = self.points[h]
@@ -190,7 +191,11 @@ class _Search:
                         moved = (*point[:j], fine[name][k].item(), *point[j + 1 :])
                         if moved not in self.seen:
                             found[moved] = None
-        return list(found)
+        if not found:
+            return []
+        columns = {name: np.array([point[j] for point in found]) for j, name in enumerate(self.names)}
+        allowed = space_file.meets(self.problem.space_toml, self.problem.space, columns)
+        return [point for point, kept in zip(found, allowed.tolist(), strict=True) if kept]
 
     def finish(self) -> tuple[Evaluation, Front]:
         """An evaluation of the front's hardware points alone, and the front in its indices."""

@@ -233,12 +233,16 @@ def test_a_device_that_is_a_server_does_not_bring_a_second_one(tmp_path: Path, c
     again = found({"component": [{**cpu, "system": "server", "memory_gb": 64}, host]}).embodied_parts
     assert again["cpu.system"] == alone["system"]
     assert 0 < again["cpu.memory"] < alone["memory"]
+    packages = "cpu: cpu_packages is not given, no processor's own 9.14 kg are counted (cpu_packages of host)"
     assert whole_servers({"component": [cpu, host]}) == [
-        "cpu: of device server-cpu the rest of a server (system) and its 384 GB of ddr5 left out, because host is the host"
+        "cpu: of device server-cpu the rest of a server (system) and its 384 GB of ddr5 left out, because host is the host",
+        packages,
     ]
     assert whole_servers({"component": [{**cpu, "system": "none"}, host]}) == [
-        "cpu: of device server-cpu its 384 GB of ddr5 left out, because host is the host"
+        "cpu: of device server-cpu its 384 GB of ddr5 left out, because host is the host",
+        packages,
     ]
+    assert packages not in whole_servers({"component": [cpu, {**host, "cpu_packages": 2}]})
     assert whole_servers({"component": [{"device": "h100"}, host]}) == []
     own = {**host, "area_mm2": 700, "node_nm": 10, "dies": 2}
     *_, twice = whole_servers({"component": [cpu, own]})

@@ -147,3 +147,16 @@ def test_a_space_around_a_file_of_ones_own_lists_the_model_alone(file: Path, tmp
         UsageError, match=r"space my-space lists width, which npu\.toml has not; leave it out, or begin with `dse init space"
     ):
         api.make_problem("bert-tiny", "carbon", hw=str(file), space=space, allow_unsupported=True)
+
+
+def test_what_is_set_narrows_what_a_space_file_lists_of_an_own_file(file: Path, tmp_path: Path) -> None:
+    """The value and not the first of the list, in its unit; another value is told with the list."""
+    space = tmp_path / "space.toml"
+    space.write_text(
+        '[parameters.cores]\nrole = "hardware"\nvalues = [2, 4]\n[parameters.l2_kib]\nrole = "hardware"\nvalues = [256, 512]\n'
+    )
+    given: dict[str, Any] = {"hw": str(file), "space": str(space), "threads": 1}
+    study = api.search("bert-tiny", "hardware", fixed={"cores": 4, "l2_kib": 512}, out=tmp_path / "run", **given)
+    assert {(d["knobs"]["cores"], d["knobs"]["l2_bytes"]) for d in study.designs} == {(4, 512 * 1024)}
+    with pytest.raises(UsageError, match="set cores is 3, and space .* lists 2 and 4"):
+        api.search("bert-tiny", "hardware", fixed={"cores": 3}, out=tmp_path / "other", **given)

@@ -155,3 +155,19 @@ def test_refine_keeps_measured_quality(tmp_path: Path, monkeypatch: pytest.Monke
     assert {d["quality_support"] for d in refined.designs} == {"measured"}
     assert {d["metrics"]["quality"] for d in refined.designs} <= {d["metrics"]["quality"] for d in start.designs}
     assert all(d["metrics"]["quality"] == 50.0 + d["knobs"]["layers"] for d in refined.designs)
+
+
+def test_refine_keeps_to_the_constraints_of_the_space(tmp_path: Path) -> None:
+    """Knobs tied by an equation stay, others move only where an inequality lets them, and memories hold whole KiB."""
+    space = tmp_path / "tied.toml"
+    lines = [
+        f'[parameters.{name}]\nrole = "hardware"\nvalues = {values}\n'
+        for name, values in (("cores", [1, 4]), ("width", [32, 128]), ("depth", [8, 16]), ("glb_mib", [2, 8]))
+    ]
+    space.write_text('name = "tied"\nconstraints = ["width == 32 * cores", "glb_mib <= 2 * cores"]\n' + "\n".join(lines))
+    problem = api.make_problem("bert", "hardware", space=str(space), fixed={"layers": 12, "hidden": 768})
+    designs = [d["knobs"] for d in api.search(problem, out=tmp_path / "run", threads=1).designs]
+    found = refine(problem, designs, resolution=1, rounds=3, threads=1)
+    hardware = found.evaluation.space.hardware
+    assert (hardware["width"] == 32 * hardware["cores"]).all() and (hardware["glb_mib"] <= 2 * hardware["cores"]).all()
+    assert levels((512 * 1024, 4096 * 1024), "sram_bytes", 2).tolist() == [x * 1024 for x in (512, 861, 1448, 2435, 4096)]
