@@ -158,5 +158,5 @@ def test_what_is_set_narrows_what_a_space_file_lists_of_an_own_file(file: Path, 
     given: dict[str, Any] = {"hw": str(file), "space": str(space), "threads": 1}
     study = api.search("bert-tiny", "hardware", fixed={"cores": 4, "l2_kib": 512}, out=tmp_path / "run", **given)
     assert {(d["knobs"]["cores"], d["knobs"]["l2_bytes"]) for d in study.designs} == {(4, 512 * 1024)}
-    with pytest.raises(UsageError, match="set cores is 3, and space .* lists 2 and 4"):
+    with pytest.raises(UsageError, match=r"set cores is 3, and space .* lists 2 and 4"):
         api.search("bert-tiny", "hardware", fixed={"cores": 3}, out=tmp_path / "other", **given)
