@@ -13,6 +13,7 @@ from dse.analysis.own_quality import OwnQuality, own_quality
 from dse.errors import DseError, UsageError
 from dse.evaluation.design_costs import around
 from dse.evaluation.evaluation import Evaluation, Space
+from dse.evaluation.feasibility import UNMAKEABLE
 from hw_models.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def _metrics(
     try:
         evaluation = Evaluation(problem, space=space, threads=1)
         block = evaluation.block(0, 1)
+        if not block.makeable().all():
+            return {}, UNMAKEABLE
         names = evaluation.metric_names
         values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
     except (HardwareError, DseError) as failure:

@@ -26,6 +26,8 @@ from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
 
 IntArray = npt.NDArray[np.int64]
+PUBLISHED_SPACE = "catransformers"
+"""The space of models of the tool that `edge22` is from."""
 
 
 class HardwareSpace:
@@ -90,8 +92,8 @@ class HardwareSpace:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
-        return {name: values[len(values) // 2] for name, values in self.knobs.items()}
+        """What a knob has that a user leaves out, stated in every answer (:meth:`hw_models.spaces.Template.defaults`)."""
+        return {} if isinstance(self._source, Accelerator) else dict(self._source.defaults)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,6 +112,12 @@ class HardwareSpace:
                 return HardwareSpace(several.with_knobs(**{n: list(v) for n, v in values.items()}), shipped=self.shipped)
             raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
         return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}), shipped=self.shipped)
+
+    def for_models(self, space: str) -> HardwareSpace:
+        """The hardware beside a space of models: that of the published tool's beside its own (``catransformers``), and else this."""
+        if space != PUBLISHED_SPACE or isinstance(self._source, Accelerator) or not self._source.published_grid:
+            return self
+        return HardwareSpace(self._source.as_published(), shipped=self.shipped)
 
     def narrowed(self, fixed: Mapping[str, Any]) -> HardwareSpace:
         """The same space with the knobs of ``fixed`` that it has at one of their values: a large grid is never listed for them.

@@ -32,7 +32,7 @@ FIXED = {"width": 64, "l2_kib": 256}
 
 
 def problem(**options: Any) -> Problem:
-    return api.make_problem("bert", "carbon", **{"fixed": FIXED, **options})
+    return api.make_problem("bert", "carbon", **{"fixed": FIXED, "vary": {"glb_mib": [2, 4, 8]}, **options})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_parts_are_those_of_the_listed_space(options: dict[str, Any]) -> None:
 
 
 def test_shards_cover_the_points_once_and_stay_small() -> None:
-    own = problem(fixed={})
+    own = problem(fixed={}, space="catransformers")
     for found, count in ((Sizes(38, 3240, 57), 2), (Sizes(10, 3_000_000, 500), 4), (Sizes(1, 3, 5), 8)):
         bounds = shards.shard_bounds(own, found, count)
         assert [first for first, _ in bounds] == [0, *(last for _, last in bounds[:-1])]
