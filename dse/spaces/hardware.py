@@ -16,6 +16,8 @@ from carbon.factors import memories
 from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
+from dse.spaces.constraints import SpaceConstraint
+from dse.spaces.constraints import parse_constraint as parse_space_constraint
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
@@ -24,6 +26,7 @@ from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library as devices
 from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
+from hw_models.spaces.template import nesting
 
 IntArray = npt.NDArray[np.int64]
 PUBLISHED_SPACE = "catransformers"
@@ -142,6 +145,12 @@ class HardwareSpace:
             others = {name: value for name, value in values.items() if name != "chips"}
             return HardwareSpace(several.with_knobs(**chips).with_settings(**others), shipped=self.shipped)
         return HardwareSpace(self._source.with_settings(**values), shipped=self.shipped)
+
+    @property
+    def constraints(self) -> tuple[SpaceConstraint, ...]:
+        """What leaves combinations of its knobs out of :meth:`grid`: memories that would not grow outwards."""
+        knobs = [] if self.template is None else [name for name in self.template.nested if name in self.knobs]
+        return tuple(parse_space_constraint(text) for text in map(nesting, knobs, knobs[1:]))
 
     def grid(self) -> dict[str, IntArray]:
         """All points: {knob: array (points,)}; empty for a single design."""

@@ -226,6 +226,11 @@ def _bytes(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values * _UNITS[name.rpartition("_")[2]]
 
 
+def nesting(inner: str, outer: str) -> str:
+    """The constraint that a memory is no larger than the one outside it, in the units of the two knobs: ``l2_kib <= 1024 * glb_mib``."""
+    return f"{inner} <= {_UNITS[outer.rpartition('_')[2]] / _UNITS[inner.rpartition('_')[2]]:g} * {outer}"
+
+
 def _short(value: object) -> str:
     """A value as it is written: 4 where a list with parts of one makes it 4.0."""
     return f"{value:g}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else str(value)

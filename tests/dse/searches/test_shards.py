@@ -55,7 +55,8 @@ def study_of(folder: Path, problem_: Problem, count: int) -> tuple[Study, list[t
         {},
         {"fixed": {}},
         {"fixed": {"cores": 2}, "vary": {"node_nm": [22, 14], "grid": ["france", "india"], "lifetime_years": [2.0, 5.0, 8.0]}},
-        {"hw": "a100", "fixed": {}, "default_constraints": False},
+        {"hw": "a100", "fixed": {}, "vary": {}, "default_constraints": False},
+        {"fixed": {"cores": 1}, "vary": {"grid": ["france", "india"]}},  # L2 above the buffer are left out
     ],
 )
 def test_parts_are_those_of_the_listed_space(options: dict[str, Any]) -> None:
