@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from dse.evaluation.written_design import command_of
 from dse.reports import terminal
 from dse.reports.kept import of_run
 
@@ -14,8 +15,6 @@ def command(run: Any, found: Any) -> str:
     path, entry = run.path / found.toml, run.entry(found.design)
     if not found.toml or entry is None or not path.is_file():
         return ""
-    from dse.evaluation.written_design import command_of
-
     return command_of(run.problem, entry["knobs"], path)
 
 

@@ -466,7 +466,7 @@ class AcceleratorBatch:
             if (value := float(getattr(self, name)[index])) != float(getattr(told, name)[index]):
                 own[name] = value / chips
         words = ("read_pj_per_word", "write_pj_per_word")
-        levels = [
+        levels: list[dict[str, Any]] = [
             {n: float(v) for n in words if (v := getattr(self, f"level_{n}")[index, i]) != getattr(told, f"level_{n}")[index, i]}
             for i in range(self.levels)
         ]
