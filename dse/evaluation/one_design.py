@@ -185,9 +185,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["design"] = design
     if evaluation.problem.asked_as:
         answer["design_as_asked"] = evaluation.problem.shown(design)
-    answer["settings"] = {
-        name: value for name, value in run_settings(evaluation.family, evaluation.space.settings).items() if name not in design
-    }
+    answer["settings"] = {name: value for name, value in run_settings(evaluation.family, evaluation.settings).items() if name not in design}
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
     answer["ranges"] = robustness.ranges(evaluation.problem, evaluation.points, {name: answer[name] for name in names})
     answer["infeasible_reasons"] = _reasons(answer, evaluation)

@@ -116,8 +116,15 @@ def _settings_text(problem: Problem) -> str:
 
 
 def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
-    if hardware.runs_kernels:
-        return "of kernels, whose caches are in their own model"
+    kernels, mapped = (hardware.of_kind(kind, problem.fixed) for kind in (True, False))
+    if kernels:
+        own = "of kernels, whose caches are in their own model"
+        return own if not mapped else f"{joined(kernels)}: {own}; {joined(mapped)}: {_mapped_residency(problem, hardware, large=large)}"
+    return _mapped_residency(problem, hardware, large=large)
+
+
+def _mapped_residency(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
+    """What stays on chip on hardware that mappings run on."""
     if problem.residency != "none":
         ahead = "; weights of the next operation are read ahead" if problem.prefetch else ""
         return f"{problem.residency}: what stays on chip between operations is the best{ahead}"

@@ -81,12 +81,20 @@ class HardwareSpace:
         known = memories()
         return next((kind for kind in kinds if kind not in known or known[kind].source_id != "act"), "")
 
-    @property
-    def runs_kernels(self) -> bool:
-        """Whether kernels of software run on it (GPU, CPU), which fuse attention, not mappings that a search finds."""
+    def kernels_run(self, columns: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.bool_]:
+        """Of ``count`` points, on which kernels of software run (GPU, CPU), which fuse attention, not mappings that a search finds."""
         if self.shipped:
-            return any(devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped)
-        return self.accelerator(self.defaults).execution != Execution.MAPPED
+            names = columns.get("device", np.array(self.shipped[:1]))
+            kinds = {name: devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped}
+            return np.broadcast_to(np.array([kinds[str(name)] for name in names.tolist()]), (count,))
+        return np.full(count, self.accelerator(self.defaults).execution != Execution.MAPPED)
+
+    def of_kind(self, kernels: bool, fixed: Mapping[str, Any]) -> tuple[str, ...]:
+        """Its devices on which kernels run, or those on which mappings do, less what ``fixed`` rules out; its name where it is no list."""
+        device = fixed.get("device", "")
+        names = self.knobs.get("device", ()) if not device else (device,)
+        kinds = self.kernels_run({"device": np.array(names)} if names else {}, max(len(names), 1))
+        return tuple(str(name) for name, kind in zip(names or (self.name,), kinds.tolist(), strict=True) if kind is kernels)
 
     @property
     def defaults(self) -> dict[str, Any]:
