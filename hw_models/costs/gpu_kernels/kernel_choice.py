@@ -49,7 +49,7 @@ class Choice:
         """Decode attention by the format of the cache."""
         narrow = kv_format == "fp8"
         if self.engine == "vllm" and self.tensor_core is TensorCore.SYNCHRONOUS:
-            return "flash2"
+            return "flashinfer" if narrow else "flash2"  # FlashAttention-2 reads no 8-bit cache
         if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
             return "flash3-fp8" if narrow else "flash3"
         if self.tensor_core is TensorCore.SYNCHRONOUS and not (narrow and self.has_fp8):

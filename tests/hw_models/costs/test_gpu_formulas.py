@@ -79,7 +79,7 @@ def test_which_kernels_a_device_runs() -> None:
     """What engines pick, by tensor core, engine and formats; every name is one that ships."""
     sync, wide, memory = TensorCore.SYNCHRONOUS, TensorCore.ASYNCHRONOUS, TensorCore.TENSOR_MEMORY
     decode = {
-        ("vllm", sync, True, "fp8"): "flash2",
+        ("vllm", sync, True, "fp8"): "flashinfer",
         ("vllm", sync, False, "bf16"): "flash2",
         ("vllm", wide, True, "fp8"): "flash3-fp8",
         ("vllm", wide, True, "bf16"): "flash3",
