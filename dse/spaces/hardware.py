@@ -31,8 +31,10 @@ IntArray = npt.NDArray[np.int64]
 class HardwareSpace:
     """Hardware points as knob columns, and the way from knob values to designs. A single design has no knobs."""
 
-    def __init__(self, source: templates.Template | Accelerator, *, shipped: tuple[str, ...] = ()) -> None:
+    def __init__(self, source: templates.Template | Accelerator, *, shipped: tuple[str, ...] = (), board: str = "") -> None:
         self._source = source
+        self.board = board
+        """The device of the library that a design's file is, unchanged: it is made as that board is. Empty for others."""
         self.shipped = shipped
         """Devices of the library that its designs are; empty for templates and users' files."""
         self.name: str = source.name
@@ -70,7 +72,7 @@ class HardwareSpace:
         if self.template is not None:
             return self.template.carbon_profile
         board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
-        return "default" if board or self.shipped else "act2"
+        return "default" if board or self.shipped or self.board else "act2"
 
     @property
     def memory_act_lacks(self) -> str:
@@ -243,7 +245,19 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
     if "device" in document:
         return _calibrated_device(document, where=name, profile=profile)
-    return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
+    found = accelerator_files.read_document(document, where=name, profile=profile)
+    return HardwareSpace(found, board=_board_of(document, found))
+
+
+def _board_of(document: Mapping[str, Any], found: templates.Template | Accelerator) -> str:
+    """The device that a design's file names, where the file still is that device: other chips, ways of sharing work and fits aside."""
+    written = document.get("design")
+    device = written.get("device") if isinstance(written, Mapping) else None
+    if not isinstance(found, Accelerator) or device not in devices.names():
+        return ""
+    own = devices.load(device, profile=found.profile).accelerator
+    free = ("name", "source", "chips", *PARALLEL, *CALIBRATION, *(("mac_bits",) if own.mac_bits is None else ()))
+    return device if replace(own, **{name: getattr(found, name) for name in free}) == found else ""
 
 
 def with_fields(text: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, dict[str, tuple[str, list[Any]]]]:
@@ -297,7 +311,8 @@ def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
         document = load_toml(path)
         if "device" in document:
             return _calibrated_device(document, where=hw, profile=profile)
-        return HardwareSpace(accelerator_files.read_document(document, where=hw, profile=profile))
+        found = accelerator_files.read_document(document, where=hw, profile=profile)
+        return HardwareSpace(found, board=_board_of(document, found))
     return load(hw, profile=profile)
 
 

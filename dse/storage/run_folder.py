@@ -185,6 +185,8 @@ def _design_toml(
 ) -> str:
     knobs = design["knobs"]
     model = {name: knobs[name] for name in evaluation.space.models}
+    boards = evaluation.hardware_space.shipped or (evaluation.hardware_space.board,)
+    device = str(knobs.get("device", boards[0]))
     lines = [
         f"# Design {design['design']} of the front of: {json.dumps(run.provenance.get('command', ''))}",
         f"# dse {run.provenance.get('version', '')}",
@@ -193,6 +195,7 @@ def _design_toml(
         "[design]",
         f"workload = {json.dumps(run.problem.workload)}",
         f"quality_support = {json.dumps(design['quality_support'] or 'none')}",
+        *([f"device = {json.dumps(device)}"] if device else []),
         *([f"residency = {json.dumps(run.problem.residency)}"] if run.problem.residency != "none" else []),
         *(["prefetch = true"] if run.problem.prefetch else []),
         "",

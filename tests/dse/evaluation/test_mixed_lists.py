@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dse import api
+from dse.cli import main
 from dse.evaluation.design_list import evaluate_designs
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.words import make_problem
+from dse.evaluation.written_design import command_of
 from dse.problem.metrics import METRICS
+from dse.spaces.hardware import load_path_or_name
 
 # Lists in either order of kinds, with counts of devices, with ways of sharing work, and with a deployment that varies too.
 LISTS = (
@@ -78,3 +83,26 @@ def test_rows_of_designs_cost_what_the_designs_do(tmp_path: Path) -> None:
     for line in lines:
         row = dict(zip(head, line, strict=True))
         assert float(row["latency_s"]) == api.evaluate("bert", row["device"])["latency_s"]
+
+
+@pytest.mark.parametrize("hw", ["nvdla,jetson-orin", "h100,nvdla", "h100,l40s", "server-cpu,edge-tpu", "tpu-v5e"])
+def test_the_command_of_a_recommendation_gives_its_numbers(hw: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the list, place and rate: the file, the model in it and the options of the command are the design, to the last digit."""
+    run = api.search("bert", hw=hw, grid="france", rate_per_s=0.5, fixed={"sequence": 128, "layers": 8}, out=tmp_path / "run")
+    for design in (run.designs[0], run.designs[-1]):
+        path = run.path / "designs" / f"design-{design['design']:04d}.toml"
+        words = shlex.split(command_of(run.problem, design["knobs"], path))
+        assert main([*words[1:], "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert {name: answer[name] for name in design["metrics"]} == design["metrics"]
+        assert answer["model_from"]["knobs"]["sequence"] == 128
+
+
+def test_a_changed_file_of_a_device_is_no_longer_its_board(tmp_path: Path) -> None:
+    run = api.search("bert", hw="h100,nvdla", objective="hardware", fixed={"device": "h100", "chips": 1}, out=tmp_path / "run")
+    path = run.path / "designs" / "design-0001.toml"
+    assert load_path_or_name(str(path), profile=None).board == "h100"
+    changed = path.read_text(encoding="utf-8").replace("tdp_w = 700.0", "tdp_w = 600.0")
+    assert changed != path.read_text(encoding="utf-8")
+    path.write_text(changed, encoding="utf-8")
+    assert load_path_or_name(str(path), profile=None).board == ""
