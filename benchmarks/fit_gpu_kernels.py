@@ -67,6 +67,10 @@ def fit_all() -> Found:
     mixtures(found)
     communication(found)
     found["row.kernel"] = rows_of_vidur(found)
+    # TensorRT-LLM's kernels for Blackwell multiply as Hopper's for 8-bit caches do, behind a kernel that rotates and writes the cache.
+    alike, note = found["decode.trtllm-fp8"]
+    gen = replace(alike, launch_s=alike.launch_s + found["row.kernel"][0].launch_s)
+    found["decode.trtllm-gen"] = (gen, f"{note}; launch with that of a row kernel, whose rows are vidur's of A100")
     return found
 
 
@@ -138,6 +142,8 @@ def attention(found: Found) -> None:
         start = p.DecodeKernel(6e-6, 2500, 400, 20, 300, 0.88, 3.0, 2.5e-6, 1.0 if one_kernel else 0.6, 0.0, single)
         note = f"{len(r)} decode rows of {device}, {framework}, {kv} cache"
         fixed: tuple[str, ...] = ("single_factor", "copy_s") if one_kernel else ("copy_s",)
+        if name in ("trtllm", "trtllm-fp8"):  # Hopper's kernels reach the whole L2 port; reading and multiplying take turns, as in prefill
+            start, fixed = replace(start, port_bytes_per_cycle=64.0, overlap=2.0), (*fixed, "port_bytes_per_cycle", "overlap")
         if name == "flash2":
             start, fixed = replace(start, copy_s=3e-6, shared_memory_tiles=True), ("single_factor",)
         if name == "flashinfer":  # 8-bit caches of A100's kind of tensor core, of which there are no rows: FlashAttention-2's in the
