@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dse.analysis.own_quality import OwnQuality, own_quality
 from dse.errors import DseError, UsageError
 from dse.evaluation.design_costs import around
-from dse.evaluation.evaluation import Evaluation, Space
+from dse.evaluation.evaluation import Evaluation, Space, as_listed
 from dse.evaluation.feasibility import UNMAKEABLE
 from hw_models.errors import HardwareError
 
@@ -111,7 +111,9 @@ def _steps(columns: Mapping[str, npt.NDArray[Any]], at: Mapping[str, Any]) -> li
                 if second != name and second in at:
                     distance += np.abs(inverse[rows] - int(np.searchsorted(known, at[second])))
             row = int(rows[np.argmin(distance)])
-            steps.append((name, levels[other].item(), {key: column[row].item() for key, column in columns.items()}))
+            steps.append(
+                (name, as_listed(name, levels[other].item()), {key: as_listed(key, column[row].item()) for key, column in columns.items()})
+            )
     return steps
 
 

@@ -84,11 +84,11 @@ class Space:
     def design(self, model: int, hardware: int) -> dict[str, Any]:
         """Knob values of one design."""
         chosen = {name: values[model].item() for name, values in self.models.items()}
-        chosen.update({name: _as_listed(name, values[hardware].item()) for name, values in self.hardware.items()})
+        chosen.update({name: as_listed(name, values[hardware].item()) for name, values in self.hardware.items()})
         return chosen
 
 
-def _as_listed(name: str, value: Any) -> Any:
+def as_listed(name: str, value: Any) -> Any:
     """A size as its list has it: 4 MiB of a list with parts of one MiB, all of whose numbers are floats, is 4 and not 4.0."""
     return int(value) if name.endswith("_mib") and isinstance(value, float) and value.is_integer() else value
 

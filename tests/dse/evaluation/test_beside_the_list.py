@@ -101,6 +101,14 @@ def test_one_that_was_asked_for_says_why() -> None:
     assert make_points(load_hardware(some), columns, some.deployment).makeable.tolist() == [True, False]
 
 
+def test_a_front_is_refined_between_the_sizes(tmp_path: Path) -> None:
+    """In sixteenths of a MiB, which is what a buffer can have, and only to memories that grow outwards."""
+    study = dse.search("bert-tiny", hw="edge22", objective="hardware", fixed=KNOBS, residency="none", out=tmp_path / "run")
+    finer = dse.api.refine(study.path, out=tmp_path / "finer", resolution=1, rounds=2)
+    sizes = {design["knobs"]["glb_mib"] for design in finer.designs}
+    assert all(16 * size == int(16 * size) for size in sizes) and min(sizes) >= 0.25
+
+
 def test_a_study_from_before_the_smaller_buffers_keeps_its_designs() -> None:
     problem = make_problem("bert", "carbon", hw="edge22")
     earlier = {name: value for name, value in problem.to_dict().items() if name != "lists"}
