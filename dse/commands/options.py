@@ -30,7 +30,8 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
-                        "work in the epilogue of products), weights (and weights over requests); default weights")  # fmt: skip
+                        "work in the epilogue of products), weights (and weights over requests; default), tiles (and groups of "
+                        "operations that pass tiles to each other)")  # fmt: skip
     parser.add_argument("--prefetch", action="store_true", default=None,
                         help="read an operation's weights during the one before it, as far as the DRAM is idle, room is free and that "
                         "shortens it (needs data on chip: --residency activations or more)")  # fmt: skip
