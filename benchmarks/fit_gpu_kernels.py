@@ -67,6 +67,10 @@ def fit_all() -> Found:
     mixtures(found)
     communication(found)
     found["row.kernel"] = rows_of_vidur(found)
+    # TensorRT-LLM's kernels for Blackwell multiply as Hopper's for 8-bit caches do, behind a kernel that rotates and writes the cache.
+    alike, note = found["decode.trtllm-fp8"]
+    gen = replace(alike, launch_s=alike.launch_s + found["row.kernel"][0].launch_s)
+    found["decode.trtllm-gen"] = (gen, f"{note}; launch with that of a row kernel, whose rows are vidur's of A100")
     return found
 
 
@@ -126,7 +130,8 @@ def low_precision(found: Found) -> None:
 def attention(found: Found) -> None:
     """Decode and prefill attention of each framework's kernels."""
     decode = (
-        ("flash2", "a100", "vllm", "bf16", False), ("flash3", "h100", "vllm", "bf16", True), ("flash3-fp8", "h100", "vllm", "fp8", True),
+        ("flash2", "a100", "vllm", "bf16", False), ("flashinfer", "a100", "vllm", "bf16", False),
+        ("flash3", "h100", "vllm", "bf16", True), ("flash3-fp8", "h100", "vllm", "fp8", True),
         ("trtllm-a100", "a100", "trtllm", "bf16", True), ("trtllm", "h100", "trtllm", "bf16", True),
         ("trtllm-fp8", "h100", "trtllm", "fp8", True),
     )  # fmt: skip
@@ -134,13 +139,19 @@ def attention(found: Found) -> None:
         r = _rows("decode", device=device, framework=framework, kv_format=kv)
         # FlashAttention has one kernel for groups and single heads, TensorRT-LLM has two.
         one_kernel = framework == "vllm"
-        start = p.DecodeKernel(6e-6, 2500, 400, 20, 300, 0.88, 3.0, 2.5e-6, 1.0 if one_kernel else 0.6, single)
+        start = p.DecodeKernel(6e-6, 2500, 400, 20, 300, 0.88, 3.0, 2.5e-6, 1.0 if one_kernel else 0.6, 0.0, single)
         note = f"{len(r)} decode rows of {device}, {framework}, {kv} cache"
-        fixed: tuple[str, ...] = ("single_factor",) if one_kernel else ()
+        fixed: tuple[str, ...] = ("single_factor", "copy_s") if one_kernel else ("copy_s",)
+        if name in ("trtllm", "trtllm-fp8"):  # Hopper's kernels reach the whole L2 port; reading and multiplying take turns, as in prefill
+            start, fixed = replace(start, port_bytes_per_cycle=64.0, overlap=2.0), (*fixed, "port_bytes_per_cycle", "overlap")
+        if name == "flash2":
+            start, fixed = replace(start, copy_s=3e-6, shared_memory_tiles=True), ("single_factor",)
+        if name == "flashinfer":  # 8-bit caches of A100's kind of tensor core, of which there are no rows: FlashAttention-2's in the
+            note += " through FlashAttention-2, whose tiles and copies it does not have"  # common form
         if name == "trtllm-a100":  # its rows above 20 MB exceed the DRAM's peak rate and were dropped: the L2 serves the others
-            other = found["decode.flash2"][0]
+            other = found["decode.flashinfer"][0]
             start = replace(start, dram_efficiency=other.dram_efficiency, overlap=other.overlap)
-            fixed, note = ("dram_efficiency", "overlap"), f"{note}; DRAM efficiency and overlap of flash2"
+            fixed, note = ("copy_s", "dram_efficiency", "overlap"), f"{note}; DRAM efficiency and overlap of flashinfer"
         group = _group(name, device, m.decode_latency_s, r)
         found[f"decode.{name}"] = (fit({name: start}, [group], fixed=fixed)[name], note)
     no_choice: dict[str, str] = {}

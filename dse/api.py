@@ -345,7 +345,7 @@ def _written(
             "models_invalid": evaluation.space.models_invalid,
             "models_dominated": problem.models_dominated,
             "hardware_points": evaluation.space.hardware_count,
-            "shapes": len(evaluation.shapes),
+            "shapes": evaluation.shape_count,
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             "models_alike": _models_alike(evaluation),
             **found,

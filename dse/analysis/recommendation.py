@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +102,9 @@ class Recommendation:
         tied_share: the same, or one that is a near tie with it. model_share, hardware_share: one with the same model, the same hardware;
         None where no draw can tell, as only one is searched.
         quality_order: how likely its quality is at least the runner-up's and the best one's, as far as standard errors tell.
+        ahead, ahead_share: a design that more draws name than it, which one most, and their share; None where it is named most itself.
+        carbon_profile: whose factors were drawn. other_profile, other_profile_design: what the rule names by the other shipped one (act2,
+        default); empty where that does not know the hardware.
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
@@ -135,6 +139,11 @@ class Recommendation:
     tied_share: float | None = None
     model_share: float | None = None
     hardware_share: float | None = None
+    ahead: int | None = None
+    ahead_share: float | None = None
+    carbon_profile: str = ""
+    other_profile: str = ""
+    other_profile_design: int | None = None
 
     @property
     def sentence(self) -> str:
@@ -189,7 +198,8 @@ class Recommendation:
     def sure_text(self) -> str:
         """In how many draws it stays: it or a near tie first, for which of two equals is named is chance; then model and hardware apart."""
         assert self.kept_share is not None  # asked where something was drawn
-        of = f"of {self.draws:,} draws of {self.factors} carbon factors"
+        within = f" within carbon profile {self.carbon_profile}" if self.carbon_profile else ""
+        of = f"of {self.draws:,} draws of {self.factors} carbon factors{within}"
         among = f"of {self.compared_with or 'this front'}"
         shares = [("the same model", self.model_share), ("the same hardware", self.hardware_share)]
         if self.tied_share is None or self.tied_share <= self.kept_share:
@@ -199,7 +209,13 @@ class Recommendation:
             told = f"{_percent(self.tied_share)} {of} name it or a near tie {among} (within 1 %{apart})"
             shares.insert(0, ("the design itself", self.kept_share))
         apart_shares = [f"{part} {_percent(share)}" for part, share in shares if share is not None and self.kept_share < 1.0]
-        return "; ".join([told, *([joined(apart_shares)] if apart_shares else [])]) + " (quality, latency and energy held)"
+        lines = [told, *([joined(apart_shares)] if apart_shares else [])]
+        if self.ahead is not None and self.ahead_share is not None:
+            lines.append(f"design {self.ahead} is named in more of them, {_percent(self.ahead_share)}")
+        if self.other_profile:
+            same = self.other_profile_design == self.design
+            lines.append(f"profile {self.other_profile} names {'it too' if same else f'design {self.other_profile_design}'}")
+        return "; ".join(lines) + " (quality, latency and energy held)"
 
     @property
     def changes_by_design(self) -> list[str]:
@@ -222,6 +238,14 @@ class Recommendation:
         return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """A small card for notebooks: the sentence, what stands below it, and what to be careful about."""
+        rows = [line.split(": ", 1) for line in self.lines] + [["careful", line] for line in self.warnings]
+        body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in rows)
+        table = f"<table><tbody>{body}</tbody></table>" if rows else ""
+        style = "border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em"
+        return f'<div style="{style}"><div><strong>{escape(self.sentence)}</strong></div>{table}</div>'
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

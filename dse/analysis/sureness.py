@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import carbon
 import carbon.factors.grid
 from carbon.analysis.robustness import CARBON_METRICS
 from carbon.operational.service import equal_service
@@ -21,6 +22,7 @@ from dse.analysis.explanation import DEFAULT_REGIONS
 from dse.analysis.recommendation import ONE_ERROR, Change, Front, Recommendation, recommend
 from dse.analysis.ties import no_worse
 from dse.analysis.words import Words
+from dse.errors import DseError
 from dse.evaluation import robustness
 from dse.evaluation.feasibility import meets
 from dse.evaluation.hardware_points import Points
@@ -68,6 +70,10 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
     changes, unchanged = _changes(case, own, beside={d["design"] for d in pool or ()})
     tied = case.tied(own, names, drawn)
     apart = [case.designs[i]["knobs"] for i in names[tied & (names != own)]]
+    counts = np.bincount(names[names >= 0], minlength=len(case.designs))
+    ahead = int(np.argmax(counts)) if counts.size and counts.max() > counts[own] else None
+    profile = run.problem.deployment.carbon_profile
+    other, other_design = _by_other_profile(run, front, case)
     return replace(
         found,
         kept_share=float(np.mean(names == own)),
@@ -80,7 +86,29 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         changes=tuple(changes),
         unchanged=tuple(unchanged),
         compared_with=of,
+        ahead=None if ahead is None else case.designs[ahead]["design"],
+        ahead_share=None if ahead is None else float(np.mean(names == ahead)),
+        carbon_profile=profile,
+        other_profile=other,
+        other_profile_design=other_design,
     )
+
+
+def _by_other_profile(run: RunRecord, front: Front, case: _Case) -> tuple[str, int | None]:
+    """The other of the two shipped profiles that count any hardware, and the design that the rule names by it; empty, None where that
+    does not know the hardware, the recipe of the fab was chosen, or no design could serve.
+    """
+    problem, deployment = run.problem, run.problem.deployment
+    other = {"act2": "default", "default": "act2"}.get(deployment.carbon_profile)
+    if other is None or "fab_grid" in problem.vary or "package" in problem.vary or deployment.package:
+        return "", None
+    try:
+        changed = replace(problem, deployment=replace(deployment, carbon_profile=other))
+        counted = _Case(replace(run, problem=changed), front, case.designs, [], weighed=case.weighed)
+        named = int(counted.name(lifetime_years=np.array([deployment.lifetime_years]))[0])
+    except (DseError, carbon.CarbonError):
+        return "", None  # of a memory that it lacks
+    return (other, case.designs[named]["design"]) if named >= 0 else ("", None)
 
 
 def _same(case: _Case, own: int, names: npt.NDArray[np.int64], model_knobs: list[str] | None, *, model: bool) -> float | None:
@@ -122,7 +150,7 @@ class _Case:
         self.designs = [*own, *pool]
         self.points: Points = robustness.points_of(run.problem, self.designs)
         self.problem = run.problem
-        self._weighed = weighed
+        self.weighed = weighed
         self._objectives = front.objectives
         quality = front.quality is not None
         # Quality may stand before the costs, where it is chosen by like one; among those alike it bears on the front alone.
@@ -150,7 +178,7 @@ class _Case:
         costs = self.costs_with(carbon_metrics)
         possible: BoolArray = np.asarray(serves.any(axis=-1))
         allowed = serves | ~possible[..., None]
-        if self._weighed:
+        if self.weighed:
             held = [] if self._quality is None or self._first else [np.broadcast_to(self._quality, costs.shape[:-1])]
             allowed = _on_front(np.stack([*np.moveaxis(costs, -1, 0), *held], axis=-1), allowed)
         return np.where(possible, choose(costs, allowed), -1)

@@ -87,6 +87,7 @@ def part_costs(evaluation: Evaluation, model: int, hardware: int, latency_s: flo
 
     ``latency_s`` is the whole request's. Empty where the workload has no parts, or they have no costs of their own.
     """
+    evaluation, hardware = evaluation.at(hardware)
     workload = evaluation.workload
     dimensions = {name.removesuffix(".weight"): w for name, w in workload.dimensions.items() if name.endswith(".weight")}
     weights = {name: float(np.broadcast_to(w, (evaluation.space.model_count,))[model]) for name, w in dimensions.items()}

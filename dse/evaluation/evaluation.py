@@ -16,7 +16,7 @@ import hashlib
 import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -142,6 +142,12 @@ def run_settings(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
 
 
+def settings_on(family: Family, settings: Mapping[str, Any], *, kernels: bool) -> dict[str, Any]:
+    """Settings of a workload on hardware of a kind: engines of GPUs and CPUs have no attention but the fused one."""
+    engines = {"fused_attention": True} if kernels and "fused_attention" in family.knobs else {}
+    return {**engines, **settings}
+
+
 def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that say something: what is off says nothing, nor does the optimizer of a model that is not trained, nor experts alike."""
     idle = set() if "train" in str(settings.get("phase")) else {"optimizer"}
@@ -172,23 +178,56 @@ class Evaluation:
         self.space = space or build_space(problem, self.family, self.hardware_space)
         self.surrogate = quality.for_workload(self.family.name)
         self.points = make_points(self.hardware_space, self.space.hardware, problem.deployment)
+        kernels = self.hardware_space.kernels_run(self.space.hardware, self.space.hardware_count)
+        self.settings = settings_on(self.family, self.space.settings, kernels=bool(kernels.all()))
         named = {o.metric for o in problem.objectives} | {c.metric for c in problem.constraints}
         if named & {"capital_usd", "usd_per_request"} and not np.isfinite(self.points.capital_usd).all():
             raise UsageError(f"hw {problem.hardware} has designs without a public price; metrics capital_usd and usd_per_request need one")
         self._prepare_models()
         self._threads, self._progress = threads, progress
         self.on_chip: on_chip.OnChip | None = None
+        self._apart: list[tuple[Evaluation, IntArray]] = []
+        if kernels.any() and not kernels.all() and "fused_attention" in self.family.knobs and "fused_attention" not in self.settings:
+            self._apart = [self._alone(kernels == kind, mapped=mapped) for kind in (False, True)]
+            return
         if not mapped:
             return
         self.on_chip = on_chip.on_chip(problem, self.workload, self.points.batches, threads or os.cpu_count() or 1, progress)
         if self.on_chip is None or not self.on_chip.able.all():
             self.unit  # noqa: B018  (prepared now, while progress is shown)
 
+    def _alone(self, here: BoolArray, *, mapped: bool) -> tuple[Evaluation, IntArray]:
+        """The designs of the points ``here`` as they are by themselves, and which of all designs each of its points is."""
+        designs, first = np.unique(self.points.design, return_index=True)
+        keep = here[first]
+        space = replace(self.space, hardware={name: column[first[keep]] for name, column in self.space.hardware.items()})
+        return Evaluation(self.problem, space=space, threads=self._threads, progress=self._progress, mapped=mapped), designs[keep]
+
+    def at(self, hardware: int) -> tuple[Evaluation, int]:
+        """The evaluation that costs a hardware point, and its number there: in a list of devices of two kinds each kind has its own."""
+        design = int(self.points.design[hardware])
+        for evaluation, designs in self._apart:
+            if len(found := np.flatnonzero(designs == design)):
+                return evaluation, int(found[0])
+        return self, hardware
+
     @property
     def run_with(self) -> dict[str, Any]:
-        """Settings of the workload that say something and are alike in every model."""
-        told = told_settings(run_settings(self.family, self.space.settings))
+        """Settings of the workload that say something and are alike in every design."""
+        return self._told_of(self.settings)
+
+    def run_with_on(self, *, kernels: bool) -> dict[str, Any]:
+        """The same on hardware of one kind."""
+        return self._told_of(settings_on(self.family, self.space.settings, kernels=kernels))
+
+    def _told_of(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        told = told_settings(run_settings(self.family, settings))
         return {name: value for name, value in told.items() if name not in self.space.models}
+
+    @property
+    def shape_count(self) -> int:
+        """Number of distinct operations."""
+        return sum(part.shape_count for part, _ in self._apart) or len(self.shapes)
 
     @cached_property
     def unit(self) -> UnitCosts:
@@ -201,7 +240,7 @@ class Evaluation:
         )
 
     def _prepare_models(self) -> None:
-        workload = self.family.build(**self.space.models, **self.space.settings)
+        workload = self.family.build(**self.space.models, **self.settings)
         self.workload = workload
         # Phases of a request run one after the other, so their rows are one table whose rows run `runs` times as often.
         table = concatenate([phase.table for phase in workload.phases])
@@ -232,6 +271,9 @@ class Evaluation:
 
     def breakdown(self, model: int, hardware: int) -> list[dict[str, Any]]:
         """One entry a component of one design: latency, dynamic energy, MACs, DRAM traffic, and the bound that takes most."""
+        if self._apart:
+            own, hardware = self.at(hardware)
+            return own.breakdown(model, hardware)
         hardware = int(self.points.design[hardware])
         if self.on_chip is not None and self.on_chip.able[hardware]:
             return on_chip.breakdown(self.residency(model, hardware), self.row_macs[model], self.weight[model])
@@ -276,6 +318,9 @@ class Evaluation:
         """Where the tensors of one model live on one hardware point, what that saves, and why each byte passes the DRAM; see
         `hw_models.costs.residency.models.report`.
         """
+        if self._apart:
+            own, hardware = self.at(hardware)
+            return own.residency(model, hardware)
         design = int(self.points.design[hardware])
         if (model, design) not in self._told:
             if self.on_chip is None:
@@ -289,12 +334,18 @@ class Evaluation:
 
     def kept_on_chip(self, model: int, hardware: int) -> dict[str, Any] | None:
         """The short form of `residency` for files and reports; None where nothing is kept."""
+        if self._apart:
+            own, hardware = self.at(hardware)
+            return own.kept_on_chip(model, hardware)
         if self.on_chip is None or not self.on_chip.able[int(self.points.design[hardware])]:
             return None
         return on_chip.in_short(self.residency(model, hardware))
 
     def busy_s(self, model: int, hardware: int) -> dict[str, float]:
         """Busy times of the units of one design: array, vector, dram, link."""
+        if self._apart:
+            own, hardware = self.at(hardware)
+            return own.busy_s(model, hardware)
         design = int(self.points.design[hardware])
         if self.on_chip is not None and self.on_chip.able[design]:
             steps = self.residency(model, hardware)["steps"]
@@ -313,7 +364,7 @@ class Evaluation:
     def workload_of(self, model: int) -> Workload:
         """The workload with one of its models."""
         knobs = {name: int(values[model]) for name, values in self.space.models.items()}
-        return self.family.build(**knobs, **self.space.settings)
+        return self.family.build(**knobs, **self.settings)
 
     @property
     def metric_names(self) -> list[str]:
@@ -355,7 +406,17 @@ class Block:
 
     def piece(self, name: str) -> FloatArray:
         """What metrics are computed from (`dse.problem.metrics`), with a shape that broadcasts to (models, points)."""
+        if self._evaluation._apart and name in _BY_KIND:
+            return self._of_kinds(name)
         return _PIECES[name](self)
+
+    def _of_kinds(self, name: str) -> FloatArray:
+        """A piece that the kind of the hardware decides, each kind's designs as they are by themselves."""
+        e = self._evaluation
+        whole = np.empty((self.shape[0], sum(map(len, e.points.batches))))
+        for part, designs in e._apart:
+            whole[:, designs] = part.block(self._models.start, self._models.stop).piece(name)
+        return whole if e.points.one_deployment else whole[:, e.points.design]
 
     def _sum(self, name: str) -> FloatArray:
         e = self._evaluation
@@ -422,6 +483,8 @@ class Block:
         return np.asarray(getattr(e.quality, part)[self._models, None])
 
 
+# What depends on how the model runs on a design.
+_BY_KIND = frozenset({"latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w", "macs", "held_bytes"})
 _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "quality_mean": lambda b: b._quality("mean"),
     "quality_standard_error": lambda b: b._quality("standard_error"),
@@ -463,8 +526,6 @@ def build_space(problem: Problem, family: Family, hardware_space: hardware.Hardw
     points = space_file.allowed_points(problem.space_toml, problem.space, points)
     check_knob_names(problem.fixed, [*grid, *points], [*family.knobs, *family.dimensions, *hardware_space.settings])
     settings = {name: value for name, value in problem.fixed.items() if name in family.knobs and name not in (*grid, *points)}
-    if hardware_space.runs_kernels and "fused_attention" in family.knobs:
-        settings.setdefault("fused_attention", True)  # engines have no other
     if problem.fixed_model:
         own = {**family.values(), **{name: value for name, value in problem.fixed.items() if name in family.knobs}}
         for name in grid:

@@ -159,7 +159,10 @@ def make_points(
         "memory_gb": of_designs("dram_bytes") / chips / 2**30,
     }
     board = np.concatenate([np.array(batch.names or ("",) * len(batch), dtype=str) for batch in batches])[design]
-    known = carbon.device.profiles.get(deployment.carbon_profile).blocks and np.isin(board, hardware.shipped)
+    boards = hardware.shipped or ((hardware.board,) if hardware.board else ())
+    if hardware.board:
+        board = np.full(count, hardware.board)
+    known = carbon.device.profiles.get(deployment.carbon_profile).blocks and np.isin(board, boards)
     names["board"] = np.where(known, board, "")
     names["bottom_up_area"] = np.where(of_designs("bottom_up_area"), "yes", "")
     groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
@@ -186,7 +189,7 @@ def make_points(
         parts=parts,
         groups=groups,
         makeable=makeable,
-        capital_usd=_capital_usd(board, hardware.shipped) * chips,
+        capital_usd=_capital_usd(board, boards) * chips,
         sources=sources,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from dse.evaluation.evaluation import Evaluation, load_family, load_hardware, ru
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, beside_the_list, make_problem, many_memories
+from dse.evaluation.written_design import model_of
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -56,7 +56,8 @@ def evaluate(
     ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
     :func:`dse.evaluation.words.make_problem`.
-    Knobs that ``fixed`` does not name take the workload's and the template's defaults. Quality without published support
+    Knobs that ``fixed`` does not name take the workload's and the template's defaults, and of the file of a design that a search wrote for
+    this workload what the search chose (``model_from`` names them). Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
     says what may stay on chip between operations: none, activations, epilogue or weights (None: what is best, and of a design's file
     what its search allowed), ``prefetch`` whether an operation's weights are read during the one before it.
@@ -84,10 +85,15 @@ def evaluate(
         strict=strict,
         **serves,
     )
+    written, other_workload = model_of(hw, problem)
+    taken = {name: value for name, value in written.items() if name not in problem.fixed}
+    problem = replace(problem, fixed={**taken, **problem.fixed})
     chosen = {**load_hardware(problem).defaults, **problem.fixed}
     evaluation = Evaluation(replace(problem, fixed=chosen), threads=1)
     answer = describe_design(evaluation, allow_unsupported=allow_unsupported)
-    other = another_model(hw, problem.hardware_toml, answer["design"])
+    if taken:
+        answer["model_from"] = {"file": Path(hw).name, "knobs": taken}  # type: ignore[arg-type]  # no other hardware says so
+    other = another_model(hw, written, answer["design"]) if written else [other_workload] if other_workload else []
     answer["cautions"] = [*profile_fell_back(problem), *other, *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
@@ -148,17 +154,13 @@ def profile_fell_back(problem: Problem) -> list[str]:
     ]
 
 
-def another_model(hw: Any, hardware_toml: str | None, design: Mapping[str, Any]) -> list[str]:
-    """A sentence where a design file of a search is evaluated with another model than the one that it was found for."""
-    if hardware_toml is None or not isinstance(hw, (str, Path)):
-        return []
-    kept = tomllib.loads(hardware_toml).get("design", {})
-    found = kept.get("model", {}) if isinstance(kept, dict) else {}
-    other = {name: value for name, value in found.items() if name in design and design[name] != value} if isinstance(found, dict) else {}
+def another_model(hw: Any, written: Mapping[str, Any], design: Mapping[str, Any]) -> list[str]:
+    """A sentence where a design file of a search is evaluated with another model than the one ``written`` in it."""
+    other = {name: value for name, value in written.items() if name in design and design[name] != value}
     if not other:
         return []
-    words = " ".join(f"--set {name}={value}" for name, value in other.items())
-    return [f"The design of {Path(hw).name} was found for another model: {words} gives it."]
+    words = joined([f"{name}={value}" for name, value in other.items()])
+    return [f"The design of {Path(hw).name} was found for another model, {words}; without --set of these it is costed with that."]
 
 
 def _alike(problem: Problem, given: Mapping[str, Any]) -> dict[str, int]:
@@ -185,9 +187,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["design"] = design
     if evaluation.problem.asked_as:
         answer["design_as_asked"] = evaluation.problem.shown(design)
-    answer["settings"] = {
-        name: value for name, value in run_settings(evaluation.family, evaluation.space.settings).items() if name not in design
-    }
+    answer["settings"] = {name: value for name, value in run_settings(evaluation.family, evaluation.settings).items() if name not in design}
     answer |= {name: float(block.metric(name).reshape(-1)[0]) for name in names}
     answer["ranges"] = robustness.ranges(evaluation.problem, evaluation.points, {name: answer[name] for name in names})
     answer["infeasible_reasons"] = _reasons(answer, evaluation)

@@ -30,7 +30,8 @@ def area_note(drawn: Sequence[float]) -> str:
     low, _, high = drawn
     return (
         f"Area is a sum of multipliers, registers and SRAM; published dies are up to {high:g} times such sums (control, network, IO): "
-        f"carbon of making the chip is drawn with {low:g} to {high:g} times it, its point value is at the low end."
+        f"carbon of making the chip is drawn with {low:g} to {high:g} times it. "
+        "The point is the chip as its tables sum up, at the low end: it may lie below p5."
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from dse_kernels import mapping
 
 from dse.errors import DseError, UsageError
-from dse.evaluation.evaluation import build_space, load_family, load_hardware
+from dse.evaluation.evaluation import build_space, load_family, load_hardware, settings_on
 from dse.exporters.names import quoted, safe_name
 from hw_models.costs import chips as parallel
 from hw_models.costs import evaluate as cost
@@ -149,7 +149,9 @@ def load_design(run: RunRecord, number: int) -> ExportDesign:
     missing = [name for name in (*space.models, *hardware.knobs) if name not in knobs]
     if missing:
         raise DseError(f"design {number} of run {run.path} has no value for {', '.join(missing)}; its study is not whole")
-    workload = family.build(**{name: knobs[name] for name in space.models}, **space.settings)
+    kernels = bool(own.kernels_run({"device": np.array([knobs["device"]])} if "device" in own.knobs else {}, 1)[0])
+    settings = settings_on(family, space.settings, kernels=kernels)
+    workload = family.build(**{name: knobs[name] for name in space.models}, **settings)
     accelerator = hardware.accelerator({name: knobs[name] for name in hardware.knobs})
     kept = run.path / "designs" / str(number) / "model"
     found = describe(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import DseError, UsageError
-from dse.evaluation.evaluation import build_space, load_family, load_hardware
+from dse.evaluation.evaluation import build_space, load_family, load_hardware, settings_on
 from dse.problem.deployment import VARIABLE
 from dse.storage.run_folder import RunRecord
 from hw_models.accelerator.design import Accelerator, AcceleratorBatch
@@ -331,7 +331,8 @@ def of_run(
     except KeyError as error:
         raise DseError(f"design {number} of {run.path} lacks the knob {error}, search again") from error
     space = build_space(problem, family, hardware)
-    model = {**space.settings, **{name: knobs[name] for name in space.models}}
+    settings = settings_on(family, space.settings, kernels=accelerator.execution != Execution.MAPPED)
+    model = {**settings, **{name: knobs[name] for name in space.models}}
     for batch in batches:
         if batch < 1:
             raise UsageError(f"batch is {batch}, must be at least 1")

@@ -116,8 +116,15 @@ def _settings_text(problem: Problem) -> str:
 
 
 def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
-    if hardware.runs_kernels:
-        return "of kernels, whose caches are in their own model"
+    kernels, mapped = (hardware.of_kind(kind, problem.fixed) for kind in (True, False))
+    if kernels:
+        own = "of kernels, whose caches are in their own model"
+        return own if not mapped else f"{joined(kernels)}: {own}; {joined(mapped)}: {_mapped_residency(problem, hardware, large=large)}"
+    return _mapped_residency(problem, hardware, large=large)
+
+
+def _mapped_residency(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
+    """What stays on chip on hardware that mappings run on."""
     if problem.residency != "none":
         ahead = "; weights of the next operation are read ahead" if problem.prefetch else ""
         return f"{problem.residency}: what stays on chip between operations is the best{ahead}"
@@ -246,12 +253,15 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     )
     if told := [f"{name}={value}" for name, value in told_settings(answer["settings"]).items()]:
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
+    if taken := answer.get("model_from"):
+        print(f"  model and settings as {taken['file']} has them; --set changes them")
     print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
         band = answer["ranges"]["metrics"].get(name)
-        spread = f" p5 {band['p5']:.4g}, p95 {band['p95']:.4g}" if band else ""
+        # The point lies at the low end where areas are drawn upwards alone: with its median beside it nobody takes that for an error.
+        spread = f" drawn: p5 {band['p5']:.4g}, median {band['p50']:.4g}, p95 {band['p95']:.4g}" if band else ""
         # A share has no unit, and a number before another is read as one.
         unit = {"1": "", "1e12 op/s": "TOPS"}.get(metric.unit, metric.unit)
         print(f"  {name:<20} {answer[name]:>14.6g} {unit}{spread}".rstrip())

@@ -55,7 +55,14 @@ def knob_text(run: RunRecord, design: int, *, only_varying: bool = True) -> str:
     every = (*run.designs, *run.contenders)
     knobs = next(d["knobs"] for d in every if d["design"] == design)
     names = [name for name in knobs if not only_varying or len({str(d["knobs"].get(name)) for d in every}) > 1] or list(knobs)
-    return printable(", ".join(f"{name}={knobs[name]}" for name in names))
+    return printable(", ".join(f"{name}={value}" for name, value in run.problem.shown({name: knobs[name] for name in names}).items()))
+
+
+def _step_text(run: RunRecord, reason: Why, n: Neighbour) -> str:
+    """``glb_mib 2 -> 1``: a step by the name and in the unit in which the knob was asked for."""
+    (name, own), *_ = run.problem.shown({n.knob: reason.knobs[n.knob]}).items()
+    (value,) = run.problem.shown({n.knob: n.value}).values()
+    return printable(f"{name} {own} -> {value}" + "".join(f", {also}={v}" for also, v in run.problem.shown(n.moved).items()))
 
 
 def text(run: RunRecord, explanation: Explanation, reason: Why | None) -> str:
@@ -120,10 +127,7 @@ def _why_lines(run: RunRecord, reason: Why) -> list[str]:
     # Quality, and objectives that have no column of their own, come first.
     first = [name for name in dict.fromkeys(["quality", *objectives]) if name not in _SHOWN and name in reason.metrics]
     columns = {name: name.removesuffix("_kgco2e") for name in first} | _SHOWN
-    steps = [
-        printable(f"{n.knob} {reason.knobs[n.knob]} -> {n.value}" + "".join(f", {name}={v}" for name, v in n.moved.items()))
-        for n in reason.neighbours
-    ]
+    steps = [_step_text(run, reason, n) for n in reason.neighbours]
     wide = max(map(len, [*steps, "knob"])) + 1
     lines = [
         f"Why design {reason.design} ({knob_text(run, reason.design)}): what one step of each knob would change",

@@ -5,8 +5,17 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from dse.evaluation.written_design import command_of
 from dse.reports import terminal
 from dse.reports.kept import of_run
+
+
+def command(run: Any, found: Any) -> str:
+    """The command that gives the recommended design's numbers from its file; empty where there is none."""
+    path, entry = run.path / found.toml, run.entry(found.design)
+    if not found.toml or entry is None or not path.is_file():
+        return ""
+    return command_of(run.problem, entry["knobs"], path)
 
 
 def recommendation_text(run: Any, *, width: int | None = None) -> str:
@@ -15,6 +24,7 @@ def recommendation_text(run: Any, *, width: int | None = None) -> str:
     lines = [found.sentence, *(f"  {line}" for line in found.lines), *(f"  careful: {line}" for line in found.warnings)]
     if found.toml and (run.path / found.toml).exists():
         lines.append(f"  its file: {run.path / found.toml}")
+        lines += [f"  its numbers again: {line}" for line in [command(run, found)] if line]
     width = width or terminal.stdout_width()
     # A number and its per cent stay on one line, and a path is whole, to be copied.
     wrapped = (

@@ -31,8 +31,10 @@ IntArray = npt.NDArray[np.int64]
 class HardwareSpace:
     """Hardware points as knob columns, and the way from knob values to designs. A single design has no knobs."""
 
-    def __init__(self, source: templates.Template | Accelerator, *, shipped: tuple[str, ...] = ()) -> None:
+    def __init__(self, source: templates.Template | Accelerator, *, shipped: tuple[str, ...] = (), board: str = "") -> None:
         self._source = source
+        self.board = board
+        """The device of the library that a design's file is, unchanged: it is made as that board is. Empty for others."""
         self.shipped = shipped
         """Devices of the library that its designs are; empty for templates and users' files."""
         self.name: str = source.name
@@ -70,7 +72,7 @@ class HardwareSpace:
         if self.template is not None:
             return self.template.carbon_profile
         board = isinstance(self._source, Accelerator) and self._source.tdp_w > 0
-        return "default" if board or self.shipped else "act2"
+        return "default" if board or self.shipped or self.board else "act2"
 
     @property
     def memory_act_lacks(self) -> str:
@@ -81,12 +83,20 @@ class HardwareSpace:
         known = memories()
         return next((kind for kind in kinds if kind not in known or known[kind].source_id != "act"), "")
 
-    @property
-    def runs_kernels(self) -> bool:
-        """Whether kernels of software run on it (GPU, CPU), which fuse attention, not mappings that a search finds."""
+    def kernels_run(self, columns: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.bool_]:
+        """Of ``count`` points, on which kernels of software run (GPU, CPU), which fuse attention, not mappings that a search finds."""
         if self.shipped:
-            return any(devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped)
-        return self.accelerator(self.defaults).execution != Execution.MAPPED
+            names = columns.get("device", np.array(self.shipped[:1]))
+            kinds = {name: devices.load(name).accelerator.execution != Execution.MAPPED for name in self.shipped}
+            return np.broadcast_to(np.array([kinds[str(name)] for name in names.tolist()]), (count,))
+        return np.full(count, self.accelerator(self.defaults).execution != Execution.MAPPED)
+
+    def of_kind(self, kernels: bool, fixed: Mapping[str, Any]) -> tuple[str, ...]:
+        """Its devices on which kernels run, or those on which mappings do, less what ``fixed`` rules out; its name where it is no list."""
+        device = fixed.get("device", "")
+        names = self.knobs.get("device", ()) if not device else (device,)
+        kinds = self.kernels_run({"device": np.array(names)} if names else {}, max(len(names), 1))
+        return tuple(str(name) for name, kind in zip(names or (self.name,), kinds.tolist(), strict=True) if kind is kernels)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -235,7 +245,19 @@ def from_text(text: str, *, name: str, profile: str | None) -> HardwareSpace:
         raise UsageError(f"hw {name} is not valid TOML: {error}") from error
     if "device" in document:
         return _calibrated_device(document, where=name, profile=profile)
-    return HardwareSpace(accelerator_files.read_document(document, where=name, profile=profile))
+    found = accelerator_files.read_document(document, where=name, profile=profile)
+    return HardwareSpace(found, board=_board_of(document, found))
+
+
+def _board_of(document: Mapping[str, Any], found: templates.Template | Accelerator) -> str:
+    """The device that a design's file names, where the file still is that device: other chips, ways of sharing work and fits aside."""
+    written = document.get("design")
+    device = written.get("device") if isinstance(written, Mapping) else None
+    if not isinstance(found, Accelerator) or device not in devices.names():
+        return ""
+    own = devices.load(device, profile=found.profile).accelerator
+    free = ("name", "source", "chips", *PARALLEL, *CALIBRATION, *(("mac_bits",) if own.mac_bits is None else ()))
+    return device if replace(own, **{name: getattr(found, name) for name in free}) == found else ""
 
 
 def with_fields(text: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, dict[str, tuple[str, list[Any]]]]:
@@ -289,7 +311,8 @@ def load_path_or_name(hw: str, *, profile: str | None) -> HardwareSpace:
         document = load_toml(path)
         if "device" in document:
             return _calibrated_device(document, where=hw, profile=profile)
-        return HardwareSpace(accelerator_files.read_document(document, where=hw, profile=profile))
+        found = accelerator_files.read_document(document, where=hw, profile=profile)
+        return HardwareSpace(found, board=_board_of(document, found))
     return load(hw, profile=profile)
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,12 +172,21 @@ def design_tomls(run: RunRecord, designs: Sequence[dict[str, Any]], evaluation: 
     hardware = evaluation.hardware_space
     columns = {name: np.array([design["knobs"][name] for design in designs]) for name in hardware.knobs}
     accelerators = hardware.accelerators(columns, len(designs))
-    return [_design_toml(run, design, accelerator, evaluation) for design, accelerator in zip(designs, accelerators, strict=True)]
+    kernels = hardware.kernels_run(columns, len(designs)).tolist()
+    run_with = {kind: evaluation.run_with_on(kernels=kind) for kind in set(kernels)}
+    return [
+        _design_toml(run, design, accelerator, evaluation, run_with[kind])
+        for design, accelerator, kind in zip(designs, accelerators, kernels, strict=True)
+    ]
 
 
-def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerator, evaluation: Evaluation) -> str:
+def _design_toml(
+    run: RunRecord, design: dict[str, Any], accelerator: Accelerator, evaluation: Evaluation, run_with: Mapping[str, Any]
+) -> str:
     knobs = design["knobs"]
     model = {name: knobs[name] for name in evaluation.space.models}
+    boards = evaluation.hardware_space.shipped or (evaluation.hardware_space.board,)
+    device = str(knobs.get("device", boards[0]))
     lines = [
         f"# Design {design['design']} of the front of: {json.dumps(run.provenance.get('command', ''))}",
         f"# dse {run.provenance.get('version', '')}",
@@ -186,6 +195,7 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         "[design]",
         f"workload = {json.dumps(run.problem.workload)}",
         f"quality_support = {json.dumps(design['quality_support'] or 'none')}",
+        *([f"device = {json.dumps(device)}"] if device else []),
         *([f"residency = {json.dumps(run.problem.residency)}"] if run.problem.residency != "none" else []),
         *(["prefetch = true"] if run.problem.prefetch else []),
         "",
@@ -193,7 +203,7 @@ def _design_toml(run: RunRecord, design: dict[str, Any], accelerator: Accelerato
         *(f"{name} = {value}" for name, value in model.items()),
         "",
         "[design.run_with]",  # of the workload: a design is as good as its numbers say at this length and batch
-        *(f"{name} = {json.dumps(value)}" for name, value in evaluation.run_with.items()),
+        *(f"{name} = {json.dumps(value)}" for name, value in run_with.items()),
         "",
         "[design.metrics]",
         *(f"{name} = {value!r}" for name, value in design["metrics"].items()),

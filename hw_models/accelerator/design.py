@@ -454,9 +454,25 @@ class AcceleratorBatch:
     def accelerators(self, names: Sequence[str], *, source: str = "") -> list[Accelerator]:
         """All designs as records, one name each; `AcceleratorBatch.of` them holds the same numbers."""
         records = [self._record(index, name, source) for index, name in enumerate(names)]
-        # A family may have an area rule of its own (datacenter): the record then carries what the tables would not give back.
-        told, charged, chips = AcceleratorBatch.of(records).area_mm2.tolist(), self.area_mm2.tolist(), self.all_chips.tolist()
-        return [r if a == b else replace(r, area_mm2=b / n) for r, a, b, n in zip(records, told, charged, chips, strict=True)]
+        # A family may have rules of its own (the area of datacenter) and a board figures of its own (its idle power): the record then
+        # carries what the tables would not give back.
+        told = AcceleratorBatch.of(records)
+        return [self._as_charged(record, told, index) for index, record in enumerate(records)]
+
+    def _as_charged(self, record: Accelerator, told: AcceleratorBatch, index: int) -> Accelerator:
+        """``record`` with the values of design ``index`` that ``told``, the batch of the records, has otherwise."""
+        own: dict[str, Any] = {}
+        for name, chips in (("area_mm2", int(self.all_chips[index])), ("leakage_w", int(self.all_chips[index])), ("mac_pj", 1)):
+            if (value := float(getattr(self, name)[index])) != float(getattr(told, name)[index]):
+                own[name] = value / chips
+        words = ("read_pj_per_word", "write_pj_per_word")
+        levels: list[dict[str, Any]] = [
+            {n: float(v) for n in words if (v := getattr(self, f"level_{n}")[index, i]) != getattr(told, f"level_{n}")[index, i]}
+            for i in range(self.levels)
+        ]
+        if any(levels):
+            own["levels"] = tuple(replace(level, **other) if other else level for level, other in zip(record.levels, levels, strict=True))
+        return replace(record, **own) if own else record
 
     def _record(self, index: int, name: str, source: str) -> Accelerator:
         """A design with the area that the tables give it."""

@@ -34,6 +34,7 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "block_cycles": (1.0, 2e3),
     "combine_s": (1e-7, 2e-5),
     "single_factor": (0.05, 1.0),
+    "copy_s": (1e-7, 2e-5),
     "exponential_cycles": (0.3, 12.0),
     "cache_cycles": (5.0, 1e5),
     "activation_factor": (0.05, 20.0),

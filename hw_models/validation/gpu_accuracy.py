@@ -147,6 +147,14 @@ def _products(device: str, title: str, bounds: tuple[float, float], goal: float,
     )
 
 
+def _decode(device: str, title: str, bounds: tuple[float, float]) -> tuple[Spec, Spec]:
+    name = f"{title} decode, bf16 cache"
+    return (
+        _spec(name, ("decode", "bf16", "vllm"), (device,), bounds[0], 24.0, _NONE),
+        _spec(name, ("decode", "bf16", "trtllm"), (device,), bounds[1], 24.0, _NONE),
+    )
+
+
 _OTHERS: Final = ("l40s", "rtx-pro-6000", "b200", "gb200")
 SPECS: Final = (
     *_products("a100", "A100", (9.3, 7.7), 9.0, _OWN),
@@ -158,10 +166,14 @@ SPECS: Final = (
     *_products("gb200", "GB200", (14.0, 13.1), 15.0, _NONE),
     _spec("H100 fp8 products", ("products", "fp8", "trtllm"), ("h100",), 8.3, 12.0),
     _spec("H100 fp8 products", ("products", "fp8", "vllm"), ("h100",), 10.8, 12.0),
-    _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "vllm"), ("a100", "h100"), 14.4, 16.0),
+    _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "vllm"), ("a100", "h100"), 13.5, 16.0),
     _spec("A100, H100 decode, bf16 cache", ("decode", "bf16", "trtllm"), ("a100", "h100"), 15.1, 16.0),
-    _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "vllm"), _OTHERS, 38.3, 24.0, _NONE),
-    _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "trtllm"), _OTHERS, 24.7, 24.0, _NONE),
+    _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "vllm"), _OTHERS, 15.8, 24.0, _NONE),
+    _spec("L40S, RTX, B200, GB200 decode", ("decode", "bf16", "trtllm"), _OTHERS, 19.1, 24.0, _NONE),
+    *_decode("l40s", "L40S", (15.9, 20.8)),
+    *_decode("rtx-pro-6000", "RTX PRO 6000", (14.8, 24.4)),
+    *_decode("b200", "B200", (14.0, 14.8)),
+    *_decode("gb200", "GB200", (18.3, 14.6)),
     _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "vllm"), ("a100", "h100"), 9.9, 12.0),
     _spec("A100, H100 prefill, bf16", ("prefill", "bf16/bf16", "trtllm"), ("a100", "h100"), 6.2, 12.0),
     _spec("L40S, RTX, B200, GB200 prefill", ("prefill", "bf16/bf16", "vllm"), _OTHERS, 18.5, 25.0, _NONE),

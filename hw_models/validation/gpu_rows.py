@@ -80,7 +80,8 @@ class Rows:
 
     def fitted(self) -> npt.NDArray[np.bool_]:
         """Whether a row is of the half of A100 and H100 shapes that parameters are fitted to (rows,)."""
-        names = [n for n in self.columns if n not in _NOT_SHAPE]
+        # The window of decode rows came later than the halves, which stay as they were.
+        names = [n for n in self.columns if n not in _NOT_SHAPE and (self.kind, n) != ("decode", "window")]
         shapes = zip(*(self.columns[n].tolist() for n in names), strict=True)
         even = np.array([hashlib.sha256(repr(s).encode()).digest()[0] % 2 == 0 for s in shapes])
         return np.asarray(even & np.isin(self.columns["device"], FIT_DEVICES))
@@ -107,7 +108,7 @@ def decode_latency_s(sheet: GpuSheet, kernel: DecodeKernel, r: Rows) -> FloatArr
     """What the model says of measured decode attention, its cache warm as the collectors repeat one kernel."""
     size = np.where(r["kv_format"] == "fp8", 1.0, 2.0)
     return attention.decode_times(
-        sheet, kernel, r["batch"], r["heads"], r["kv_heads"], r["keys"], r["head_elements"], kv_bytes=size, cold=False
+        sheet, kernel, r["batch"], r["heads"], r["kv_heads"], r["keys"], r["head_elements"], kv_bytes=size, window=r["window"], cold=False
     ).latency_s
 
 

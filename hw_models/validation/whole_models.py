@@ -79,9 +79,9 @@ def _spec(name: str, bound: float, run: Callable[[], Outcome], goal: float | Non
 
 SPECS: Final = (
     _spec("A100 BERT-base, 16 latencies", 10.9, lambda: _mean("latency_ms", model="bert-base"), peer="42 % as an array"),
-    _spec("A100 Llama-2-7b, time per token", 4.5, lambda: _mean("tpot_ms", model="llama2-7b")),
+    _spec("A100 Llama-2-7b, time per token", 4.1, lambda: _mean("tpot_ms", model="llama2-7b")),
     _spec("A100, H100 Llama-2-7b, first token of long prompts", 14.1, lambda: _mean("ttft_ms", model="llama2-7b", short=False)),
     _spec("A100, H100 Llama-2-7b, first token of short prompts", 26.0, lambda: _mean("ttft_ms", model="llama2-7b", short=True), None),
     _spec("A100 Llama-2-7b, tokens a second", 12.8, lambda: _mean("tokens_per_s", model="llama2-7b", device="a100"), None),
-    _spec("H100 Llama-2-7b in fp8, tokens a second", 13.7, lambda: _mean("tokens_per_s", model="llama2-7b", device="h100"), None),
+    _spec("H100 Llama-2-7b in fp8, tokens a second", 12.3, lambda: _mean("tokens_per_s", model="llama2-7b", device="h100"), None),
 )  # fmt: skip

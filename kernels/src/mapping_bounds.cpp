@@ -298,9 +298,13 @@ class PieceSearch {
             const int64_t cut = ceil_div(units_[line_], most), least = ceil_div(units_[line_], cut);
             f_[line_] = static_cast<double>(cut);
             if (hopeless()) break;
-            offer(least, room(line_));
+            const int64_t held = room(line_);
+            offer(least, held);
             if (best_ == most_) break;
-            most = least - 1;
+            // Finer cuts hold no more. A whole number of larger pieces within what is held is no larger than `number`, and covers no more
+            // than so many of the largest: coarser cuts are passed over. (Above held / most_ what is held says more.)
+            const int64_t number = std::min(quotient(held, best_ + 1), quotient(held, most_) + 1);
+            most = std::min({least - 1, held, number * most_});
         }
         f_[line_] = 1.0;
     }

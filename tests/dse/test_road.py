@@ -252,12 +252,14 @@ def test_list_of_designs_equals_evaluate(tmp_path: Path, reference_run: api.Run)
 
 
 def test_a_design_file_evaluated_with_another_model_says_so(reference_run: api.Run) -> None:
-    """The accelerator is read, the model is the command's: where the file was found for another, what gives it is told."""
+    """The model that the file was found for is taken; where another is set, what the file has is told."""
     chosen = next(design for design in reference_run.designs if design["knobs"]["layers"] != 12)
     file = reference_run.path / "designs" / f"design-{chosen['design']:04d}.toml"
-    told = [line for line in api.evaluate("bert", hw=str(file))["cautions"] if "another model" in line]
-    assert told and f"--set layers={chosen['knobs']['layers']}" in told[0]
-    model = {name: chosen["knobs"][name] for name in ("layers", "hidden", "ffn", "heads")}
-    same = api.evaluate("bert", hw=str(file), fixed=model)
+    told = [line for line in api.evaluate("bert", hw=str(file), fixed={"layers": 12})["cautions"] if "another model" in line]
+    assert told and f"layers={chosen['knobs']['layers']}" in told[0]
+    same = api.evaluate("bert", hw=str(file))
     assert not [line for line in same["cautions"] if "another model" in line]
+    assert same["model_from"]["knobs"]["layers"] == chosen["knobs"]["layers"]
+    other = api.evaluate("gpt2", hw=str(file))
+    assert [line for line in other["cautions"] if "found for workload bert" in line]
     assert same["total_kgco2e"] == pytest.approx(chosen["metrics"]["total_kgco2e"], rel=1e-9)

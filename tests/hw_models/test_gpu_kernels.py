@@ -31,8 +31,8 @@ BOUNDS = {
     ("products", "bf16", "trtllm"): {"a100": 7.9, "h100": 8.4, "h200": 8.2, "l40s": 17.6, "rtx-pro-6000": 11.6, "b200": 14.2},
     ("products", "fp8", "trtllm"): {"h100": 8.3, "h200": 9.5, "b200": 12.6},
     ("products", "fp8", "vllm"): {"h100": 10.8, "h200": 10.8},
-    ("decode", "bf16", "vllm"): {"a100": 16.7, "h100": 10.6, "h200": 13.6},
-    ("decode", "bf16", "trtllm"): {"a100": 13.4, "h100": 16.8, "h200": 20.3, "l40s": 25.6, "rtx-pro-6000": 24.2},
+    ("decode", "bf16", "vllm"): {"a100": 15.2, "h100": 10.6, "h200": 13.6, "l40s": 15.9, "rtx-pro-6000": 14.8, "b200": 14.0, "gb200": 18.3},
+    ("decode", "bf16", "trtllm"): {"a100": 13.4, "h100": 16.6, "h200": 19.8, "l40s": 20.8, "rtx-pro-6000": 24.4, "b200": 14.8},
     ("prefill", "bf16/bf16", "trtllm"): {"a100": 4.6, "h100": 10.8, "h200": 10.1, "l40s": 23.9, "rtx-pro-6000": 16.3, "b200": 21.7},
     ("prefill", "bf16/bf16", "vllm"): {"a100": 9.9, "h100": 10.1, "h200": 11.3, "l40s": 20.4, "rtx-pro-6000": 19.3, "b200": 16.0},
     ("mixtures", "bf16", "trtllm"): {"a100": 8.2, "h100": 7.3, "l40s": 28.6, "rtx-pro-6000": 27.2, "b200": 24.5, "gb200": 25.3},
@@ -84,9 +84,10 @@ def as_operation(kind: str, row: dict[str, float], number_format: str, cache: st
     bits = {"input_bits": 8 if number_format == "fp8" else 16, "weight_bits": 8 if cache == "fp8" else 16, "output_bits": 16}
     d = size["head_elements"]
     heads = {"batch": size["batch"] * size["heads"], "kv_share": size["heads"] // size["kv_heads"], "v_dim": d}
+    window = size["window"]
     if kind == "decode":
-        return Operation("x", Kind.ATTENTION_DECODE, 1, size["keys"], d, second_is_cache=True, causal=True, **heads, **bits)
-    queries, window = size["queries"], size["window"]
+        return Operation("x", Kind.ATTENTION_DECODE, 1, size["keys"], d, second_is_cache=True, causal=True, window=window, **heads, **bits)
+    queries = size["queries"]
     return Operation("x", Kind.ATTENTION_PREFILL, queries, queries, d, second_is_cache=True, causal=True, window=window, **heads, **bits)
 
 

@@ -411,3 +411,19 @@ def test_bad_shapes_and_criteria_are_named() -> None:
         search([(1, 4, 4, 4)], [True], hardware, criterion="speed")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="operand_bits must be positive"):
         search([(1, 4, 4, 4)], [True], hardware, operand_bits=0)
+
+
+def test_more_room_never_costs_more_for_large_products() -> None:
+    """A mapping fits wherever there is more room: of products too large to try all mappings of, none that the bounds pass over is best."""
+    _, hw = edge_grid(40, seed=8)
+    sizes = 2.0 ** np.arange(19, 22.1, 0.125)
+    shapes = [(1, 1000, 3072, 14336), (1, 4097, 768, 11008), (1, 2048, 2048, 2048)]
+    columns = {f.name: getattr(hw, f.name) for f in fields(hw)}
+    per_point = {name: np.repeat(v, len(sizes), axis=0) for name, v in columns.items() if np.ndim(v) > 0 and len(v) == len(hw)}
+    per_point["level_words"][:, 1] = np.tile(np.floor(sizes), len(hw))
+    grown = replace(hw, **per_point)
+    for criterion in CRITERIA:
+        found = search(shapes, [True] * len(shapes), grown, criterion=criterion)
+        value = found.cycles if criterion == "latency" else found.energy_pj * (found.cycles if criterion == "edp" else 1.0)
+        by_size = value.reshape(len(shapes), len(hw), len(sizes))
+        assert np.all(by_size[..., 1:] <= by_size[..., :-1] * (1.0 + 1e-12))  # the same mapping: terms summed in another order

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hw_models.costs.gpu_kernels.parameters import DecodeKernel, PrefillKernel
+from hw_models.costs.gpu_kernels.parameters import LAUNCH_HZ, DecodeKernel, PrefillKernel
 from hw_models.costs.gpu_kernels.products import sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 
@@ -22,6 +22,10 @@ SPLITS: Final = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128], dt
 KEY_BLOCK: Final = 64
 QUERY_BLOCKS: Final = (64.0, 128.0)
 GROUP: Final = 16  # rows of the smallest matrix instruction: query heads of one KV head that are multiplied at once
+TILE_QUERIES: Final = 64  # of FlashAttention-2's thread block in decoding
+MOST_PARTS: Final = 128
+L1_SHARE_BYTES: Final = 28 * 1024
+"""What shared memory leaves of the memory that it shares with the L1, from Ampere to Blackwell (recalled of the CUDA programming guide)."""
 WARM_SHARE: Final = 0.5
 """Share of a partitioned L2 that serves keys and values (each partition holds a copy of what its half reads)."""
 
@@ -48,46 +52,99 @@ def decode_times(
     kv_bytes: npt.ArrayLike = 2.0,
     value_elements: npt.ArrayLike | None = None,
     values_in_keys: npt.ArrayLike = False,
+    window: npt.ArrayLike = 0,
     cold: bool = True,
 ) -> AttentionTimes:
     """One query of each of ``heads`` heads and ``batch`` requests against ``keys`` cached positions.
 
     Args:
+        window: keys that the query sees at most (0: all).
         head_elements, value_elements: of a key and of a value (None: equal).
         values_in_keys: the values are part of the keys, as in latent attention: read once.
         kv_bytes: bytes of a cached element.
         cold: the cache comes from the DRAM; False: from the L2 where it fits, as in a benchmark that repeats one kernel.
     """
-    b, h, hk, length, d, size = _columns(batch, heads, kv_heads, keys, head_elements, kv_bytes)
+    b, h, hk, length, d, size, win = _columns(batch, heads, kv_heads, keys, head_elements, kv_bytes, window)
     values = d if value_elements is None else _columns(value_elements)[0]
-    shape = np.broadcast_shapes(*(x.shape[:-1] for x in (b, h, hk, length, d, size, values)))
     stored = d + np.where(_columns(values_in_keys)[0] > 0, 0.0, values)
-    shape = np.broadcast_shapes(shape, np.shape(values_in_keys))
-    group = h / hk
-    blocks = np.ceil(length / KEY_BLOCK)
-    split = np.minimum(SPLITS, blocks)
-    waves = np.ceil(b * hk * split / sheet.multiprocessors)
-    port = np.minimum(kernel.port_bytes_per_cycle, sheet.port_bytes_per_cycle)
-    block = np.maximum(KEY_BLOCK * stored * size / port, kernel.block_cycles * np.ceil(group / GROUP) * d / 128)
-    fixed = (kernel.item_cycles + kernel.group_cycles * group * d / 1024) * np.where(group == 1, kernel.single_factor, 1.0)
-    busy = waves * (fixed + np.ceil(blocks / split) * block) / sheet.frequency_hz
-
+    shape = np.broadcast_shapes(*(x.shape[:-1] for x in (b, h, hk, length, d, size, values, stored, win)))
+    length = np.where(win > 0, np.minimum(length, win), length)
     cache = b * hk * length * stored * size
     passing = b * h * (d + np.maximum(values, d)) * 2.0
     held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
     traffic = cache * (1.0 if cold else np.clip(cache / held - 0.5, 0.0, 1.0)) + passing
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
-    combine = kernel.combine_s + 8.0 * b * h * np.maximum(values, d) * split / sheet.dram_bytes_per_s
+    if kernel.shared_memory_tiles:
+        busy, split, others = _tiled_decode(sheet, kernel, b * hk, h / hk, length, d, stored, size, win > 0)
+        launch = kernel.launch_s * LAUNCH_HZ / sheet.frequency_hz
+        combine = kernel.combine_s * LAUNCH_HZ / sheet.frequency_hz
+    else:
+        busy, split = _common_decode(sheet, kernel, b * hk, h / hk, length, d, stored, size)
+        launch, combine, others = kernel.launch_s, kernel.combine_s, np.zeros(1)
+    joining = combine + 8.0 * b * h * np.maximum(values, d) * split / sheet.dram_bytes_per_s
     p = kernel.overlap
-    total = (busy**p + dram**p) ** (1 / p) + np.where(split > 1, combine, 0.0)
-    if not kernel.splits_single_heads:
-        total = np.where((group == 1) & (split > 1), np.inf, total)
+    total = (busy**p + dram**p) ** (1 / p) + np.where(split > 1, joining, 0.0) + others
     best = np.argmin(total, axis=-1)[..., None]
 
     def at(x: FloatArray) -> FloatArray:
         return np.take_along_axis(np.broadcast_to(x, total.shape), best, axis=-1)[..., 0].reshape(shape)
 
-    return AttentionTimes(at(total) + kernel.launch_s, at(busy), at(dram), at(traffic))
+    return AttentionTimes(at(total) + launch, at(busy), at(dram), at(traffic))
+
+
+def _common_decode(
+    sheet: GpuSheet, kernel: DecodeKernel, heads: FloatArray, group: FloatArray, keys: FloatArray, d: FloatArray, stored: FloatArray,
+    size: FloatArray,
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """Seconds of the busiest multiprocessor for each division of the keys of ``heads`` KV heads, and the parts of each."""
+    blocks = np.ceil(keys / KEY_BLOCK)
+    split = np.minimum(SPLITS, blocks)
+    waves = np.ceil(heads * split / sheet.multiprocessors)
+    port = np.minimum(kernel.port_bytes_per_cycle, sheet.port_bytes_per_cycle)
+    block = np.maximum(KEY_BLOCK * stored * size / port, kernel.block_cycles * np.ceil(group / GROUP) * d / 128)
+    fixed = (kernel.item_cycles + kernel.group_cycles * group * d / 1024) * np.where(group == 1, kernel.single_factor, 1.0)
+    busy = waves * (fixed + np.ceil(blocks / split) * block) / sheet.frequency_hz
+    return np.where((group == 1) & (split > 1) & (not kernel.splits_single_heads), np.inf, busy), split
+
+
+def _tiled_decode(
+    sheet: GpuSheet, kernel: DecodeKernel, heads: FloatArray, group: FloatArray, keys: FloatArray, d: FloatArray, stored: FloatArray,
+    size: FloatArray, windowed: npt.NDArray[np.bool_],
+) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
+    """FlashAttention-2: seconds of the busiest multiprocessor, parts that the keys are divided into, seconds of further kernels.
+
+    A thread block has a tile of 64 queries and one of 256, 128 or 64 keys and values in shared memory, multiplies all of it however few
+    are there, and as many thread blocks run on a multiprocessor as have room. The query heads of a KV head share a tile unless there is
+    a window; only where they do are keys divided, by the kernel's own rule, and queries and results copied into another order.
+    """
+    tile = np.where(d <= 64, 256.0, np.where(d <= 128, 128.0, 64.0))
+    shared = np.maximum(sheet.l1_bytes - L1_SHARE_BYTES, 0.0)
+    resident = np.maximum(np.floor(shared / ((TILE_QUERIES * d + tile * stored) * 2.0)), 1.0)
+    together = (group > 1) & ~windowed
+    rows = np.where(together, group, 1.0)
+    items = heads * group / rows * np.ceil(rows / TILE_QUERIES)
+    blocks = np.ceil(keys / tile)
+    split = np.where(together, _parts(items, blocks, 2.0 * sheet.multiprocessors), 1.0)
+    mine = np.ceil(blocks / split)
+    port = np.minimum(kernel.port_bytes_per_cycle, sheet.port_bytes_per_cycle)
+    chain = kernel.item_cycles + kernel.group_cycles * rows * d / 1024 + mine * kernel.block_cycles * tile * d / (KEY_BLOCK * 128)
+    reading = np.minimum(keys, mine * tile) * stored * size / port
+    waves, turns = (np.ceil(items * split / (sheet.multiprocessors * each)) for each in (resident, 1.0))
+    copies = np.where(together & (heads > 1), kernel.copy_s * LAUNCH_HZ / sheet.frequency_hz, 0.0)
+    return (waves * chain + turns * reading) / sheet.frequency_hz, split, copies
+
+
+def _parts(items: FloatArray, blocks: FloatArray, slots: float) -> FloatArray:
+    """Parts that FlashAttention-2 divides keys into: the fewest whose last wave is 85 % as full as the best of all would be.
+
+    One where items fill 80 % of the slots; at most 128, the slots and the blocks; and none that only leaves thread blocks without keys.
+    """
+    parts = np.arange(1.0, MOST_PARTS + 1)
+    some = (parts <= np.minimum(blocks, slots)) & ((parts == 1) | (np.ceil(blocks / parts) != np.ceil(blocks / np.maximum(parts - 1, 1))))
+    waves = items * parts / slots
+    full = np.where(some, waves / np.ceil(waves), 0.0)
+    chosen = np.argmax(full >= 0.85 * full.max(axis=-1, keepdims=True), axis=-1)[..., None] + 1.0
+    return np.where(items >= 0.8 * slots, 1.0, chosen)
 
 
 def prefill_times(

@@ -49,11 +49,14 @@ class Choice:
         """Decode attention by the format of the cache."""
         narrow = kv_format == "fp8"
         if self.engine == "vllm" and self.tensor_core is TensorCore.SYNCHRONOUS:
-            return "flash2"
+            return "flashinfer" if narrow else "flash2"  # FlashAttention-2 reads no 8-bit cache
         if self.engine == "vllm" and self.tensor_core is TensorCore.ASYNCHRONOUS:
             return "flash3-fp8" if narrow else "flash3"
+        if self.tensor_core is TensorCore.TENSOR_MEMORY:
+            # One kernel for all formats and both engines, asynchronous as Hopper's for 8-bit caches; TensorRT-LLM runs one more before.
+            return "trtllm-gen" if self.engine == "trtllm" else "trtllm-fp8"
         if self.tensor_core is TensorCore.SYNCHRONOUS and not (narrow and self.has_fp8):
-            return "trtllm-a100"  # as prefill and mixtures: its kernel for Hopper multiplies asynchronously
+            return "trtllm-a100"  # as prefill and mixtures
         # Of 8-bit caches on synchronous tensor cores nothing was fitted: A100's rows have none.
         return "trtllm-fp8" if narrow and self.tensor_core is not TensorCore.SYNCHRONOUS else "trtllm"
 

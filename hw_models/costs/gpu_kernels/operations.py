@@ -181,10 +181,9 @@ def _fed(t: OperationTable) -> FloatArray:
 
 def _decode(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool) -> attention.AttentionTimes:
     kernel = family(chosen.decode("fp8" if int(t.weight_bits.max()) <= 8 else "bf16"), kind="decode")
-    keys = np.where(t.window > 0, np.minimum(t.window, t.n), t.n)
     return attention.decode_times(
-        sheet, kernel, 1, t.batch * t.m, t.batch // t.kv_share, keys, t.k, kv_bytes=t.weight_bits / 8, value_elements=t.v_dim,
-        values_in_keys=t.values_in_keys, cold=not warm,
+        sheet, kernel, 1, t.batch * t.m, t.batch // t.kv_share, t.n, t.k, kv_bytes=t.weight_bits / 8, value_elements=t.v_dim,
+        values_in_keys=t.values_in_keys, window=t.window, cold=not warm,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class DecodeKernel:
     """Attention of one new token against a cache, split over keys.
 
     Attributes:
-        launch_s: the kernel without any work (it does not follow the clock: host code and two kernels).
+        launch_s: the kernel without any work (it follows the clock with ``shared_memory_tiles`` alone).
         item_cycles, group_cycles: fixed cost of a work item, and what each query head of its group (of 1,024 elements) adds.
         port_bytes_per_cycle: cache bytes that a multiprocessor reads in a cycle.
         block_cycles: a block of 64 keys for each 16 query heads of a group, at a head of 128 elements.
@@ -74,7 +74,11 @@ class DecodeKernel:
         combine_s: joining the parts of a split.
         single_factor: share of an item's fixed cost where one query head uses each KV head: TensorRT-LLM's kernel of that case keeps
             several such items on a multiprocessor, its kernel for groups one.
+        copy_s: copying queries and results into another order.
         splits_single_heads: whether keys are split where one query head uses each KV head.
+        shared_memory_tiles: FlashAttention-2: as many items on a multiprocessor as have room, keys divided by the kernel's own rule, and
+            neither heads of a group together nor keys divided under a window. Its launches, copies and joins follow the clock, and its
+            ``block_cycles`` count 64 keys of 128 elements of a tile that is multiplied whole.
     """
 
     launch_s: float
@@ -86,7 +90,9 @@ class DecodeKernel:
     overlap: float
     combine_s: float
     single_factor: float
+    copy_s: float
     splits_single_heads: bool = True
+    shared_memory_tiles: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class GpuSheet:
         frequency_hz: clock at which the peak rates of the sheet hold.
         macs_per_cycle: dense multiply-accumulates of one multiprocessor in a cycle at bf16.
         rates: rate of each format relative to bf16; formats that are not named do not exist on the device.
+        l1_bytes: memory of a multiprocessor that its L1 and its shared memory divide (0: unknown).
         l2_bytes, l2_partitions: last-level cache; data sit in one of the partitions and cross to the others.
         l2_bytes_per_s: measured read rate of the whole L2 where it is below a port of 64 bytes a cycle and multiprocessor (None).
         dram_bytes_per_s: peak rate.
@@ -39,6 +40,7 @@ class GpuSheet:
     dram_bytes_per_s: float
     tdp_w: float
     idle_w: float = 0.0
+    l1_bytes: float = 0.0
     l2_partitions: int = 1
     l2_bytes_per_s: float | None = None
     link_bytes_per_s: float = 0.0
@@ -105,6 +107,7 @@ def sheet_of(hardware: AcceleratorBatch, point: int) -> GpuSheet:
         dram_bytes_per_s=float(hardware.dram_bytes_per_s[point]),
         tdp_w=float(hardware.tdp_w[point]),
         idle_w=float(hardware.leakage_w[point] / hardware.all_chips[point]),
+        l1_bytes=float(hardware.level_bytes[point, -3]) if hardware.level_bytes.shape[1] > 2 else 0.0,
         l2_partitions=int(hardware.l2_partitions[point]),
         l2_bytes_per_s=measured or None,
         link_bytes_per_s=float(hardware.link_bytes_per_s[point]),

@@ -44,13 +44,15 @@ RANGES = {
     "activation_factor": (0.5, 2),
     "cache_factor": (1.5, 5.0),
     "single_factor": (0.3, 1.0),
+    "copy_s": (1e-6, 9e-6),
     "top_k_s": (1e-6, 3e-5),
     "top_k_cycles": (1e2, 1e4),
 }
 
 
 def drawn(record: type[Any], rng: random.Random) -> Any:
-    flag = {"prepares_queries", "packs_groups", "packs_single", "splits_single_heads", "triton", "tiles_by_tokens", "tiles_by_rows"}
+    flag = {"prepares_queries", "packs_groups", "packs_single", "splits_single_heads", "shared_memory_tiles", "triton", "tiles_by_tokens",
+            "tiles_by_rows"}  # fmt: skip
     return record(**{f.name: rng.random() < 0.5 if f.name in flag else rng.uniform(*RANGES[f.name]) for f in fields(record)})
 
 
@@ -58,7 +60,8 @@ def sheet(rng: random.Random) -> GpuSheet:
     return GpuSheet(
         name="drawn", tensor_core=rng.choice(list(TensorCore)), multiprocessors=rng.randint(8, 160), frequency_hz=rng.uniform(1e9, 2.4e9),
         macs_per_cycle=rng.choice([512, 1024, 2048]), l2_bytes=rng.uniform(2e6, 9e7), dram_bytes_per_s=rng.uniform(2e11, 5e12),
-        tdp_w=rng.uniform(60, 800), l2_partitions=rng.choice([1, 2]), l2_bytes_per_s=rng.choice([None, rng.uniform(1e12, 9e12)]),
+        tdp_w=rng.uniform(60, 800), l1_bytes=rng.choice([0, 96, 128, 192, 256]) * 1024,
+        l2_partitions=rng.choice([1, 2]), l2_bytes_per_s=rng.choice([None, rng.uniform(1e12, 9e12)]),
         link_bytes_per_s=1e11, rates={"bf16": 1.0, "fp8": 2.0},
     )  # fmt: skip
 
@@ -156,34 +159,75 @@ def test_products(seed: int) -> None:
         assert float(found.latency_s) == pytest.approx(product(s, k, b, m, n, d, **how), rel=EXACT)
 
 
+def parts_by_rule(items: int, blocks: int, slots: int) -> int:
+    """FlashAttention-2's own division of keys, as docs/models/gpu.md states it."""
+    if items >= 0.8 * slots:
+        return 1
+    full = {1: items / slots / up(items, slots)}
+    for parts in range(2, min(128, slots, blocks) + 1):
+        if up(blocks, parts) != up(blocks, parts - 1):
+            full[parts] = items * parts / slots / up(items * parts, slots)
+    return min(parts for parts, share in full.items() if share >= 0.85 * max(full.values()))
+
+
+def tiled_decode(
+    s: GpuSheet, k: DecodeKernel, heads: int, group: int, keys: int, d: int, stored: int, size: float, windowed: bool
+) -> tuple[float, int, float]:
+    """Busy seconds, parts of the keys and seconds of copies of FlashAttention-2."""
+    tile = 256 if d <= 64 else 128 if d <= 128 else 64
+    resident = max(int((s.l1_bytes - 28 * 1024) // ((64 * d + tile * stored) * 2)), 1)
+    together = group > 1 and not windowed
+    rows = group if together else 1
+    items, blocks = heads * (group // rows) * up(rows, 64), up(keys, tile)
+    parts = parts_by_rule(items, blocks, 2 * s.multiprocessors) if together else 1
+    mine = up(blocks, parts)
+    chain = k.item_cycles + k.group_cycles * rows * d / 1024 + mine * k.block_cycles * (tile / 64) * (d / 128)
+    reading = min(keys, mine * tile) * stored * size / port_bytes(s, k.port_bytes_per_cycle)
+    cycles = up(items * parts, s.multiprocessors * resident) * chain + up(items * parts, s.multiprocessors) * reading
+    copies = k.copy_s * 1.6e9 / s.frequency_hz if together and heads > 1 else 0.0
+    return cycles / s.frequency_hz, parts, copies
+
+
 @pytest.mark.parametrize("seed", range(CASES))
 def test_decode_attention(seed: int) -> None:
     rng = random.Random(seed)
     s, k = sheet(rng), drawn(DecodeKernel, rng)
+    clock = 1.6e9 / s.frequency_hz if k.shared_memory_tiles else 1.0
     for _ in range(8):
-        b, hk, group = rng.choice([1, 2, 33]), rng.choice([1, 2, 8, 40]), rng.choice([1, 4, 17])
+        b, hk, group = rng.choice([1, 2, 33]), rng.choice([1, 2, 8, 40]), rng.choice([1, 4, 17, 65])
         h, d, dv, size = hk * group, rng.choice([64, 128, 576]), rng.choice([64, 128, 512]), rng.choice([1.0, 2.0])
         length, inside, cold = rng.choice([1, 63, 64, 65, 700, 9000]), rng.random() < 0.5, rng.random() < 0.5
+        window = rng.choice([0, 0, 50, 1000])
+        seen = min(length, window) if window else length
         stored = d if inside else d + dv
-        cache = b * hk * length * stored * size
+        cache = b * hk * seen * stored * size
         held = s.l2_bytes / (1 if s.l2_partitions == 1 else 2)
         dram_bytes = cache * (1 if cold else missed(cache, held)) + b * h * (d + max(d, dv)) * 2
         dram = dram_bytes / (s.dram_bytes_per_s * k.dram_efficiency)
-        blocks, best = up(length, 64), math.inf
-        for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
-            parts = min(parts, blocks)
-            if parts > 1 and group == 1 and not k.splits_single_heads:
-                continue
-            block = max(64 * stored * size / port_bytes(s, k.port_bytes_per_cycle), k.block_cycles * up(group, 16) * d / 128)
-            fixed = (k.item_cycles + k.group_cycles * group * d / 1024) * (k.single_factor if group == 1 else 1.0)
-            item = fixed + up(blocks, parts) * block
-            busy = up(b * hk * parts, s.multiprocessors) * item / s.frequency_hz
+
+        def joined(busy: float, parts: int, dram: float = dram, sizes: tuple[int, int, int, int] = (b, h, d, dv)) -> float:
             t = (busy**k.overlap + dram**k.overlap) ** (1 / k.overlap)
             if parts > 1:
-                t += k.combine_s + 8 * b * h * max(d, dv) * parts / s.dram_bytes_per_s
-            best = min(best, t)
-        found = attention.decode_times(s, k, b, h, hk, length, d, kv_bytes=size, value_elements=dv, values_in_keys=inside, cold=cold)
-        assert float(found.latency_s) == pytest.approx(best + k.launch_s, rel=EXACT)
+                t += k.combine_s * clock + 8 * sizes[0] * sizes[1] * max(sizes[2:]) * parts / s.dram_bytes_per_s
+            return float(t)
+
+        blocks, best = up(seen, 64), math.inf
+        if k.shared_memory_tiles:
+            busy, parts, copies = tiled_decode(s, k, b * hk, group, seen, d, stored, size, window > 0)
+            best = joined(busy, parts) + copies
+        else:
+            for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+                parts = min(parts, blocks)
+                if parts > 1 and group == 1 and not k.splits_single_heads:
+                    continue
+                block = max(64 * stored * size / port_bytes(s, k.port_bytes_per_cycle), k.block_cycles * up(group, 16) * d / 128)
+                fixed = (k.item_cycles + k.group_cycles * group * d / 1024) * (k.single_factor if group == 1 else 1.0)
+                item = fixed + up(blocks, parts) * block
+                best = min(best, joined(up(b * hk * parts, s.multiprocessors) * item / s.frequency_hz, parts))
+        found = attention.decode_times(
+            s, k, b, h, hk, length, d, kv_bytes=size, value_elements=dv, values_in_keys=inside, window=window, cold=cold
+        )
+        assert float(found.latency_s) == pytest.approx(best + k.launch_s * clock, rel=EXACT)
         assert (float(found.dram_bytes), float(found.dram_s)) == pytest.approx((dram_bytes, dram), rel=EXACT)
     same = attention.decode_times(s, k, 2, 8, 4, 300, 128)
     assert float(same.latency_s) == float(attention.decode_times(s, k, 2, 8, 4, 300, 128, value_elements=128).latency_s)

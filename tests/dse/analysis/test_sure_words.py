@@ -1,0 +1,48 @@
+"""What "how sure" says beside the share: whose factors were drawn, a design that more draws name, what the other profile names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dse import api
+from dse.reports.explanation_text import knob_text
+
+
+@pytest.fixture(scope="module")
+def own_buffers(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    from dse.cli import main
+
+    folder = tmp_path_factory.mktemp("sure")
+    assert main(["init", "accelerator", str(folder / "my.toml")]) == 0
+    return api.search("bert", hw=folder / "my.toml", vary={"glb_mib": [1, 2, 4]}, out=folder / "run")
+
+
+def test_a_design_that_more_draws_name_is_told(own_buffers: api.Run) -> None:
+    found = own_buffers.recommend()
+    assert found.kept_share is not None and found.ahead is not None and found.ahead_share is not None
+    assert found.ahead != found.design and found.ahead_share > found.kept_share
+    assert f"design {found.ahead} is named in more of them" in found.sure_text
+    assert "named in more" not in replace(found, ahead=None).sure_text
+
+
+def test_the_profile_is_told_and_what_the_other_one_names(own_buffers: api.Run) -> None:
+    found = own_buffers.recommend()
+    assert found.carbon_profile == "act2" and "within carbon profile act2" in found.sure_text
+    by_other = api.search("bert", hw=own_buffers.path.parent / "my.toml", vary={"glb_mib": [1, 2, 4]}, carbon_profile="default",
+                          out=own_buffers.path.parent / "other").recommend()  # fmt: skip
+    entry = own_buffers.entry(found.other_profile_design or 0)
+    assert found.other_profile == "default" and entry is not None
+    assert dict(entry["knobs"]) == dict(by_other.knobs)
+
+
+def test_a_recommendation_is_a_card(own_buffers: api.Run) -> None:
+    found = replace(own_buffers.recommend(), reason="a <b> & c")
+    card = found._repr_html_()
+    assert "a &lt;b&gt; &amp; c" in card and "how sure" in card and card.count("<div") == card.count("</div>")
+
+
+def test_explanations_name_knobs_as_they_were_asked_for(own_buffers: api.Run) -> None:
+    told = knob_text(own_buffers, own_buffers.designs[0]["design"])
+    assert "glb_mib=" in told and "glb_bytes" not in told
