@@ -41,7 +41,7 @@ def main() -> None:
     if args.tiles:
         tiles()
         return
-    edge = template.load("edge22")
+    edge = template.load("edge22").as_published()
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, args.designs, replace=False))
     hardware = edge.batch(**{name: column[chosen] for name, column in edge.grid().items()})
     print("model       level        one a call [1/s]   together [1/s]   searches a design")
@@ -108,12 +108,12 @@ def tiles() -> None:
 
 
 def prefetch() -> None:
-    """Print the table of models on all designs of edge22, with their DRAM and with one of a quarter of its words a cycle.
+    """Print the table of models on the designs of edge22 with 2, 4 and 8 MiB, with their DRAM and with a quarter of its words a cycle.
 
     The bound is max(work, DRAM), on 24 random ones of them: no order of reading makes a model shorter than the sum of all that is not a
     read of the DRAM, or than these reads.
     """
-    edge = template.load("edge22")
+    edge = template.load("edge22").as_published()
     hardware = edge.batch(**edge.grid())
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, 24, replace=False))
     dram = np.arange(hardware.levels) == hardware.levels - 1

@@ -31,7 +31,7 @@ from workloads.records import Phase as WorkloadPhase
 from workloads.records import Workload
 from workloads.tensors import Segment, segments
 
-EDGE = template.load("edge22")
+EDGE = template.load("edge22").as_published()
 SIDE, CHANNELS, WIDE = 28, 32, 192
 
 
