@@ -2,6 +2,7 @@
 
 python benchmarks/residency.py [--designs 200]
 python benchmarks/residency.py --savings     # what a request takes less with data on chip, by the size of the buffer
+python benchmarks/residency.py --tiles       # what passing tiles between operations saves beside whole tensors, likewise
 python benchmarks/residency.py --prefetch    # what weights that are read ahead save, and what they could at most
 """
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--designs", type=int, default=200)
     parser.add_argument("--savings", action="store_true", help="energy and DRAM bytes of a request by buffer, with and without")
+    parser.add_argument("--tiles", action="store_true", help="energy and DRAM bytes of a request by buffer, whole tensors and tiles")
     parser.add_argument("--prefetch", action="store_true", help="latency that reading weights ahead saves, on the designs of edge22")
     args = parser.parse_args()
     if args.prefetch:
@@ -35,6 +37,9 @@ def main() -> None:
         return
     if args.savings:
         savings()
+        return
+    if args.tiles:
+        tiles()
         return
     edge = template.load("edge22").as_published()
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, args.designs, replace=False))
@@ -72,6 +77,34 @@ def savings() -> None:
                     f"{name:10} {sequence:8} {mib:5} MiB  {joules[0]:6.2f} -> {joules[1]:6.2f}  {moved[0]:6.2f} -> {moved[1]:6.2f}  "
                     f"{100 * (kept['latency_s'] / alone['latency_s'] - 1):+6.0f} %  {kept['residency']['weights_on_chip']}"
                 )
+
+
+def tiles() -> None:
+    """Print the table of the accelerator of `savings` with residency weights and tiles."""
+    edge, own = template.load("edge22"), {"cores": 1, "width": 64, "depth": 32, "l2_kib": 64, "l2_words_per_cycle": 64}
+    print("model          settings            buffer    energy [mJ]        DRAM [MB]   latency  steps by tiles, of all   CPU [s]")
+    for name, settings in (
+        ("bert-base", {"sequence": 128}),
+        ("bert-base", {"sequence": 512}),
+        ("bert-tiny", {"sequence": 512}),
+        ("mobilenet-v2", {}),
+        ("resnet-50", {}),
+    ):
+        for mib in (0.25, 0.5, 1, 2):
+            hw = edge.with_knobs(glb_mib=[mib]).accelerator(**own, glb_mib=mib)
+            whole = api.evaluate(name, hw, fixed=settings, residency="weights")
+            begin = time.process_time()
+            tiled = api.evaluate(name, hw, fixed=settings, residency="tiles")
+            taken = time.process_time() - begin
+            joules = [1e3 * answer["energy_j"] for answer in (whole, tiled)]
+            moved = [answer["residency"]["dram_bytes"] / 1e6 for answer in (whole, tiled)]
+            steps = tiled["residency"]["steps"]
+            print(
+                f"{name:14} {settings!s:18} {mib:5} MiB  {joules[0]:6.2f} -> {joules[1]:6.2f}  {moved[0]:7.2f} -> {moved[1]:7.2f}  "
+                f"{100 * (tiled['latency_s'] / whole['latency_s'] - 1):+6.1f} %  {sum('tiles' in s for s in steps):4} of {len(steps):3}"
+                f"  {taken:8.2f}",
+                flush=True,
+            )
 
 
 def prefetch() -> None:

@@ -21,11 +21,11 @@ IntArray = npt.NDArray[np.int64]
 
 DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
-RESIDENCY = ("none", "activations", "epilogue", "weights")
+RESIDENCY = ("none", "activations", "epilogue", "weights", "tiles")
 """What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
 DEFAULT_RESIDENCY = "weights"
-"""What is best, of searches and of single designs alike, so that a design has the same numbers in both; where it is another one,
-`dse.evaluation.words.default_residency` says why.
+"""What is best of whole tensors, of searches and of single designs alike, so that a design has the same numbers in both; where it is
+another one, `dse.evaluation.words.default_residency` says why. (`tiles` takes longer to find, and is asked for.)
 """
 
 
@@ -89,6 +89,10 @@ class Problem:
         if self.prefetch and self.residency == "none":
             raise UsageError("prefetch is of steps whose data on chip is known, and residency is none; ask for --residency weights, or "
                              "leave prefetch out")  # fmt: skip
+        if self.prefetch and self.residency == "tiles":
+            raise UsageError(
+                "prefetch is of steps that run whole, and residency is tiles; ask for --residency weights, or leave prefetch out"
+            )
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 

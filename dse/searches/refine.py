@@ -138,6 +138,7 @@ class _Search:
         self, problem: Problem, space: Space, models: dict[str, Any], quality: Mapping[int, tuple[float, float]] | None, threads: int | None
     ) -> None:
         self.problem, self.space, self.models, self.quality, self.threads = problem, space, models, quality, threads
+        self.own_space = space_file.of_problem(problem.space_toml, problem.space)
         self.names = list(space.hardware)
         self.seen: dict[tuple[Any, ...], int] = {}
         self.points: list[tuple[Any, ...]] = []
@@ -198,7 +199,7 @@ class _Search:
         if not found:
             return []
         columns = {name: np.array([point[j] for point in found]) for j, name in enumerate(self.names)}
-        allowed = space_file.meets(self.problem.space_toml, self.problem.space, columns)
+        allowed = space_file.meets(self.own_space, columns)
         return [point for point, kept in zip(found, allowed.tolist(), strict=True) if kept]
 
     def finish(self) -> tuple[Evaluation, Front]:

@@ -98,9 +98,13 @@ class ChainStrip {
         walk(pair, lane, [&](int32_t v) {
             if (known_[v] >> lane & 1) return;
             any = true;
-            const Request request = costs_.request(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]);
-            wanted.push_back(request);
-            if (request.held < 0.0) std::swap(wanted[whole++], wanted.back());
+            for (int at = chain_.price[v]; at >= 0; at = problem_.prices[at].next) {
+                Value value;
+                if (costs_.known(at, held(v), pinned_ > 0.0, points_[lane], value)) continue;
+                const Request request = costs_.request(at, held(v), pinned_ > 0.0, points_[lane]);
+                wanted.push_back(request);
+                if (request.held < 0.0) std::swap(wanted[whole++], wanted.back());
+            }
         });
         if (whole > before) wanted.resize(whole);
         if (!any) seen_[lane] |= static_cast<uint16_t>(1u << pair);
@@ -116,11 +120,14 @@ class ChainStrip {
         bool after = false;  // a step runs after the one at hand: `total.first` is that step's
         walk(pair, lane, [&](int32_t v) {
             Value value{0.0, 0.0};
-            costs_.known(chain_.price[v], held(v), pinned_ > 0.0, points_[lane], value);
-            total.latency += value.latency;
-            total.energy += value.energy;
-            total.power = std::max(total.power, power_of(value.energy, value.latency));
-            if (!costs_.prefetches()) return;
+            for (int at = chain_.price[v]; at >= 0; at = problem_.prices[at].next) {
+                const double times = problem_.prices[at].times;
+                costs_.known(at, held(v), pinned_ > 0.0, points_[lane], value);
+                total.latency += times * value.latency;
+                total.energy += times * value.energy;
+                total.power = std::max(total.power, power_of(value.energy, value.latency));
+            }
+            if (!costs_.prefetches()) return;  // every variant is then one price that runs once
             const Slack own = slack(v, lane);
             if (after) {
                 const double less = costs_.prefetched(own, total.first, points_[lane]);
@@ -152,7 +159,7 @@ class ChainStrip {
     Matrix best;
 
  private:
-    double held(size_t v) const { return chain_.held[v] + pinned_; }
+    double held(size_t v) const { return chain_.held[v] + (pinned_ > 0.0 ? pinned_ : chain_.own[v]); }
     Slack slack(int32_t v, int lane) const { return costs_.slack(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]); }
 
     // Whether anything has changed.
@@ -167,15 +174,7 @@ class ChainStrip {
         for (int i = 0; i < count_; ++i) {
             const uint16_t here = static_cast<uint16_t>(1u << i);
             if (!(open & here & ~known_[v])) continue;
-            Value value;
-            if (costs_.known(price, bits, pinned_ > 0.0, points_[i], value)) {
-                known_[v] |= here;
-                cost.first[i] = costs_.first_of(value);
-                cost.second[i] = costs_.second_of(value);
-            } else {
-                cost.first[i] = costs_.bound(price, bits, pinned_ > 0.0, points_[i]);
-                cost.second[i] = cost.first[i] == kInfinity ? kInfinity : 0.0;
-            }
+            if (costs_.sum(price, bits, pinned_ > 0.0, points_[i], cost.first[i], cost.second[i])) known_[v] |= here;
         }
         return true;
     }
@@ -354,13 +353,14 @@ class Strip {
     void ask_ideals(std::vector<Request> &wanted) const {
         for (const Part &part : family_.parts) {
             int last = -1;
-            for (int32_t price : problem_.chains[part.chain].price) {
-                const int step = problem_.prices[price].step;
-                if (step == last) continue;
-                last = step;
-                for (int i = 0; i < count_; ++i)
-                    if (open_ >> i & 1) costs_.ask_ideal(step, pinned_ > 0.0, points_[i], wanted);
-            }
+            for (int32_t price : problem_.chains[part.chain].price)
+                for (int at = price; at >= 0; at = problem_.prices[at].next) {
+                    const int step = problem_.prices[at].step;
+                    if (step == last) continue;
+                    last = step;
+                    for (int i = 0; i < count_; ++i)
+                        if (open_ >> i & 1) costs_.ask_ideal(step, pinned_ > 0.0, points_[i], wanted);
+                }
         }
     }
 
