@@ -97,7 +97,8 @@ class Designs:
 
     def __init__(self, own: Candidates, rate: float) -> None:
         self.own = own
-        self.problem = make_problem(own.workload, "carbon", space=own.space, keep_quality=True, rate_per_s=rate, residency="none")
+        self.problem = make_problem(own.workload, "carbon", space=own.space, keep_quality=True, rate_per_s=rate, residency="none",
+                                    vary={"glb_mib": [2, 4, 8]})  # fmt: skip
         whole = Evaluation(self.problem, mapped=False).space
         knobs = {n: np.asarray(column, dtype=np.int64) for n, column in own.knobs.items()}
         if "head_dim" in whole.models and "head_dim" not in knobs:

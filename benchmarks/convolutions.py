@@ -127,7 +127,7 @@ def as_products(table: OperationTable) -> OperationTable:
 
 def maps(net: Net) -> dict[str, Any]:
     """Medians over designs of edge22, as maps and as products."""
-    template = load("edge22")
+    template = load("edge22").as_published()
     batch = template.batch(**template.grid())
     batch = batch.take(np.sort(np.random.default_rng(SEED).choice(len(batch), SAMPLE, replace=False)))
     shapes, index = net.table.distinct()

@@ -2,6 +2,7 @@
 
 python benchmarks/residency.py [--designs 200]
 python benchmarks/residency.py --savings     # what a request takes less with data on chip, by the size of the buffer
+python benchmarks/residency.py --tiles       # what passing tiles between operations saves beside whole tensors, likewise
 python benchmarks/residency.py --prefetch    # what weights that are read ahead save, and what they could at most
 """
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--designs", type=int, default=200)
     parser.add_argument("--savings", action="store_true", help="energy and DRAM bytes of a request by buffer, with and without")
+    parser.add_argument("--tiles", action="store_true", help="energy and DRAM bytes of a request by buffer, whole tensors and tiles")
     parser.add_argument("--prefetch", action="store_true", help="latency that reading weights ahead saves, on the designs of edge22")
     args = parser.parse_args()
     if args.prefetch:
@@ -36,7 +38,10 @@ def main() -> None:
     if args.savings:
         savings()
         return
-    edge = template.load("edge22")
+    if args.tiles:
+        tiles()
+        return
+    edge = template.load("edge22").as_published()
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, args.designs, replace=False))
     hardware = edge.batch(**{name: column[chosen] for name, column in edge.grid().items()})
     print("model       level        one a call [1/s]   together [1/s]   searches a design")
@@ -74,13 +79,41 @@ def savings() -> None:
                 )
 
 
+def tiles() -> None:
+    """Print the table of the accelerator of `savings` with residency weights and tiles."""
+    edge, own = template.load("edge22"), {"cores": 1, "width": 64, "depth": 32, "l2_kib": 64, "l2_words_per_cycle": 64}
+    print("model          settings            buffer    energy [mJ]        DRAM [MB]   latency  steps by tiles, of all   CPU [s]")
+    for name, settings in (
+        ("bert-base", {"sequence": 128}),
+        ("bert-base", {"sequence": 512}),
+        ("bert-tiny", {"sequence": 512}),
+        ("mobilenet-v2", {}),
+        ("resnet-50", {}),
+    ):
+        for mib in (0.25, 0.5, 1, 2):
+            hw = edge.with_knobs(glb_mib=[mib]).accelerator(**own, glb_mib=mib)
+            whole = api.evaluate(name, hw, fixed=settings, residency="weights")
+            begin = time.process_time()
+            tiled = api.evaluate(name, hw, fixed=settings, residency="tiles")
+            taken = time.process_time() - begin
+            joules = [1e3 * answer["energy_j"] for answer in (whole, tiled)]
+            moved = [answer["residency"]["dram_bytes"] / 1e6 for answer in (whole, tiled)]
+            steps = tiled["residency"]["steps"]
+            print(
+                f"{name:14} {settings!s:18} {mib:5} MiB  {joules[0]:6.2f} -> {joules[1]:6.2f}  {moved[0]:7.2f} -> {moved[1]:7.2f}  "
+                f"{100 * (tiled['latency_s'] / whole['latency_s'] - 1):+6.1f} %  {sum('tiles' in s for s in steps):4} of {len(steps):3}"
+                f"  {taken:8.2f}",
+                flush=True,
+            )
+
+
 def prefetch() -> None:
-    """Print the table of models on all designs of edge22, with their DRAM and with one of a quarter of its words a cycle.
+    """Print the table of models on the designs of edge22 with 2, 4 and 8 MiB, with their DRAM and with a quarter of its words a cycle.
 
     The bound is max(work, DRAM), on 24 random ones of them: no order of reading makes a model shorter than the sum of all that is not a
     read of the DRAM, or than these reads.
     """
-    edge = template.load("edge22")
+    edge = template.load("edge22").as_published()
     hardware = edge.batch(**edge.grid())
     chosen = np.sort(np.random.default_rng(0).choice(edge.size, 24, replace=False))
     dram = np.arange(hardware.levels) == hardware.levels - 1

@@ -137,6 +137,16 @@ def _evaluation(problem: Problem, model: Mapping[str, Any]) -> Evaluation:
     """One model on all hardware points of the problem."""
     whole = build_space(replace(problem, allow_unsupported=True), load_family(problem), load_hardware(problem))
     one = {name: np.array([model[name]], dtype=np.int64) for name in whole.models}
+    if (hardware := load_hardware(problem)).constraints:  # gradients are probed between all values, of corners that are no design too
+        values = [np.unique(column) for column in whole.hardware.values()]
+        at = np.indices([len(v) for v in values]).reshape(len(values), -1)
+        product = {name: v[i] for name, v, i in zip(whole.hardware, values, at, strict=True)}
+        left = np.ones(at.shape[1], dtype=bool)
+        for constraint in hardware.constraints:
+            if set(constraint.names) <= set(product):
+                left &= constraint.holds({name: product[name].astype(np.float64) for name in constraint.names})
+        if np.count_nonzero(left) == whole.hardware_count:
+            whole = replace(whole, hardware=product)
     return Evaluation(problem, space=Joint(one, whole.hardware, 0, whole.settings), threads=1)
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from dse.analysis.own_quality import OwnQuality, own_quality
 from dse.errors import DseError, UsageError
 from dse.evaluation.design_costs import around
-from dse.evaluation.evaluation import Evaluation, Space
+from dse.evaluation.evaluation import Evaluation, Space, as_listed
+from dse.evaluation.feasibility import UNMAKEABLE
 from hw_models.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def _steps(columns: Mapping[str, npt.NDArray[Any]], at: Mapping[str, Any]) -> li
                 if second != name and second in at:
                     distance += np.abs(inverse[rows] - int(np.searchsorted(known, at[second])))
             row = int(rows[np.argmin(distance)])
-            steps.append((name, levels[other].item(), {key: column[row].item() for key, column in columns.items()}))
+            steps.append(
+                (name, as_listed(name, levels[other].item()), {key: as_listed(key, column[row].item()) for key, column in columns.items()})
+            )
     return steps
 
 
@@ -126,6 +129,8 @@ def _metrics(
     try:
         evaluation = Evaluation(problem, space=space, threads=1)
         block = evaluation.block(0, 1)
+        if not block.makeable().all():
+            return {}, UNMAKEABLE
         names = evaluation.metric_names
         values = {name: float(np.broadcast_to(block.metric(name), block.shape).reshape(-1)[0]) for name in names}
     except (HardwareError, DseError) as failure:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 from typing import Any
+
+from dse.text_values import number_or_name, value_of
 
 
 def add_problem_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,8 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
                         help="what each operation's mapping minimises: edp (default), latency or energy")  # fmt: skip
     parser.add_argument("--residency", metavar="NAME",
                         help="what may stay on chip between operations, chosen best: none, activations, epilogue (and vector "
-                        "work in the epilogue of products), weights (and weights over requests); default weights")  # fmt: skip
+                        "work in the epilogue of products), weights (and weights over requests; default), tiles (and groups of "
+                        "operations that pass tiles to each other)")  # fmt: skip
     parser.add_argument("--prefetch", action="store_true", default=None,
                         help="read an operation's weights during the one before it, as far as the DRAM is idle, room is free and that "
                         "shortens it (needs data on chip: --residency activations or more)")  # fmt: skip
@@ -138,22 +140,8 @@ def vary_of(args: argparse.Namespace) -> dict[str, list[int | float | str]]:
             raise UsageError(f"vary {text!r} is not of the form NAME=VALUE,VALUE,...")
         if name.strip() in chosen:
             raise UsageError(f"vary {name.strip()} is given twice; list all values at once")
-        chosen[name.strip()] = [_TRUTH.get(value.strip(), _number_or_name(value.strip())) for value in values.split(",")]
+        chosen[name.strip()] = [value_of(value.strip()) for value in values.split(",")]
     return chosen
-
-
-_TRUTH = {"true": True, "false": False}
-
-
-def _number_or_name(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        # Beyond the largest float an integer cannot be computed with; like 1e400 it is infinite, which no knob takes.
-        return number if abs(number) <= sys.float_info.max else float(text)
-    return text
 
 
 def bind_of(args: argparse.Namespace) -> dict[str, int]:
@@ -169,9 +157,9 @@ def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             raise UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
-        number = _number_or_name(value.strip())
+        number = number_or_name(value.strip())
         if option == "set" and isinstance(number, str) and re.fullmatch(r"[A-Za-z_][\w.+-]{0,63}", number):
-            fixed[name.strip()] = _TRUTH.get(number, number)  # a knob of names: phase=decode
+            fixed[name.strip()] = value_of(number)  # a knob of names: phase=decode
             continue
         if isinstance(number, str) or not math.isfinite(number) or (option == "bind" and not isinstance(number, int)):
             shown = value if len(value) <= 80 else value[:77] + "..."

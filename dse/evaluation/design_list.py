@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from dse.errors import UsageError, unknown_name
 from dse.evaluation.evaluation import Evaluation, Space, load_family, load_hardware
-from dse.evaluation.hardware_columns import TRUTH, as_knobs
+from dse.evaluation.hardware_columns import as_knobs
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
 from dse.quality.surrogate import EXTRAPOLATED, SUPPORT
 from dse.spaces.hardware import fields_of
+from dse.text_values import TRUTH
 from hw_models.costs.products_csv import Table, read_csv, write_csv
 from workloads.errors import WorkloadError
 from workloads.family import Family

@@ -84,8 +84,13 @@ class Space:
     def design(self, model: int, hardware: int) -> dict[str, Any]:
         """Knob values of one design."""
         chosen = {name: values[model].item() for name, values in self.models.items()}
-        chosen.update({name: values[hardware].item() for name, values in self.hardware.items()})
+        chosen.update({name: as_listed(name, values[hardware].item()) for name, values in self.hardware.items()})
         return chosen
+
+
+def as_listed(name: str, value: Any) -> Any:
+    """A size as its list has it: 4 MiB of a list with parts of one MiB, all of whose numbers are floats, is 4 and not 4.0."""
+    return int(value) if name.endswith("_mib") and isinstance(value, float) and value.is_integer() else value
 
 
 def _check_kind(problem: Problem) -> None:
@@ -126,6 +131,7 @@ def load_hardware(problem: Problem) -> hardware.HardwareSpace:
         space = hardware.from_text(problem.hardware_toml, name=problem.hardware, profile=problem.hardware_profile)
     else:
         space = hardware.load(problem.hardware, profile=problem.hardware_profile)
+    space = space.for_models(problem.space)
     space = space.with_settings({name: value for name, value in problem.fixed.items() if name in space.settings})
     return space.with_knobs({name: chosen for name, chosen in problem.vary.items() if name not in VARIABLE})
 

@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 UNMAPPABLE = "no mapping fits the buffers"
-UNMAKEABLE = "the device cannot be made (die, reticle or wafer)"
+UNMAKEABLE = "the device cannot be made (a memory larger than the one outside it, die, reticle or wafer)"
 
 
 class Designs(Protocol):

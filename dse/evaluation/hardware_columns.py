@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from dse.errors import UsageError
 from dse.spaces.hardware import fields_of, with_fields
+from dse.text_values import value_of
 from hw_models.costs.products_csv import Table
-
-TRUTH = {"true": True, "false": False}
 
 
 def as_knobs(text: str, table: Table, known: Container[str]) -> tuple[str, Table]:
@@ -38,14 +37,9 @@ def as_knobs(text: str, table: Table, known: Container[str]) -> tuple[str, Table
 
 
 def _value(cell: str) -> int | float | str:
-    """A cell as a number where it is one, else as a name; true and false as they are."""
-    if cell in TRUTH:
-        return TRUTH[cell]
-    try:
-        number = float(cell)
-    except ValueError:
-        return cell
-    return int(number) if number.is_integer() else number
+    """A cell as `value_of` reads it, whole numbers whole (pandas writes 4.0)."""
+    value = value_of(cell)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _cell(value: int | float | str) -> str:

@@ -167,6 +167,7 @@ def make_points(
     names["bottom_up_area"] = np.where(of_designs("bottom_up_area"), "yes", "")
     groups = _groups(deployment, {**names, "grid": of_deployment("grid")}, numbers, chips)
     embodied, parts, makeable, sources = _embodied(deployment, groups, len(design), hardware.name)
+    makeable &= np.concatenate([_nested(batch) for batch in batches])[design]
     intensity = np.empty(len(design))
     for group in groups:
         intensity[group.members] = group.use_grid.gco2e_per_kwh
@@ -192,6 +193,11 @@ def make_points(
         capital_usd=_capital_usd(board, boards) * chips,
         sources=sources,
     )
+
+
+def _nested(batch: AcceleratorBatch) -> npt.NDArray[np.bool_]:
+    """Designs (count,) whose memories grow outwards, as the record of a single one must: a grid of two memories has others too."""
+    return np.asarray((np.diff(np.asarray(batch.level_bytes), axis=1) >= 0).all(axis=1))
 
 
 def _designs(hardware: HardwareSpace, own: Mapping[str, Any], count: int) -> tuple[list[AcceleratorBatch], IntArray]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.problem.problem import Problem
 from hw_models.accelerator.design import AcceleratorBatch
-from hw_models.costs.residency.models import Models
+from hw_models.costs.residency.models import BY_TILES, Models
 from hw_models.costs.residency.solve import alone_by_profile, eligible, keeps
 from workloads.records import Workload
 
@@ -79,15 +79,19 @@ def saved(found: dict[str, Any], alone: dict[str, float]) -> dict[str, float]:
 def in_short(found: dict[str, Any]) -> dict[str, Any]:
     """A report (`Evaluation.residency`) without its steps: what is kept, what that saves, and a row a tensor.
 
-    ``tensors``: who makes it, its bytes, and how often it is made for the chip alone, for the chip and the DRAM, or the DRAM alone.
+    ``tensors``: who makes it, its bytes, and how often it is made for the chip alone, for the chip and the DRAM, or the DRAM alone;
+    with residency `tiles` also how often only tiles of it are made, for the chip alone.
     ``saved``: what a request takes less than with every operation by itself; ``alone`` what it takes then. ``prefetch``, if it was asked
     for: bytes that are read ahead, and the part of the saved time.
     """
+    columns = {"chip": "chip", "chip and DRAM": "both", "DRAM": "dram"}
+    if found["level"] == "tiles":
+        columns[BY_TILES] = "tiles"
     tensors: dict[tuple[str, float], dict[str, Any]] = {}
     for tensor in found["tensors"]:
         named = {name: tensor[name] for name in ("made_by", "bytes")}
-        row = tensors.setdefault((named["made_by"], named["bytes"]), {**named, "chip": 0.0, "both": 0.0, "dram": 0.0})
-        for place, column in (("chip", "chip"), ("chip and DRAM", "both"), ("DRAM", "dram")):
+        row = tensors.setdefault((named["made_by"], named["bytes"]), {**named, **dict.fromkeys(columns.values(), 0.0)})
+        for place, column in columns.items():
             row[column] += tensor["places"].get(place, 0.0)
     taken = {name: sum(step[name] for step in found["steps"]) for name in found["saved"]}
     return {

@@ -136,9 +136,14 @@ def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray
     return {knob: column[keep] for knob, column in points.items()}
 
 
-def meets(text: str | None, name: str, points: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+def of_problem(text: str | None, name: str) -> Space | None:
+    """A problem's space file, None where it has none."""
+    return None if text is None else space.parse(text, where=name)
+
+
+def meets(found: Space | None, points: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Which hardware points meet the constraints of a problem's space file, those between values of its lists included."""
-    return np.ones(len(next(iter(points.values()))), dtype=bool) if text is None else _meets(space.parse(text, where=name), points)
+    return np.ones(len(next(iter(points.values()))), dtype=bool) if found is None else _meets(found, points)
 
 
 def point_constraints(text: str | None, name: str) -> list[str]:

@@ -18,7 +18,7 @@ from dse.problem.objectives import Constraint, Objective, Preset, merge_constrai
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.problem.wording import joined
 from dse.quality.surrogate import for_workload as surrogate_for
-from dse.spaces.hardware import HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
+from dse.spaces.hardware import PUBLISHED_SPACE, HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
 from dse.spaces.parameters import Space
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
@@ -128,6 +128,7 @@ def make_problem(
     if text is None and ((Path(hw).suffix == ".toml" and "," not in hw) or Path(hw).is_file()):
         hardware_toml = _read_text("hw", Path(hw))
     hardware = load_path_or_name(hw, profile=hardware_profile) if text is None else from_text(text, name=hw, profile=hardware_profile)
+    hardware = hardware.for_models(space)
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
     family = library.load(workload, bind=bind or None, strict=strict)
@@ -170,7 +171,7 @@ def make_problem(
         vary={name: tuple(chosen) for name, chosen in vary.items()},
         fixed_model=bool(preset and preset.fixed_model),
         # That tool's space varies knobs that no published table of the setting varies.
-        allow_unsupported=allow_unsupported or space == "catransformers",
+        allow_unsupported=allow_unsupported or space == PUBLISHED_SPACE,
         criterion=criterion,
         residency=residency,
         prefetch=prefetch,
@@ -203,7 +204,7 @@ def default_residency(hardware: HardwareSpace, hardware_toml: str | None, space:
     * designs with more than two memories below the DRAM (:func:`many_memories`);
     * the file of a design that a search has written, which is costed as it was there.
     """
-    if space == "catransformers" or alone_by_profile(hardware.source_record.profile) or many_memories(hardware):
+    if space == PUBLISHED_SPACE or alone_by_profile(hardware.source_record.profile) or many_memories(hardware):
         return "none"
     if written := _written(hardware_toml):
         # Files of older versions, and of designs by themselves, say nothing.
@@ -363,7 +364,7 @@ def beside_the_list(
     """Both, with a quantity that a built-in template can be built with, though its list has it not, as the list of its knob.
 
     The lists of ``edge22`` and ``datacenter`` are what a search tries where nobody says otherwise. Of what has a unit (sizes of memories,
-    clocks, voltages, nodes) any value can be meant: ``--set glb_mib=0.25`` means what ``--vary glb_mib=0.25`` does, and the template itself
+    clocks, voltages, nodes) any value can be meant: ``--set glb_mib=0.75`` means what ``--vary glb_mib=0.75`` does, and the template itself
     says what it cannot be built with. Another count (cores, width) is rather a slip, is told with the nearest, and is left to ``--vary``.
     A list in a user's file stays a limit.
     """

@@ -57,13 +57,13 @@ class Placement:
 
 
 def placements(design: ExportDesign) -> tuple[Placement, ...]:
-    """How the products of a design run beside what stays on chip; empty where nothing does."""
+    """How the products of a design run beside what stays on chip; empty where nothing does. What runs tile by tile is told in steps."""
     if design.on_chip is None:
         return ()
     steps: dict[tuple[str, tuple[str, ...], float], list[Mapping[str, Any]]] = {}
     for step in design.on_chip["steps"]:
         name = design.rows.get(step["row"])
-        if name is not None and step["runs"] > 0:
+        if name is not None and step["runs"] > 0 and "tiles" not in step:
             steps.setdefault((name, tuple(step["operands_on_chip"]), step["held_bytes"]), []).append(step)
     products = {p.name: p for p in design.products}
     taken: set[str] = set()

@@ -5,6 +5,7 @@ A problem is plain data. Its dictionary goes into the study, and the problem is 
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +21,21 @@ IntArray = npt.NDArray[np.int64]
 
 DEFAULT_SPACE = "default"
 CRITERIA = ("edp", "latency", "energy")
-RESIDENCY = ("none", "activations", "epilogue", "weights")
+RESIDENCY = ("none", "activations", "epilogue", "weights", "tiles")
 """What may stay on chip between operations, each with those before it (`hw_models.costs.residency`)."""
 DEFAULT_RESIDENCY = "weights"
-"""What is best, of searches and of single designs alike, so that a design has the same numbers in both; where it is another one,
-`dse.evaluation.words.default_residency` says why.
+"""What is best of whole tensors, of searches and of single designs alike, so that a design has the same numbers in both; where it is
+another one, `dse.evaluation.words.default_residency` says why. (`tiles` takes longer to find, and is asked for.)
 """
 
 
 LOOP, FLEET = "loop", "fleet"
 """Kinds of problems beside designs of an accelerator: reasoning loops, and fleets that serve a log (`dse.served`)."""
+
+
+LISTS = 2
+"""The edition of the templates' lists, written with a problem: a study of an earlier one keeps the designs that it was of."""
+_EARLIER_LISTS = {"edge22": {"glb_mib": (2, 4, 8)}}
 
 
 _CAPACITIES = {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
@@ -83,6 +89,10 @@ class Problem:
         if self.prefetch and self.residency == "none":
             raise UsageError("prefetch is of steps whose data on chip is known, and residency is none; ask for --residency weights, or "
                              "leave prefetch out")  # fmt: skip
+        if self.prefetch and self.residency == "tiles":
+            raise UsageError(
+                "prefetch is of steps that run whole, and residency is tiles; ask for --residency weights, or leave prefetch out"
+            )
         if not self.objectives:
             raise UsageError("objective is missing; give a preset or at least one min:METRIC or max:METRIC")
 
@@ -108,6 +118,7 @@ class Problem:
             "allow_unsupported": self.allow_unsupported,
             "criterion": self.criterion,
             "residency": self.residency,
+            "lists": LISTS,
             **({"prefetch": True} if self.prefetch else {}),
             **({"act_lacks": self.act_lacks} if self.act_lacks else {}),
             **({"models": {k: list(v) for k, v in self.models.items()}, "models_dominated": self.models_dominated} if self.models else {}),
@@ -145,7 +156,7 @@ class Problem:
             strict=values["strict"],
             workload_sha256=values["workload_sha256"],
             fixed=dict(values["fixed"]),
-            vary={name: tuple(chosen) for name, chosen in values["vary"].items()},
+            vary={**_earlier(values), **{name: tuple(chosen) for name, chosen in values["vary"].items()}},
             fixed_model=values["fixed_model"],
             objectives=tuple(objectives),
             preset=values["preset"],
@@ -160,6 +171,20 @@ class Problem:
             act_lacks=values.get("act_lacks", ""),
             asked_as=dict(values.get("asked_as") or {}),
         )
+
+
+def _earlier(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The lists of a template as they were for a problem that was written before they grew; none of its own knobs, set or listed."""
+    if values.get("lists", 1) >= LISTS:
+        return {}
+    lists = _EARLIER_LISTS.get(values["hardware"] if values["hardware_toml"] is None else _template_of(values["hardware_toml"]), {})
+    return {name: listed for name, listed in lists.items() if name not in values["fixed"]}
+
+
+def _template_of(text: str) -> str:
+    """The template whose lists a hardware file takes; empty where it describes its designs itself, or lists the knobs as well."""
+    document = tomllib.loads(text)
+    return str(document.get("template", "")) if "glb_mib" not in document.get("knobs", {}) else ""
 
 
 def fix_knobs(grid: Mapping[str, IntArray], fixed: Mapping[str, int]) -> dict[str, IntArray]:

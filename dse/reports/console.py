@@ -282,6 +282,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
             f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
             f"{answer['quality_support']}"
         )
+    # A board's power at idle is all of it, a template's what its parts leak: what the latter lacks is named.
+    for i, line in enumerate(textwrap.wrap(", ".join(answer["not_modelled"]), 100)):
+        print(f"  {'' if i else 'not modelled':<20} {line}")
     if answer["left_out"]:
         print(f"  incomplete model: {answer['left_out']}")
     for reason in answer["infeasible_reasons"]:

@@ -43,13 +43,20 @@ def _of(design: Mapping[str, Any]) -> list[Markup]:
         saved_share = share(ahead["saved_s"], kept["alone"]["latency_s"])
         read = f"{_size(ahead['bytes'])} of weights a request are read during the operation before theirs"
         sentence += f" {read}, which saves {saved_share} of that latency." if ahead["bytes"] else " No weights are read ahead."
+    places = {"chip": "On chip alone", "both": "On chip and in DRAM", "dram": "In DRAM alone"}
+    if kept["level"] == "tiles":
+        places = {"chip": places.pop("chip"), "tiles": "Tiles of it on chip alone", **places}
     rows = [
-        (row["made_by"], _size(row["bytes"]), *(f"{number_text(row[place])}" if row[place] else "" for place in ("chip", "both", "dram")))
+        (row["made_by"], _size(row["bytes"]), *(f"{number_text(row[place])}" if row[place] else "" for place in places))
         for row in kept["tensors"]
     ]
-    head = ("Result of", "Bytes", "On chip alone", "On chip and in DRAM", "In DRAM alone")
+    head = ("Result of", "Bytes", *places.values())
     caption = f"Design {design['design']}: {plural(len(rows), 'result')}, how often a request makes each, by where it lives"
-    return [tag("h3", f"Design {design['design']}"), tag("p", sentence), sections.table(head, rows, caption=caption, numeric=(1, 2, 3, 4))]
+    return [
+        tag("h3", f"Design {design['design']}"),
+        tag("p", sentence),
+        sections.table(head, rows, caption=caption, numeric=tuple(range(1, len(head)))),
+    ]
 
 
 def _size(count: float) -> str:

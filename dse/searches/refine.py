@@ -56,8 +56,11 @@ class Refined:
     feasible: int
 
 
-def levels(values: tuple[Any, ...], name: str, resolution: int) -> npt.NDArray[Any]:
-    """The listed values of a knob with 2**resolution - 1 more between neighbours, whole numbers staying whole, and whole KiB so too."""
+def levels(values: tuple[Any, ...], name: str, resolution: int, unit: float = 0.0) -> npt.NDArray[Any]:
+    """The listed values of a knob with 2**resolution - 1 more between neighbours, whole numbers staying whole, and whole KiB so too.
+
+    ``unit``: what other values are multiples of (sixteenths of a MiB); 0: anything.
+    """
     if len(values) < 2 or any(isinstance(v, (str, bool)) for v in values):
         return np.array(values)
     numbers = np.array(values, dtype=np.float64)
@@ -70,7 +73,7 @@ def levels(values: tuple[Any, ...], name: str, resolution: int) -> npt.NDArray[A
     if all(isinstance(v, (int, np.integer)) for v in values):
         unit = 1024 if name.endswith("_bytes") and all(v % 1024 == 0 for v in values) else 1
         return np.unique(np.rint(out / unit).astype(np.int64) * unit)
-    return np.unique(np.round(out, 12))
+    return np.unique(np.rint(out / unit) * unit) if unit else np.unique(np.round(out, 12))
 
 
 def refine(
@@ -98,6 +101,7 @@ def refine(
     movable = [name for name in moved if name in hardware.knobs and name != "node_nm"]
     if not movable:
         raise UsageError(f"hardware {problem.hardware} has no numeric knob with several values; there is nothing to refine")
+    units = {} if hardware.template is None else hardware.template.fractions
     models = list(dict.fromkeys(tuple(design[name] for name in space.models) for design in designs))
     model_columns = {name: np.array([m[j] for m in models]) for j, name in enumerate(space.models)}
     search = _Search(problem, space, model_columns, fixed_quality, threads)
@@ -108,7 +112,7 @@ def refine(
         raise UsageError("none of the designs to refine is feasible under the problem's constraints")
     first = set(search.keys())
     for level in range(1, resolution + 1):
-        fine = {name: levels(listed[name], name, level) for name in movable}
+        fine = {name: levels(listed[name], name, level, units.get(name, 0.0)) for name in movable}
         for _ in range(rounds):
             new = search.neighbours(fine)
             if not new:
@@ -134,6 +138,7 @@ class _Search:
         self, problem: Problem, space: Space, models: dict[str, Any], quality: Mapping[int, tuple[float, float]] | None, threads: int | None
     ) -> None:
         self.problem, self.space, self.models, self.quality, self.threads = problem, space, models, quality, threads
+        self.own_space = space_file.of_problem(problem.space_toml, problem.space)
         self.names = list(space.hardware)
         self.seen: dict[tuple[Any, ...], int] = {}
         self.points: list[tuple[Any, ...]] = []
@@ -194,7 +199,7 @@ class _Search:
         if not found:
             return []
         columns = {name: np.array([point[j] for point in found]) for j, name in enumerate(self.names)}
-        allowed = space_file.meets(self.problem.space_toml, self.problem.space, columns)
+        allowed = space_file.meets(self.own_space, columns)
         return [point for point, kept in zip(found, allowed.tolist(), strict=True) if kept]
 
     def finish(self) -> tuple[Evaluation, Front]:

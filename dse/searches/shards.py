@@ -7,6 +7,7 @@ holds the unit costs of the whole space. Merged fronts are the bytes of a sweep 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import replace
@@ -49,16 +50,24 @@ def check(sizes: Sizes, workers: int) -> None:
 def shard_bounds(problem: Problem, sizes: Sizes, workers: int) -> list[tuple[int, int]]:
     """First and one-past-last hardware point of every shard."""
     points = sizes.hardware
-    if problem.space_toml is not None:
+    if _leaves_out(problem):
         points = build_space(problem, load_family(problem), load_hardware(problem)).hardware_count
     most = max(1, _SHARD_COSTS // max(1, sizes.shapes))
     size = min(most, max(1, -(-points // (_PER_WORKER * workers))))
     return [(first, min(first + size, points)) for first in range(0, points, size)]
 
 
+def _leaves_out(problem: Problem) -> bool:
+    """Whether the points are fewer than all combinations of values: by a space file's constraints, or by memories that would not grow."""
+    if problem.space_toml is not None:
+        return True
+    template = load_hardware(problem).narrowed(problem.fixed).template
+    return template is not None and template.size != math.prod(len(values) for values in template.knobs.values())
+
+
 def part_of(problem: Problem, points: IntArray) -> Space:
     """The joint space of a problem with the hardware points at ``points``, in the order of `build_space`."""
-    if problem.space_toml is not None:  # its constraints leave points out, so that ranks say nothing
+    if _leaves_out(problem):  # ranks say nothing then
         space = build_space(problem, load_family(problem), load_hardware(problem))
         return replace(space, hardware={name: column[points] for name, column in space.hardware.items()})
     space, values = one_point(problem)

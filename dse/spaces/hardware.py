@@ -16,6 +16,8 @@ from carbon.factors import memories
 from dse.errors import UsageError, nearest, unknown_name
 from dse.problem.objectives import Constraint, parse_constraint
 from dse.problem.problem import fix_knobs
+from dse.spaces.constraints import SpaceConstraint
+from dse.spaces.constraints import parse_constraint as parse_space_constraint
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
@@ -24,8 +26,11 @@ from hw_models.accelerator.toml import load_toml
 from hw_models.devices import library as devices
 from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
+from hw_models.spaces.template import nesting
 
 IntArray = npt.NDArray[np.int64]
+PUBLISHED_SPACE = "catransformers"
+"""The space of models of the tool that `edge22` is from."""
 
 
 class HardwareSpace:
@@ -100,8 +105,8 @@ class HardwareSpace:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The middle value of every knob: what a knob has that a user leaves out, stated in every answer."""
-        return {name: values[len(values) // 2] for name, values in self.knobs.items()}
+        """What a knob has that a user leaves out, stated in every answer (:meth:`hw_models.spaces.Template.defaults`)."""
+        return {} if isinstance(self._source, Accelerator) else dict(self._source.defaults)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -120,6 +125,12 @@ class HardwareSpace:
                 return HardwareSpace(several.with_knobs(**{n: list(v) for n, v in values.items()}), shipped=self.shipped)
             raise UsageError(f"vary {next(iter(values))} needs a template; {self.name} is a single design")
         return HardwareSpace(self._source.with_knobs(**{name: list(chosen) for name, chosen in values.items()}), shipped=self.shipped)
+
+    def for_models(self, space: str) -> HardwareSpace:
+        """The hardware beside a space of models: that of the published tool's beside its own (``catransformers``), and else this."""
+        if space != PUBLISHED_SPACE or isinstance(self._source, Accelerator) or not self._source.published_grid:
+            return self
+        return HardwareSpace(self._source.as_published(), shipped=self.shipped)
 
     def narrowed(self, fixed: Mapping[str, Any]) -> HardwareSpace:
         """The same space with the knobs of ``fixed`` that it has at one of their values: a large grid is never listed for them.
@@ -144,6 +155,12 @@ class HardwareSpace:
             others = {name: value for name, value in values.items() if name != "chips"}
             return HardwareSpace(several.with_knobs(**chips).with_settings(**others), shipped=self.shipped)
         return HardwareSpace(self._source.with_settings(**values), shipped=self.shipped)
+
+    @property
+    def constraints(self) -> tuple[SpaceConstraint, ...]:
+        """What leaves combinations of its knobs out of :meth:`grid`: memories that would not grow outwards."""
+        knobs = [] if self.template is None else [name for name in self.template.nested if name in self.knobs]
+        return tuple(parse_space_constraint(text) for text in map(nesting, knobs, knobs[1:]))
 
     def grid(self) -> dict[str, IntArray]:
         """All points: {knob: array (points,)}; empty for a single design."""

@@ -217,13 +217,15 @@ def _on_chip_lines(kept: dict[str, Any] | None) -> list[str]:
     """What a design keeps on chip, as a table of its file."""
     if not kept:
         return []
-    names = [row["made_by"] for row in kept["tensors"] if row["chip"] > 0 and row["both"] == row["dram"] == 0]
+    names = [r["made_by"] for r in kept["tensors"] if r["chip"] + r.get("tiles", 0.0) > 0 and r["both"] == r["dram"] == 0]
+    tiles = [r["made_by"] for r in kept["tensors"] if r.get("tiles", 0.0) > 0]
     return [
         "[design.on_chip]",
         f"residency = {json.dumps(kept['level'])}",
         f"weights = {json.dumps(kept['weights_on_chip'])}",
         f"most_held_bytes = {kept['most_held_bytes']!r}",
         f"never_in_dram = {json.dumps(list(dict.fromkeys(names)))}",
+        *([f"by_tiles = {json.dumps(list(dict.fromkeys(tiles)))}"] if kept["level"] == "tiles" else []),
         "",
         "[design.on_chip.saved]",
         *(f"{name} = {value!r}" for name, value in kept["saved"].items()),

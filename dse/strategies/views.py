@@ -199,10 +199,11 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
         )
     if not evaluation.space.hardware:
         raise UsageError(f"hardware {problem.hardware} is one design; use nested")
-    hardware = spaces.from_columns(problem.hardware, plain(evaluation.space.hardware), "hardware")
-    if hardware.size != evaluation.space.hardware_count:
+    listed = spaces.from_columns(problem.hardware, plain(evaluation.space.hardware), "hardware")
+    hardware = Space(listed.name, listed.parameters, evaluation.hardware_space.constraints)
+    if hardware.cardinality() != evaluation.space.hardware_count:
         raise UsageError(f"hardware {problem.hardware} is not a full product of its knobs; use nested")
-    space = Space(f"{models.name} x {hardware.name}", (*models.parameters, *hardware.parameters))
+    space = Space(f"{models.name} x {hardware.name}", (*models.parameters, *hardware.parameters), hardware.constraints)
     names = dict.fromkeys([o.metric for o in problem.objectives] + [c.metric for c in problem.constraints])
     measured = set(evaluator.metrics)
     known_names = of_hardware(tuple(names))  # known of any design without costing its model
@@ -210,7 +211,9 @@ def flat_task(evaluation: Evaluation, evaluator: Evaluator, *, reference: FloatA
     block = evaluation.block(0, 1)
     known_values = {name: np.broadcast_to(block.metric(name), block.shape)[0] for name in known_names}
     order = hardware.rank(index_rows(hardware, evaluation.space.hardware))
-    by_rank = {name: values[np.argsort(order)] for name, values in known_values.items()}
+    by_rank = {name: np.full(hardware.size, np.nan) for name in known_values}  # of combinations that are no design nothing is known
+    for name, values in known_values.items():
+        by_rank[name][order] = values
 
     def known(columns: Columns) -> dict[str, FloatArray]:
         rank = hardware.rank(index_rows(hardware, columns))

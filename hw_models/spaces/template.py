@@ -1,7 +1,7 @@
 """Templates: hardware spaces with named knobs, and the accelerator files that users bring.
 
     template = load("edge22")
-    batch = template.batch(**template.grid())            # all 3,240 designs, canonical order
+    batch = template.batch(**template.grid())            # all 5,832 designs, canonical order
     design = template.accelerator(cores=4, width=64, depth=16, l2_kib=256, l2_words_per_cycle=64, glb_mib=4)
 
 A template has `knobs`, which a search varies, and `settings`, which stay as they are unless a caller gives another
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from hw_models.spaces.lookup import cpu, lookup
 from hw_models.technology.profiles import profile as find_profile
 
 Value = int | float | str
+_UNITS = {"kib": 1024, "mib": 1024**2}
 Columns = dict[str, npt.NDArray[Any]]
 Builder = Callable[[str, Columns, int], AcceleratorBatch]
 """From a technology profile, columns of knobs and settings (count,) and the count to designs."""
@@ -50,6 +52,9 @@ class Template:
         closed_forms: which closed forms with gradients cost its designs (`edge`, `datacenter`); empty: none do.
         notes: what a knob or setting means and where its value is from, by its name.
         fractions: knobs of whole numbers that may also lie between them, and what their values are multiples of.
+        default_design: what a knob has where nobody says; of the others the middle of their list (:meth:`defaults`).
+        nested: knobs of the sizes of memories, from the innermost outwards: a design whose memories do not grow is none (:meth:`grid`).
+        published_grid: lists of the tool that the template is from, where they are not its own (:meth:`as_published`).
     """
 
     name: str
@@ -65,20 +70,46 @@ class Template:
     closed_forms: str = ""
     notes: Mapping[str, str] = field(default_factory=dict, repr=False)
     fractions: Mapping[str, float] = field(default_factory=dict, repr=False)
+    default_design: Mapping[str, Value] = field(default_factory=dict, repr=False)
+    nested: tuple[str, ...] = ()
+    published_grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> int:
         """Number of designs of the grid."""
-        return int(np.prod([len(v) for v in self.knobs.values()], dtype=np.int64))
+        apart = {name: values for name, values in self.knobs.items() if name in self.nested}
+        together = len(next(iter(replace(self, knobs=apart).grid().values()))) if apart else 1
+        return together * int(np.prod([len(values) for name, values in self.knobs.items() if name not in apart], dtype=np.int64))
 
     def grid(self) -> Columns:
-        """All designs: {knob: array (size,)}, the last knob varying fastest."""
+        """All designs: {knob: array (size,)}, the last knob varying fastest; where none has memories that grow outwards, all the same."""
         at = np.indices([len(values) for values in self.knobs.values()]).reshape(len(self.knobs), -1)
-        return {name: np.array(values)[chosen] for (name, values), chosen in zip(self.knobs.items(), at, strict=True)}
+        columns = {name: np.array(values)[chosen] for (name, values), chosen in zip(self.knobs.items(), at, strict=True)}
+        sizes = [_bytes(name, columns[name]) for name in self.nested if name in columns]
+        grows = np.ones(at.shape[1], dtype=bool)
+        for inner, outer in pairwise(sizes):
+            grows &= inner <= outer
+        return columns if grows.all() or not grows.any() else {name: column[grows] for name, column in columns.items()}
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """What each knob has where nobody says: the template's own choice where the knob lists it, else the middle of its list (of a
+        memory that would be smaller than the one inside it, the largest)."""
+        found = {name: values[len(values) // 2] for name, values in self.knobs.items()}
+        found |= {name: value for name, value in self.default_design.items() if value in self.knobs.get(name, ())}
+        for inner, outer in pairwise(name for name in self.nested if name in found):
+            if _bytes(inner, np.array(found[inner])) > _bytes(outer, np.array(found[outer])):
+                found[outer] = max(self.knobs[outer], key=float)
+        return found
 
     def with_profile(self, profile: str) -> Template:
-        """The same space under another technology profile."""
-        return replace(self, profile=find_profile(profile).name)
+        """The same space under another technology profile; one with a buffer an operand answers as the published tool, on its lists."""
+        found = find_profile(profile)
+        return replace(self.as_published() if found.operand_buffers else self, profile=found.name)
+
+    def as_published(self) -> Template:
+        """The space that the tool of :attr:`source` searches: its lists, but of knobs that were given other values since."""
+        return replace(self, knobs={**self.knobs, **self.published_grid}, published_grid={})
 
     def with_knobs(self, **values: tuple[Value, ...] | list[Value]) -> Template:
         """The same space with other values of some knobs, within the shipped ones or beyond, or with settings made knobs."""
@@ -92,7 +123,8 @@ class Template:
             self._check_values(name, np.array(list(unique)), within_knobs=False)
             knobs[name] = tuple(unique)
         settings = {k: v for k, v in self.settings.items() if k not in knobs}
-        return replace(self, knobs=knobs, settings=settings)
+        published = {name: listed for name, listed in self.published_grid.items() if name not in values}
+        return replace(self, knobs=knobs, settings=settings, published_grid=published)
 
     def with_settings(self, **values: Value) -> Template:
         """The same space with other values of settings (`frequency_hz`, `word_bits`, ...)."""
@@ -128,7 +160,8 @@ class Template:
         """Designs as records; arguments as of `batch`."""
         batch = self.batch(**knobs)
         columns = [np.broadcast_to(np.asarray(knobs[name]), (len(batch),)).tolist() for name in self.knobs]
-        names = ["-".join(map(str, (self.name, *values))) for values in zip(*columns, strict=True)] if columns else [self.name] * len(batch)
+        rows = zip(*columns, strict=True)
+        names = ["-".join(map(_short, (self.name, *values))) for values in rows] if columns else [self.name] * len(batch)
         return batch.accelerators(names, source=self.source)
 
     def _check_names(self, given: Mapping[str, object]) -> None:
@@ -142,7 +175,7 @@ class Template:
         if missing:
             raise HardwareError(
                 f"template {self.name} needs a value for {', '.join(missing)}: "
-                + "; ".join(f"{m} in {', '.join(map(str, self.knobs[m]))}" for m in missing)
+                + "; ".join(f"{m} in {', '.join(map(_short, self.knobs[m]))}" for m in missing)
             )
         columns: Columns = {}
         for name, value in {**self.settings, **given}.items():
@@ -186,6 +219,21 @@ class Template:
             limits = NUMBERS[name] if name in NUMBERS else Rule(whole, 1e-9, 2.0**50, "")
             for value in np.unique(values):
                 limits.check(name, value.item(), where)
+
+
+def _bytes(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The sizes of a knob, whose name ends with their unit."""
+    return values * _UNITS[name.rpartition("_")[2]]
+
+
+def nesting(inner: str, outer: str) -> str:
+    """The constraint that a memory is no larger than the one outside it, in the units of the two knobs: ``l2_kib <= 1024 * glb_mib``."""
+    return f"{inner} <= {_UNITS[outer.rpartition('_')[2]] / _UNITS[inner.rpartition('_')[2]]:g} * {outer}"
+
+
+def _short(value: object) -> str:
+    """A value as it is written: 4 where a list with parts of one makes it 4.0."""
+    return f"{value:g}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else str(value)
 
 
 def check_scalars(name: str, values: Iterable[object], where: str) -> None:
@@ -256,12 +304,15 @@ def template_from(document: Mapping[str, Any], *, where: str) -> Template:
         name=name,
         title=str(document["title"]),
         source=str(document["source"]),
-        knobs={k: tuple(v) for k, v in document["knobs"].items()},
+        knobs={k: tuple(of_one_kind(v)) for k, v in document["knobs"].items()},
         settings=dict(document["settings"]),
         builder=BUILDERS[document["builder"]],
         not_modelled=tuple(document.get("not_modelled", ())),
         notes=dict(document.get("notes", {})),
         fractions={name: float(unit) for name, unit in document.get("fractions", {}).items()},
+        nested=tuple(document.get("nested", ())),
+        default_design=dict(document.get("default_design", {})),
+        published_grid={name: tuple(listed) for name, listed in document.get("published_grid", {}).items()},
         **_defaults(document.get("defaults", {}), where),
     )
 

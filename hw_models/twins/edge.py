@@ -4,7 +4,7 @@
 The vector unit, the floor plan and the power laws of the tables are the formulas of `hw_models.technology.namespace`, the same
 lines that cost a design exactly, run with the named relaxations. Matrix products, whose mapping is searched and has
 no gradient, take the bounds of `hw_models.twins.product_bounds`. The result is a guide for gradient descent, not a
-cost: round and cost the design exactly afterwards. Measured on BERT-base and the 3,240 designs of `edge22`:
+cost: round and cost the design exactly afterwards. Measured on BERT-base and the 3,240 designs of `edge22` with 2 MiB and more:
 docs/models/hardware.md.
 """
 

@@ -43,8 +43,8 @@ STEP_REALS = (
     "weight_bits",
 )
 LANES = ("elements", "rows", "element_cycles", "row_cycles", "width")
-PRICE_INTS = ("step", "mask", "keeps", "stores")
-PRICE_REALS = ("loaded", "extra", "resident", "least")
+PRICE_INTS = ("step", "mask", "keeps", "stores", "next")
+PRICE_REALS = ("loaded", "extra", "resident", "least", "times", "own")
 UNITS = ("frequency_hz", "lanes", "lane_bits", "lane_pj")
 RATES = ("bits", "read_words_per_cycle", "write_words_per_cycle", "read_pj", "write_pj", "shared_bus")
 ATTENTION_PARTS = ("array_s", "inner_s", "energy_pj", "vector_s", "vector_pj")
@@ -58,10 +58,13 @@ class Arrays(NamedTuple):
         lanes: (works, LANES) of vector work; a step names its own as a range.
         step_ints, step_reals: (steps, .) the columns STEP_INTS and STEP_REALS. ``shape``: of a product its row, of attention its row in the
             arrays of a call; ``ideal``: mask of the operands that can be resident, ``pins``: of that which is parameters.
-        price_ints, price_reals: (prices, .) ways to run a step but for the room, columns PRICE_INTS and PRICE_REALS.
+        price_ints, price_reals: (prices, .) ways to run a step but for the room, columns PRICE_INTS and PRICE_REALS. ``next``: an earlier
+            price that the same variant runs too (-1: none); ``times``: how often it runs; ``own``: bits of its parameters that are loaded
+            whole where parameters do not stay.
         edges, edge_ends: (edges, 3) state before, after, variant, by layer; ``states``: how many each layer has, and the end;
             ``exits``: of each last state its place; ``graph_steps``: layers of each graph.
-        chain_graph, chain_ends: of each chain its graph, and its variants: ``variant_price``, ``variant_held`` [bits].
+        chain_graph, chain_ends: of each chain its graph, and its variants: ``variant_price`` (-1: it does nothing), ``variant_held``
+            and, where parameters do not stay, ``variant_own`` [bits].
         part_ints, part_runs, part_ends: the parts of each family of models: chain, enters, loops, follows (the part before runs right
             before it); how often.
         models, model_ends, repeats: the models of each family, and for each model and part how often the part's segment runs.
@@ -85,6 +88,7 @@ class Arrays(NamedTuple):
     chain_ends: IntArray
     variant_price: IntArray
     variant_held: FloatArray
+    variant_own: FloatArray
     part_ints: IntArray
     part_runs: FloatArray
     part_ends: IntArray

@@ -6,19 +6,30 @@
 namespace mapping {
 
 template <int L>
-void Search<L>::prepare(CoreClass &c, const Hardware &hw) {
-    c.splits = splits_of(hw.core, *shape_);
+typename Search<L>::CoreClass &Search<L>::prepare(const Hardware &hw) {
+    size_t at = 0;
+    while (at < kKept && !core_classes_[at].serves(hw.core, *shape_)) ++at;
+    const bool known = at < kKept;
+    CoreClass &c = core_classes_[known ? at : oldest_];
+    if (!known) {
+        oldest_ = (oldest_ + 1) % kKept;
+        c.batch = 0;  // until all of it is there
+        c.splits = splits_of(hw.core, *shape_);
+    }
     c.shares.clear();
     for (const Split &split : c.splits) c.shares.push_back(share_of(*shape_, split, hw.memory.word_bits));
-    if (c.unrolls.empty() || !(c.core == hw.core) || c.spread != shape_->spread) {
-        c.core = hw.core;
-        c.spread = shape_->spread;
-        c.unrolls = unrolls_of(hw.core, c.spread);
-    }
-    blocks_of(hw.core, *shape_, c.splits, c.shares, c.unrolls, c.blocks);
+    if (known) return c;
+    Unrolls &unrolls = unrolls_[shape_->spread ? 1 : 0];
+    if (unrolls.all.empty() || !(unrolls.core == hw.core)) unrolls = {hw.core, unrolls_of(hw.core, shape_->spread)};
+    blocks_of(hw.core, *shape_, c.splits, c.shares, unrolls.all, c.blocks);
     c.ladders.clear();
     c.tiles.resize(c.blocks.size());
     for (RegisterTiles &t : c.tiles) t.ready = false;
+    c.core = hw.core;
+    c.dim = shape_->dim;
+    c.batch = shape_->batch;
+    c.spread = shape_->spread;
+    return c;
 }
 
 template <int L>
@@ -354,13 +365,14 @@ void Search<L>::run(const Plan &plan, const Shape &shape, std::vector<Found> &fo
     for (std::vector<Floor> &f : floors_) f.clear();
     found.resize(plan_->points.size());
     for (Lane &lane : lanes_) lane.owned = false;
-    CoreClass &c = core_class_;
+    CoreClass *core_class = nullptr;
     int current = -1;
     for (const std::vector<int> &points : plan_->bundles) {
         if (plan_->core[points[0]] != current) {
             current = plan_->core[points[0]];
-            prepare(c, plan_->points[points[0]]);
+            core_class = &prepare(plan_->points[points[0]]);
         }
+        CoreClass &c = *core_class;
         open(c, points);
         bundle(c);
         for (Lane &lane : lanes_) {

@@ -31,7 +31,8 @@ class Search final : public Searcher {
     void run(const Plan &plan, const Shape &shape, std::vector<Found> &found) override;
 
  private:
-    // What the points of one core class share for the shape at hand.
+    // What the points of one core class share for the shape at hand. All but the shares depends on the core and on the sizes of the
+    // product alone: it serves again when the same product is searched in another room or with other operands resident.
     struct CoreClass {
         std::vector<Split> splits;
         std::vector<Share> shares;
@@ -39,8 +40,17 @@ class Search final : public Searcher {
         std::vector<RegisterTiles> tiles;  // of each block, found when first needed
         Ladders ladders;
         Core core;
+        Triple dim{};
+        int64_t batch = 0;  // 0: nothing is there
         bool spread = false;
-        std::vector<Units> unrolls;  // of `core`: the same for every shape that may spread, or may not
+        bool serves(const Core &of, const Shape &s) const {
+            return batch == s.batch && dim == s.dim && spread == s.spread && core == of;
+        }
+    };
+    // The same for every shape that may spread, or may not.
+    struct Unrolls {
+        Core core;
+        std::vector<Units> all;
     };
     struct Option {
         double promise;
@@ -54,7 +64,7 @@ class Search final : public Searcher {
         Bound bound;
     };
 
-    void prepare(CoreClass &c, const Hardware &hw);
+    CoreClass &prepare(const Hardware &hw);
     void open(CoreClass &c, const std::vector<int> &points);
     void bundle(CoreClass &c);
     void block(CoreClass &c, int index);
@@ -97,7 +107,10 @@ class Search final : public Searcher {
     const Shape *shape_ = nullptr;
     std::vector<std::vector<Floor>> floors_;  // by cores class and memory class
 
-    CoreClass core_class_;
+    static constexpr size_t kKept = 8;  // about as many as a model has products of different sizes
+    std::array<CoreClass, kKept> core_classes_;
+    size_t oldest_ = 0;
+    std::array<Unrolls, 2> unrolls_;
     // the bundle at hand
     std::vector<Lane> lanes_;
     Lanes bounds_;

@@ -30,7 +30,7 @@ using RealRow = In<double, 1>;
 
 // Columns of the arrays; dse_kernels/residency.py fills them.
 enum { kKind, kShape, kIdeal, kPins, kLanesBegin, kLanesEnd, kStepInts };
-constexpr size_t kStepReals = 17, kLaneReals = 5, kPriceInts = 4, kPriceReals = 4, kPartInts = 4;
+constexpr size_t kStepReals = 17, kLaneReals = 5, kPriceInts = 5, kPriceReals = 6, kPartInts = 4;
 
 constexpr double kMost = 4611686018427387904.0;  // 2^62
 
@@ -59,12 +59,12 @@ struct Owner {
 
     Owner(Ints shapes, Reals operands, Reals lanes, Ints step_ints, Reals step_reals, Ints price_ints, Reals price_reals, Ints edges,
           IntRow edge_ends, IntRow states, IntRow exits, IntRow graph_steps, IntRow chain_graph, IntRow chain_ends, IntRow variant_price,
-          RealRow variant_held, Ints part_ints, RealRow part_runs, IntRow part_ends, IntRow models, IntRow model_ends, IntRow repeats,
+          RealRow variant_held, RealRow variant_own, Ints part_ints, RealRow part_runs, IntRow part_ends, IntRow models, IntRow model_ends, IntRow repeats,
           RealRow weight_bits, int64_t attention_rows) {
         take_steps(shapes, operands, lanes, step_ints, step_reals, attention_rows);
         take_prices(price_ints, price_reals);
         take_graphs(edges, edge_ends, states, exits, graph_steps);
-        take_chains(chain_graph, chain_ends, variant_price, variant_held);
+        take_chains(chain_graph, chain_ends, variant_price, variant_held, variant_own);
         problem.weight_bits.assign(weight_bits.data(), weight_bits.data() + weight_bits.shape(0));
         take_families(part_ints, part_runs, part_ends, models, model_ends, repeats);
     }
@@ -113,13 +113,15 @@ struct Owner {
 
     void take_prices(const Ints &ints, const Reals &reals) {
         require(ints.shape(1) == kPriceInts && reals.shape(1) == kPriceReals && ints.shape(0) == reals.shape(0),
-                "price_ints and price_reals must have 4 columns each, a row a price");
+                "price_ints must have 5 columns and price_reals 6, a row a price");
         check_reals(reals, "price_reals");
         for (size_t i = 0; i < ints.shape(0); ++i) {
             const int64_t *n = ints.data() + i * kPriceInts;
             const double *v = reals.data() + i * kPriceReals;
             problem.prices.push_back({static_cast<int>(within(n[0], 0, problem.steps.size(), "price_ints")),
-                                      static_cast<int>(within(n[1], 0, 8, "price_ints")), n[2] != 0, n[3] != 0, v[0], v[1], v[2], v[3]});
+                                      static_cast<int>(within(n[1], 0, 8, "price_ints")), n[2] != 0, n[3] != 0, v[0], v[1], v[2], v[3],
+                                      static_cast<int>(within(n[4], -1, i, "price_ints")), v[4], v[5]});
+            problem.tiled |= n[4] >= 0 || v[4] != 1.0;
         }
     }
 
@@ -156,16 +158,21 @@ struct Owner {
         require(layer == edge_ends.shape(0), "graph_steps must count edge_ends");
     }
 
-    void take_chains(const IntRow &graph, const IntRow &ends, const IntRow &price, const RealRow &held) {
-        require(graph.shape(0) == ends.shape(0) && price.shape(0) == held.shape(0), "a chain needs a graph, a variant a price");
+    void take_chains(const IntRow &graph, const IntRow &ends, const IntRow &price, const RealRow &held,
+                     const RealRow &own) {
+        require(graph.shape(0) == ends.shape(0) && price.shape(0) == held.shape(0) && price.shape(0) == own.shape(0),
+                "a chain needs a graph, a variant a price");
         check_ends(ends, price.shape(0), "chain_ends");
         int64_t at = 0;
         for (size_t c = 0; c < graph.shape(0); ++c) {
-            residency::Chain chain{static_cast<int>(within(graph.data()[c], 0, problem.graphs.size(), "chain_graph")), {}, {}};
+            residency::Chain chain{static_cast<int>(within(graph.data()[c], 0, problem.graphs.size(), "chain_graph")), {}, {}, {}};
             for (; at < ends.data()[c]; ++at) {
-                chain.price.push_back(static_cast<int32_t>(within(price.data()[at], 0, problem.prices.size(), "variant_price")));
+                chain.price.push_back(static_cast<int32_t>(within(price.data()[at], -1, problem.prices.size(), "variant_price")));
                 chain.held.push_back(held.data()[at]);
-                require(held.data()[at] >= 0.0 && held.data()[at] < kMost, "variant_held must be at least 0 and below 2^62");
+                chain.own.push_back(own.data()[at]);
+                problem.tiled |= chain.price.back() < 0;
+                for (double bits : {chain.held.back(), chain.own.back()})
+                    require(bits >= 0.0 && bits < kMost, "variant_held and variant_own must be at least 0 and below 2^62");
             }
             require(chain.price.size() >= problem.graphs[chain.graph].variants, "a chain must have every variant of its graph");
             problem.chains.push_back(std::move(chain));
@@ -230,6 +237,7 @@ struct Owner {
                bool weights, bool prefetch, Out<double, 3> sums, Out<uint8_t, 2> pinned, bool want_ways) const {
         check_points(integers, reals, levels, units, rates, attention);
         const size_t points = integers.shape(0), models = problem.weight_bits.size();
+        require(!prefetch || !problem.tiled, "nothing is read ahead where steps run tile by tile");
         require(criterion >= mapping::kLatency && criterion <= mapping::kEnergyDelay, "criterion must be 0, 1 or 2");
         require(points >= 1 && sums.shape(0) == models && sums.shape(1) == points && sums.shape(2) == 3 && pinned.shape(0) == models &&
                     pinned.shape(1) == points,
@@ -268,11 +276,11 @@ struct Owner {
 
 void bind_residency(nb::module_ &m) {
     nb::class_<Owner>(m, "ResidencyProblem")
-        .def(nb::init<Ints, Reals, Reals, Ints, Reals, Ints, Reals, Ints, IntRow, IntRow, IntRow, IntRow, IntRow, IntRow, IntRow, RealRow, Ints,
+        .def(nb::init<Ints, Reals, Reals, Ints, Reals, Ints, Reals, Ints, IntRow, IntRow, IntRow, IntRow, IntRow, IntRow, IntRow, RealRow, RealRow, Ints,
                       RealRow, IntRow, IntRow, IntRow, IntRow, RealRow, int64_t>(),
              nb::arg("shapes"), nb::arg("operands"), nb::arg("lanes"), nb::arg("step_ints"), nb::arg("step_reals"), nb::arg("price_ints"),
              nb::arg("price_reals"), nb::arg("edges"), nb::arg("edge_ends"), nb::arg("states"), nb::arg("exits"), nb::arg("graph_steps"),
-             nb::arg("chain_graph"), nb::arg("chain_ends"), nb::arg("variant_price"), nb::arg("variant_held"), nb::arg("part_ints"),
+             nb::arg("chain_graph"), nb::arg("chain_ends"), nb::arg("variant_price"), nb::arg("variant_held"), nb::arg("variant_own"), nb::arg("part_ints"),
              nb::arg("part_runs"), nb::arg("part_ends"), nb::arg("models"), nb::arg("model_ends"), nb::arg("repeats"),
              nb::arg("weight_bits"), nb::arg("attention_rows"))
         .def("solve", &Owner::solve, nb::arg("integers"), nb::arg("reals"), nb::arg("levels"), nb::arg("units"), nb::arg("rates"),

@@ -111,10 +111,32 @@ bool Costs::known(int price_number, double held, bool pinned, int point, Value &
     return true;
 }
 
-int Costs::changes(int price_number) const {
-    const Price &price = problem_.prices[price_number];
-    const Step &step = problem_.steps[price.step];
-    return step.kind == kProduct ? changes_[step.shape] : 0;
+bool Costs::sum(int price, double held, bool pinned, int point, double &first, double &second) {
+    first = second = 0.0;
+    bool all = true;
+    for (int at = price; at >= 0; at = problem_.prices[at].next) {
+        const double times = problem_.prices[at].times;
+        Value value;
+        if (known(at, held, pinned, point, value)) {
+            first += times * first_of(value);
+            second += times * second_of(value);
+            continue;
+        }
+        all = false;
+        const double least = bound(at, held, pinned, point);
+        first += times * least;
+        if (least == kInfinity) second = kInfinity;
+    }
+    return all;
+}
+
+int Costs::changes(int price) const {
+    int total = 0;
+    for (int at = price; at >= 0; at = problem_.prices[at].next) {
+        const Step &step = problem_.steps[problem_.prices[at].step];
+        if (step.kind == kProduct) total += changes_[step.shape];
+    }
+    return total;
 }
 
 Request Costs::request(int price_number, double held, bool pinned, int point) const {
@@ -207,7 +229,7 @@ Value Costs::beside(int number, bool pinned, int point) {
     const double bits = word(point), *far = rate(point, last), *near = rate(point, last - 1);
     const Value lanes = lanes_of(step, point);
     const double streamed = (price.extra + (pinned ? 0.0 : step.parameters)) / bits, passing = (step.every + step.parameters) / bits;
-    double more = (far[3] + near[4]) * (streamed + price.loaded / bits) + passing * near[3];
+    double more = (far[3] + near[4]) * (streamed + (price.loaded + (pinned ? 0.0 : price.own)) / bits) + passing * near[3];
     for (size_t l = 0; l + 1 < last; ++l) more += passing * (rate(point, l)[3] + rate(point, l)[4]);
     if (price.stores && price.keeps) more += (far[4] + near[3]) / bits * step.bits;
     const double cycles = products_[step.shape * 8 + mask_of(step, step.ideal, pinned)].whole[point].least_cycles;
@@ -302,7 +324,7 @@ Value Costs::product_value(const Price &price, bool pinned, int point, const Map
     const double bits = word(point);
     const size_t last = points_.levels - 1;
     const double streamed = (price.extra + (pinned ? 0.0 : step.parameters)) / bits, passing = (step.every + step.parameters) / bits;
-    const double load = price.loaded / bits, store = price.keeps && price.stores ? step.bits / bits : 0.0;
+    const double load = (price.loaded + (pinned ? 0.0 : price.own)) / bits, store = price.keeps && price.stores ? step.bits / bits : 0.0;
     const Value lanes = lanes_of(step, point);
     double energy = mapped.energy_pj, latency = std::max(mapped.cycles / frequency(point), lanes.latency);
     if (slack) slack->other = std::max(mapped.compute / frequency(point), lanes.latency);

@@ -51,7 +51,7 @@ class Costs {
     Slack slack(int price, double held, bool pinned, int point) const;
     // By how much a step is shorter for what the one before it reads ahead of its parameters (docs/models/residency.md).
     double prefetched(const Slack &before, const Slack &next, int point) const;
-    // How often what is known of it has changed.
+    // How often what is known of it, and of all pieces beside it, has changed.
     int changes(int price) const;
     // Otherwise a lower bound of what the criterion makes of it (see `first_of`); the step's `ideal` product must be known.
     double bound(int price, double held, bool pinned, int point);
@@ -63,6 +63,8 @@ class Costs {
 
     double capacity_bits(int point) const { return points_.rates[(point * points_.levels + points_.levels - 2) * kRates]; }
     double first_of(const Value &v) const;
+    // Over the pieces of a variant: what the criterion adds, with bounds where something is not known; whether all is known.
+    bool sum(int price, double held, bool pinned, int point, double &first, double &second);
     double second_of(const Value &v) const { return points_.criterion == mapping::kEnergy ? v.latency : v.energy; }
     // Points in the order in which they are searched together.
     const std::vector<int> &order() const { return order_; }

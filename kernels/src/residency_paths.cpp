@@ -13,14 +13,13 @@ namespace residency {
 
 namespace {
 
-constexpr int kWide = 4;
 typedef double Vector __attribute__((vector_size(kWide * sizeof(double))));
 typedef int64_t Mask __attribute__((vector_size(kWide * sizeof(int64_t))));
 
 #define LOAD(array) (*reinterpret_cast<const Vector *>((array) + at))
 #define STORE(array) (*reinterpret_cast<Vector *>((array) + at))
 #define RELAX(to, a, b, code)                                                                                  \
-    for (int at = 0; at < kStrip; at += kWide) {                                                               \
+    for (int at = 0; at < width; at += kWide) {                                                                \
         const Vector first = LOAD((a).first) + LOAD((b).first), second = LOAD((a).second) + LOAD((b).second);  \
         const Vector old_first = LOAD((to).first), old_second = LOAD((to).second);                             \
         const Mask better = (first < old_first) | ((first == old_first) & (second < old_second));              \
@@ -32,15 +31,15 @@ typedef int64_t Mask __attribute__((vector_size(kWide * sizeof(int64_t))));
 
 }  // namespace
 
-void clear(Cell &cell, double value) {
-    std::fill_n(cell.first, kStrip, value);
-    std::fill_n(cell.second, kStrip, value);
-    std::fill_n(cell.choice, kStrip, -1);
+void clear(Cell &cell, double value, int width) {
+    std::fill_n(cell.first, width, value);
+    std::fill_n(cell.second, width, value);
+    std::fill_n(cell.choice, width, -1);
 }
 
-CLONES void relax(Cell &to, const Cell &a, const Cell &b, int64_t code) { RELAX(to, a, b, code) }
+CLONES void relax(Cell &to, const Cell &a, const Cell &b, int64_t code, int width) { RELAX(to, a, b, code) }
 
-CLONES void relax_layer(const Edge *edges, size_t count, const Cell *now, const Cost *costs, Cell *next) {
+CLONES void relax_layer(const Edge *edges, size_t count, const Cell *now, const Cost *costs, Cell *next, int width) {
     for (size_t e = 0; e < count; ++e) {
         const Edge &edge = edges[e];
         RELAX(next[edge.to], now[edge.from], costs[edge.variant], static_cast<int64_t>(e))

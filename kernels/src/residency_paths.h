@@ -8,6 +8,10 @@
 namespace residency {
 
 constexpr int kStrip = 16;  // points that are handled together
+constexpr int kWide = 4;    // and their number in one vector
+
+// Places of a strip that `count` points take: whole vectors.
+inline int width_of(int count) { return (count + kWide - 1) / kWide * kWide; }
 
 // A sum of each point of a strip, and which way was chosen to it.
 struct alignas(32) Cell {
@@ -22,10 +26,11 @@ struct alignas(32) Cost {
     Cost() {}
 };
 
-void clear(Cell &cell, double value);
+// All of these look at the first `width` places, and at no others.
+void clear(Cell &cell, double value, int width);
 // to = the lesser of itself and a + b, in the order of pairs; of equals it stays. `code` says where the new one came from.
-void relax(Cell &to, const Cell &a, const Cell &b, int64_t code);
+void relax(Cell &to, const Cell &a, const Cell &b, int64_t code, int width);
 // One layer of a graph; the choice is the number of the edge.
-void relax_layer(const Edge *edges, size_t count, const Cell *now, const Cost *costs, Cell *next);
+void relax_layer(const Edge *edges, size_t count, const Cell *now, const Cost *costs, Cell *next, int width);
 
 }  // namespace residency

@@ -34,7 +34,7 @@ struct Step {
     double weight_bits;       // kProduct: of the operand that is parameters, 0 if none is
 };
 
-// A way to run a step, but for the room that is left.
+// A way to run a step, but for the room that is left; or a piece of one that runs tile by tile, whose other pieces follow.
 struct Price {
     int step, mask;      // kProduct: operands that are resident, parameters aside
     bool keeps, stores;  // its result
@@ -42,6 +42,9 @@ struct Price {
     double extra;        // kProduct: further operands of the epilogue that are streamed
     double resident;     // kVector: bits that are on chip; kAttention: share of keys and values that is
     double least;        // kProduct: bits read from memory in any case; kAttention: 1 if the queries are resident
+    int next;            // piece of the same variant, -1: the last one; always an earlier price
+    double times;        // how often it runs
+    double own;          // kProduct: bits of its parameters that are loaded whole where parameters do not stay
 };
 
 struct Edge {
@@ -56,11 +59,12 @@ struct Graph {
     size_t variants = 0;
 };
 
-// Steps of a segment on a model's sizes: of each variant its price and the bits that are held while it runs.
+// Steps of a segment on a model's sizes: of each variant its price (-1: it does nothing) and the bits that are held while it runs; `own`:
+// of parameters that it holds where they do not stay anyway.
 struct Chain {
     int graph;
     std::vector<int32_t> price;
-    std::vector<double> held;
+    std::vector<double> held, own;
 };
 
 struct Part {
@@ -89,6 +93,7 @@ struct Problem {
     std::vector<Family> families;
     std::vector<double> weight_bits;  // of each model, if all stay
     size_t attention_rows = 0;
+    bool tiled = false;  // some variant is not one price that runs once
 };
 
 // What one call is about: hardware points and where its results go.

@@ -19,9 +19,9 @@ constexpr int kPairs = kPlaces * kPlaces;  // entries and exits
 
 using Matrix = std::array<Cell, kPairs>;  // sums from entry to exit
 
-void scale(Matrix &matrix, double times) {
+void scale(Matrix &matrix, double times, int width) {
     for (Cell &cell : matrix)
-        for (int i = 0; i < kStrip; ++i) {
+        for (int i = 0; i < width; ++i) {
             cell.first[i] *= times;
             cell.second[i] *= times;
         }
@@ -49,7 +49,7 @@ class ChainStrip {
  public:
     ChainStrip(const Problem &problem, Costs &costs, const Chain &chain, double pinned_bits, const int *points, int count)
         : problem_(problem), costs_(costs), chain_(chain), graph_(problem.graphs[chain.graph]), pinned_(pinned_bits),
-          points_(points), count_(count), known_(chain.price.size()), changes_(chain.price.size()),
+          points_(points), count_(count), width_(width_of(count)), known_(chain.price.size()), changes_(chain.price.size()),
           costs_of_(chain.price.size()) {
         now_.resize(graph_.states[0]);
         cells_.resize(graph_.states[0]);
@@ -67,23 +67,23 @@ class ChainStrip {
             if (open & ~known_[v]) changed |= fill(v, open);
         filled_ = true;
         if (!changed) return;
-        for (Cell &cell : best) clear(cell, kInfinity);
+        for (Cell &cell : best) clear(cell, kInfinity, width_);
         for (size_t entry = 0; entry < cells_.size(); ++entry) {
-            for (int32_t s = 0; s < graph_.states[0]; ++s) clear(now_[s], static_cast<size_t>(s) == entry ? 0.0 : kInfinity);
+            for (int32_t s = 0; s < graph_.states[0]; ++s) clear(now_[s], static_cast<size_t>(s) == entry ? 0.0 : kInfinity, width_);
             const Cell *before = now_.data();
             Cell *next = cells_[entry].data();
             for (size_t l = 0; l < graph_.layers.size(); ++l) {
                 const int32_t states = graph_.states[l + 1];
-                for (int32_t s = 0; s < states; ++s) clear(next[s], kInfinity);
-                relax_layer(graph_.layers[l].data(), graph_.layers[l].size(), before, costs_of_.data(), next);
+                for (int32_t s = 0; s < states; ++s) clear(next[s], kInfinity, width_);
+                relax_layer(graph_.layers[l].data(), graph_.layers[l].size(), before, costs_of_.data(), next, width_);
                 before = next;
                 next += states;
             }
             Cell nothing;
-            clear(nothing, 0.0);
-            for (int32_t s = 0; s < graph_.states.back(); ++s) relax(best[entry * kPlaces + graph_.exit[s]], before[s], nothing, s);
+            clear(nothing, 0.0, width_);
+            for (int32_t s = 0; s < graph_.states.back(); ++s) relax(best[entry * kPlaces + graph_.exit[s]], before[s], nothing, s, width_);
         }
-        scale(best, runs);
+        scale(best, runs, width_);
         seen_.fill(0);
         summed_.fill(0);
     }
@@ -98,9 +98,13 @@ class ChainStrip {
         walk(pair, lane, [&](int32_t v) {
             if (known_[v] >> lane & 1) return;
             any = true;
-            const Request request = costs_.request(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]);
-            wanted.push_back(request);
-            if (request.held < 0.0) std::swap(wanted[whole++], wanted.back());
+            for (int at = chain_.price[v]; at >= 0; at = problem_.prices[at].next) {
+                Value value;
+                if (costs_.known(at, held(v), pinned_ > 0.0, points_[lane], value)) continue;
+                const Request request = costs_.request(at, held(v), pinned_ > 0.0, points_[lane]);
+                wanted.push_back(request);
+                if (request.held < 0.0) std::swap(wanted[whole++], wanted.back());
+            }
         });
         if (whole > before) wanted.resize(whole);
         if (!any) seen_[lane] |= static_cast<uint16_t>(1u << pair);
@@ -116,11 +120,14 @@ class ChainStrip {
         bool after = false;  // a step runs after the one at hand: `total.first` is that step's
         walk(pair, lane, [&](int32_t v) {
             Value value{0.0, 0.0};
-            costs_.known(chain_.price[v], held(v), pinned_ > 0.0, points_[lane], value);
-            total.latency += value.latency;
-            total.energy += value.energy;
-            total.power = std::max(total.power, power_of(value.energy, value.latency));
-            if (!costs_.prefetches()) return;
+            for (int at = chain_.price[v]; at >= 0; at = problem_.prices[at].next) {
+                const double times = problem_.prices[at].times;
+                costs_.known(at, held(v), pinned_ > 0.0, points_[lane], value);
+                total.latency += times * value.latency;
+                total.energy += times * value.energy;
+                total.power = std::max(total.power, power_of(value.energy, value.latency));
+            }
+            if (!costs_.prefetches()) return;  // every variant is then one price that runs once
             const Slack own = slack(v, lane);
             if (after) {
                 const double less = costs_.prefetched(own, total.first, points_[lane]);
@@ -152,14 +159,14 @@ class ChainStrip {
     Matrix best;
 
  private:
-    double held(size_t v) const { return chain_.held[v] + pinned_; }
+    double held(size_t v) const { return chain_.held[v] + (pinned_ > 0.0 ? pinned_ : chain_.own[v]); }
     Slack slack(int32_t v, int lane) const { return costs_.slack(chain_.price[v], held(v), pinned_ > 0.0, points_[lane]); }
 
     // Whether anything has changed.
     bool fill(size_t v, uint16_t open) {
         Cost &cost = costs_of_[v];
         if (!filled_)
-            for (int i = 0; i < kStrip; ++i) cost.first[i] = cost.second[i] = kInfinity;
+            for (int i = 0; i < width_; ++i) cost.first[i] = cost.second[i] = kInfinity;
         const int price = chain_.price[v], changes = costs_.changes(price);
         if (filled_ && changes == changes_[v]) return false;
         changes_[v] = changes;
@@ -167,15 +174,7 @@ class ChainStrip {
         for (int i = 0; i < count_; ++i) {
             const uint16_t here = static_cast<uint16_t>(1u << i);
             if (!(open & here & ~known_[v])) continue;
-            Value value;
-            if (costs_.known(price, bits, pinned_ > 0.0, points_[i], value)) {
-                known_[v] |= here;
-                cost.first[i] = costs_.first_of(value);
-                cost.second[i] = costs_.second_of(value);
-            } else {
-                cost.first[i] = costs_.bound(price, bits, pinned_ > 0.0, points_[i]);
-                cost.second[i] = cost.first[i] == kInfinity ? kInfinity : 0.0;
-            }
+            if (costs_.sum(price, bits, pinned_ > 0.0, points_[i], cost.first[i], cost.second[i])) known_[v] |= here;
         }
         return true;
     }
@@ -200,7 +199,7 @@ class ChainStrip {
     const Graph &graph_;
     const double pinned_;
     const int *points_;
-    const int count_;
+    const int count_, width_;
     std::vector<uint16_t> known_;   // of each variant, a bit a point
     std::vector<int> changes_;      // of each variant, when it was last looked at
     std::vector<Cost> costs_of_;    // with bounds where it is not known
@@ -215,7 +214,10 @@ class ChainStrip {
 class Powers {
  public:
     // The first is the chain's own.
-    void begin(const Matrix &one) { all_.assign(1, one); }
+    void begin(const Matrix &one, int width) {
+        all_.assign(1, one);
+        width_ = width;
+    }
     const Matrix &of(size_t i) {
         while (all_.size() <= i) {
             all_.emplace_back();
@@ -224,9 +226,9 @@ class Powers {
             for (int entry = 0; entry < kPlaces; ++entry)
                 for (int exit = 0; exit < kPlaces; ++exit) {
                     Cell &cell = to[entry * kPlaces + exit];
-                    clear(cell, kInfinity);
+                    clear(cell, kInfinity, width_);
                     for (int middle = 0; middle < kPlaces; ++middle)
-                        relax(cell, from[entry * kPlaces + middle], from[middle * kPlaces + exit], middle);
+                        relax(cell, from[entry * kPlaces + middle], from[middle * kPlaces + exit], middle, width_);
                 }
         }
         return all_[i];
@@ -234,6 +236,7 @@ class Powers {
 
  private:
     std::vector<Matrix> all_;
+    int width_ = kStrip;
 };
 
 using Counts = std::array<int64_t, kPairs>;
@@ -241,16 +244,17 @@ using Counts = std::array<int64_t, kPairs>;
 // A model's way through its parts on a strip: the best sums, and how often each entry and exit of each part is used.
 class ModelStrip {
  public:
-    void run(const Family &family, size_t model, std::vector<Powers> &powers) {
+    void run(const Family &family, size_t model, std::vector<Powers> &powers, int width) {
         const size_t parts = family.parts.size();
         repeats_ = family.repeats.data() + model * parts;
         family_ = &family;
         powers_ = &powers;
+        width_ = width;
         steps_.resize(parts);
         enters_.resize(parts);
         std::array<Cell, kPlaces> total;
-        for (Cell &cell : total) clear(cell, kInfinity);
-        clear(total[0], 0.0);
+        for (Cell &cell : total) clear(cell, kInfinity, width_);
+        clear(total[0], 0.0, width_);
         for (size_t p = 0; p < parts; ++p) {
             if (!family.parts[p].enters) total = in_memory(total, enters_[p]);
             steps_[p].clear();
@@ -260,16 +264,17 @@ class ModelStrip {
                 const Matrix *matrix = &powers[p].of(i);
                 if (!family.parts[p].loops && repeats_[p] != 1) {  // every run begins and ends alike
                     often_ = *matrix;
-                    scale(often_, static_cast<double>(repeats_[p]));
+                    scale(often_, static_cast<double>(repeats_[p]), width_);
                     matrix = &often_;
                 }
                 std::array<Cell, kPlaces> next;
                 for (int exit = 0; exit < kPlaces; ++exit) {
-                    clear(next[exit], kInfinity);
-                    for (int entry = 0; entry < kPlaces; ++entry) relax(next[exit], total[entry], (*matrix)[entry * kPlaces + exit], entry);
+                    clear(next[exit], kInfinity, width_);
+                    for (int entry = 0; entry < kPlaces; ++entry)
+                        relax(next[exit], total[entry], (*matrix)[entry * kPlaces + exit], entry, width_);
                 }
                 steps_[p].push_back({i, {}});
-                for (int exit = 0; exit < kPlaces; ++exit) std::copy_n(next[exit].choice, kStrip, steps_[p].back().entry[exit]);
+                for (int exit = 0; exit < kPlaces; ++exit) std::copy_n(next[exit].choice, width_, steps_[p].back().entry[exit]);
                 total = next;
             }
         }
@@ -312,19 +317,20 @@ class ModelStrip {
     using Origin = std::array<int64_t, kStrip>;
 
     // Sums where nothing passes on chip: what is also in memory is given up, what is on chip alone cannot be.
-    static std::array<Cell, kPlaces> in_memory(const std::array<Cell, kPlaces> &total, Origin &origin) {
+    std::array<Cell, kPlaces> in_memory(const std::array<Cell, kPlaces> &total, Origin &origin) const {
         std::array<Cell, kPlaces> out;
-        for (Cell &cell : out) clear(cell, kInfinity);
+        for (Cell &cell : out) clear(cell, kInfinity, width_);
         Cell nothing;
-        clear(nothing, 0.0);
-        relax(out[0], total[0], nothing, 0);
-        relax(out[0], total[2], nothing, 2);
-        std::copy_n(out[0].choice, kStrip, origin.begin());
+        clear(nothing, 0.0, width_);
+        relax(out[0], total[0], nothing, 0, width_);
+        relax(out[0], total[2], nothing, 2, width_);
+        std::copy_n(out[0].choice, width_, origin.begin());
         return out;
     }
 
     const Family *family_ = nullptr;
     const int64_t *repeats_ = nullptr;
+    int width_ = kStrip;
     std::vector<Powers> *powers_ = nullptr;
     std::vector<std::vector<Step>> steps_;  // of each part
     std::vector<Origin> enters_;
@@ -347,13 +353,14 @@ class Strip {
     void ask_ideals(std::vector<Request> &wanted) const {
         for (const Part &part : family_.parts) {
             int last = -1;
-            for (int32_t price : problem_.chains[part.chain].price) {
-                const int step = problem_.prices[price].step;
-                if (step == last) continue;
-                last = step;
-                for (int i = 0; i < count_; ++i)
-                    if (open_ >> i & 1) costs_.ask_ideal(step, pinned_ > 0.0, points_[i], wanted);
-            }
+            for (int32_t price : problem_.chains[part.chain].price)
+                for (int at = price; at >= 0; at = problem_.prices[at].next) {
+                    const int step = problem_.prices[at].step;
+                    if (step == last) continue;
+                    last = step;
+                    for (int i = 0; i < count_; ++i)
+                        if (open_ >> i & 1) costs_.ask_ideal(step, pinned_ > 0.0, points_[i], wanted);
+                }
         }
     }
 
@@ -367,7 +374,7 @@ class Strip {
         powers_.resize(family_.parts.size());
         for (size_t p = 0; p < family_.parts.size(); ++p) {
             chains_[p].find(family_.parts[p].runs, open_);
-            powers_[p].begin(chains_[p].best);
+            powers_[p].begin(chains_[p].best, width_of(count_));
         }
         uint16_t still = 0;
         for (size_t m = first; m < last; ++m) {
@@ -439,7 +446,7 @@ class Strip {
     int count() const { return count_; }
 
  private:
-    void run(size_t model) { model_.run(family_, model, powers_); }
+    void run(size_t model) { model_.run(family_, model, powers_, width_of(count_)); }
 
     const Problem &problem_;
     Costs &costs_;

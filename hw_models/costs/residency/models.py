@@ -15,9 +15,9 @@ from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.costs import precision
 from hw_models.costs.residency.packing import Phase
 from hw_models.costs.residency.prefetch import bits_per_s, saved_s
-from hw_models.costs.residency.solve import Level, Solver, Totals, eligible, keeps
+from hw_models.costs.residency.solve import Level, Run, Solver, Tiled, Totals, eligible, keeps
 from hw_models.costs.residency.steps import Step
-from hw_models.costs.residency.units import CAUSES, Condition, Machine, StepCosts, mask_of, step_costs
+from hw_models.costs.residency.units import CAUSES, Condition, Machine, product_mask, step_costs
 from hw_models.costs.unit_costs import Criterion
 from workloads.ops import PRODUCTS, OperationTable
 from workloads.records import Workload
@@ -25,6 +25,8 @@ from workloads.records import Workload
 IntArray = npt.NDArray[np.int64]
 OPERANDS = {"inputs": mapping.KEEP_INPUTS, "weights": mapping.KEEP_WEIGHTS, "outputs": mapping.KEEP_OUTPUTS}
 """Operands of a product and their bits in the mapping search's mask; ``weights`` is the second operand."""
+BY_TILES = "chip, by tiles"
+"""Where a result lives of which there is never more than a tile."""
 Progress = Callable[[int, int], None]
 
 
@@ -75,8 +77,9 @@ class Models:
         """Where each tensor of one model lives on one design, what each step costs, and why every byte passes the DRAM.
 
         Returns ``level``, ``weights_on_chip``, ``capacity_bytes``, ``dram_bytes``, ``dram_bytes_by_cause`` (their sum), ``steps`` and
-        ``tensors``, repeats included; with prefetch also ``prefetch``, and each step's part in it. Empty where designs of this kind
-        keep nothing.
+        ``tensors``, repeats included; with prefetch also ``prefetch``, and each step's part in it. A step that runs tile by tile has
+        ``tiles``: the ``form``, its ``size`` (rows of the last result, or columns of what passes), how many, and the ``steps`` of the
+        group. Empty where designs of this kind keep nothing.
         """
         able, reason = eligible(self.hardware)
         if not able[point] or keeps(self.workload):
@@ -90,23 +93,23 @@ class Models:
         steps: list[dict[str, Any]] = []
         tensors: dict[tuple[int, int], dict[str, Any]] = {}
         chosen = solver.runs(model, int(np.searchsorted(points, point)))
-        known: dict[tuple[int, int, Condition], StepCosts] = {}  # the same step in the same condition, on other ways
+        known: dict[tuple[int, int, Condition | Tiled], dict[str, Any]] = {}  # the same step in the same condition, on other ways
         before = np.concatenate([[0], np.cumsum([len(p.table) for p in solver.phases])]).tolist()
         ahead = saved_s(chosen, machine) if self.prefetch else None
         dram_bits_per_s, _ = bits_per_s(machine)
         for number, run in enumerate(chosen):
             table, runs = run.part.table, run.times
-            for i, (step, condition) in enumerate(zip(run.part.chain.steps, run.conditions, strict=True)):
+            for i, step in enumerate(run.part.chain.steps):
+                condition = _condition(run, i)
                 key = (id(run.part), i)
                 found = known.get((*key, condition))
                 if found is None:
-                    found = known[(*key, condition)] = step_costs(table, step, [condition], machine)
-                moved = {cause: float(found.words[0, 0, c]) * word_bytes * runs for c, cause in enumerate(CAUSES)}
+                    found = known[(*key, condition)] = _told(run, i, condition, machine)
+                moved = {cause: words * word_bytes * runs for cause, words in found["words"].items()}
                 for cause, amount in moved.items():
                     causes[cause] += amount
-                place = "chip and DRAM" if condition.keeps and condition.stores else "chip" if condition.keeps else "DRAM"
                 entry = tensors.setdefault(key, {"made_by": str(table.name[step.rows[-1]]), "bytes": step.bits / 8.0, "places": {}})
-                entry["places"][place] = entry["places"].get(place, 0.0) + runs
+                entry["places"][found["place"]] = entry["places"].get(found["place"], 0.0) + runs
                 less = ahead[number][i] if ahead else 0.0
                 steps.append(
                     {
@@ -115,15 +118,16 @@ class Models:
                         "row": before[run.part.phase] + int(step.row),
                         "epilogue": [str(table.name[r]) for r in step.epilogue],
                         "runs": runs,
-                        "on_chip": list(condition.resident),
-                        "operands_on_chip": _operands_on_chip(table, step, condition),
-                        "result": place,
+                        "on_chip": found["on_chip"],
+                        "operands_on_chip": found["operands_on_chip"],
+                        "result": found["place"],
                         "held_bytes": condition.held_bits / 8.0,
-                        "latency_s": float(found.latency_s[0, 0]) * runs - less,
-                        "energy_j": float(found.energy_j[0, 0]) * runs,
+                        "latency_s": found["latency_s"] * runs - less,
+                        "energy_j": found["energy_j"] * runs,
                         "dram_bytes": sum(moved.values()),
-                        **{f"{unit}_s": float(getattr(found, f"{unit}_s")[0, 0]) * runs for unit in ("array", "vector", "dram")},
-                        "bound": names[int(found.bound[0, 0])],
+                        **{f"{unit}_s": found[f"{unit}_s"] * runs for unit in ("array", "vector", "dram")},
+                        "bound": names[found["bound"]],
+                        **({"tiles": found["tiles"]} if "tiles" in found else {}),
                         **({"prefetched_bytes": less * dram_bits_per_s / 8.0, "prefetch_saved_s": less} if ahead else {}),
                     }
                 )
@@ -164,9 +168,53 @@ def report(
     return Models(workload, hardware.take(np.array([point])), level, criterion, prefetch=prefetch).report(0, 0)
 
 
-def _operands_on_chip(table: OperationTable, step: Step, condition: Condition) -> list[str]:
-    """Which operands of a product do not pass the DRAM: inputs, weights (the second operand), outputs; none of what is no product."""
+_SUMS = ("latency_s", "energy_j", "array_s", "vector_s", "dram_s")
+
+
+def _condition(run: Run, i: int) -> Condition | Tiled:
+    """The condition of a step of a run: where it runs tile by tile, its group's."""
+    for condition in run.conditions[i:]:
+        if condition is not None:
+            return condition
+    raise AssertionError("a group ends within its chain")
+
+
+def _told(run: Run, i: int, condition: Condition | Tiled, machine: Machine) -> dict[str, Any]:
+    """What one run of a step costs on one design, and where its operands and result are; of tiles the sum, with the bound of most time."""
+    step, table = run.part.chain.steps[i], run.part.table
+    if isinstance(condition, Condition):
+        pieces = [(1, step, condition, step_costs(table, step, [condition], machine))]
+        keeps, stores = condition.keeps, condition.stores
+    else:
+        assert run.part.tiles is not None  # what the group's pieces are rows of
+        own = [(p, c) for p, c in condition.pieces if p.member == i]
+        pieces = [(p.times, p.step, c, step_costs(run.part.tiles, p.step, [c], machine)) for p, c in own]
+        keeps, stores = (condition.keeps, condition.stores) if i == condition.group.last else (True, False)
+    sums = {name: sum(times * float(getattr(cost, name)[0, 0]) for times, _, _, cost in pieces) for name in _SUMS}
+    words = {cause: sum(times * float(cost.words[0, 0, c]) for times, _, _, cost in pieces) for c, cause in enumerate(CAUSES)}
+    longest: dict[int, float] = {}
+    for times, _, _, cost in pieces:
+        bound = int(cost.bound[0, 0])
+        longest[bound] = longest.get(bound, 0.0) + times * float(cost.latency_s[0, 0])
+    told: dict[str, Any] = {**sums, "words": words, "bound": max(longest, key=lambda b: longest[b])}
+    told["place"] = "chip and DRAM" if keeps and stores else "chip" if keeps else "DRAM"
+    _, first, how, _ = pieces[0]
+    told["on_chip"] = list(how.resident[: len(step.operands)])
+    told["operands_on_chip"] = _operands_on_chip(table, step, first, how)
+    if not isinstance(condition, Condition):
+        group, every = condition.group, run.part.chain.steps
+        names = [str(table.name[every[s].row]) for s in range(group.first, group.last + 1)]
+        told["tiles"] = {"form": group.form, "size": group.size, "count": group.count, "steps": names}
+        if i < group.last:
+            told["place"] = BY_TILES
+    return told
+
+
+def _operands_on_chip(table: OperationTable, step: Step, run: Step, condition: Condition) -> list[str]:
+    """Which operands of a product do not pass the DRAM: inputs, weights (the second operand), outputs; none of what is no product.
+    ``run``: the step itself, or its first tile.
+    """
     if int(table.kind[step.row]) not in PRODUCTS:
         return []
-    mask = mask_of(step, condition.resident, condition.keeps) | (mapping.KEEP_WEIGHTS if condition.pinned and step.pins else 0)
+    mask = product_mask(run, condition)
     return [name for name, bit in OPERANDS.items() if mask & bit]

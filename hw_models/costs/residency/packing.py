@@ -14,9 +14,10 @@ import numpy.typing as npt
 from dse_kernels import mapping, residency
 
 from hw_models.costs import products, vector
-from hw_models.costs.residency.states import BOTH, ONLY, Edges, edges_of, form
+from hw_models.costs.residency.states import BOTH, NO_GROUP, ONLY, WITHIN, Edges, Variant, edges_of, form
 from hw_models.costs.residency.steps import Chain, Step, chain_of
-from hw_models.costs.residency.units import mask_of, pinned_bits, reads_on_chip
+from hw_models.costs.residency.tiles import Group, Groups, groups_of
+from hw_models.costs.residency.units import mask_of, pinned_bits, product_mask, reads_on_chip
 from workloads.ops import ATTENTION, PRODUCTS, OperationTable, of_kinds
 from workloads.tensors import Segment, segments
 
@@ -47,7 +48,7 @@ class Phase(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A segment of a model: its table, chain and edges, and how often its phase runs."""
+    """A segment of a model: its table, chain and edges, and how often its phase runs; ``tiles``: the table of its groups' pieces."""
 
     table: OperationTable
     segment: Segment
@@ -55,19 +56,58 @@ class Part(NamedTuple):
     edges: Edges
     phase: int
     runs: float
+    tiles: OperationTable | None
 
 
 @dataclass(eq=False)
 class _Shapes:
-    """What steps need to know of the distinct operations of all phases, one after the other."""
+    """What steps need to know of the distinct operations of all phases, one after the other, and of tiles."""
 
-    kind: list[int]
-    product: list[int]  # row of the kernel's products, -1: none
-    work: FloatArray  # (operations, LANES)
-    macs: FloatArray
-    parameters: FloatArray
-    vector: FloatArray  # (operations, 4): bits_in, bits_out, row_bits, passes
-    arrays: tuple[IntArray, FloatArray]  # products as the mapping search takes them
+    burst_bytes: int
+    kind: list[int] = field(init=False, default_factory=list)
+    product: list[int] = field(init=False, default_factory=list)  # row of the kernel's products, -1: none
+    work: list[list[float]] = field(init=False, default_factory=list)  # (operations, LANES)
+    macs: list[float] = field(init=False, default_factory=list)
+    parameters: list[float] = field(init=False, default_factory=list)  # bits
+    vector: list[list[float]] = field(init=False, default_factory=list)  # (operations, 4): bits_in, bits_out, row_bits, passes
+    whole: list[float] = field(init=False, default_factory=list)  # of products: bits of the first operand, element by element
+    _rows: dict[tuple[float, ...], int] = field(init=False, default_factory=dict)
+
+    def add(self, table: OperationTable) -> int:
+        """Learn the operations of a table; the number of its first."""
+        first = len(self.kind)
+        at = np.flatnonzero(~of_kinds(table.kind, (*PRODUCTS, *ATTENTION)))
+        lanes = vector.vector_work(table.take(at), self.burst_bytes)
+        work, vectors = np.zeros((len(table), len(residency.LANES))), np.zeros((len(table), 4))
+        if len(at):
+            work[at] = np.column_stack([getattr(lanes, name)[:, 0] for name in residency.LANES])
+            columns = (lanes.bits_in, lanes.bits_out, lanes.row_bits, lanes.passes)
+            vectors[at] = np.column_stack([column[:, 0] for column in columns])
+        self.work += work.tolist()
+        self.vector += vectors.tolist()
+        self.macs += table.row_macs().astype(np.float64).tolist()
+        self.parameters += (table.row_second_elements() * table.weight_bits).astype(np.float64).tolist()
+        self.kind += table.kind.tolist()
+        numbers, whole = np.full(len(table), -1, dtype=np.int64), np.zeros(len(table))
+        searched = np.flatnonzero(of_kinds(table.kind, PRODUCTS))
+        some = table.take(searched)
+        sizes, shared, bits, _ = products.product_shapes(some)
+        windows, spread = products.map_windows(some, sizes, shared)
+        for i, place in enumerate(searched.tolist()):
+            row = (*sizes[i].tolist(), bool(shared[i]), *bits[i].tolist(), *windows[i].tolist(), bool(spread[i]))
+            numbers[place] = self._rows.setdefault(row, len(self._rows))
+            whole[place] = float(sizes[i][0] * sizes[i][1] * sizes[i][3]) * float(bits[i][0])
+        self.product += numbers.tolist()
+        self.whole += whole.tolist()
+        return first
+
+    def arrays(self) -> tuple[IntArray, FloatArray]:
+        """Products as the mapping search takes them."""
+        if not self._rows:
+            return np.zeros((0, 12), dtype=np.int64), np.zeros((0, 3))
+        every = np.array([[float(v) for v in row] for row in self._rows])
+        whole = every.astype(np.int64)
+        return mapping.prepare(whole[:, :4], whole[:, 4] > 0, every[:, 5:8], whole[:, 8:13], whole[:, 13] > 0)
 
 
 @dataclass(eq=False)
@@ -77,25 +117,30 @@ class _Form:
     edges: Edges
     number: int
     ways: list[list[Any]]  # of each step: a variant of each way
-    way_of: IntArray  # variant -> step, number of the way
+    way_of: IntArray  # variant -> step, number of the way; those of groups or within one: step, -1
     held: FloatArray  # (variants, tensors): 1 where held
     tensors: list[int]
 
 
 @dataclass(eq=False)
 class Packer:
-    """Fills the arrays for models of ``phases``; ``most_bits``: what the largest design holds. ``parts``: of each model, once packed."""
+    """Fills the arrays for models of ``phases``; ``most_bits``: what the largest design holds; ``tiled``: steps may run tile by tile.
+    ``parts``: of each model, once packed.
+    """
 
     phases: Sequence[Phase]
     epilogues: bool
     most_bits: int
     burst_bytes: int
+    tiled: bool = False
     parts: dict[int, list[Part]] = field(init=False, default_factory=dict)
     attention: list[OperationTable] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self._offsets = np.cumsum([0, *(len(p.shapes) for p in self.phases)]).tolist()
-        self._shapes = self._known_shapes()
+        self._shapes = _Shapes(self.burst_bytes)
+        for p in self.phases:
+            self._shapes.add(p.shapes)
         self._lanes: list[list[float]] = []
         self._steps: dict[tuple[object, ...], int] = {}  # the first of its prices
         self._step_ints: list[list[int]] = []
@@ -107,7 +152,9 @@ class Packer:
         self._graphs: dict[str, list[int]] = {name: [] for name in ("edges", "edge_ends", "states", "exits", "steps")}
         self._chains: dict[tuple[object, ...], int] = {}
         self._chain_graph: list[int] = []
-        self._variants: list[tuple[IntArray, FloatArray]] = []
+        self._variants: list[tuple[IntArray, FloatArray, FloatArray]] = []
+        self._groups: dict[tuple[object, ...], tuple[Groups, int]] = {}
+        self._pieces: dict[tuple[object, ...], int] = {}  # a price that follows another, by all that it is
         self._attention: dict[int, int] = {}
 
     def pack(self, models: int) -> residency.Arrays:
@@ -126,10 +173,10 @@ class Packer:
         numbers = {key: [m for alike, _ in groups for m in alike] for key, groups in families.items()}
         several = [np.concatenate([r for _, r in groups]).reshape(-1) for groups in families.values()]
         parts_of = [part for key in flat for part in key]
-        price, held = zip(*self._variants, strict=True) if self._variants else ((), ())
+        price, held, loads = zip(*self._variants, strict=True) if self._variants else ((), (), ())
         graphs = self._graphs
         return residency.Arrays(
-            *self._shapes.arrays,
+            *self._shapes.arrays(),
             _reals(self._lanes, len(residency.LANES)),
             _ints(self._step_ints, len(residency.STEP_INTS)),
             _reals(self._step_reals, len(residency.STEP_REALS)),
@@ -144,6 +191,7 @@ class Packer:
             np.cumsum([len(p) for p in price], dtype=np.int64),
             np.concatenate(price) if price else np.zeros(0, dtype=np.int64),
             np.concatenate(held) if held else np.zeros(0),
+            np.concatenate(loads) if loads else np.zeros(0),
             np.array([part[:4] for part in parts_of], dtype=np.int64).reshape(-1, 4),
             np.array([part[4] for part in parts_of], dtype=np.float64),
             np.cumsum([len(key) for key in flat], dtype=np.int64),
@@ -205,22 +253,37 @@ class Packer:
             index = (phase.which[alike[0]] if phase.which.ndim == 2 else phase.which) + self._offsets[number]
             for segment in segments(table):
                 chain = chain_of(table, segment, epilogues=self.epilogues)
-                own = self._form(chain)
-                found.append((self._chain(chain, own, index.tolist()), Part(table, segment, chain, own.edges, number, phase.runs)))
+                groups, first = self._groups_of(chain, table, index.tolist())
+                own = self._form(chain, groups.every)
+                numbered = self._chain(chain, own, index.tolist(), first)
+                found.append((numbered, Part(table, segment, chain, own.edges, number, phase.runs, groups.table)))
                 column = phase.table.repeat[..., segment.rows[0].at]
                 repeats.append(np.broadcast_to(column[alike] if column.ndim else column, len(alike)))
         return found, np.array(repeats, dtype=np.int64).reshape(len(repeats), len(alike)).T
 
-    def _form(self, chain: Chain) -> _Form:
-        key = form(chain)
+    def _groups_of(self, chain: Chain, table: OperationTable, index: list[int]) -> tuple[Groups, int]:
+        """The groups of a chain, and the number of the first of their pieces' operations."""
+        if not self.tiled:
+            return Groups((), None), 0
+        key = (form(chain), chain.steps, tuple(index[r] for step in chain.steps for r in step.rows))
+        if key not in self._groups:
+            found = groups_of(chain, table)
+            self._groups[key] = found, self._shapes.add(found.table) if found.table is not None else 0
+        return self._groups[key]
+
+    def _form(self, chain: Chain, groups: tuple[Group, ...]) -> _Form:
+        key = (form(chain), groups, tuple(chain.bits.items()) if groups else ())
         for known in self._forms.get(key, []):
             if known.edges.serve(chain, self.most_bits):
                 return known
-        edges = edges_of(chain, most_bits=self.most_bits)
+        edges = edges_of(chain, most_bits=self.most_bits, groups=groups)
         ways: list[dict[tuple[object, ...], int]] = [{} for _ in chain.steps]
         samples: list[list[Any]] = [[] for _ in chain.steps]
         way_of = []
         for v in edges.variants:
+            if v.group != NO_GROUP:
+                way_of.append((v.step, -1))
+                continue
             own = ways[v.step]
             way = (v.resident, v.keeps, v.stores, v.loaded)
             if way not in own:
@@ -242,17 +305,53 @@ class Packer:
         graphs["steps"].append(len(chain.steps))
         return new
 
-    def _chain(self, chain: Chain, own: _Form, index: list[int]) -> int:
-        """The number of a chain whose table's rows are these distinct operations."""
+    def _chain(self, chain: Chain, own: _Form, index: list[int], tiles: int) -> int:
+        """The number of a chain whose table's rows are these distinct operations; ``tiles``: the first of those of its groups."""
         firsts = [self._step(chain, own, i, step, index) for i, step in enumerate(chain.steps)]
         bits = [chain.bits[t] for t in own.tensors]
-        key = (own.number, *firsts, *bits)
+        key = (own.number, tiles, *firsts, *bits)
         if key not in self._chains:
             self._chains[key] = len(self._chain_graph)
             self._chain_graph.append(own.number)
             price = np.array(firsts, dtype=np.int64)[own.way_of[:, 0]] + own.way_of[:, 1]
-            self._variants.append((price, own.held @ np.array(bits, dtype=np.float64)))
+            held = own.held @ np.array(bits, dtype=np.float64)
+            if own.edges.groups:
+                held = own.edges.held_bits(chain.bits).astype(np.float64)
+                for number, v in enumerate(own.edges.variants):
+                    if v.group != NO_GROUP:
+                        price[number] = -1 if v.group == WITHIN else self._group(own.edges.groups[v.group], v, int(held[number]), tiles)
+            self._variants.append((price, held, own.edges.own_bits().astype(np.float64)))
         return self._chains[key]
+
+    def _group(self, group: Group, variant: Variant, held: int, tiles: int) -> int:
+        """The price of the last of a group's pieces; each names the one before."""
+        before = -1
+        for piece in group.pieces:
+            step = piece.step
+            how = group.condition(piece, variant.held, keeps=variant.keeps, stores=variant.stores, held_bits=held, pinned=False)
+            rows = tuple(tiles + r for r in step.rows)
+            kind = self._shapes.kind[rows[0]]
+            parameters = mapping.KEEP_WEIGHTS if how.holds else 0
+            key: tuple[object, ...] = ("tile", rows, step.operands, step.bits, step.own_operands, step.pins, parameters)
+            if key not in self._steps:
+                self._steps[key] = len(self._step_ints)
+                (self._product if kind in PRODUCTS else self._work)(step, rows)
+                self._step_ints[-1][residency.STEP_INTS.index("ideal")] |= parameters
+            mask, extra, resident = 0, 0.0, 0.0
+            if kind in PRODUCTS:
+                mask = product_mask(step, how)
+                others = zip(step.operands[step.own_operands :], how.resident[step.own_operands :], strict=True)
+                extra = float(sum(o.bits for o, there in others if not there))
+            else:
+                resident = float(sum(o.bits for o, there in zip(step.operands, how.resident, strict=True) if there))
+            ints = (self._steps[key], mask, int(how.keeps), int(how.stores), before)
+            reals = (float(how.loaded_bits), extra, resident, extra, float(piece.times), float(how.own_bits))
+            if (ints, reals) not in self._pieces:
+                self._pieces[ints, reals] = len(self._price_ints)
+                self._price_ints.append(list(ints))
+                self._price_reals.append(list(reals))
+            before = self._pieces[ints, reals]
+        return before
 
     def _step(self, chain: Chain, own: _Form, number: int, step: Step, index: list[int]) -> int:
         """The first price of a step, which are in the order of the form's ways."""
@@ -282,25 +381,23 @@ class Packer:
                 least = float(query)
             else:
                 resident = float(sum(o.bits for o in step.operands) - sum(streamed))
-            self._price_ints.append([at, mask, v.keeps, v.stores])
-            self._price_reals.append([loaded, extra, resident, least])
+            self._price_ints.append([at, mask, v.keeps, v.stores, -1])
+            self._price_reals.append([loaded, extra, resident, least, 1.0, 0.0])
         return first
 
     def _least(self, step: Step, resident: Sequence[bool], shape: int) -> float:
         """Bits of a product's own operands that are read from the DRAM at least once."""
-        size = self._shapes.arrays[0][self._shapes.product[shape]]
-        whole = float(size[0] * size[1] * size[3]) * float(self._shapes.arrays[1][self._shapes.product[shape], 0])
         first = [o.bits for o, there in zip(step.operands[: step.shares], resident, strict=False) if not there and o.tensor is not None]
         second = [
             o.bits
             for o, there in zip(step.operands[step.shares : step.own_operands], resident[step.shares :], strict=False)
             if not there and o.tensor is not None
         ]
-        return min(float(sum(first)), whole) + float(sum(second))
+        return min(float(sum(first)), self._shapes.whole[shape]) + float(sum(second))
 
     def _add(self, kind: int, shape: int, ideal: int, pins: int, works: Sequence[int], **reals: float) -> None:
         begin = len(self._lanes)
-        self._lanes += [self._shapes.work[row].tolist() for row in works]
+        self._lanes += [self._shapes.work[row] for row in works]
         self._step_ints.append([kind, shape, ideal, pins, begin, len(self._lanes)])
         self._step_reals.append([float(reals.get(name, 0.0)) for name in residency.STEP_REALS])
 
@@ -320,7 +417,7 @@ class Packer:
         )
 
     def _work(self, step: Step, rows: tuple[int, ...]) -> None:
-        bits_in, bits_out, row_bits, passes = self._shapes.vector[rows[0]].tolist()
+        bits_in, bits_out, row_bits, passes = self._shapes.vector[rows[0]]
         parameters = 0.0 if self._shapes.kind[rows[0]] in vector.GATHERS else self._shapes.parameters[rows[0]]
         self._add(
             residency.VECTOR,
@@ -355,45 +452,6 @@ class Packer:
         }
         self._add(residency.ATTENTION, self._attention[at], 0, 0, (), bits=step.bits, **{name: float(v[0]) for name, v in sizes.items()})
 
-    def _known_shapes(self) -> _Shapes:
-        kind: list[int] = []
-        product: list[int] = []
-        rows: dict[tuple[float, ...], int] = {}
-        work, macs, parameters, vectors = [], [], [], []
-        for phase in self.phases:
-            table = phase.shapes
-            lanes = vector.vector_work(table.take(_vector_rows(table)), self.burst_bytes)
-            own_work = np.zeros((len(table), len(residency.LANES)))
-            own_vector = np.zeros((len(table), 4))
-            at = _vector_rows(table)
-            own_work[at] = np.column_stack([getattr(lanes, name)[:, 0] for name in residency.LANES]) if len(at) else 0.0
-            columns = (lanes.bits_in, lanes.bits_out, lanes.row_bits, lanes.passes)
-            own_vector[at] = np.column_stack([column[:, 0] for column in columns]) if len(at) else 0.0
-            work.append(own_work)
-            vectors.append(own_vector)
-            macs.append(table.row_macs().astype(np.float64))
-            parameters.append((table.row_second_elements() * table.weight_bits).astype(np.float64))
-            kind += table.kind.tolist()
-            numbers = np.full(len(table), -1, dtype=np.int64)
-            searched = np.flatnonzero(of_kinds(table.kind, PRODUCTS))
-            some = table.take(searched)
-            sizes, shared, bits, _ = products.product_shapes(some)
-            windows, spread = products.map_windows(some, sizes, shared)
-            for i, place in enumerate(searched.tolist()):
-                row = (*sizes[i].tolist(), bool(shared[i]), *bits[i].tolist(), *windows[i].tolist(), bool(spread[i]))
-                numbers[place] = rows.setdefault(row, len(rows))
-            product += numbers.tolist()
-        every = np.array([[float(v) for v in row] for row in rows]).reshape(len(rows), 14)
-        whole = every.astype(np.int64)
-        arrays = (
-            mapping.prepare(whole[:, :4], whole[:, 4] > 0, every[:, 5:8], whole[:, 8:13], whole[:, 13] > 0)
-            if rows
-            else (np.zeros((0, 12), dtype=np.int64), np.zeros((0, 3)))
-        )
-        return _Shapes(
-            kind, product, np.concatenate(work), np.concatenate(macs), np.concatenate(parameters), np.concatenate(vectors), arrays
-        )
-
     def _weight_bits(self, models: int) -> FloatArray:
         """Bits of the weights of each model that would stay, shared tensors once."""
         result = np.zeros(models, dtype=np.int64)
@@ -408,10 +466,6 @@ class Packer:
         for bits in largest.values():
             result = result + bits
         return result.astype(np.float64)
-
-
-def _vector_rows(table: OperationTable) -> IntArray:
-    return np.flatnonzero(~of_kinds(table.kind, (*PRODUCTS, *ATTENTION)))
 
 
 def _ints(rows: list[list[int]], columns: int) -> IntArray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,10 @@ from hw_models.accelerator.design import AcceleratorBatch
 from hw_models.accelerator.fields import Execution
 from hw_models.costs.residency import stored
 from hw_models.costs.residency.packing import Packer, Part, Phase
+from hw_models.costs.residency.states import WITHIN, Variant
+from hw_models.costs.residency.tiles import Group, Piece
 from hw_models.costs.residency.units import Condition, Machine
-from hw_models.errors import unknown_name
+from hw_models.errors import HardwareError, unknown_name
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.tables import dram
 from workloads.ops import Kind
@@ -33,8 +35,8 @@ from workloads.records import Workload
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Level = Literal["none", "activations", "epilogue", "weights"]
-LEVELS: tuple[Level, ...] = ("none", "activations", "epilogue", "weights")
+Level = Literal["none", "activations", "epilogue", "weights", "tiles"]
+LEVELS: tuple[Level, ...] = ("none", "activations", "epilogue", "weights", "tiles")
 """What may stay on chip; each includes those before it."""
 
 
@@ -96,17 +98,29 @@ class Totals:
     pinned: BoolArray
 
 
+class Tiled(NamedTuple):
+    """Steps that run tile by tile, told where the last of them stands: whether the result stays and is stored, all that is held
+    meanwhile [bits], and each piece with the condition that it runs in.
+    """
+
+    group: Group
+    keeps: bool
+    stores: bool
+    held_bits: int
+    pieces: tuple[tuple[Piece, Condition], ...]
+
+
 @dataclass(frozen=True)
 class Run:
     """A segment of a model, the ``number``-th, as it best runs on a design ``times`` over: for each step the condition that it runs in,
-    and with prefetch its slack.
+    and with prefetch its slack. A step within a group that ends with a later one has None.
     """
 
     part: Part
     number: int
     pinned: bool
     times: float
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Condition | Tiled | None, ...]
     slack: tuple[residency.Slack, ...] = ()
 
 
@@ -124,8 +138,15 @@ class Solver:
     @cached_property
     def packer(self) -> Packer:
         """The models as arrays."""
+        if self.prefetch and self.level == "tiles":
+            raise HardwareError("nothing is read ahead where steps run tile by tile: leave prefetch out, or ask for residency weights")
         burst = dram(self.machine.hardware.level_kinds[-1]).burst_bytes
-        return Packer(self.phases, self.level != "activations", int(self.machine.capacity_bits.max()), burst)
+        return Packer(self.phases, self.level != "activations", int(self.machine.capacity_bits.max()), burst, self.level == "tiles")
+
+    @property
+    def _weights(self) -> bool:
+        """Whether all weights of a model may stay."""
+        return self.level in ("weights", "tiles")
 
     @cached_property
     def problem(self) -> tuple[residency.Problem, residency.Arrays]:
@@ -143,7 +164,7 @@ class Solver:
         if not stored.worth_it(arrays, every):
             return self._found(progress)
         points = self.machine.points(np.arange(every), self.packer.attention)
-        name = stored.key(arrays, points, self.machine.criterion, self.level == "weights", self.prefetch)
+        name = stored.key(arrays, points, self.machine.criterion, self._weights, self.prefetch)
         known = stored.read(name, (len(arrays.weight_bits), every))
         if known is not None:
             if progress is not None:
@@ -157,7 +178,7 @@ class Solver:
         problem, arrays = self.problem
         shape = (len(arrays.weight_bits), len(self.machine))
         found = Totals(np.empty(shape), np.empty(shape), np.empty(shape), np.zeros(shape, dtype=bool))
-        weights, done = self.level == "weights", 0
+        weights, done = self._weights, 0
 
         def solve(at: IntArray) -> IntArray:
             given = self.machine.points(at, self.packer.attention)
@@ -204,18 +225,27 @@ class Solver:
         _, arrays = self.problem
         own = self.packer.one(arrays, model)
         points = self.machine.points(np.array([point]), self.packer.attention)
-        rules = {"weights": self.level == "weights", "prefetch": self.prefetch}
+        rules = {"weights": self._weights, "prefetch": self.prefetch}
         found = residency.Problem(own).solve(points, self.machine.criterion, **rules, want_ways=True)
         pinned = bool(found.pinned[0, 0])
         held = int(own.weight_bits[0]) if pinned else 0
         runs = []
         for way in found.ways:
             part = self.packer.parts[model][way.part]
-            bits = part.chain.bits
-            variants = [part.edges.variants[v] for v in way.variants]
-            conditions = tuple(
-                Condition(v.resident, v.keeps, v.stores, sum(bits[t] for t in v.held) + held, sum(bits[t] for t in v.loaded), pinned)
-                for v in variants
-            )
+            conditions = tuple(condition_of(part, part.edges.variants[v], held if pinned else None) for v in way.variants)
             runs.append(Run(part, way.part, pinned, way.times * part.runs, conditions, tuple(way.slack)))
         return runs
+
+
+def condition_of(part: Part, variant: Variant, pinned_bits: int | None) -> Condition | Tiled | None:
+    """The condition of a step of a part as a variant runs it; ``pinned_bits``: of the weights that stay (None: they do not)."""
+    bits, pinned = part.chain.bits, pinned_bits is not None
+    if variant.group == WITHIN:
+        return None
+    if variant.group < 0:
+        held = sum(bits[t] for t in variant.held) + (pinned_bits or 0)
+        return Condition(variant.resident, variant.keeps, variant.stores, held, sum(bits[t] for t in variant.loaded), pinned)
+    group, keeps, stores = part.edges.groups[variant.group], variant.keeps, variant.stores
+    held = group.room_bits(bits, variant.held, keeps=keeps) + (group.own_bits if pinned_bits is None else pinned_bits)
+    pieces = [(p, group.condition(p, variant.held, keeps=keeps, stores=stores, held_bits=held, pinned=pinned)) for p in group.pieces]
+    return Tiled(group, keeps, stores, held, tuple(pieces))

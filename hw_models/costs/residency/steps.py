@@ -78,7 +78,7 @@ def chain_of(table: OperationTable, segment: Segment, *, epilogues: bool) -> Cha
     tail: dict[int, list[int]] = {}
     for row in segment.rows:
         at = row.at
-        if not epilogues or not _elementwise(table, at):
+        if not epilogues or not elementwise(table, at):
             continue
         for use in row.uses:
             made = use.source
@@ -143,7 +143,7 @@ def _most_operands(table: OperationTable, at: int) -> int:
     return 2 if kind in PRODUCTS or bool(table.values_in_keys[at]) else 3
 
 
-def _elementwise(table: OperationTable, at: int) -> bool:
+def elementwise(table: OperationTable, at: int) -> bool:
     """Whether a row is vector work on single elements that a product's epilogue can do."""
     if int(table.kind[at]) not in (Kind.ACTIVATION, Kind.ELEMENTWISE) or str(table.function[at]) in ("mean", "sum", "max", "rope"):
         return False

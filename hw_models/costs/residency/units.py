@@ -43,7 +43,9 @@ not fit, tensors that are loaded whole to be kept, results that stay and are als
 
 @dataclass(frozen=True)
 class Condition:
-    """How a step runs, all that its cost depends on; see `states.Variant`. ``pinned``: its parameters are on chip."""
+    """How a step runs, all that its cost depends on; see `states.Variant`. ``pinned``: its parameters are on chip. ``own_bits``: of its
+    parameters that it loads whole; ``holds``: they are held while it runs, by this tile or those before it.
+    """
 
     resident: tuple[bool, ...]
     keeps: bool
@@ -51,6 +53,8 @@ class Condition:
     held_bits: int
     loaded_bits: int
     pinned: bool = False
+    own_bits: int = 0
+    holds: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +155,7 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
     windows, spread = products.map_windows(row, sizes, shared)
     own = step.own_operands
     # What the search depends on, each once.
-    keys = [(mask_of(step, c.resident, c.keeps) | (mapping.KEEP_WEIGHTS if c.pinned and step.pins else 0), c.held_bits) for c in conditions]
+    keys = [(product_mask(step, c), c.held_bits) for c in conditions]
     distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     which = np.array([distinct[key] for key in keys])
     count = len(distinct)
@@ -190,10 +194,12 @@ def _product(table: OperationTable, step: Step, conditions: Sequence[Condition],
     parameters = sum(_work(table, r, dram(hw.level_kinds[-1]).burst_bytes)[1] for r in step.epilogue)
     pinned = np.array([c.pinned for c in conditions], dtype=np.float64)[:, None]
     streamed, passing = (extra + parameters * (1.0 - pinned)) / word, (every + parameters) / word
-    load, store = loaded / word, kept * stores * step.bits / word
+    own_load = np.array([c.own_bits for c in conditions], dtype=np.float64)[:, None] / word
+    load, store = loaded / word + own_load, kept * stores * step.bits / word
     moved["inputs"] = moved["inputs"] + extra / word
     moved["weights"] = moved["weights"] + parameters * (1.0 - pinned) / word
-    moved["loads"], moved["stores"] = moved["loads"] + load, moved["stores"] + store
+    moved["weights"] = moved["weights"] + own_load
+    moved["loads"], moved["stores"] = moved["loads"] + loaded / word, moved["stores"] + store
     lanes_s, lanes_j = _lanes(table, step.epilogue, machine)
     for level in range(hw.levels):
         more_read = streamed + load if level == last else passing + (store if level == last - 1 else 0.0)
@@ -216,6 +222,12 @@ def mask_of(step: Step, resident: Sequence[bool], keeps: bool) -> int:
     """The kernel's mask of resident operands of a product, parameters aside."""
     first, second = reads_on_chip(step, resident)
     return (mapping.KEEP_INPUTS if first else 0) | (mapping.KEEP_WEIGHTS if any(second) else 0) | (mapping.KEEP_OUTPUTS if keeps else 0)
+
+
+def product_mask(step: Step, condition: Condition) -> int:
+    """The kernel's mask of resident operands of a product in a condition, parameters among them."""
+    there = (condition.pinned or condition.holds) and step.pins
+    return mask_of(step, condition.resident, condition.keeps) | (mapping.KEEP_WEIGHTS if there else 0)
 
 
 def reads_on_chip(step: Step, resident: Sequence[bool]) -> tuple[bool, Sequence[bool]]:

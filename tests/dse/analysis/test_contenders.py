@@ -67,8 +67,9 @@ def test_shards_keep_no_contenders_and_say_so(tmp_path: Path) -> None:
 def test_models_that_were_not_measured_are_no_contenders(tmp_path: Path) -> None:
     """Without a standard error quality is weighed as a cost, and a model without a quality has none to weigh."""
     run = api.search(
-        "bert", "carbon", quality=lambda model: 60.0 + model["layers"], strategy="random", budget=3, out=tmp_path / "run", residency="none"
-    )
+        "bert", "carbon", quality=lambda model: 60.0 + model["layers"], strategy="random", budget=3, out=tmp_path / "run", residency="none",
+        vary={"glb_mib": [2, 4, 8]},
+    )  # fmt: skip
     measured = {tuple(row) for row in run.trials()[["layers", "hidden"]].itertuples(index=False)}
     assert {(d["knobs"]["layers"], d["knobs"]["hidden"]) for d in run.contenders} <= measured
     assert run.recommend().compared_with

@@ -187,6 +187,16 @@ def test_quality_without_support_is_null_with_the_reason_and_costs_are_given() -
     assert allowed["quality_support"] == "extrapolated"
 
 
+def test_evaluate_names_what_a_template_leaves_out_and_a_board_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Idle power of a board is all of it, that of a template what its parts leak."""
+    told = {}
+    for hardware in ("edge22", "h100"):
+        assert cli.main(["evaluate", "--workload", "bert-tiny", "--hw", hardware]) == 0
+        told[hardware] = " ".join(capsys.readouterr().out.split())
+    assert "not modelled network on chip, controller, DRAM PHY and I/O, leakage of logic, DRAM standby and refresh" in told["edge22"]
+    assert "not modelled" not in told["h100"]
+
+
 def test_config_file_fills_what_the_command_line_leaves(tmp_path: Path) -> None:
     config = tmp_path / "search.toml"
     config.write_text('workload = "bert"\nobjective = ["carbon"]\nrate = 2.5\n[set]\ncores = 1\ndepth = 16\nglb_mib = 2\nl2_kib = 64\n')

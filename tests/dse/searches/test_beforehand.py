@@ -17,7 +17,7 @@ def _refuse(*_: object, **__: object) -> None:
 
 def test_a_model_that_fits_no_memory_is_told_without_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "unit_costs", _refuse)
-    with pytest.raises(DseError, match=r"no design of 3,240 is feasible: dram_fill<=1.0 fails at 100.0% of them \(nearest 7\.\d+\)"):
+    with pytest.raises(DseError, match=r"no design of 5,832 is feasible: dram_fill<=1.0 fails at 100.0% of them \(nearest 7\.\d+\)"):
         dse.search("llama3-8b", "hardware", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -98,6 +98,7 @@ def test_refine_levels_stay_whole_and_between() -> None:
     assert levels((32, 64), "width", 1).tolist() == [32, 45, 64]
     assert levels((1, 2, 4), "cores", 2).tolist() == [1, 2, 3, 4]
     assert levels((0.5, 0.7), "voltage_v", 1) == pytest.approx([0.5, 0.6, 0.7])
+    assert levels((0.25, 0.5, 1.0, 2.0), "glb_mib", 1, 0.0625).tolist() == [0.25, 0.375, 0.5, 0.6875, 1.0, 1.4375, 2.0]
     assert levels(("a", "b"), "kind", 3).tolist() == ["a", "b"]
 
 

@@ -32,7 +32,7 @@ FIXED = {"width": 64, "l2_kib": 256}
 
 
 def problem(**options: Any) -> Problem:
-    return api.make_problem("bert", "carbon", **{"fixed": FIXED, **options})
+    return api.make_problem("bert", "carbon", **{"fixed": FIXED, "vary": {"glb_mib": [2, 4, 8]}, **options})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,8 @@ def study_of(folder: Path, problem_: Problem, count: int) -> tuple[Study, list[t
         {},
         {"fixed": {}},
         {"fixed": {"cores": 2}, "vary": {"node_nm": [22, 14], "grid": ["france", "india"], "lifetime_years": [2.0, 5.0, 8.0]}},
-        {"hw": "a100", "fixed": {}, "default_constraints": False},
+        {"hw": "a100", "fixed": {}, "vary": {}, "default_constraints": False},
+        {"fixed": {"cores": 1}, "vary": {"grid": ["france", "india"]}},  # L2 above the buffer are left out
     ],
 )
 def test_parts_are_those_of_the_listed_space(options: dict[str, Any]) -> None:
@@ -72,7 +73,7 @@ def test_parts_are_those_of_the_listed_space(options: dict[str, Any]) -> None:
 
 
 def test_shards_cover_the_points_once_and_stay_small() -> None:
-    own = problem(fixed={})
+    own = problem(fixed={}, space="catransformers")
     for found, count in ((Sizes(38, 3240, 57), 2), (Sizes(10, 3_000_000, 500), 4), (Sizes(1, 3, 5), 8)):
         bounds = shards.shard_bounds(own, found, count)
         assert [first for first, _ in bounds] == [0, *(last for _, last in bounds[:-1])]

@@ -53,7 +53,7 @@ def test_round_trips() -> None:
 
 def test_built_in_space_is_the_template() -> None:
     edge = space.load("edge22")
-    assert edge.size == edge.cardinality() == 3240
+    assert edge.size == edge.cardinality() == 6480
     assert {p.coding for p in edge.parameters} == {"power_of_two"}
     # The exponent coding: equal steps for equal factors.
     assert np.allclose(edge.parameter("width").code, [0, 1 / 3, 2 / 3, 1])

@@ -125,7 +125,7 @@ def test_a_file_may_narrow_a_template(tmp_path: Path) -> None:
     text = 'template = "edge22"\n[knobs]\ncores = [1, 2]\nwidth = 64\n[settings]\nfrequency_hz = 5e8\n'
     space = templates.load_file(write(tmp_path, text))
     assert not isinstance(space, Accelerator)
-    assert space.size == 2 * 1 * 6 * 5 * 3 * 3
+    assert space.size == 2 * 1 * 6 * 3 * (5 * 6 - 3)
     assert set(space.batch(**space.grid()).frequency_hz) == {5e8}
     with pytest.raises(HardwareError, match=r"npu\.toml: unknown knob.*did you mean 'width'"):
         templates.load_file(write(tmp_path, text.replace("width", "widht")))

@@ -120,5 +120,6 @@ def test_blocks_move_the_least_where_their_tensors_fit() -> None:
     spec.loader.exec_module(fusion)
     least = {"bert": 14 * 128 * 128, "inverted": 2 * 28 * 28 * 32 + 2 * 32 * 192 + 9 * 192}
     for name, kib in (("bert", 128), ("inverted", 512)):
-        assert fusion.ours(name, kib) == least[name] == fusion.least_bytes(name)
-        assert fusion.ours(name, kib // 4) > least[name]
+        assert fusion.ours(name, kib, "activations") == least[name] == fusion.least_bytes(name)
+        assert fusion.ours(name, kib // 4, "activations") > fusion.ours(name, kib // 4, "tiles") >= least[name]
+    assert fusion.ours("inverted", 32, "tiles") == least["inverted"]  # with tiles from operation to operation
