@@ -68,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         cost = costs[0]
         usd = "no public price" if cost.usd_per_million_tokens is None else f"{cost.usd_per_million_tokens:.3g} USD"
         print(
-            f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ, {usd} a million tokens of "
-            f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
+            f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ at the facility, {usd} "
+            f"a million tokens of {cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} "
+            f"({load.concurrency} requests at once of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
             f"{cost.gco2e_per_request:.3g} g a request; "
             f"{100 * cost.embodied_share:.2g} % embodied; chips alone, without a host's electricity)"
@@ -95,7 +96,7 @@ _COLUMNS = {
     "grid": "grid",
     "g/Mtok": "gco2e_per_million_tokens",
     "g/request": "gco2e_per_request",
-    "J/Mtok": "energy_j_per_million_tokens",
+    "J/Mtok at the facility": "energy_j_per_million_tokens",
     "USD/Mtok": "usd_per_million_tokens",
     "tokens/s": "tokens_per_s",
 }
