@@ -163,10 +163,10 @@ def _steady(setup: Setup, load: Load, rate_per_s: float) -> Served:
     full = _bursts(setup, load, _FULL)
     most = len(full.output) / full.makespan_s
     if rate_per_s >= most:
-        chips = f"{setup.chips} x {setup.hw}"
+        chips, nodes = f"{setup.chips} x {setup.hw}", math.floor(rate_per_s / most) + 1
         raise OverloadedError(
             f"rate is {rate_per_s:g}, and {setup.model} on {chips} serves at most {most:.3g} requests of {load.prompt_tokens} + "
-            f"{load.output_tokens} tokens a second; {math.floor(rate_per_s / most) + 1} times {chips} side by side would, each at its share of the rate"
+            f"{load.output_tokens} tokens a second; {nodes} times {chips} side by side would, each at its share of the rate"
         )
     in_flight = rate_per_s * float(full.outcome.last_s.max()) / _ROUNDS  # at most: a request takes no longer than in a full loop
     count = max(_LEAST_REQUESTS, math.ceil(_TURNS * min(in_flight, _FULL)))
