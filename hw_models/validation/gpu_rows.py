@@ -35,8 +35,6 @@ FloatArray = npt.NDArray[np.float64]
 
 KINDS: Final = ("products", "prefill", "decode", "mixtures", "collectives")
 FIT_DEVICES: Final = ("a100", "h100")
-COPIES: Final = 6.0
-"""Copies of the operands of a product that the collectors rotate through."""
 OLDER_COLLECTORS: Final = {"a100": Dealer.HEAVIEST_FIRST}
 """Devices whose layers of experts were measured by older collectors (under TensorRT-LLM 1.0.0 and vLLM 0.14.0)."""
 _TEXTS: Final = ("device", "framework", "format", "kv_format", "kernel", "operation")
@@ -98,9 +96,13 @@ def rows(kind: str) -> Rows:
 def product_latency_s(sheet: GpuSheet, kernel: ProductKernel, r: Rows, low: LowPrecision | None = None) -> FloatArray:
     """What the model says of measured products of one format."""
     number_format, first, second = FORMATS[str(r["format"][0])]
+    packed = r["n"] * r["k"] * (0.5 if number_format == "fp4" else second)  # without scales of blocks, as the collector counts
+    copies = np.where(r["framework"] == "trtllm", *(products.benchmark_copies(e, sheet, packed) for e in ("trtllm", "vllm")))
+    if number_format == "fp4":  # of which vLLM's collector has one
+        copies = np.where(r["framework"] == "vllm", 1.0, copies)
     return products.product_times(
         sheet, kernel, r["m"], r["n"], r["k"], number_format=number_format, activation_bytes=first, weight_bytes=second, low=low,
-        copies=COPIES,
+        copies=copies,
     ).latency_s  # fmt: skip
 
 

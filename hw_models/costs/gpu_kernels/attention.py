@@ -26,8 +26,6 @@ TILE_QUERIES: Final = 64  # of FlashAttention-2's thread block in decoding
 MOST_PARTS: Final = 128
 L1_SHARE_BYTES: Final = 28 * 1024
 """What shared memory leaves of the memory that it shares with the L1, from Ampere to Blackwell (recalled of the CUDA programming guide)."""
-WARM_SHARE: Final = 0.5
-"""Share of a partitioned L2 that serves keys and values (each partition holds a copy of what its half reads)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def decode_times(
     length = np.where(win > 0, np.minimum(length, win), length)
     cache = b * hk * length * stored * size
     passing = b * h * (d + np.maximum(values, d)) * 2.0
-    held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
+    held = sheet.near_l2_bytes
     traffic = cache * (1.0 if cold else np.clip(cache / held - 0.5, 0.0, 1.0)) + passing
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
     if kernel.shared_memory_tiles:
@@ -190,7 +188,7 @@ def prefill_times(
     busy = np.where(work <= 1, last, np.maximum(last, (work + 0.5) * item)) / clock  # half an item of unequal ends
 
     passing, cache = b * q * h * (d * qb + values * 2.0), b * length * hk * (d + values) * kb
-    held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
+    held = sheet.near_l2_bytes
     traffic = (passing + cache) * np.clip((passing + cache) / held - 0.5, 0.0, 1.0)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
     handled = hk + h * kernel.prepares_queries

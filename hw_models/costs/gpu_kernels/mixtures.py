@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_models.costs.gpu_kernels.parameters import MixtureKernel, ProductKernel
-from hw_models.costs.gpu_kernels.products import WARM_SHARE, ProductTimes, staged_depth, sustained_clock
+from hw_models.costs.gpu_kernels.products import ProductTimes, staged_depth, sustained_clock
 from hw_models.costs.gpu_kernels.sheet import GpuSheet
 from hw_models.errors import HardwareError
 
@@ -223,7 +223,7 @@ def _grouped(
     written = np.minimum(tile_m, local / np.maximum(active, 1)) * tile_n * 2.0 / products.out_bytes_per_cycle
     busy = waves * (kernel.item_cycles + inner + written) / sheet.frequency_hz
     weights, passing = active * n * k * weight_bytes, local * k * activation_bytes
-    held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
+    held = sheet.near_l2_bytes
     missed = 1.0 if cold else np.clip((resident[:, None] + passing) / held - 0.5, 0, 1)
     traffic = weights * missed + passing * np.clip((weights + passing) / held - 0.5, 0, 1)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)

@@ -126,10 +126,12 @@ def low_precision(chosen: Choice, number_format: str, weight_bits: int, *, alone
 
 
 def _products(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool) -> products.ProductTimes:
+    weight_bytes = t.n * t.k * t.weight_bits / 8
     return products.product_times(
         sheet, family(chosen.product, kind="product"), t.m, t.n, t.k, batch=t.batch * t.groups, number_format=number_format,
         activation_bytes=t.input_bits / 8 * _fed(t), weight_bytes=t.weight_bits / 8, out_bytes=t.output_bits / 8,
-        low=low_precision(chosen, number_format, int(t.weight_bits.max()), alone=warm), copies=6.0 if warm else 0.0,
+        low=low_precision(chosen, number_format, int(t.weight_bits.max()), alone=warm),
+        copies=products.benchmark_copies(chosen.engine, sheet, weight_bytes) if warm else 0.0,
         # Weights that a batch shares are one product with as many rows more; groups have weights of their own.
         second_is_weight=t.second_is_weight & (t.groups == 1),
         one_operand=t.second_is_weight & (t.groups == 1) & (t.batch > 1),

@@ -30,8 +30,6 @@ FLOP_J: Final = 1e-12
 """Energy of one floating-point operation of bf16 products at 1.83 GHz [J]: the power of H100's largest measured products over
 their rate; the clock that a power limit sustains follows from it and the cube law of dynamic power."""
 REFERENCE_HZ: Final = 1.83e9
-WARM_SHARE: Final = 0.1
-"""Share of a partitioned L2 that holds operands from one run of a benchmark to the next (chosen on rows of the fit)."""
 CHUNK: Final = 4096  # products costed at a time: bounds memory to some 50 MB
 
 _m, _n, _s = (a.ravel() for a in np.meshgrid(TILE_M, TILE_N, SPLITS, indexing="ij"))
@@ -60,6 +58,17 @@ def staged_depth(sheet: GpuSheet) -> float:
     return DEPTHS.get(sheet.tensor_core, 64.0)
 
 
+def benchmark_copies(engine: str, sheet: GpuSheet, weight_bytes: npt.ArrayLike) -> FloatArray:
+    """Copies of the weights (products,) that the collectors of measured rows rotate through, by the engine that they measure.
+
+    vLLM's has 6, TensorRT-LLM's as many as fill the L2, at most 5 (``outside_loop_count`` in collector/vllm/collect_gemm.py and
+    collector/trtllm/collect_gemm.py of ai-dynamo/aiconfigurator; before 2dfdd3c of March 2026, as A100's rows, the latter always had 5:
+    the same where the L2 has two sides, since what fills it all stays in neither).
+    """
+    size = np.asarray(weight_bytes, dtype=np.float64)
+    return np.clip(np.ceil(sheet.l2_bytes / size), 1.0, 5.0) if engine == "trtllm" else np.full(size.shape, 6.0)
+
+
 def product_times(
     sheet: GpuSheet,
     kernel: ProductKernel,
@@ -73,7 +82,7 @@ def product_times(
     weight_bytes: npt.ArrayLike = 2.0,
     out_bytes: npt.ArrayLike = 2.0,
     low: LowPrecision | None = None,
-    copies: float = 0.0,
+    copies: npt.ArrayLike = 0.0,
     second_is_weight: npt.ArrayLike = True,
     one_operand: npt.ArrayLike = False,
 ) -> ProductTimes:
@@ -82,26 +91,25 @@ def product_times(
     Args:
         number_format: that of the multiplication; the bytes of an element may be less (weight-only) where ``low`` says how.
         copies: 0: the second operand comes from the DRAM whatever the L2 could hold (weights of a model that runs layer after
-            layer). Else copies of the operands that a benchmark rotates through; 6 copies of operands that fit in the L2 stay there.
+            layer). Else copies of it (products,) that a benchmark rotates through, which stay in an L2 that holds all of them.
         second_is_weight: False: an operand that an earlier kernel has just written, in the L2 where it fits.
         one_operand: the whole batch multiplies one second operand: rows of one product.
     """
     merged = np.asarray(one_operand, dtype=bool)
     m, batch = np.where(merged, np.asarray(m) * np.asarray(batch), m), np.where(merged, 1, batch)
-    columns = [np.asarray(a, dtype=np.float64) for a in (m, n, k, batch, activation_bytes, weight_bytes, out_bytes, second_is_weight)]
+    given = (m, n, k, batch, activation_bytes, weight_bytes, out_bytes, second_is_weight, copies)
+    columns = [np.asarray(a, dtype=np.float64) for a in given]
     shape = np.broadcast_shapes(*(c.shape for c in columns))
     flat = [np.ascontiguousarray(np.broadcast_to(c, shape)).reshape(-1) for c in columns]
-    parts = [
-        _chunk(sheet, kernel, [c[i : i + CHUNK] for c in flat], number_format, low, copies) for i in range(0, max(len(flat[0]), 1), CHUNK)
-    ]
+    parts = [_chunk(sheet, kernel, [c[i : i + CHUNK] for c in flat], number_format, low) for i in range(0, max(len(flat[0]), 1), CHUNK)]
     joined = [np.concatenate([p[i] for p in parts]).reshape(shape) for i in range(4)]
     return ProductTimes(*joined)
 
 
 def _chunk(
-    sheet: GpuSheet, kernel: ProductKernel, columns: list[FloatArray], number_format: str, low: LowPrecision | None, copies: float
+    sheet: GpuSheet, kernel: ProductKernel, columns: list[FloatArray], number_format: str, low: LowPrecision | None
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    m, n, k, batch, in_bytes, second_bytes, out_bytes, weight = (c[:, None] for c in columns)
+    m, n, k, batch, in_bytes, second_bytes, out_bytes, weight, copies = (c[:, None] for c in columns)
     tile_m, tile_n, split = TILES
     clock = sheet.frequency_hz
     tiles = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n) * split
@@ -123,12 +131,10 @@ def _chunk(
     busy = (work + kernel.fixed_cycles + (waves - 1) * kernel.next_cycles) / clock
 
     first, second, out = batch * m * k * in_bytes, batch * n * k * second_bytes, batch * m * n * out_bytes
-    held = sheet.l2_bytes * (WARM_SHARE if sheet.l2_partitions > 1 else 1.0)
-    if copies:
-        traffic = second * _missed((copies * second + first) / held) + first * _missed((second + first) / held)
-    else:
-        traffic = second * np.where(weight > 0, 1.0, _missed((second + first) / sheet.l2_bytes))
-        traffic = traffic + first * _missed((second + first) / sheet.l2_bytes)
+    held = sheet.near_l2_bytes
+    once = _missed((second + first) / sheet.l2_bytes)
+    warm = second * _missed_in_turn((copies * second + first) / held) + first * _missed_in_turn((second + first) / held)
+    traffic = np.where(copies > 0, warm, second * np.where(weight > 0, 1.0, once) + first * once)
     traffic = traffic + out * _missed(out / sheet.l2_bytes)
     dram = traffic / (sheet.dram_bytes_per_s * kernel.dram_efficiency)
 
@@ -160,3 +166,8 @@ def _staged(sheet: GpuSheet, first: FloatArray, second: FloatArray) -> FloatArra
 def _missed(fill: FloatArray) -> FloatArray:
     """Share of accesses that a cache misses when data fill it ``fill`` times: none below a half, all above one and a half."""
     return np.asarray(np.clip(fill - 0.5, 0.0, 1.0))
+
+
+def _missed_in_turn(fill: FloatArray) -> FloatArray:
+    """The same of data that are read in turn, over and over: what was read longest ago goes first, so that all stay or none."""
+    return np.asarray(np.clip((fill - 0.9) / 0.2, 0.0, 1.0))

@@ -61,6 +61,11 @@ class GpuSheet:
         return self.multiprocessors * self.macs_per_cycle * self.frequency_hz
 
     @property
+    def near_l2_bytes(self) -> float:
+        """What the L2 holds of data that all multiprocessors read: each side of a partitioned one keeps a copy of what its half reads."""
+        return self.l2_bytes / min(self.l2_partitions, 2)
+
+    @property
     def port_bytes_per_cycle(self) -> float:
         """What one multiprocessor can read from the L2 in a cycle when all read: 64 bytes, or its share of a measured rate."""
         if self.l2_bytes_per_s is None:

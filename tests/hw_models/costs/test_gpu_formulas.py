@@ -212,3 +212,19 @@ def test_scans_take_the_lanes_and_windows_are_read_once() -> None:
     lanes = sheet.peak_macs_per_s * sheet.rates.get("fp32", min(sheet.rates.values()))
     assert float(found.compute_s[0]) == pytest.approx(4.0 * 3 * 512 * 2048 * 256 / lanes, rel=1e-12)
     assert float(found.dram_bytes[1]) == pytest.approx(2 * (2 * 58 * 58 * 64 + 576 * 64 + 2 * 3136 * 64), rel=1e-12)
+
+
+def test_copies_that_fill_the_cache_once_stay_in_it() -> None:
+    """TensorRT-LLM's benchmark on 96 MiB: weights of 48 MiB as two copies and of 96 as one are read from the L2, of 56 as two are not."""
+    sheet = replace(gpus.gpu_sheet("l40s"), l2_bytes=96 * 2**20)
+    sizes = np.array([8, 24, 48, 56, 96, 200]) * 2.0**20
+    assert products.benchmark_copies("trtllm", sheet, sizes).tolist() == [5, 4, 2, 2, 1, 1]
+    assert products.benchmark_copies("vllm", sheet, sizes).tolist() == [6] * 6
+    copies = products.benchmark_copies("trtllm", sheet, sizes)
+    k = sizes / 2 / 8192
+    found = products.product_times(sheet, family("synchronous", kind="product"), 8, 8192, k, copies=copies).dram_bytes / sizes
+    assert (found < 0.6).tolist() == [True, True, True, False, True, False]
+    two_sides = products.product_times(
+        replace(sheet, l2_partitions=2), family("synchronous", kind="product"), 8, 8192, k, copies=copies
+    ).dram_bytes
+    assert (two_sides[1:] >= sizes[1:]).all()

@@ -75,6 +75,11 @@ def missed(data: float, cache: float) -> float:
     return min(max(data / cache - 0.5, 0.0), 1.0)
 
 
+def missed_in_turn(data: float, cache: float) -> float:
+    """All stay up to 0.9 of the cache, none from 1.1 on."""
+    return min(max(5 * (data / cache - 0.9), 0.0), 1.0)
+
+
 def port_bytes(s: GpuSheet, own: float) -> float:
     return min(own, 64.0 if s.l2_bytes_per_s is None else s.l2_bytes_per_s / s.multiprocessors / s.frequency_hz)
 
@@ -95,8 +100,8 @@ def product(
     f, rate = s.frequency_hz, s.macs_per_cycle * s.rates[fmt] * k.tensor_efficiency * clock_share(s) * (low.rate_factor if low else 1.0)
     first, second, out = b * m * depth * a_bytes, b * depth * n * w_bytes, b * m * n * o_bytes
     if copies:
-        held = s.l2_bytes * (0.1 if s.l2_partitions > 1 else 1.0)
-        traffic = second * missed(copies * second + first, held) + first * missed(second + first, held)
+        held = s.l2_bytes / (1 if s.l2_partitions == 1 else 2)
+        traffic = second * missed_in_turn(copies * second + first, held) + first * missed_in_turn(second + first, held)
     else:
         traffic = second * (1 if weight else missed(second + first, s.l2_bytes)) + first * missed(second + first, s.l2_bytes)
     traffic += out * missed(out, s.l2_bytes)
@@ -294,7 +299,7 @@ def test_mixtures(seed: int) -> None:
         a_bytes, w_bytes = rng.choice([1.0, 2.0]), rng.choice([0.5, 1.0, 2.0])
         load = mixtures.expert_tokens(tokens, experts, chosen, ranks, exponent)
         active, local = sum(x > 0 for x in load), sum(load)
-        held = s.l2_bytes * (0.1 if s.l2_partitions > 1 else 1.0)
+        held = s.l2_bytes / (1 if s.l2_partitions == 1 else 2)
         slice_k = 32 if s.tensor_core is TensorCore.SYNCHRONOUS else 64
         total = k.launch_s
         if experts > 128:
