@@ -52,6 +52,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    Returns a flat dictionary in the units of the names: metrics (``latency_s``, ``energy_j``, ``area_mm2``, ``total_kgco2e``,
+    ``embodied_kgco2e``, ``operational_kgco2e``, ``macs``, ``parameters``, ``quality``, ...), ``components`` (a row each), ``design`` and
+    ``settings`` (the knobs that it was costed with), ``ranges``, ``deployment``, ``sources``, ``cautions``, ``infeasible_reasons``;
+    docs/python.md lists them.
     ``cautions`` are sentences on what a reader may take for granted.
     ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in

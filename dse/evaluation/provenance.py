@@ -38,7 +38,8 @@ def hardware_sources(points: Points, hardware: HardwareSpace, label: str = "") -
 
 def expected_error(hardware: HardwareSpace) -> list[str]:
     """For each device of the library what its kernels were off on measured rows that no fit has seen, or that none were measured."""
-    return [f"{name}: {statement(name)}" for name in hardware.shipped]
+    told = [f"{name}: {statement(name)}" for name in hardware.shipped]
+    return told + [f"{name}: by your calibration, {doubt}" for name in hardware.shipped[:1] for doubt in hardware.doubts]
 
 
 def _entry(

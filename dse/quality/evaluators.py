@@ -129,12 +129,17 @@ class TableEvaluator:
 
     Rows that differ in their seed alone are averaged; their spread gives a standard error where one of them states none. Without a seed
     two figures of one model contradict each other, and are an error. An empty standard error (or ``nan``) is not known: 0 inside.
+
+    Where no row states an error, the spread of repeats is pooled over the models of a fidelity (two repeats of one model tell next
+    to nothing): s^2 = sum of squared deviations from each model's mean / sum of (repeats - 1), and a model of n rows has s / sqrt(n),
+    those of one row too. ``repeated``: how many models it was pooled over, 0 where it was not.
     """
 
     path: str
     parameters: tuple[str, ...]
     rows: Mapping[tuple[float, tuple[str, ...]], Measured] = field(repr=False)
     metrics: tuple[str, ...] = ("quality",)
+    repeated: int = 0
 
     @classmethod
     def read(cls, path: str | Path, *, metric: str = "quality") -> TableEvaluator:
@@ -169,7 +174,10 @@ class TableEvaluator:
             groups.setdefault(key, []).append((value, se))
         if not groups:
             raise DseError(f"table {path} has no row")
-        return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
+        if any(se is not None for found in groups.values() for _, se in found):
+            return cls(str(path), names, {key: _averaged(found) for key, found in groups.items()}, (metric,))
+        figures = {key: [value for value, _ in found] for key, found in groups.items()}
+        return cls(str(path), names, _pooled(figures), (metric,), sum(len(found) > 1 for found in figures.values()))
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
         key = self.key(parameters)
@@ -222,7 +230,18 @@ def _standard_error(path: str | Path, line: int, column: str, text: str | None) 
     return value
 
 
-def _pooled(found: list[tuple[float, float | None]]) -> Measured:
+def _pooled(figures: Mapping[tuple[float, tuple[str, ...]], Sequence[float]]) -> dict[tuple[float, tuple[str, ...]], Measured]:
+    """Means, with standard errors from the spread of repeats pooled over the models of each fidelity; 0 where nothing was repeated."""
+    squares: dict[float, float] = {}
+    freedom: dict[float, int] = {}
+    for (fidelity, _), values in figures.items():
+        squares[fidelity] = squares.get(fidelity, 0.0) + float(np.sum(np.square(np.array(values) - np.mean(values))))
+        freedom[fidelity] = freedom.get(fidelity, 0) + len(values) - 1
+    variance = {fidelity: squares[fidelity] / max(freedom[fidelity], 1) for fidelity in squares}
+    return {key: Measured(float(np.mean(values)), math.sqrt(variance[key[0]] / len(values))) for key, values in figures.items()}
+
+
+def _averaged(found: list[tuple[float, float | None]]) -> Measured:
     values = np.array([value for value, _ in found])
     stated = [error for _, error in found if error is not None]
     if len(stated) == len(found):

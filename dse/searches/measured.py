@@ -22,6 +22,7 @@ from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
+from dse.problem.wording import plural
 from dse.quality import evaluators
 from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
@@ -139,6 +140,8 @@ def run(
     context["cautions"] = [line for table in tables for line in table_rows.cautions(table, columns, own_space=own_space)]
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
+    if isinstance(target, evaluators.TableEvaluator) and target.repeated:
+        context["quality_evaluator"]["errors"] = f"pooled over {plural(target.repeated, 'repeated model')}"
     return found.front, _summary(evaluation, found), context
 
 
@@ -224,7 +227,7 @@ def _context(
             "stopped": (f"all {most:,} models were measured" if most > 1 else "the one model was measured") if every else found.reason,
             "notes": notes,
             "trials": len(found.trials),
-            "asked": sum(settings.sizes),
+            "asked": min(sum(settings.sizes), most),  # no budget buys more
             "early": settings.stop_early and not whole and found.reason != EXHAUSTED,
             **shared,
         },

@@ -40,6 +40,8 @@ class HardwareSpace:
         self._source = source
         self.board = board
         """The device of the library that a design's file is, unchanged: it is made as that board is. Empty for others."""
+        self.doubts: tuple[str, ...] = ()
+        """What `dse calibrate` says of how far the calibration of a device can be relied on."""
         self.shipped = shipped
         """Devices of the library that its designs are; empty for templates and users' files."""
         self.name: str = source.name
@@ -321,7 +323,12 @@ def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str 
         if key not in CALIBRATION:
             raise unknown_name(f"{where}: field of [calibration]", key, CALIBRATION)
     values: dict[str, Any] = {key: NUMBERS[key].check(f"calibration.{key}", value, where) for key, value in table.items()}
-    return HardwareSpace(replace(accelerator, **values), shipped=(name,))
+    found = HardwareSpace(replace(accelerator, **values), shipped=(name,))
+    told = document.get("careful", [])
+    if not isinstance(told, list) or not all(isinstance(sentence, str) and sentence.isprintable() for sentence in told):
+        raise UsageError(f"{where}: careful is no list of sentences, as `dse calibrate` writes it")
+    found.doubts = tuple(told)
+    return found
 
 
 CALIBRATION = tuple(field for field, rule in NUMBERS.items() if rule.table is not None and rule.table[0] == "calibration")
