@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -23,6 +24,7 @@ from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import comparison_text, notebook
 from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
+from dse.reports.recommendation_text import command
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 from hw_models.errors import HardwareError
@@ -48,9 +50,12 @@ class Run(RunRecord):
         return str(notebook.card_html(self))
 
     def recommend(self) -> Recommendation:
-        """What to build, the runner-up, how sure that is and what would change it; printed, it reads as sentences."""
+        """What to build, the runner-up, how sure that is, what would change it, its file, and the command that gives its numbers again;
+        printed, it reads as sentences."""
         known = self.context.get("recommendation")
-        return Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        found = Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        path = self.path / found.toml
+        return replace(found, file=str(path), again=command(self, found)) if found.toml and path.is_file() else found
 
     def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
         """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.

@@ -111,6 +111,8 @@ class Recommendation:
         nothing else to choose from, so that nothing can be said of either.
         extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
         warnings: what to know before trusting it.
+        file, again: of a run that is asked (:meth:`dse.run.Run.recommend`), the path of its file and the command that gives its numbers
+        from there; a search keeps neither, as a folder may be moved.
     """
 
     design: int | None
@@ -144,6 +146,8 @@ class Recommendation:
     carbon_profile: str = ""
     other_profile: str = ""
     other_profile_design: int | None = None
+    file: str = ""
+    again: str = ""
 
     @property
     def sentence(self) -> str:
@@ -235,13 +239,21 @@ class Recommendation:
                 "another; search there too")  # fmt: skip
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
+        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings),
+                          *(f"  {line}" for line in self._where)])  # fmt: skip
+
+    @property
+    def _where(self) -> list[str]:
+        """Its file, and what gives its numbers again, where both are known."""
+        told = [f"its file: {self.file}"] if self.file else []
+        return told + ([f"its numbers again: {self.again} (in Python: evaluate({self.design}) of the study)"] if self.again else [])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A small card for notebooks: the sentence, what stands below it, and what to be careful about."""
         rows = [line.split(": ", 1) for line in self.lines] + [["careful", line] for line in self.warnings]
+        rows += [line.split(": ", 1) for line in self._where]
         body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in rows)
         table = f"<table><tbody>{body}</tbody></table>" if rows else ""
         style = "border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em"
