@@ -25,9 +25,11 @@ from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, profile_fell_back, sources
+from dse.evaluation.requests import one_after_the_other
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
+from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
 from dse.quality import evaluators
 from dse.reports.notebook import told
@@ -293,7 +295,8 @@ def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evalua
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
         near = nearest_design(evaluation(), problem.constraints)
-        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
+        slow = one_after_the_other(problem) if summary.reasons.get(str(SERVICE_CONSTRAINT)) else ""
+        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near + slow)
     return front, summary
 
 

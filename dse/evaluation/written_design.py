@@ -94,8 +94,10 @@ def elsewhere(hw: Any, answer: Mapping[str, Any]) -> list[str]:
     stated = metrics_in(hw).get("total_kgco2e")
     if stated is None or isinstance(written_design(hw).get("deployment"), dict) or abs(answer["total_kgco2e"] / stated - 1.0) < _SAME:
         return []
-    return [f"{Path(hw).name} states {stated:.6g} kgCO2e in all and keeps no deployment of its search (files of earlier versions do "
-            "not): for its numbers name the place, lifetime and rate of the search, or have it written again by `dse resume RUN`."]  # fmt: skip
+    return [
+        f"{Path(hw).name} states {stated:.6g} kgCO2e in all and keeps no deployment of its search (files of earlier versions do "
+        "not): for its numbers name the place, lifetime and rate of the search, or have it written again by `dse resume RUN`."
+    ]
 
 
 def command_of(problem: Problem, knobs: Mapping[str, Any], path: Path) -> str:

@@ -12,6 +12,7 @@ from dse.analysis.bounds import bounds_of
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware, run_settings, told_settings
+from dse.evaluation.requests import batch_in_words, request_in_words, settings_in_words
 from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline, many_memories
 from dse.problem.metrics import METRICS
@@ -61,7 +62,7 @@ def say_problem(
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
-        f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks)}",
+        f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks, request_in_words(problem))}",
         *(f"{'varied' if len(chosen) > 1 else 'set':<12}{name}: {_values(chosen)}" for name, chosen in _asked(problem)),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
@@ -112,7 +113,8 @@ def _settings_text(problem: Problem) -> str:
         told = told_settings(run_settings(family, given))
     except WorkloadError:  # of a free dimension that no setting fits yet: the search itself says so, or leaves such models out
         return ""
-    return ", ".join(f"{name}={value}" for name, value in told.items() if name not in searched or name in problem.fixed)
+    words = settings_in_words(told)
+    return ", ".join(words[name] for name in told if name not in searched or name in problem.fixed)
 
 
 def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
@@ -133,11 +135,13 @@ def _mapped_residency(problem: Problem, hardware: HardwareSpace, *, large: bool)
     return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
 
 
-def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
-    """Where and how a device serves, and why its carbon profile is our own where ACT's does not know the memory."""
+def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "", request: str = "") -> str:
+    """Where and how a device serves (``request``: what one is, where that must be said), and why its carbon profile is our own where
+    ACT's does not know the memory."""
     reason = f" (act2 knows no {memory_act_lacks})" if memory_act_lacks else ""
+    of = f" ({request})" if request else ""
     return (
-        f"{deployment['rate_per_s']:g} requests/s for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
+        f"{deployment['rate_per_s']:g} requests/s{of} for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
         f"fab grid {deployment['fab_grid'] or 'fixed by the profile'}, PUE {deployment['pue']:g}, "
         f"carbon profile {deployment['carbon_profile']}{reason}"
     )
@@ -251,14 +255,15 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         f"{answer['workload']} on {answer['hardware']}: "
         + ", ".join(f"{k}={v}" for k, v in answer.get("design_as_asked", answer["design"]).items())
     )
-    if told := [f"{name}={value}" for name, value in told_settings(answer["settings"]).items()]:
+    if told := list(settings_in_words(told_settings(answer["settings"])).values()):
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     if taken := answer.get("model_from"):
         print(f"  model and settings as {taken['file']} has them; --set changes them")
     whose = ""
     if of_file := answer.get("deployment_from"):
         whose = " of its search" + (f" but for {joined(of_file['given'])}" if of_file["given"] else "")
-    print(f"  deployment{whose}: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")
+    request = batch_in_words({**answer["settings"], **answer["design"]})
+    print(f"  deployment{whose}: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue

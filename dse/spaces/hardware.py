@@ -22,7 +22,7 @@ from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
-from hw_models.accelerator.toml import load_toml
+from hw_models.accelerator.toml import CAPACITIES, load_toml
 from hw_models.devices import library as devices
 from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
@@ -290,6 +290,12 @@ def with_fields(text: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, di
 def fields_of(text: str | None) -> tuple[str, ...]:
     """The names that :func:`with_fields` takes; none where there is no text, or that of a template or a device."""
     return tuple(accelerator_files.settable(_parsed(text))) if text is not None else ()
+
+
+def second_names(text: str | None) -> dict[str, tuple[str, int]]:
+    """Names of :func:`fields_of` that are not the knob's own (``glb_mib`` of ``glb_bytes``): {name: (knob, its units in one)}."""
+    places = {} if text is None else accelerator_files.settable(_parsed(text))
+    return {name: (knob, CAPACITIES.get(key, 1)) for name, (knob, _, key) in places.items() if name != knob}
 
 
 @lru_cache(maxsize=8)

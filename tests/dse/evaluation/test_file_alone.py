@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from dse.cli import main
 from dse.errors import UsageError
 from dse.run import Run
 
-ELSEWHERE = {"grid": "france", "lifetime_years": 5.0, "rate_per_s": 3.0, "pue": 1.2, "fab_grid": "usa", "electricity_usd_per_kwh": 0.2}
+ELSEWHERE: Any = {"grid": "france", "lifetime_years": 5.0, "rate_per_s": 3.0, "pue": 1.2, "fab_grid": "usa", "electricity_usd_per_kwh": 0.2}
 
 
 def _measured(layers: int, hidden: int) -> float:
@@ -71,7 +72,7 @@ def test_a_file_of_an_earlier_version_says_that_its_numbers_are_others(study: Ru
     told = [line for line in api.evaluate("bert", hw=old)["cautions"] if "keeps no deployment" in line]
     assert len(told) == 1 and f"{study.best()['total_kgco2e']:.6g} kgCO2e" in told[0]
     assert not [line for line in api.evaluate("bert", hw=_file(study))["cautions"] if "keeps no deployment" in line]
-    assert not [line for line in api.evaluate("bert", hw=old, **ELSEWHERE)["cautions"] if "keeps no deployment" in line]  # type: ignore[arg-type]
+    assert not [line for line in api.evaluate("bert", hw=old, **ELSEWHERE)["cautions"] if "keeps no deployment" in line]
 
 
 @pytest.mark.parametrize(("old", "new", "told"), [
