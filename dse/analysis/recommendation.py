@@ -110,6 +110,9 @@ class Recommendation:
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
         nothing else to choose from, so that nothing can be said of either.
         extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
+        not_drawn: why nothing was drawn, where that is so for all of a kind.
+        device, device_share, device_settled: of a choice among devices by total carbon, its device, the share of draws in which that has
+        the least when the devices' latency and energy are drawn as well (`dse.evaluation.device_order`), and whether that settles it.
         warnings: what to know before trusting it.
     """
 
@@ -144,6 +147,10 @@ class Recommendation:
     carbon_profile: str = ""
     other_profile: str = ""
     other_profile_design: int | None = None
+    not_drawn: str = ""
+    device: str = ""
+    device_share: float | None = None
+    device_settled: bool = False
 
     @property
     def sentence(self) -> str:
@@ -164,6 +171,8 @@ class Recommendation:
             found.append(f"near ties: {self.ties_text}")
         if self.kept_share is not None:
             found.append(f"how sure: {self.sure_text}")
+        if self.not_drawn:
+            found.append(f"how sure: {self.not_drawn}")
         if self.alone:
             found.append(f"how sure: {self._nothing_else}")
         if self.changes:
@@ -215,7 +224,13 @@ class Recommendation:
         if self.other_profile:
             same = self.other_profile_design == self.design
             lines.append(f"profile {self.other_profile} names {'it too' if same else f'design {self.other_profile_design}'}")
-        return "; ".join(lines) + " (quality, latency and energy held)"
+        if self.device_share is None:
+            return "; ".join(lines) + " (quality, latency and energy held)"
+        of_device = (
+            f"{'' if self.device_settled else 'not '}settled: {_percent(self.device_share)} of draws that also move each device's latency "
+            f"and energy, by its model's errors, keep {self.device} the least in total carbon"
+        )
+        return f"{of_device}; with those held, " + "; ".join(lines)
 
     @property
     def changes_by_design(self) -> list[str]:
