@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,7 @@ class Recommendation:
         ahead, ahead_share: a design that more draws name than it, which one most, and their share; None where it is named most itself.
         carbon_profile: whose factors were drawn. other_profile, other_profile_design: what the rule names by the other shipped one (act2,
         default); empty where that does not know the hardware.
+        file: of the design, in the run folder that was asked; empty elsewhere.
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
@@ -151,6 +152,7 @@ class Recommendation:
     device: str = ""
     device_share: float | None = None
     device_settled: bool = False
+    file: str = field(default="", compare=False)
 
     @property
     def sentence(self) -> str:
@@ -249,14 +251,18 @@ class Recommendation:
         return ("not told: the front is this one design and the search kept no others, so another grid, lifetime or rate may well name "
                 "another; search there too")  # fmt: skip
 
+    @property
+    def _with_file(self) -> list[str]:
+        return [*self.lines, *([f"its file: {self.file}"] if self.file else [])]
+
     def __str__(self) -> str:
-        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
+        return "\n".join([self.sentence, *(f"  {line}" for line in self._with_file), *(f"  careful: {line}" for line in self.warnings)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A small card for notebooks: the sentence, what stands below it, and what to be careful about."""
-        rows = [line.split(": ", 1) for line in self.lines] + [["careful", line] for line in self.warnings]
+        rows = [line.split(": ", 1) for line in self._with_file] + [["careful", line] for line in self.warnings]
         body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in rows)
         table = f"<table><tbody>{body}</tbody></table>" if rows else ""
         style = "border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em"
@@ -264,7 +270,7 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"sentence": self.sentence, **asdict(self)}
+        return {"sentence": self.sentence, **{name: value for name, value in asdict(self).items() if name != "file"}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
