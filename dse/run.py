@@ -54,8 +54,8 @@ class Run(RunRecord):
         printed, it reads as sentences."""
         known = self.context.get("recommendation")
         found = Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
-        path = self.path / found.toml
-        return replace(found, file=str(path), again=command(self, found)) if found.toml and path.is_file() else found
+        file = self.path / "designs" / f"design-{found.design or 0:04d}.toml"
+        return replace(found, file=str(file), again=command(self, found)) if file.is_file() else found
 
     def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
         """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.

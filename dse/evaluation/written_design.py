@@ -13,6 +13,7 @@ from dse.evaluation.evaluation import load_family
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import Problem
 from dse.spaces.hardware import from_text
+from workloads import library
 
 _OPTIONS = {"rate_per_s": "--rate", "lifetime_years": "--lifetime-years", "grid": "--grid", "fab_grid": "--fab-grid", "pue": "--pue",
             "electricity_usd_per_kwh": "--electricity-usd", "package": "--package", "carbon_profile": "--carbon-profile"}  # fmt: skip
@@ -98,6 +99,22 @@ def elsewhere(hw: Any, answer: Mapping[str, Any]) -> list[str]:
         f"{Path(hw).name} states {stated:.6g} kgCO2e in all and keeps no deployment of its search (files of earlier versions do "
         "not): for its numbers name the place, lifetime and rate of the search, or have it written again by `dse resume RUN`."
     ]
+
+
+def workload_of(hw: Any) -> str | None:
+    """The workload that a design's file was found for; None for hardware that is no such file.
+
+    Raises UsageError where it was an object of the process that searched, which no file holds.
+    """
+    found = written_design(hw).get("workload")
+    if not isinstance(found, str):
+        return None
+    if found in library.names() or found in library.mixes() or Path(found).is_file():
+        return found
+    raise UsageError(
+        f"workload is missing: {Path(hw).name} was found for {found}, no model of the library and no file here but an object that a Python "
+        f"program gave; cost it there, dse.evaluate(MODEL, hw={str(hw)!r}), or name a model with --workload"
+    )
 
 
 def command_of(problem: Problem, knobs: Mapping[str, Any], path: Path) -> str:
