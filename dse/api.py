@@ -29,6 +29,7 @@ from dse.evaluation.requests import one_after_the_other
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
+from dse.problem.call_text import call_text
 from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
 from dse.quality import evaluators
@@ -100,6 +101,16 @@ def search(
         workload, objective, quality=quality, strategy=strategy, budget=budget, workers=workers, whole_budget=whole_budget,
         measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
     )  # fmt: skip
+    if command is None:
+        of_search = {
+            "budget": budget,
+            "workers": workers if workers != 1 else None,
+            "whole_budget": whole_budget or None,
+            "seed": seed or None,
+        }
+        given = {"objective": objective, "quality": quality, "strategy": None if strategy == "auto" else strategy, "measured": measured,
+                 "sharded": sharded, **options, **of_search, "out": out}  # fmt: skip
+        command = call_text("dse.search", found.problem.workload if isinstance(workload, Problem) else workload, **given)
     return search_prepared(found, out=out, command=command, say=say, progress=progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -50,7 +51,9 @@ class Run(RunRecord):
     def recommend(self) -> Recommendation:
         """What to build, the runner-up, how sure that is and what would change it; printed, it reads as sentences."""
         known = self.context.get("recommendation")
-        return Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        found = Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        file = self.path / "designs" / f"design-{found.design or 0:04d}.toml"
+        return replace(found, file=str(file)) if file.is_file() else found
 
     def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
         """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.

@@ -43,10 +43,10 @@ def assumptions(name: str, inputs: Mapping[str, Any]) -> list[str]:
 def _newer(name: str, field: str, kind: str, inputs: Mapping[str, Any]) -> list[str]:
     """What stands for the density of a year after the newest one that is known."""
     year, newest = inputs.get(field), memory.newest_year(kind)
-    if not isinstance(year, int) or newest is None or year <= newest:
+    if not isinstance(year, (int, float)) or newest is None or year <= newest:
         return []
     what = "flash" if kind == "nand" else kind
-    return [f"{name}: {field} is {year}, the newest known density of {what} is of {newest}; it stands for {year}"]
+    return [f"{name}: {field} is {year:.0f}, the newest known density of {what} is of {newest}; it stands for {year:.0f}"]
 
 
 def _given(inputs: Mapping[str, Any], field: str) -> bool:

@@ -44,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse.evaluation.one_design import evaluate
+    from dse.evaluation.written_design import workload_of
     from dse.reports import console as show
 
     answer = evaluate(
-        options.workload_of(args),
+        args.workload or workload_of(args.hw) or options.workload_of(args),
         args.hw,
         fixed=options.knobs_of(args),
         deployment=options.deployment_of(args),

@@ -39,6 +39,9 @@ from workloads.family import Family
 # Sizes that people vary of a model.
 _SIZES = ("layers", "hidden", "heads", "ffn", "width", "depth")
 
+# Widths that the model and the hardware agree on.
+_SHARED = ("weight_bits", "activation_bits", "kv_bits")
+
 Hardware = str | Path | templates.Template | Accelerator | Mapping[str, Any]
 
 
@@ -136,6 +139,7 @@ def make_problem(
     _check_varied(vary or {})
     fixed, vary = fixed or {}, vary or {}
     family = library.load(workload, bind=bind or None, strict=strict)
+    _check_names(family, hardware, hardware_toml)
     if residency is None:
         residency = default_residency(hardware, hardware_toml, space)
     if prefetch is None:  # no, but for the file of a design that was searched with it
@@ -418,6 +422,23 @@ def beside_the_list(
         and value not in hardware.knobs[name] and not isinstance(hardware.knobs[name][0], str)
     }  # fmt: skip
     return {name: value for name, value in fixed.items() if name not in further}, {**vary, **further}
+
+
+def _check_names(family: Family, hardware: HardwareSpace, text: str | None) -> None:
+    """A knob of the model that has the name of another of the hardware or the deployment: a design has one value under each name."""
+    others = {
+        **dict.fromkeys(fields_of(text), f"a field of hw {hardware.name}"),
+        **dict.fromkeys(hardware.settings, f"a setting of hw {hardware.name}"),
+        **dict.fromkeys(hardware.knobs, f"a knob of hw {hardware.name}"),
+        **dict.fromkeys(VARIABLE, "a knob of the deployment"),
+    }
+    both = [name for name in {**family.knobs, **family.dimensions} if name in others and name not in _SHARED]
+    if both:
+        named = joined([f"{name} ({others[name]})" for name in both])
+        raise UsageError(
+            f"workload {family.name} has knobs with names that are taken: {named}; call them otherwise in the model, its spaces and its "
+            f"quality tables, for example {joined([f'model_{name}' for name in both])}"
+        )
 
 
 def _check_knobs(

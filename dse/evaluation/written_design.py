@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dse.errors import UsageError
 from dse.evaluation.evaluation import load_family
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.problem import Problem
 from dse.spaces.hardware import from_text
+from workloads import library
 
 _OPTIONS = {"rate_per_s": "--rate", "lifetime_years": "--lifetime-years", "grid": "--grid", "fab_grid": "--fab-grid", "pue": "--pue",
             "electricity_usd_per_kwh": "--electricity-usd", "package": "--package", "carbon_profile": "--carbon-profile"}  # fmt: skip
@@ -39,6 +41,22 @@ def model_of(hw: Any, problem: Problem) -> tuple[dict[str, Any], str]:
     family = load_family(problem)
     tables = [table for name in ("run_with", "model") if isinstance(table := found.get(name), dict)]
     return {name: value for table in tables for name, value in table.items() if name in family.knobs}, ""
+
+
+def workload_of(hw: Any) -> str | None:
+    """The workload that a design's file was found for; None for hardware that is no such file.
+
+    Raises UsageError where it was an object of the process that searched, which no file holds.
+    """
+    found = written_design(hw).get("workload")
+    if not isinstance(found, str):
+        return None
+    if found in library.names() or found in library.mixes() or Path(found).is_file():
+        return found
+    raise UsageError(
+        f"workload is missing: {Path(hw).name} was found for {found}, no model of the library and no file here but an object that a Python "
+        f"program gave; cost it there, dse.evaluate(MODEL, hw={str(hw)!r}), or name a model with --workload"
+    )
 
 
 def command_of(problem: Problem, knobs: Mapping[str, Any], path: Path) -> str:

@@ -34,6 +34,8 @@ from workloads import library
 
 FORMS = ("surrogate", "table:FILE.csv", "trained:TASK", "measured:minilm", "measured:FOLDER", "python:module:function",
          "command:PROGRAM ARGS")  # fmt: skip
+# What a function may call its fidelity and its seed beside their own names.
+_SHORT = ("f", "s")
 DEFAULT_TIME_LIMIT_S = 3600.0
 _TAIL = 300
 
@@ -359,7 +361,9 @@ class FunctionEvaluator:
         by_place = [p for p in arguments if p.kind is not p.KEYWORD_ONLY]
         first, rest = by_place[:1], by_place[1:]
         filled = [p for p in rest if p.default is p.empty]
-        if not first or len(filled) > len(further):
+        # A second argument that nothing gives is rather a knob that the model has not, under its first one's name.
+        unknown = len(filled) == 1 and filled[0].name not in (*further, *_SHORT) and not filled[0].name.startswith("_")
+        if not first or len(filled) > len(further) or unknown or any(p.name in knobs for p in filled):
             raise self._unfit(knobs)
         named = {p.name: further[p.name] for p in arguments if p.name in further and p not in filled and p.kind is not p.POSITIONAL_ONLY}
         # Arguments without a default stand before those with one: they are the fidelity and the seed, whatever their names.

@@ -20,6 +20,7 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.problem.metrics import current_name
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
 from dse.quality import evaluators
@@ -308,7 +309,8 @@ def trials_of_study(folder: Path) -> list[dict[str, Any]]:
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
         if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
-            return [{k: v for k, v in _row(trial).items() if not k.endswith("_se")} for trial in TrialStore.of_study(study).trials()]
+            rows = map(_row, TrialStore.of_study(study).trials())
+            return [{current_name(name): value for name, value in row.items() if not name.endswith("_se")} for row in rows]
         if known["measured"] is None and known.get("large") is None:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
