@@ -24,7 +24,7 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all_ours
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, profile_fell_back, sources
+from dse.evaluation.one_design import context, describe_design, evaluate, idle_of_sram, nothing_kept, profile_fell_back, sources
 from dse.evaluation.requests import one_after_the_other
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
@@ -363,7 +363,12 @@ def _written(
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             "models_alike": _models_alike(evaluation),
             **found,
-            "cautions": [*profile_fell_back(problem), *found.get("cautions", ()), *careful.models_unasked(evaluation)],
+            "cautions": [
+                *profile_fell_back(problem),
+                *idle_of_sram(problem),
+                *found.get("cautions", ()),
+                *careful.models_unasked(evaluation),
+            ],
             **(contenders(evaluation, front, designs) if whole else {}),
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.evaluation.evaluation import load_hardware
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
+from dse.problem.problem import Problem
 from dse.problem.wording import joined, plural
 from dse.storage.run_folder import distinct
 from workloads import library
@@ -144,7 +146,7 @@ def _asked_of_all(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], lis
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
     asked = [run.problem.objectives for run in runs]
-    notes = [*_quality_notes(runs), *_equal_notes(runs)]
+    notes = [*_quality_notes(runs), *ground_notes([run.problem for run in runs]), *_equal_notes(runs)]
     if all(set(own) == set(asked[0]) for own in asked):
         return asked[0], notes
     named = joined([str(run.path) for run in runs])
@@ -168,6 +170,25 @@ def _quality_notes(runs: Sequence[RunRecord]) -> list[str]:
     if any(run.problem.deployment != runs[0].problem.deployment for run in runs):
         return ["the deployments differ: carbon was counted for each run's own"]
     return []
+
+
+def ground_notes(problems: Sequence[Problem]) -> list[str]:
+    """Where a device with figures of its data sheet stands beside a template or a file whose figures are sums of the technology tables."""
+    hardware = [load_hardware(problem) for problem in problems if not problem.kind]
+    found: dict[tuple[str, str], list[str]] = {}
+    for figure, words in (("leakage_w", "idle power"), ("area_mm2", "area")):
+        tables = joined(list(dict.fromkeys(h.name for h in hardware if h.ground(figure) == "tables")))
+        sheets = joined(list(dict.fromkeys(h.name for h in hardware if h.ground(figure) == "data sheet")))
+        if tables and sheets:
+            found.setdefault((tables, sheets), []).append(words)
+    told = []
+    for (tables, sheets), figures in found.items():
+        idle = " (idle power: the SRAM's leakage alone)" if "idle power" in figures else ""
+        told.append(
+            f"{joined(figures)} {'rest' if len(figures) > 1 else 'rests'} on different grounds: of {tables} the sum of the technology "
+            f"tables{idle}, of {sheets} the data sheet"
+        )
+    return told
 
 
 def _equal_notes(runs: Sequence[RunRecord]) -> list[str]:

@@ -29,6 +29,7 @@ from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
+from hw_models.technology.profiles import profile as find_profile
 
 # What is saved below this is within the models' own error and not worth a line.
 _CLEARLY_LESS = 0.05
@@ -107,7 +108,7 @@ def evaluate(
         answer |= quality_in(hw)  # the surrogate is of another measurement
     if taken and not other and not (fixed or serves or deployment):
         other = elsewhere(hw, answer)
-    answer["cautions"] = [*profile_fell_back(problem), *other, *nothing_kept(problem, {}, answer)]
+    answer["cautions"] = [*profile_fell_back(problem), *idle_of_sram(problem), *other, *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -165,6 +166,18 @@ def profile_fell_back(problem: Problem) -> list[str]:
     return [
         f"Costed by carbon profile default since act2 knows no {problem.act_lacks}: compare with designs of --carbon-profile default alone."
     ]
+
+
+def idle_of_sram(problem: Problem) -> list[str]:
+    """A sentence where a user's accelerator file states no idle power: what is counted then is a small part of a chip's."""
+    if problem.kind or problem.hardware_toml is None:
+        return []
+    hardware = load_hardware(problem)
+    design = hardware.accelerator(hardware.defaults)
+    counted = design.execution == Execution.MAPPED and design.tdp_w == 0 and find_profile(design.profile).leakage
+    if not counted or not hardware.own or hardware.ground("leakage_w") != "tables":
+        return []
+    return [f"Idle power is the SRAM's leakage alone; set leakage_w in {problem.hardware} for the rest."]
 
 
 def another_model(hw: Any, written: Mapping[str, Any], design: Mapping[str, Any]) -> list[str]:
@@ -296,7 +309,8 @@ def sources(evaluation: Evaluation, points: Points | None = None, label: str = "
     """
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    hardware = hardware_sources(points or evaluation.points, evaluation.hardware_space, label)
+    file = evaluation.problem.hardware if evaluation.problem.hardware_toml is not None else ""
+    hardware = hardware_sources(points or evaluation.points, evaluation.hardware_space, label, file)
     whole = [hardware_source] if hardware_source["source"] else []
     return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 

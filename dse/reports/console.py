@@ -246,6 +246,10 @@ def run_json(run: RunRecord) -> dict[str, Any]:
     }
 
 
+# Sums of components in another order differ by less; a larger rest is idle power while the request runs.
+_ROUNDING = 1e-9
+
+
 def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print one design."""
     if as_json:
@@ -311,4 +315,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood
-        print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")
+        print(
+            f"  {entry['component'] or 'other':<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}"
+        )
+    rest = answer["energy_j"] - sum(entry["energy_j"] for entry in answer["components"])
+    if rest > _ROUNDING * answer["energy_j"]:
+        print(f"  {'idle power x latency':<25} {rest:>12.4g}")
