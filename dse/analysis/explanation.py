@@ -273,7 +273,7 @@ def explain(
     candidates, floor = candidates_of(run, min_quality)
     grid = segments if segments is not None else make_segments(candidates, **axes)
     found = assign(candidates, grid, pue=run.problem.deployment.pue, depth=depth, quality_floor=floor, weigh=weigh)
-    return replace(found, only_best=min_quality is None and floor is not None and floor == np.nanmax(candidates.quality))
+    return replace(found, only_best=bool(min_quality is None and floor is not None and floor == np.nanmax(candidates.quality)))
 
 
 def assign(
