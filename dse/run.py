@@ -24,6 +24,7 @@ from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import comparison_text, notebook
 from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
+from dse.reports.recommendation_text import command
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 from hw_models.errors import HardwareError
@@ -49,11 +50,12 @@ class Run(RunRecord):
         return str(notebook.card_html(self))
 
     def recommend(self) -> Recommendation:
-        """What to build, the runner-up, how sure that is and what would change it; printed, it reads as sentences."""
+        """What to build, the runner-up, how sure that is, what would change it, its file, and the command that gives its numbers again;
+        printed, it reads as sentences."""
         known = self.context.get("recommendation")
         found = Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
         file = self.path / "designs" / f"design-{found.design or 0:04d}.toml"
-        return replace(found, file=str(file)) if file.is_file() else found
+        return replace(found, file=str(file), again=command(self, found)) if file.is_file() else found
 
     def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
         """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.

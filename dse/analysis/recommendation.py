@@ -115,6 +115,8 @@ class Recommendation:
         device, device_share, device_settled: of a choice among devices by total carbon, its device, the share of draws in which that has
         the least when the devices' latency and energy are drawn as well (`dse.evaluation.device_order`), and whether that settles it.
         warnings: what to know before trusting it.
+        file, again: of a run that is asked (:meth:`dse.run.Run.recommend`), the path of its file and the command that gives its numbers
+        from there; a search keeps neither, as a folder may be moved.
     """
 
     design: int | None
@@ -153,6 +155,7 @@ class Recommendation:
     device_share: float | None = None
     device_settled: bool = False
     file: str = field(default="", compare=False)
+    again: str = field(default="", compare=False)
 
     @property
     def sentence(self) -> str:
@@ -251,26 +254,31 @@ class Recommendation:
         return ("not told: the front is this one design and the search kept no others, so another grid, lifetime or rate may well name "
                 "another; search there too")  # fmt: skip
 
-    @property
-    def _with_file(self) -> list[str]:
-        return [*self.lines, *([f"its file: {self.file}"] if self.file else [])]
-
     def __str__(self) -> str:
-        return "\n".join([self.sentence, *(f"  {line}" for line in self._with_file), *(f"  careful: {line}" for line in self.warnings)])
+        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings),
+                          *(f"  {line}" for line in self._where)])  # fmt: skip
+
+    @property
+    def _where(self) -> list[str]:
+        """Its file, and what gives its numbers again, where both are known."""
+        told = [f"its file: {self.file}"] if self.file else []
+        return told + ([f"its numbers again: {self.again} (in Python: evaluate({self.design}) of the study)"] if self.again else [])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A small card for notebooks: the sentence, what stands below it, and what to be careful about."""
-        rows = [line.split(": ", 1) for line in self._with_file] + [["careful", line] for line in self.warnings]
+        rows = [line.split(": ", 1) for line in self.lines] + [["careful", line] for line in self.warnings]
+        rows += [line.split(": ", 1) for line in self._where]
         body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in rows)
         table = f"<table><tbody>{body}</tbody></table>" if rows else ""
         style = "border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em"
         return f'<div style="{style}"><div><strong>{escape(self.sentence)}</strong></div>{table}</div>'
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"sentence": self.sentence, **{name: value for name, value in asdict(self).items() if name != "file"}}
+        """Plain values, for JSON; ``file`` and ``again`` where they are known."""
+        told = {name: value for name, value in asdict(self).items() if value or name not in ("file", "again")}
+        return {"sentence": self.sentence, **told}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:

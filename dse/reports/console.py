@@ -263,8 +263,11 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     if taken := answer.get("model_from"):
         print(f"  model and settings as {taken['file']} has them; --set changes them")
+    whose = ""
+    if of_file := answer.get("deployment_from"):
+        whose = " of its search" + (f" but for {joined(of_file['given'])}" if of_file["given"] else "")
     request = batch_in_words({**answer["settings"], **answer["design"]})
-    print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
+    print(f"  deployment{whose}: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
@@ -287,10 +290,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:
-        print(
-            f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
-            f"{answer['quality_support']}"
-        )
+        error = f"+- {answer['quality_se']:.2g} " if answer["quality_se"] else ""  # a measurement's may be unknown
+        print(f"  {'quality':<20} {answer['quality']:>14.6g} {error}{answer['quality_label']}, {answer['quality_support']}")
     # A board's power at idle is all of it, a template's what its parts leak: what the latter lacks is named.
     for i, line in enumerate(textwrap.wrap(", ".join(answer["not_modelled"]), 100)):
         print(f"  {'' if i else 'not modelled':<20} {line}")
