@@ -13,8 +13,8 @@ def register(actions: Any, read: Callable[[str, argparse.Namespace], Any]) -> No
     parser = actions.add_parser(
         "payback",
         help="years until a new machine has paid back its making",
-        description="Say after how many years the making of a new machine is paid back by less electricity than that of the old one "
-        "which it replaces. The making of the old one is spent and does not count. Both are specifications of `dse carbon estimate` whose [use] "
+        description="Say after how many years the making of a new machine is paid back by less electricity than that of the old one which "
+        "it replaces. The making of the old one is spent and does not count. Both are specifications of `dse carbon estimate` whose [use] "
         "says what they draw for the same work.",
         allow_abbrev=False,
     )
