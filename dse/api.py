@@ -64,6 +64,7 @@ def search(
     budget: int | None = None,
     workers: int = 1,
     whole_budget: bool = False,
+    confirm: int = 0,
     measured: MeasuredSettings | None = None,
     sharded: ShardSettings | None = None,
     out: str | Path | None = None,
@@ -85,6 +86,7 @@ def search(
         strategy: a name of ``dse list strategies`` or a strategy object.
         budget: evaluations of the measured quality (default 50), or of designs where the space is too large to sweep (default 2,000).
         whole_budget: spend all of the budget; by default a search of trials ends where it has stalled, and says so.
+        confirm: how often the designs of the final front of a measured quality are measured again, beside the budget.
         workers: evaluations, or shards of a sweep, at a time, in processes of their own; a function of a notebook travels to them.
         measured, sharded: all settings of either, in place of quality, budget and workers (:mod:`dse.searches.plan`).
         out: the run folder (default ``runs/WORKLOAD-OBJECTIVE``, numbered if taken): study.db, pareto.csv, report.html, designs/.
@@ -99,13 +101,14 @@ def search(
     """
     found = prepared(
         workload, objective, quality=quality, strategy=strategy, budget=budget, workers=workers, whole_budget=whole_budget,
-        measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
+        confirm=confirm, measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
     )  # fmt: skip
     if command is None:
         of_search = {
             "budget": budget,
             "workers": workers if workers != 1 else None,
             "whole_budget": whole_budget or None,
+            "confirm": confirm or None,
             "seed": seed or None,
         }
         given = {"objective": objective, "quality": quality, "strategy": None if strategy == "auto" else strategy, "measured": measured,

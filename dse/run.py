@@ -99,7 +99,9 @@ class Run(RunRecord):
         return -1.0 if (direction or asked.get(name) or usual) == "max" else 1.0
 
     def trials(self) -> pd.DataFrame:
-        """The evaluations of a measured or a large search, one a row: number, state, parameters, metrics, standard errors, seconds.
+        """The evaluations of a measured or a large search, one a row: ``trial`` (number), ``state``, the parameters, each metric and its
+        standard error (``quality``, ``quality_se``), ``fidelity``, ``error``, and ``confirms``, the trial that it measured again, where the
+        search confirmed its front.
 
         Raises DseError for a sweep, which evaluates every design of its space and keeps none but the front.
         """
@@ -146,7 +148,8 @@ class Run(RunRecord):
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
         Args:
-            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, whose knobs may be
+            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best` (or of
+                :meth:`trials`, which is a model), whose knobs may be
                 changed (what else it holds is passed over then), or knob -> value;
                 a knob of the model that is not given is what all models of the search with the given ones have, else the model's own;
                 one of the hardware has the middle of the values that its template or file lists (of four the third), not that of the
@@ -172,6 +175,9 @@ class Run(RunRecord):
     def _named(self, row: Any) -> Mapping[str, Any]:
         """The knobs of a design given by its number, as a row of our table, or by knobs; those of a changed row are as it has them."""
         given: Mapping[str, Any] = row if isinstance(row, Mapping) else {"design": row}
+        if "trial" in given and "design" not in given:  # a row of trials(): of the measured side alone
+            known = {*self.context.get("model_knobs", ()), *(name for design in self.designs for name in design["knobs"])}
+            return {name: _plain(value) for name, value in given.items() if name in known}
         columns = {name for design in self.designs for name in run_folder.flat_row(design) if name not in design["knobs"]}
         own = {name: _plain(value) for name, value in given.items() if name not in columns}
         if "design" not in given:

@@ -84,9 +84,9 @@ def card_text(run: Any) -> str:
     lines = [
         f"{run.problem.workload} on {run.problem.hardware}: {plural(len(run.designs), 'design')} on the front of {run.summary.points:,}"
     ]
+    lines[0] += "".join(f", {line}" for line in _residency(run))
     lines.append(f"  {of_run(run).sentence}")
     lines += [f"  {line}" for line in _trials(run)]
-    lines += [f"  {line}" for line in _residency(run)]
     lines.append(f"  {run.path}/: study.db, pareto.csv, report.html, designs/")
     return "\n".join(lines)
 
@@ -97,7 +97,8 @@ def _trials(run: Any) -> list[str]:
     if not isinstance(strategy, Mapping) or "trials" not in strategy:
         return []
     of = f" of {strategy['asked']:,}" if "asked" in strategy else ""
-    return [f"{strategy['trials']:,}{of} trials of {strategy['name']}, ended because {str(strategy['stopped']).rstrip('.')}"]
+    further = f" + {plural(strategy['confirmations'], 'confirmation')}" if strategy.get("confirmations") else ""
+    return [f"{strategy['trials']:,}{of} trials{further} of {strategy['name']}, ended because {str(strategy['stopped']).rstrip('.')}"]
 
 
 def _residency(run: Any) -> list[str]:

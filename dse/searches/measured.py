@@ -215,16 +215,18 @@ def _context(
     evaluation: Evaluation, settings: MeasuredSettings, found: SearchResult, notes: list[str], shared: dict[str, Any], most: int
 ) -> dict[str, Any]:
     """What a report says of the search; ``most`` trials are all that can be made."""
-    whole = len(found.trials) >= most
+    again = sum(trial.info.get("origin") == "confirmation" for trial in found.trials)
+    whole = len(found.trials) - again >= most
     every = whole and most < sum(settings.sizes) and all(trial.done for trial in found.trials)
-    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
+    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
     context: dict[str, Any] = {
         "strategy": {
             "name": found.strategy,
             "why": found.why,
             "stopped": (f"all {most:,} models were measured" if most > 1 else "the one model was measured") if every else found.reason,
             "notes": notes,
-            "trials": len(found.trials),
+            "trials": len(found.trials) - again,
+            **({"confirmations": again} if again else {}),
             "asked": sum(settings.sizes),
             "early": settings.stop_early and not whole and found.reason != EXHAUSTED,
             **shared,
@@ -305,7 +307,10 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any], target: E
 
 
 def trials_of_study(folder: Path) -> list[dict[str, Any]]:
-    """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
+    """The trials of a run as rows: number, state, parameters, each metric with its standard error, fidelity, error; none of a sweep.
+
+    Where a search confirmed its front, ``confirms`` is the trial that a row measured again.
+    """
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
         if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
@@ -315,7 +320,8 @@ def trials_of_study(folder: Path) -> list[dict[str, Any]]:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
-            return [_row(trial) for trial in store.trials()]
+            confirmed = {"confirms": None} if settings.confirm else {}
+            return [{**_row(trial), **{name: trial.info.get("of") for name in confirmed}} for trial in store.trials()]
 
 
 def _row(trial: Trial) -> dict[str, Any]:

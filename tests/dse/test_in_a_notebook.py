@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dse
@@ -14,6 +15,7 @@ from dse import api
 from dse.errors import DseError, UsageError
 from dse.quality import evaluators
 from dse.run import Run
+from dse.searches.plan import MeasuredSettings
 
 SMALL: Any = {"space": "catransformers", "strategy": "random", "fixed": {"cores": 1, "width": 64}, "progress": False}
 
@@ -96,3 +98,47 @@ def test_the_sum_of_code_is_of_the_code() -> None:
             return {}
 
     assert evaluators.code_of(evaluators.name_of(Given())) and not evaluators.code_of("surrogate")
+
+
+def noisy(layers: int, hidden: int, seed: int) -> tuple[float, float]:
+    return 60.0 + layers + hidden / 64 + 2.0 * float(np.random.default_rng(seed).normal()), 2.0
+
+
+def test_confirmations_stand_beside_the_trials(study: Run, tmp_path: Path) -> None:
+    run = api.search("bert", quality=noisy, budget=5, whole_budget=True, confirm=2, out=tmp_path / "run", **SMALL)
+    trials = run.trials()
+    again = trials[trials["confirms"].notna()]
+    assert len(trials) - len(again) == 5 and len(again) == run.context["strategy"]["confirmations"]
+    assert set(again["confirms"].value_counts()) == {2}
+    own = {row["trial"]: row for row in trials.to_dict("records")}
+    for row in again.to_dict("records"):
+        assert all(own[row["confirms"]][name] == row[name] for name in ("layers", "hidden"))
+    assert f"5 of 5 trials + {len(again)} confirmations of random" in repr(run)
+    assert run.context["quality_evaluator"]["evaluations"] == 5
+    assert "confirms" not in study.trials()
+    with pytest.raises(UsageError, match="confirm is 2 and this search measures no quality"):
+        api.search("bert", confirm=2, out=tmp_path / "none")
+    with pytest.raises(UsageError, match="confirm is 2 and that of the measured settings 3"):
+        api.search("bert", confirm=2, measured=MeasuredSettings(noisy, confirm=3), out=tmp_path / "none")
+
+
+def test_a_row_of_trials_is_a_design(study: Run) -> None:
+    row = study.trials().iloc[2]
+    answer = study.evaluate(row)
+    assert answer["quality"] == row["quality"]
+    assert {name: answer["design"][name] for name in ("layers", "hidden")} == {"layers": row["layers"], "hidden": row["hidden"]}
+    assert "glb_mib" in answer["by_default"]  # a trial is a model
+
+
+def test_an_unknown_argument_names_the_nearest_alone() -> None:
+    with pytest.raises(UsageError) as found:
+        api.search("bert", confirms=3)  # type: ignore[call-arg]
+    assert "did you mean 'confirm'?" in str(found.value) and len(str(found.value)) < 120
+
+
+def test_fronts_of_noisy_measurements_are_told_as_claims(study: Run, tmp_path: Path) -> None:
+    run = api.search("bert", quality=noisy, budget=3, out=tmp_path / "run", **SMALL)
+    told = str(study.compare(run))
+    assert f"of {run.path} the front holds the best of noisy measurements" in told and "winner's curse" in told
+    assert "quality was measured by object:by_layers and object:noisy" in told
+    assert "noisy" not in str(study.compare(study))
