@@ -127,6 +127,7 @@ def search_prepared(
     folder, made = _new_folder(out, problem)
     description = {
         "measured": found.measured.to_dict() if found.measured else None,
+        "quality_code": evaluators.code_of(found.measured.quality) if found.measured else "",
         "large": found.large.to_dict() if found.large else None,
         "problem": problem.to_dict(),
         "shards": found.sharded.to_dict() if found.sharded else None,
@@ -190,6 +191,8 @@ def resume(
         description = study.description()
         problem = Problem.from_dict(description["problem"])
         _given_again(description, path, quality=quality, strategy=strategy)
+        if study.result() is None:  # one that is finished measures nothing any more
+            _same_code(description, path)
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
@@ -220,6 +223,21 @@ def _given_again(description: Mapping[str, Any], path: str | Path, *, quality: A
     if chosen is not None and ":" not in chosen and chosen not in strategy_names():
         raise UsageError(
             f"strategy {chosen!r} was given as an object of another process; give it again: dse.resume({str(path)!r}, strategy=OBJECT)"
+        )
+
+
+def _same_code(description: Mapping[str, Any], path: str | Path) -> None:
+    """An object of the study's name with other code would go on with figures of another quality among those that are there."""
+    code = description.get("quality_code", "")
+    if not code:  # of an earlier version, or nothing to be seen
+        return
+    word = description["measured"]["quality"]
+    own = evaluators.code_of(word)
+    if own.partition(" ")[0] == code.partition(" ")[0] and own != code:  # instructions of another Python tell nothing
+        name = word.partition(":")[2]
+        raise UsageError(
+            f"quality {name} has other code than the {name} with which {path} was begun, and one front cannot hold figures of both; give "
+            f"that one, or begin a new search"
         )
 
 
@@ -394,7 +412,7 @@ def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     if "components" not in design:  # one of many that is told part by part all the same
         design["components"] = evaluation.breakdown(*evaluation.space.position(design["knobs"]))
     cautions = list(run.context["cautions"])
-    if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
+    if "strategy" not in run.context or "quality_evaluator" in run.context:  # others cannot be asked to keep data on chip
         told = nothing_kept(run.problem, chosen.knobs, design["metrics"])
         cautions += [f"{line} Another design may then be the best." for line in told]
     found = recommend_surely(replace(run, context={**run.context, "cautions": cautions}))

@@ -17,7 +17,7 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError, all_ours
 from dse.evaluation import robustness
 from dse.evaluation.device_order import DeviceOrder, device_order
-from dse.evaluation.one_design import evaluate_in
+from dse.evaluation.one_design import evaluate_in, nothing_kept, profile_fell_back
 from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
@@ -165,6 +165,7 @@ class Run(RunRecord):
         except (HardwareError, WorkloadError) as error:  # knobs that do not fit each other
             raise UsageError(str(error)) from None
         answer["by_default"] = {name: value for name, value in answer["design"].items() if name not in {**self.problem.fixed, **knobs}}
+        answer["cautions"] = [*profile_fell_back(self.problem), *nothing_kept(self.problem, answer["design"], answer)]
         measured = own_quality(self)
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}
 

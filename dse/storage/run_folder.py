@@ -285,6 +285,12 @@ def load(path: str | Path) -> RunRecord:
         description = study.description()
         result = study.result()
     if result is None:
+        word = str((description["measured"] or {}).get("quality", ""))
+        if word.startswith("object:"):  # no command has the object
+            raise DseError(
+                f"run {folder} is not finished; its quality was an object of Python: dse.resume({str(folder)!r}, quality=OBJECT) finishes "
+                "it (and strategy=OBJECT where that was one)"
+            )
         raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
     try:
         for design in result["designs"]:  # readers rely on these; a damaged file is found here and not in the middle of a report
