@@ -10,14 +10,17 @@ purpose.
 from __future__ import annotations
 
 import csv
+import hashlib
 import inspect
 import json
 import math
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -54,6 +57,30 @@ def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
     word = f"object:{getattr(found, 'name', type(found).__name__)}"
     _given[word] = found
     return word
+
+
+def code_of(word: str) -> str:
+    """A sum of the code behind ``object:NAME`` as it was given in this process, with the version of Python that compiled it; empty where
+    there is none to be seen (a built-in callable, a word).
+
+    Of the code alone: constants, names and instructions. What a function reads elsewhere (variables around it, files) is not in it.
+    """
+    given: Any = _given.get(word)
+    call = given.call if isinstance(given, FunctionEvaluator) else given
+    code = getattr(call, "__code__", None) or getattr(getattr(type(call), "__call__", None), "__code__", None)  # noqa: B004 - its code
+    if not isinstance(code, CodeType):
+        return ""
+    return f"{sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(_plain_code(code).encode()).hexdigest()}"
+
+
+def _plain_code(value: Any) -> str:
+    """Code, or a constant of it, as a text that is the same in every process: no addresses, no order of a set."""
+    if isinstance(value, CodeType):
+        parts = (value.co_code.hex(), value.co_consts, value.co_names, value.co_varnames, value.co_freevars)
+        return f"code({_plain_code(parts)})"
+    if isinstance(value, tuple):
+        return f"({','.join(map(_plain_code, value))})"
+    return f"{{{','.join(sorted(map(_plain_code, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 
 def is_known(word: str) -> bool:

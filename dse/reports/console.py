@@ -246,6 +246,10 @@ def run_json(run: RunRecord) -> dict[str, Any]:
     }
 
 
+# Sums of components in another order differ by less; a larger rest is idle power while the request runs.
+_ROUNDING = 1e-9
+
+
 def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print one design."""
     if as_json:
@@ -259,8 +263,11 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     if taken := answer.get("model_from"):
         print(f"  model and settings as {taken['file']} has them; --set changes them")
+    whose = ""
+    if of_file := answer.get("deployment_from"):
+        whose = " of its search" + (f" but for {joined(of_file['given'])}" if of_file["given"] else "")
     request = batch_in_words({**answer["settings"], **answer["design"]})
-    print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
+    print(f"  deployment{whose}: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
@@ -283,10 +290,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:
-        print(
-            f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
-            f"{answer['quality_support']}"
-        )
+        error = f"+- {answer['quality_se']:.2g} " if answer["quality_se"] else ""  # a measurement's may be unknown
+        print(f"  {'quality':<20} {answer['quality']:>14.6g} {error}{answer['quality_label']}, {answer['quality_support']}")
     # A board's power at idle is all of it, a template's what its parts leak: what the latter lacks is named.
     for i, line in enumerate(textwrap.wrap(", ".join(answer["not_modelled"]), 100)):
         print(f"  {'' if i else 'not modelled':<20} {line}")
@@ -310,4 +315,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood
-        print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")
+        print(
+            f"  {entry['component'] or 'other':<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}"
+        )
+    rest = answer["energy_j"] - sum(entry["energy_j"] for entry in answer["components"])
+    if rest > _ROUNDING * answer["energy_j"]:
+        print(f"  {'idle power x latency':<25} {rest:>12.4g}")

@@ -212,7 +212,33 @@ class HardwareSpace:
         if template is not None and template.not_modelled:
             return template.not_modelled
         mapped = self.accelerator(self.defaults).execution == Execution.MAPPED
-        return templates.load("edge22").not_modelled if mapped else ()
+        lacking = templates.load("edge22").not_modelled if mapped else ()
+        # An idle power that is stated is all of it.
+        return tuple(what for what in lacking if what != "leakage of logic" or "leakage_w" not in self.figures)
+
+    @property
+    def own(self) -> bool:
+        """Whether its designs are those of a user's file, not of a template or a device."""
+        return not (self.shipped or self.board) and (self.template is None or self.template.figures is not None)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What its file states itself in place of the technology tables, ``leakage_w`` or ``dram.read_pj_per_word``; of several devices
+        what all of them state."""
+        if len(self.shipped) > 1:
+            each = [accelerator_files.figures_of(devices.load(name).accelerator) for name in self.shipped]
+            return tuple(name for name in each[0] if all(name in others for others in each))
+        if self.shipped:
+            return accelerator_files.figures_of(devices.load(self.shipped[0]).accelerator)
+        if isinstance(self._source, Accelerator):
+            return accelerator_files.figures_of(self._source)
+        return self._source.figures or ()
+
+    def ground(self, figure: str) -> str:
+        """What a figure of its designs rests on: ``tables``, ``data sheet`` (of a device) or ``file`` (stated in the user's)."""
+        if figure not in self.figures:
+            return "tables"
+        return "file" if self.own else "data sheet"
 
     @property
     def source(self) -> str:
