@@ -24,10 +24,13 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, InfeasibleError, StrategyError, UsageError, all_ours
 from dse.evaluation import careful, device_order, space_file
 from dse.evaluation.evaluation import Evaluation
-from dse.evaluation.one_design import context, describe_design, evaluate, nothing_kept, profile_fell_back, sources
+from dse.evaluation.one_design import context, describe_design, evaluate, idle_of_sram, nothing_kept, profile_fell_back, sources
+from dse.evaluation.requests import one_after_the_other
 from dse.evaluation.robustness import points_of
 from dse.evaluation.words import ProblemOptions, make_problem
 from dse.fronts.pareto import Front
+from dse.problem.call_text import call_text
+from dse.problem.objectives import SERVICE_CONSTRAINT
 from dse.problem.problem import Problem
 from dse.quality import evaluators
 from dse.reports.notebook import told
@@ -61,6 +64,7 @@ def search(
     budget: int | None = None,
     workers: int = 1,
     whole_budget: bool = False,
+    confirm: int = 0,
     measured: MeasuredSettings | None = None,
     sharded: ShardSettings | None = None,
     out: str | Path | None = None,
@@ -82,6 +86,7 @@ def search(
         strategy: a name of ``dse list strategies`` or a strategy object.
         budget: evaluations of the measured quality (default 50), or of designs where the space is too large to sweep (default 2,000).
         whole_budget: spend all of the budget; by default a search of trials ends where it has stalled, and says so.
+        confirm: how often the designs of the final front of a measured quality are measured again, beside the budget.
         workers: evaluations, or shards of a sweep, at a time, in processes of their own; a function of a notebook travels to them.
         measured, sharded: all settings of either, in place of quality, budget and workers (:mod:`dse.searches.plan`).
         out: the run folder (default ``runs/WORKLOAD-OBJECTIVE``, numbered if taken): study.db, pareto.csv, report.html, designs/.
@@ -96,8 +101,19 @@ def search(
     """
     found = prepared(
         workload, objective, quality=quality, strategy=strategy, budget=budget, workers=workers, whole_budget=whole_budget,
-        measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
+        confirm=confirm, measured=measured, sharded=sharded, seed=seed, threads=threads, block_points=block_points, **options,
     )  # fmt: skip
+    if command is None:
+        of_search = {
+            "budget": budget,
+            "workers": workers if workers != 1 else None,
+            "whole_budget": whole_budget or None,
+            "confirm": confirm or None,
+            "seed": seed or None,
+        }
+        given = {"objective": objective, "quality": quality, "strategy": None if strategy == "auto" else strategy, "measured": measured,
+                 "sharded": sharded, **options, **of_search, "out": out}  # fmt: skip
+        command = call_text("dse.search", found.problem.workload if isinstance(workload, Problem) else workload, **given)
     return search_prepared(found, out=out, command=command, say=say, progress=progress)
 
 
@@ -114,6 +130,7 @@ def search_prepared(
     folder, made = _new_folder(out, problem)
     description = {
         "measured": found.measured.to_dict() if found.measured else None,
+        "quality_code": evaluators.code_of(found.measured.quality) if found.measured else "",
         "large": found.large.to_dict() if found.large else None,
         "problem": problem.to_dict(),
         "shards": found.sharded.to_dict() if found.sharded else None,
@@ -177,6 +194,8 @@ def resume(
         description = study.description()
         problem = Problem.from_dict(description["problem"])
         _given_again(description, path, quality=quality, strategy=strategy)
+        if study.result() is None:  # one that is finished measures nothing any more
+            _same_code(description, path)
         if "refined_from" in description["provenance"]:
             # A refinement has no blocks and no trials of its own: it is finished when it exists.
             return load(file.parent)
@@ -207,6 +226,21 @@ def _given_again(description: Mapping[str, Any], path: str | Path, *, quality: A
     if chosen is not None and ":" not in chosen and chosen not in strategy_names():
         raise UsageError(
             f"strategy {chosen!r} was given as an object of another process; give it again: dse.resume({str(path)!r}, strategy=OBJECT)"
+        )
+
+
+def _same_code(description: Mapping[str, Any], path: str | Path) -> None:
+    """An object of the study's name with other code would go on with figures of another quality among those that are there."""
+    code = description.get("quality_code", "")
+    if not code:  # of an earlier version, or nothing to be seen
+        return
+    word = description["measured"]["quality"]
+    own = evaluators.code_of(word)
+    if own.partition(" ")[0] == code.partition(" ")[0] and own != code:  # instructions of another Python tell nothing
+        name = word.partition(":")[2]
+        raise UsageError(
+            f"quality {name} has other code than the {name} with which {path} was begun, and one front cannot hold figures of both; give "
+            f"that one, or begin a new search"
         )
 
 
@@ -293,7 +327,8 @@ def _swept_front(study: Study, problem: Problem, evaluation: Callable[[], Evalua
     front, summary = front_of(study.blocks(), len(problem.objectives))
     if not len(front):
         near = nearest_design(evaluation(), problem.constraints)
-        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near)
+        slow = one_after_the_other(problem) if summary.reasons.get(str(SERVICE_CONSTRAINT)) else ""
+        raise InfeasibleError(_no_feasible(summary.reasons, summary.points) + near + slow)
     return front, summary
 
 
@@ -349,7 +384,12 @@ def _written(
             "knob_ranges": _knob_ranges({**evaluation.space.models, **evaluation.space.hardware}),
             "models_alike": _models_alike(evaluation),
             **found,
-            "cautions": [*profile_fell_back(problem), *found.get("cautions", ()), *careful.models_unasked(evaluation)],
+            "cautions": [
+                *profile_fell_back(problem),
+                *idle_of_sram(problem),
+                *found.get("cautions", ()),
+                *careful.models_unasked(evaluation),
+            ],
             **(contenders(evaluation, front, designs) if whole else {}),
             "uncertainty": device_order.context(problem, designs, seed=description["provenance"]["seed"]),
         },
@@ -375,7 +415,7 @@ def _recommended(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     if "components" not in design:  # one of many that is told part by part all the same
         design["components"] = evaluation.breakdown(*evaluation.space.position(design["knobs"]))
     cautions = list(run.context["cautions"])
-    if "strategy" not in run.context:  # a sweep, which can be asked to keep data on chip
+    if "strategy" not in run.context or "quality_evaluator" in run.context:  # others cannot be asked to keep data on chip
         told = nothing_kept(run.problem, chosen.knobs, design["metrics"])
         cautions += [f"{line} Another design may then be the best." for line in told]
     found = recommend_surely(replace(run, context={**run.context, "cautions": cautions}))

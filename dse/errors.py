@@ -70,6 +70,10 @@ def unknown_name(field: str, value: str, choices: Iterable[str]) -> UsageError:
     names = sorted(set(choices))
     close = nearest(value, names)
     hint = f"; did you mean {close!r}?" if close else ""
-    shown = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
     given = value if len(value) <= 120 else value[:117] + "..."
+    if field == "argument" and len(names) > 24:  # a list cut off helps nobody
+        near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+        told = f"; nearest are {', '.join(near)}" if len(near) > 1 else ""
+        return UsageError(f"{field} {given!r} is unknown{told}{hint}")
+    shown = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
     return UsageError(f"{field} {given!r} is unknown; known are {shown}{hint}")

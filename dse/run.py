@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,13 +17,14 @@ from dse.analysis.sureness import recommend_surely
 from dse.errors import DseError, UsageError, all_ours
 from dse.evaluation import robustness
 from dse.evaluation.device_order import DeviceOrder, device_order
-from dse.evaluation.one_design import evaluate_in
+from dse.evaluation.one_design import evaluate_in, nothing_kept, profile_fell_back
 from dse.evaluation.robustness import DRAWS
 from dse.problem.metrics import METRICS, metric
 from dse.problem.objectives import PRESETS, Constraint, parse_constraint
 from dse.reports import comparison_text, notebook
 from dse.reports.comparison_text import RunComparison, RunsComparison
 from dse.reports.explanation_text import RunExplanation
+from dse.reports.recommendation_text import command
 from dse.storage import run_folder
 from dse.storage.run_folder import RunRecord
 from hw_models.errors import HardwareError
@@ -48,9 +50,12 @@ class Run(RunRecord):
         return str(notebook.card_html(self))
 
     def recommend(self) -> Recommendation:
-        """What to build, the runner-up, how sure that is and what would change it; printed, it reads as sentences."""
+        """What to build, the runner-up, how sure that is, what would change it, its file, and the command that gives its numbers again;
+        printed, it reads as sentences."""
         known = self.context.get("recommendation")
-        return Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        found = Recommendation.from_dict(known) if isinstance(known, Mapping) else recommend_surely(self)
+        file = self.path / "designs" / f"design-{found.design or 0:04d}.toml"
+        return replace(found, file=str(file), again=command(self, found)) if file.is_file() else found
 
     def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
         """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.
@@ -94,7 +99,9 @@ class Run(RunRecord):
         return -1.0 if (direction or asked.get(name) or usual) == "max" else 1.0
 
     def trials(self) -> pd.DataFrame:
-        """The evaluations of a measured or a large search, one a row: number, state, parameters, metrics, standard errors, seconds.
+        """The evaluations of a measured or a large search, one a row: ``trial`` (number), ``state``, the parameters, each metric and its
+        standard error (``quality``, ``quality_se``), ``fidelity``, ``error``, and ``confirms``, the trial that it measured again, where the
+        search confirmed its front.
 
         Raises DseError for a sweep, which evaluates every design of its space and keeps none but the front.
         """
@@ -141,7 +148,8 @@ class Run(RunRecord):
         """One design in the deployment of this search, in full, as :func:`dse.evaluate` answers.
 
         Args:
-            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best`, whose knobs may be
+            design: its number (on the front, or of a contender beside it), a row of :meth:`pareto` or :meth:`best` (or of
+                :meth:`trials`, which is a model), whose knobs may be
                 changed (what else it holds is passed over then), or knob -> value;
                 a knob of the model that is not given is what all models of the search with the given ones have, else the model's own;
                 one of the hardware has the middle of the values that its template or file lists (of four the third), not that of the
@@ -160,12 +168,16 @@ class Run(RunRecord):
         except (HardwareError, WorkloadError) as error:  # knobs that do not fit each other
             raise UsageError(str(error)) from None
         answer["by_default"] = {name: value for name, value in answer["design"].items() if name not in {**self.problem.fixed, **knobs}}
+        answer["cautions"] = [*profile_fell_back(self.problem), *nothing_kept(self.problem, answer["design"], answer)]
         measured = own_quality(self)
         return answer if measured is None else {**answer, **measured.answer(answer["design"])}
 
     def _named(self, row: Any) -> Mapping[str, Any]:
         """The knobs of a design given by its number, as a row of our table, or by knobs; those of a changed row are as it has them."""
         given: Mapping[str, Any] = row if isinstance(row, Mapping) else {"design": row}
+        if "trial" in given and "design" not in given:  # a row of trials(): of the measured side alone
+            known = {*self.context.get("model_knobs", ()), *(name for design in self.designs for name in design["knobs"])}
+            return {name: _plain(value) for name, value in given.items() if name in known}
         columns = {name for design in self.designs for name in run_folder.flat_row(design) if name not in design["knobs"]}
         own = {name: _plain(value) for name, value in given.items() if name not in columns}
         if "design" not in given:

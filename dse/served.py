@@ -32,6 +32,10 @@ from dse.storage.summary import SweepSummary
 from dse.storage.trial import COMPLETE, FAILED, Proposal, Trial
 from dse.storage.trials import Claimed, TrialStore
 
+_NOT_DRAWN = (
+    "not told for fleets: their joules are an engine model's, whose errors with the number in flight no draw of carbon factors moves; "
+    "serve the log again with `--grid`, `--pue` and `--lifetime-years` at their ends"
+)
 FLEET_KNOBS = ("hw", "tp", "weight_bits", "max_sequences", "replicas")
 
 
@@ -128,7 +132,8 @@ def finish(study: Study, problem: Problem, say: Callable[[str, int, int, str], N
         "sources": answer.get("sources", []),
     }
     run = Run(study.path.parent, problem, description["provenance"], summary, designs, context)
-    run = replace(run, context={**context, "recommendation": recommend(run).to_dict()})
+    found = replace(recommend(run), not_drawn=_NOT_DRAWN if problem.kind == FLEET else "")
+    run = replace(run, context={**context, "recommendation": found.to_dict()})
     study.finish({"summary": vars(summary), "designs": run.designs, "context": run.context})
     write_files(run)
     return run
@@ -137,8 +142,6 @@ def finish(study: Study, problem: Problem, say: Callable[[str, int, int, str], N
 def answer_of(run: Run) -> dict[str, Any]:
     """The answer of the search as `dse.serving` gives it: what is common, and a row for each design of the front."""
     rows = [{**d["knobs"], **{name: v for name, v in d["metrics"].items() if name not in d["knobs"]}} for d in run.designs]
-    if run.problem.kind == FLEET:
-        rows = [{_own(dict.fromkeys(fleet.METRICS), n) if n not in FLEET_KNOBS else n: v for n, v in row.items()} for row in rows]
     return {**run.context["answer"], "front": rows}
 
 
@@ -174,8 +177,8 @@ def _fleets(
         asked["model"],
         problem.hardware.split(","),
         with_grid(place, str(where.grid)),
-        objectives=[(name, bool(up)) for name, up in asked["objectives"]],
-        bounds=[(name, sign, float(value)) for name, sign, value in asked["bounds"]],
+        objectives=[(current_name(name), bool(up)) for name, up in asked["objectives"]],
+        bounds=[(current_name(name), sign, float(value)) for name, sign, value in asked["bounds"]],
         knobs=problem.vary,
         remember=remembered,
         **asked["limits"],
@@ -205,7 +208,7 @@ class _Remembered:
         """The figures of a fleet, None where it does not fit; simulated where no trial has them."""
         trial = self._known.get(number)
         if trial is not None and trial.state in (COMPLETE, FAILED):
-            return {name: value.mean for name, value in trial.metrics.items()} if trial.done else None
+            return {current_name(name): value.mean for name, value in trial.metrics.items()} if trial.done else None
         found = compute()
         if trial is None:
             trial = self._claimed(number, design)

@@ -137,7 +137,8 @@ class _Net:
         """A function of every element of the map; nothing for `linear`."""
         if function != "linear":
             kind = Kind.ACTIVATION if function in ("relu", "silu", "sigmoid") else Kind.ELEMENTWISE
-            self.add(f"{name}.{function}", kind, self.pictures * self.elements(), 1, function=function, **fields)
+            made = {"component": self.rows[-1].component if self.rows else "", **fields}  # it belongs to what makes the map
+            self.add(f"{name}.{function}", kind, self.pictures * self.elements(), 1, function=function, **made)
 
     def conv(self, name: str, outputs: IntLike, taps: int, stride: int = 1, *, pad: int | None = None, groups: IntLike = 1) -> None:
         """A convolution over the map."""

@@ -104,7 +104,8 @@ class Operation:
             first channel, then those of the second), the positions of the map that two neighbouring runs of outputs both
             read, and those from one output to the next (:func:`workloads.filters.filter_fields`).
         reads: names of the rows whose results it reads, one an operand, separated by blanks; ``=name`` is what the row of that
-            name reads first, ``-`` comes from memory (empty: :mod:`workloads.tensors` says what is assumed).
+            name reads first, ``-`` comes from memory (empty: :mod:`workloads.tensors` says what is assumed). In a loop (rows with the same
+            ``repeat`` above 1) the last row's name is what the run before made; a row before the loop is read from memory in every run.
         held_elements: activation elements that must stay in memory while the row runs beside its own operands.
         v_dim, kv_share, causal, window: attention fields (window 0: none).
         values_in_keys: the values are the first ``v_dim`` elements of the keys (latent attention): read once.

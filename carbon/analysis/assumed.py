@@ -19,11 +19,13 @@ def assumptions(name: str, inputs: Mapping[str, Any]) -> list[str]:
     if _given(inputs, "storage_gb"):
         if "storage_year" not in inputs:
             found.append(f"{name}: storage_year is not given, flash of {memory.default_year('nand')} is taken (newer flash is denser)")
+        found += _newer(name, "storage_year", "nand", inputs)
         if not _given(inputs, "storage_drives"):
             found.append(f"{name}: storage_drives is not given, no drive's own {_kg('ssd_fixed_kgco2e')} are counted")
     if _given(inputs, "memory_gb") and kind not in memory.HBM and kind in memory.types():
         if "memory_year" not in inputs:
             found.append(f"{name}: memory_year is not given, {kind} of {memory.default_year(kind)} is taken")
+        found += _newer(name, "memory_year", kind, inputs)
         if memory.on_modules(kind) and not _given(inputs, "memory_modules"):
             found.append(f"{name}: memory_modules is not given, no module's own {_kg('dimm_fixed_kgco2e')} are counted")
     if inputs.get("system") == "server" and _given(inputs, "area_mm2") and not _given(inputs, "cpu_packages"):
@@ -36,6 +38,15 @@ def assumptions(name: str, inputs: Mapping[str, Any]) -> list[str]:
             'units costs less (of an H100, as in device = "h100": { units = 144, needed = 132, fraction = 0.6 })'
         )
     return found
+
+
+def _newer(name: str, field: str, kind: str, inputs: Mapping[str, Any]) -> list[str]:
+    """What stands for the density of a year after the newest one that is known."""
+    year, newest = inputs.get(field), memory.newest_year(kind)
+    if not isinstance(year, (int, float)) or newest is None or year <= newest:
+        return []
+    what = "flash" if kind == "nand" else kind
+    return [f"{name}: {field} is {year:.0f}, the newest known density of {what} is of {newest}; it stands for {year:.0f}"]
 
 
 def _given(inputs: Mapping[str, Any], field: str) -> bool:

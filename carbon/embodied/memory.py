@@ -36,6 +36,13 @@ def default_year(name: str) -> int:
     return int(_types()[name]["default_year"])
 
 
+def newest_year(name: str) -> int | None:
+    """Return the year of the newest known density of a type (``nand``: flash); None where no density is known by year (HBM)."""
+    if name not in _types():
+        return None
+    return max(int(row["year"]) for row in table("memory_density") if row["kind"] == _types()[name]["density_kind"])
+
+
 def on_modules(name: str) -> bool:
     """Return whether a type is sold on modules (DIMMs), each with carbon of its own."""
     return name in _types() and float(_types()[name]["fixed_kgco2e_per_module"]) > 0.0

@@ -88,6 +88,18 @@ def _zone(zone: str) -> str:
     return place
 
 
+def _zone_or_world(zone: str) -> tuple[str, tuple[str, ...]]:
+    """The same; of a place that a grid knows and no water figure does, the world's, and what is assumed by it."""
+    try:
+        return _zone(zone), ()
+    except CarbonError:
+        code = grid.lookup(zone).code
+        if code.startswith("custom:"):  # a number is no place
+            raise
+        place = code.partition(":")[2]
+    return "WOR", (f"no water figure for {place}; the world's stands for it",)
+
+
 #: Studies of one country differ about so much, by what they count of reservoirs: the range of a country's figure is assumed.
 MIX_LOW, MIX_HIGH = 0.5, 2.0
 
@@ -112,7 +124,10 @@ def water_factors() -> dict[str, Factor]:
 
 @dataclass(frozen=True, slots=True)
 class Water:
-    """Litres of operation with their range, and what they were computed from; ``sources``: the factors that were looked up."""
+    """Litres of operation with their range, and what they were computed from.
+
+    ``sources``: the factors that were looked up; ``assumed``: what stands for a figure that is not known, in sentences.
+    """
 
     litres: float
     low: float
@@ -121,6 +136,7 @@ class Water:
     mix_l_per_kwh: tuple[float, float, float]
     basis: str
     sources: tuple[Factor, ...]
+    assumed: tuple[str, ...] = ()
 
 
 def with_range(
@@ -130,11 +146,11 @@ def with_range(
 
     The data centre's own water is ``wue_l_per_kwh`` or that of ``site_code``; where neither says it, the median of the sites that disclose
     theirs, from the least to the most of them. The electricity's is the zone's figure, halved to doubled (assumed: studies of one country
-    differ about so much, by what they count of reservoirs).
+    differ about so much, by what they count of reservoirs). Of a place without a figure of its own the world's is taken, and said.
 
     Raises CarbonError for an unknown zone or site and for numbers out of range.
     """
-    zone = _zone(zone)
+    zone, assumed = _zone_or_world(zone)
     middle = _mix()[zone]
     sources = [water_factors()[f"water.electricity.{zone}"]]
     told = f"water of {'the world' if zone == 'WOR' else zone}'s electricity (ecologits 0.11.3, {sources[0].vintage})"
@@ -160,4 +176,4 @@ def with_range(
     low, value, high = (
         float(operational_litres(it_kwh, pue=pue, wue_l_per_kwh=own, mix_l_per_kwh=grid)) for own, grid in zip(wue, mix, strict=True)
     )
-    return Water(value, low, high, wue, mix, told + "; water of making the hardware is not counted", tuple(sources))
+    return Water(value, low, high, wue, mix, told + "; water of making the hardware is not counted", tuple(sources), assumed)

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.errors import UsageError
+from dse.evaluation.evaluation import load_hardware
 from dse.fronts.pareto import dominated_by, hypervolume
 from dse.problem.objectives import Objective
-from dse.problem.wording import joined, plural
+from dse.problem.problem import Problem
+from dse.problem.wording import finite, joined, plural
 from dse.storage.run_folder import distinct
 from workloads import library
 
@@ -144,7 +146,7 @@ def _asked_of_all(runs: Sequence[RunRecord]) -> tuple[tuple[Objective, ...], lis
         if not run.designs:
             raise UsageError(f"run {run.path} has an empty front; there is nothing to compare")
     asked = [run.problem.objectives for run in runs]
-    notes = [*_quality_notes(runs), *_equal_notes(runs)]
+    notes = [*_quality_notes(runs), *ground_notes([run.problem for run in runs]), *_equal_notes(runs), *_claim_notes(runs)]
     if all(set(own) == set(asked[0]) for own in asked):
         return asked[0], notes
     named = joined([str(run.path) for run in runs])
@@ -170,11 +172,50 @@ def _quality_notes(runs: Sequence[RunRecord]) -> list[str]:
     return []
 
 
+def ground_notes(problems: Sequence[Problem]) -> list[str]:
+    """Where a device with figures of its data sheet stands beside a template or a file whose figures are sums of the technology tables."""
+    hardware = [load_hardware(problem) for problem in problems if not problem.kind]
+    found: dict[tuple[str, str], list[str]] = {}
+    for figure, words in (("leakage_w", "idle power"), ("area_mm2", "area")):
+        tables = joined(list(dict.fromkeys(h.name for h in hardware if h.ground(figure) == "tables")))
+        sheets = joined(list(dict.fromkeys(h.name for h in hardware if h.ground(figure) == "data sheet")))
+        if tables and sheets:
+            found.setdefault((tables, sheets), []).append(words)
+    told = []
+    for (tables, sheets), figures in found.items():
+        idle = " (idle power: the SRAM's leakage alone)" if "idle power" in figures else ""
+        told.append(
+            f"{joined(figures)} {'rest' if len(figures) > 1 else 'rests'} on different grounds: of {tables} the sum of the technology "
+            f"tables{idle}, of {sheets} the data sheet"
+        )
+    return told
+
+
 def _equal_notes(runs: Sequence[RunRecord]) -> list[str]:
     """Fronts on which designs are equal in every objective: each is counted once, so that sizes differ from those of pareto.csv."""
     counts = [(len(run.designs), len(distinct(run.designs)), run.path) for run in runs]
     told = [f"{path} has {plural(every, 'design')} in pareto.csv and {once:,} that differ" for every, once, path in counts if once < every]
     return [f"designs that are equal in every objective count once: {joined(told)}"] if told else []
+
+
+def _claim_notes(runs: Sequence[RunRecord]) -> list[str]:
+    """Where fronts hold the best of measurements that err: the lucky ones stand there, so that each claims more than is true."""
+    own = [run for run in runs if isinstance(run.context.get("quality_evaluator"), Mapping)
+           and any(o.metric == "quality" for o in run.problem.objectives) and "confirmation" not in run.context]  # fmt: skip
+    erring = [run for run in own if any(finite(d["metrics"].get("quality_se")) for d in run.designs)]
+    words = {str(run.context["quality_evaluator"]["evaluator"]) for run in own}
+    told = []
+    if erring:
+        told.append(
+            f"of {joined([str(run.path) for run in erring])} the front holds the best of noisy measurements, which flatters it (winner's "
+            "curse): what it claims is above the truth; confirm= (--confirm N) measures a front again"
+        )
+    if len(words) > 1 and len(erring) < len(own):
+        told.append(
+            f"quality was measured by {joined(sorted(words))}, and not of every run is its standard error known: as far as a measurement "
+            "is noisy, its front claims more than is true; confirm= (--confirm N) measures a front again"
+        )
+    return told
 
 
 def _model(run: RunRecord) -> str:

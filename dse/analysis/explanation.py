@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,7 @@ class Explanation:
         weigh: what the trees minimise: the sum of ``kg``, or of the ``share`` of each segment's least carbon, so that all count alike.
         impossible: segments that no design can serve; they count nowhere.
         oracle: index of the cheapest design of each segment, -1 where impossible. oracle_mean_kgco2e: mean of its costs.
+        only_best: no standard error of the best quality is known, so that without a floor of the user's nothing but it was kept.
         single: index of the best single design. policies: best tree of each depth, 0 (the single design) first.
     """
 
@@ -131,6 +132,7 @@ class Explanation:
     single: int
     policies: tuple[Policy, ...]
     weigh: str = "kg"
+    only_best: bool = False
 
     @property
     def possible(self) -> BoolArray:
@@ -270,7 +272,8 @@ def explain(
         raise UsageError(f"depth is {depth}; it must be from 0 to {policy_tree.MAX_DEPTH}")
     candidates, floor = candidates_of(run, min_quality)
     grid = segments if segments is not None else make_segments(candidates, **axes)
-    return assign(candidates, grid, pue=run.problem.deployment.pue, depth=depth, quality_floor=floor, weigh=weigh)
+    found = assign(candidates, grid, pue=run.problem.deployment.pue, depth=depth, quality_floor=floor, weigh=weigh)
+    return replace(found, only_best=bool(min_quality is None and floor is not None and floor == np.nanmax(candidates.quality)))
 
 
 def assign(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,12 @@ class Recommendation:
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
         nothing else to choose from, so that nothing can be said of either.
         extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
+        not_drawn: why nothing was drawn, where that is so for all of a kind.
+        device, device_share, device_settled: of a choice among devices by total carbon, its device, the share of draws in which that has
+        the least when the devices' latency and energy are drawn as well (`dse.evaluation.device_order`), and whether that settles it.
         warnings: what to know before trusting it.
+        file, again: of a run that is asked (:meth:`dse.run.Run.recommend`), the path of its file and the command that gives its numbers
+        from there; a search keeps neither, as a folder may be moved.
     """
 
     design: int | None
@@ -144,6 +149,12 @@ class Recommendation:
     carbon_profile: str = ""
     other_profile: str = ""
     other_profile_design: int | None = None
+    not_drawn: str = ""
+    device: str = ""
+    device_share: float | None = None
+    device_settled: bool = False
+    file: str = field(default="", compare=False)
+    again: str = field(default="", compare=False)
 
     @property
     def sentence(self) -> str:
@@ -164,6 +175,8 @@ class Recommendation:
             found.append(f"near ties: {self.ties_text}")
         if self.kept_share is not None:
             found.append(f"how sure: {self.sure_text}")
+        if self.not_drawn:
+            found.append(f"how sure: {self.not_drawn}")
         if self.alone:
             found.append(f"how sure: {self._nothing_else}")
         if self.changes:
@@ -215,7 +228,13 @@ class Recommendation:
         if self.other_profile:
             same = self.other_profile_design == self.design
             lines.append(f"profile {self.other_profile} names {'it too' if same else f'design {self.other_profile_design}'}")
-        return "; ".join(lines) + " (quality, latency and energy held)"
+        if self.device_share is None:
+            return "; ".join(lines) + " (quality, latency and energy held)"
+        of_device = (
+            f"{'' if self.device_settled else 'not '}settled: {_percent(self.device_share)} of draws that also move each device's latency "
+            f"and energy, by its model's errors, keep {self.device} the least in total carbon"
+        )
+        return f"{of_device}; with those held, " + "; ".join(lines)
 
     @property
     def changes_by_design(self) -> list[str]:
@@ -235,21 +254,30 @@ class Recommendation:
                 "another; search there too")  # fmt: skip
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings)])
+        return "\n".join([self.sentence, *(f"  {line}" for line in self.lines), *(f"  careful: {line}" for line in self.warnings),
+                          *(f"  {line}" for line in self._where)])  # fmt: skip
+
+    @property
+    def _where(self) -> list[str]:
+        """Its file, and what gives its numbers again, where both are known."""
+        told = [f"its file: {self.file}"] if self.file else []
+        return told + ([f"its numbers again: {self.again} (in Python: evaluate({self.design}) of the study)"] if self.again else [])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A small card for notebooks: the sentence, what stands below it, and what to be careful about."""
         rows = [line.split(": ", 1) for line in self.lines] + [["careful", line] for line in self.warnings]
+        rows += [line.split(": ", 1) for line in self._where]
         body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in rows)
         table = f"<table><tbody>{body}</tbody></table>" if rows else ""
         style = "border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em"
         return f'<div style="{style}"><div><strong>{escape(self.sentence)}</strong></div>{table}</div>'
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"sentence": self.sentence, **asdict(self)}
+        """Plain values, for JSON; ``file`` and ``again`` where they are known."""
+        told = {name: value for name, value in asdict(self).items() if value or name not in ("file", "again")}
+        return {"sentence": self.sentence, **told}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:

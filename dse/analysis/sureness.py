@@ -24,6 +24,7 @@ from dse.analysis.ties import no_worse
 from dse.analysis.words import Words
 from dse.errors import DseError
 from dse.evaluation import robustness
+from dse.evaluation.device_order import SETTLED
 from dse.evaluation.feasibility import meets
 from dse.evaluation.hardware_points import Points
 from dse.fronts.pareto import rounded
@@ -91,7 +92,18 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         carbon_profile=profile,
         other_profile=other,
         other_profile_design=other_design,
+        **_of_device(run, found),
     )
+
+
+def _of_device(run: RunRecord, found: Recommendation) -> dict[str, Any]:
+    """The recommended device, where devices are chosen among by total carbon alone, and how often it has the least of them."""
+    order = (run.context.get("uncertainty") or {}).get("device_order") or {}
+    device = found.knobs.get("device")
+    if [str(o) for o in run.problem.objectives] != ["min:total_kgco2e"] or device not in order.get("devices", ()):
+        return {}
+    share = float(order["least"][list(order["devices"]).index(device)])
+    return {"device": str(device), "device_share": share, "device_settled": share >= SETTLED}
 
 
 def _by_other_profile(run: RunRecord, front: Front, case: _Case) -> tuple[str, int | None]:

@@ -18,6 +18,7 @@ class Words:
     problem: Problem
     varying: tuple[str, ...]
     of_workload: frozenset[str] = frozenset()  # knobs and settings of the model, which name no hardware
+    sizes: tuple[str, ...] = ()  # knobs of the model
 
     @classmethod
     def of(cls, run: Any, designs: Iterable[Mapping[str, Any]] | None = None) -> Words:
@@ -27,7 +28,8 @@ class Words:
         ranges = run.context.get("knob_ranges") or {}
         varying = [name for name in names if name in ranges or len({str(design["knobs"].get(name)) for design in shown}) > 1]
         workload = frozenset({*(run.context.get("model_knobs") or ()), *(run.context.get("run_with") or ())})
-        return cls(run.problem, tuple(run.problem.asked_as.get(name, name) for name in varying), workload)
+        return cls(run.problem, tuple(run.problem.asked_as.get(name, name) for name in varying), workload,
+                   tuple(run.context.get("model_knobs") or ()))  # fmt: skip
 
     @property
     def _named(self) -> tuple[str, ...]:
@@ -38,7 +40,7 @@ class Words:
 
     def phrase(self, knobs: Mapping[str, Any]) -> str:
         """A design in a few words; where nothing varies, its hardware and what was set of it."""
-        told = design_phrase(self.problem.shown(knobs), self.varying, self._named)
+        told = design_phrase(self.problem.shown(knobs), self.varying, self._named, self.sizes)
         if told:
             return told
         fixed = [f"{name} {value}" for name, value in self.problem.shown(self.problem.fixed).items() if name not in self.of_workload]
@@ -47,7 +49,7 @@ class Words:
     def beside(self, knobs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         """A design in a few words beside another, which it is told from."""
         shown = self.problem.shown
-        return phrase_beside(shown(knobs), shown(own), self.varying, self._named)
+        return phrase_beside(shown(knobs), shown(own), self.varying, self._named, self.sizes)
 
     def apart(self, own: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         """The knobs in which others differ from it."""

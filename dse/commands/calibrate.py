@@ -19,7 +19,8 @@ def register(commands: Any) -> None:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="columns of FILE.csv: op, dtype (fp16 if absent), latency_s, and m, n, k (batch) for gemm, rows, columns for\n"
-        "softmax, layernorm, rmsnorm, or elements for gelu, silu, relu, add, mul, silu_mul.\n\n"
+        "softmax, layernorm, rmsnorm, or elements for gelu, silu, relu, add, mul, silu_mul. dtype is one of fp32, tf32,\n"
+        "bf16, fp16, fp8, int8, fp4, int4, one an operator; of products, and of row-wise operators, at least 4 rows.\n\n"
         "examples:\n"
         "  dse calibrate --measured my_a100.csv --device a100 --out my_a100.toml\n"
         "  dse calibrate --this-machine --out my_cpu.toml\n"
@@ -79,20 +80,24 @@ def run(args: argparse.Namespace) -> int:
         calibration.check_one_format(measured, where=args.measured)
         source = Path(args.measured).name
     fitted, unused = kernel_calibration.fit(accelerator, measured)
-    for sentence in (*passed_over, *unused):
+    doubts = kernel_calibration.doubts(fitted, [rows.dtype for rows in measured])
+    for sentence in (*passed_over, *unused, *(f"careful: {doubt}" for doubt in doubts)):
         print(f"dse calibrate: {sentence}", file=sys.stderr)
     # The operator model of a framework's calls is there for devices that it was fitted on.
     reports: list[Any] = []
     if device is not None and device.gpu is not None:
         reports = calibration.calibrate(device.gpu_hardware(), measured, device.overhead_set(args.overheads).operators)
     if args.out:
-        kept = kernel_calibration.calibration_toml(name, fitted) if device else kernel_calibration.calibrated(accelerator, fitted).to_toml()
+        if device is not None:
+            kept = kernel_calibration.calibration_toml(name, fitted, doubts)
+        else:
+            kept = "".join(f"# careful: {doubt}\n" for doubt in doubts) + kernel_calibration.calibrated(accelerator, fitted).to_toml()
         if reports:
             notes = {r.operator: f"{r.rows} {r.operator} rows of {source}" for r in reports}
             kept += "\n" + devices.overheads_toml(devices.OverheadSet("calibrated", {r.operator: r.overheads for r in reports}, notes))
         Path(args.out).write_text(kept, encoding="utf-8")
     if args.json:
-        _print_json(name, args, passed_over, fitted, reports)
+        _print_json(name, args, passed_over, doubts, fitted, reports)
     else:
         _print_kernels(name, fitted)
         if reports:
@@ -112,7 +117,9 @@ def _own_device(path: str) -> Any:
     return found
 
 
-def _print_json(device: str, args: argparse.Namespace, passed_over: list[str], fitted: list[Any], reports: list[Any]) -> None:
+def _print_json(
+    device: str, args: argparse.Namespace, passed_over: list[str], doubts: list[str], fitted: list[Any], reports: list[Any]
+) -> None:
     import json
     from dataclasses import asdict
 
@@ -131,7 +138,13 @@ def _print_json(device: str, args: argparse.Namespace, passed_over: list[str], f
         }
         for r in reports
     ]
-    document = {"device": device, "shipped_overheads": args.overheads, "passed_over": passed_over, "kernels": [asdict(f) for f in fitted]}
+    document = {
+        "device": device,
+        "shipped_overheads": args.overheads,
+        "passed_over": passed_over,
+        "careful": doubts,
+        "kernels": [asdict(f) for f in fitted],
+    }
     print(json.dumps({**document, "operators": operators}, indent=2, allow_nan=False))
 
 

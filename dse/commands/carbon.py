@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dse.commands import carbon_run
+from dse.commands import carbon_payback, carbon_run
 
 KINDS = ("die", "memory", "operation", "pcb", "llm")
 
@@ -32,6 +32,7 @@ def register(commands: Any) -> None:
     _validate(actions)
     _robustness(actions)
     carbon_run.register(actions)
+    carbon_payback.register(actions, _read)
 
 
 def _add(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -188,6 +189,14 @@ def _of_file(path: str, spec: Any, kept: Sequence[str] = ()) -> Any:
         return dataclasses.replace(answer, assumed=[*answer.assumed, *whole_servers(spec), *kept])
     except CarbonError as error:
         raise CarbonError(f"specification {path!r}: {error}") from error
+
+
+def _read(path: str, args: argparse.Namespace) -> Any:
+    """The estimate of a specification with what the command line says of its use."""
+    from carbon.analysis import estimate
+
+    spec = estimate.load(path)
+    return _of_file(path, spec, _take_use(spec, argparse.Namespace(**{**vars(args), "spec": path})))
 
 
 def _inventory(answer: Any, *, cloud: bool) -> str:

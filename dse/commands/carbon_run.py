@@ -53,7 +53,7 @@ def register(actions: Any) -> None:
         "--zone",
         default="WOR",
         metavar="PLACE",
-        help="of the electricity: france, taiwan or usa, the only countries with a figure; elsewhere WOR, the world (default)",
+        help="of the electricity (default WOR, the world): france, taiwan and usa have a figure; for any other place the world's stands",
     )
     water.add_argument("--site", metavar="CODE", help="a data centre with a published figure: aws:us-east-1, gcp:..., azure:...")
     water.add_argument("--wue", type=float, metavar="L_PER_KWH", help="the data centre's own water a kWh of its machines")
@@ -187,4 +187,6 @@ def run_water(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(found), indent=2, allow_nan=False))
     else:
         print(f"{found.litres:.4g} l ({found.low:.4g} to {found.high:.4g}) for {args.kwh:g} kWh\n{found.basis}")
+        for line in found.assumed:
+            print(f"assumed: {line}")
     return 0

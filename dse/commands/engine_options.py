@@ -58,15 +58,16 @@ def show(answer: dict[str, Any]) -> None:
         ("further tokens", "tpot_ms", "ms each"),
         ("whole request", "latency_ms", "ms"),
         ("output", "tokens_per_s", "tokens/s"),
-        ("energy", "energy_j_per_request", "J a request"),
+        ("energy", "energy_j_per_request", f"J a request at the chips (x {answer['pue']:g} of PUE at the facility)"),
         ("carbon", "gco2e_per_request", "gCO2e a request"),
     )
     for title, key, unit in lines:
         value = answer[key]
         print(f"{title:15} mean {value['mean']:.4g}  p50 {value['p50']:.4g}  p95 {value['p95']:.4g}  p99 {value['p99']:.4g} {unit}")
+    good = f", {answer['goodput_per_s']:.4g} within the limits" if answer["limits_ms"] else ""
     print(
         f"{answer['requests']} requests in {answer['makespan_s']:.4g} s on {answer['chips']} chips: "
-        f"{answer['requests_per_s']:.4g} a second, {answer['goodput_per_s']:.4g} within the limits, "
+        f"{answer['requests_per_s']:.4g} a second{good}, "
         f"chips busy {100 * answer['utilisation']:.3g} % of the time"
     )
     if answer["preemptions"]:

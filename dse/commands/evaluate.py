@@ -17,6 +17,7 @@ def register(commands: Any) -> None:
         allow_abbrev=False,
     )
     options.add_problem_options(parser)
+    parser.set_defaults(**dict.fromkeys(options.SERVES), criterion=None)  # not given: the file of a design says it, else the defaults
     lists = parser.add_argument_group("lists instead of one design (CSV in, the same rows with costs out)")
     lists.add_argument(
         "--designs", metavar="IN.csv", help="whole designs: columns are knobs of the model and of the hardware, as --set takes them"
@@ -44,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         raise UsageError("out is given without --designs or --gemms; one design is printed")
     from dse.evaluation.one_design import evaluate
+    from dse.evaluation.written_design import workload_of
     from dse.reports import console as show
 
     answer = evaluate(
-        options.workload_of(args),
+        args.workload or workload_of(args.hw) or options.workload_of(args),
         args.hw,
         fixed=options.knobs_of(args),
-        deployment=options.deployment_of(args),
         criterion=args.criterion,
         residency=args.residency,
         prefetch=args.prefetch,
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),
         strict=args.strict,
+        **options.serves_of(args),
     )
     show.show_design(answer, as_json=args.json)
     return 0
@@ -74,7 +76,7 @@ def _gemms(args: argparse.Namespace) -> int:
         changed, table = as_knobs(text, read_csv(args.gemms), (*BITS_COLUMNS, *GEMM_COLUMNS, *hardware.settings))
         hardware = hardware if changed is text else from_text(changed, name=args.hw, profile=args.profile)
     defaults = {**hardware.defaults, **fixed}
-    rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion,
+    rows = evaluate_gemms(args.gemms, hardware.source_record, args.profile, args.out, defaults=defaults, criterion=args.criterion or "edp",
                           as_read=table)  # fmt: skip
     _told(args, rows)
     return 0
@@ -91,12 +93,12 @@ def _designs(args: argparse.Namespace) -> int:
         hardware_profile=args.profile,
         fixed=options.knobs_of(args),
         allow_unsupported=True,
-        criterion=args.criterion,
+        criterion=args.criterion or "edp",
         residency=args.residency,
         prefetch=args.prefetch,
-        deployment=options.deployment_of(args),
         bind=options.bind_of(args),
         strict=args.strict,
+        **options.serves_of(args),
     )
     rows = evaluate_designs(problem, args.designs, args.out, allow_unsupported=args.allow_unsupported)
     _told(args, rows)

@@ -101,6 +101,19 @@ def deployment_of(args: argparse.Namespace) -> Any:
     )
 
 
+SERVES = {"rate": "rate_per_s", "lifetime_years": "lifetime_years", "grid": "grid", "fab_grid": "fab_grid", "pue": "pue",
+          "electricity_usd": "electricity_usd_per_kwh", "carbon_profile": "carbon_profile", "package": "package"}  # fmt: skip
+"""Options of a deployment and the fields that they set."""
+
+
+def serves_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a deployment that the options name, of a command that tells what is not given (None) from a default."""
+    from carbon.factors.grid_files import as_grid
+
+    given = {field: getattr(args, name) for name, field in SERVES.items() if getattr(args, name) is not None}
+    return {field: as_grid(value) if field in ("grid", "fab_grid") else value for field, value in given.items()}
+
+
 def _rate(args: argparse.Namespace) -> float:
     """Requests a second: --rate, else what the mix says, else 1."""
     if args.rate is not None:

@@ -11,6 +11,7 @@ from dse.commands import lists
 EPILOG = """\
 examples:
   dse tokens --workload llama3-8b --hw h100 --grid france
+  dse tokens --workload llama3-8b --hw h100,l40s --grid france --rate 5
   dse tokens --workload llama3-8b,llama3-70b --hw h100,b200,l40s --grid usa,france --format markdown
 """
 
@@ -21,7 +22,8 @@ def register(commands: Any) -> None:
         "tokens",
         help="grams, joules and dollars a million tokens of a model on a device",
         description="Say what a million output tokens take, prompts included: grams of CO2e (electricity and the chips' making), joules at "
-        "the facility, dollars (boards over their life and electricity). The serving engine is simulated at a steady load. A "
+        "the facility, dollars (boards over their life and electricity). The serving engine is simulated with so many requests in flight "
+        "(--concurrency), of which --busy-share makes bursts with idle time between, or at a steady demand (--rate). A "
         "host's electricity is not counted, its making is by its share; `dse carbon estimate` counts a whole server.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -31,11 +33,12 @@ def register(commands: Any) -> None:
     parser.add_argument("--hw", default="h100", metavar="GPU,...", help="chips (default h100)")
     parser.add_argument("--grid", default="world", metavar="PLACE,...", help="regions, gCO2e/kWh or hourly files (default world)")
     load = parser.add_argument_group("load")
-    load.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests in flight (default 64)")
+    load.add_argument("--concurrency", type=int, metavar="N", help="requests in flight (default 64)")
+    load.add_argument("--rate", type=float, metavar="PER_S", help="requests that arrive a second, all the time, in place of --concurrency")
     load.add_argument("--prompt", type=int, default=1024, metavar="TOKENS", help="of each request (default 1024)")
     load.add_argument("--output", type=int, default=256, metavar="TOKENS", help="of each request (default 256)")
     load.add_argument("--busy-share", type=float, default=1.0, metavar="S",
-                      help="share of its life in which the machine has this load; else it idles (default 1)")  # fmt: skip
+                      help="bursts: share of its life in which the machine has so many in flight; else it idles (default 1)")  # fmt: skip
     load.add_argument("--weight-bits", type=int, default=16, metavar="BITS", help="4, 8 or 16 (default 16)")
     load.add_argument("--tp", type=int, metavar="N", help="chips that share the model (default: of 1, 2, 4, 8 the least grams)")
     load.add_argument("--engine", default="vllm", metavar="NAME", help="vllm, trtllm or sglang (default vllm)")
@@ -51,25 +54,35 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Cost every pair and print."""
     from dataclasses import asdict
+    from itertools import product
 
+    from dse.errors import UsageError
     from dse.reports.tables import check_format, table
-    from dse.serving.tokens import Load, Site, token_cost
+    from dse.serving.tokens import Load, OverloadedError, Site, token_cost
 
     check_format(args.format)
-    load = Load(args.concurrency, args.prompt, args.output, args.busy_share)
+    if args.rate is not None and args.concurrency is not None:
+        raise UsageError("rate and concurrency are both given; a rate decides how many are in flight, so give one of them")
+    load = Load(64 if args.concurrency is None else args.concurrency, args.prompt, args.output, args.busy_share, args.rate)
     site = Site(args.pue, args.lifetime_years, args.electricity_usd)
-    costs = [
-        token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine)
-        for workload in lists.names("workload", args.workload)
-        for hw in lists.names("hw", args.hw)
-        for grid in lists.names("grid", args.grid)
-    ]
+    names = [lists.names(name, getattr(args, name)) for name in ("workload", "hw", "grid")]
+    costs, refused = [], []
+    for workload, hw, grid in product(*names):
+        try:
+            costs.append(token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine))
+        except OverloadedError as error:
+            refused.append(error)
+    if not costs:
+        raise OverloadedError("; ".join(dict.fromkeys(map(str, refused))))
+    for told in dict.fromkeys(map(str, refused)):
+        print(f"left out: {told}", file=sys.stderr)
     if args.format == "text" and len(costs) == 1:
         cost = costs[0]
         usd = "no public price" if cost.usd_per_million_tokens is None else f"{cost.usd_per_million_tokens:.3g} USD"
         print(
-            f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ, {usd} a million tokens of "
-            f"{cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} ({load.concurrency} requests at once of {load.prompt_tokens} + "
+            f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ at the facility, {usd} "
+            f"a million tokens of {cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} "
+            f"({_asked(load, cost.requests_in_flight)} of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
             f"{cost.gco2e_per_request:.3g} g a request; "
             f"{100 * cost.embodied_share:.2g} % embodied; chips alone, without a host's electricity)"
@@ -81,11 +94,19 @@ def run(args: argparse.Namespace) -> int:
     print(table(rows, args.format))
     if args.format == "text":
         print(
-            f"{load.concurrency} requests at once of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits; "
+            f"{_asked(load)} of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits; "
             "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a server counts both)",
             file=sys.stderr,
         )
     return 0
+
+
+def _asked(load: Any, in_flight: float | None = None) -> str:
+    """What the chips are asked for, before ``of 1024 + 256 tokens``."""
+    if load.rate_per_s is not None:
+        return f"{load.rate_per_s:g} requests/s{'' if in_flight is None else f', {in_flight:.3g} in flight on average,'}"
+    often = f" in bursts that fill {load.busy_share:g} of the time (a steady demand: --rate)," if load.busy_share < 1 else ""
+    return f"{load.concurrency} requests at once{often}"
 
 
 _COLUMNS = {
@@ -95,7 +116,7 @@ _COLUMNS = {
     "grid": "grid",
     "g/Mtok": "gco2e_per_million_tokens",
     "g/request": "gco2e_per_request",
-    "J/Mtok": "energy_j_per_million_tokens",
+    "J/Mtok at the facility": "energy_j_per_million_tokens",
     "USD/Mtok": "usd_per_million_tokens",
     "tokens/s": "tokens_per_s",
 }

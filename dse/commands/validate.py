@@ -102,11 +102,12 @@ def _tables(args: argparse.Namespace) -> int:
         page = partial(measured_gpu.markdown, own)
     else:
         found = chips.figures()
-        names = list(dict.fromkeys(figure.chip for figure in found))
+        known = chips.named()
         for name in args.only or ():
-            if name not in names:
-                raise unknown_name("chip", name, names)
-        found = tuple(figure for figure in found if not args.only or figure.chip in args.only)
+            if name.casefold() not in known:
+                raise unknown_name("chip", name, [*dict.fromkeys(figure.chip for figure in found), *known])
+        chosen = {chip for name in args.only or () for chip in known[name.casefold()]}
+        found = tuple(figure for figure in found if not args.only or figure.chip in chosen)
         shown = [chips.cells(figure) for figure in found]
         records = [asdict(figure) | {"ratio": figure.ratio, "within": figure.within} for figure in found]
         header = chips.HEADER

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,7 +20,7 @@ from dse.evaluation.evaluation import Evaluation, load_family, load_hardware, ru
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, beside_the_list, make_problem, many_memories
-from dse.evaluation.written_design import model_of
+from dse.evaluation.written_design import criterion_in, deployment_in, elsewhere, model_of, quality_in
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -28,6 +29,7 @@ from dse.quality import surrogate as quality
 from dse.quality.surrogate import SUPPORT
 from hw_models.accelerator.fields import Execution
 from hw_models.devices import library
+from hw_models.technology.profiles import profile as find_profile
 
 # What is saved below this is within the models' own error and not worth a line.
 _CLEARLY_LESS = 0.05
@@ -41,7 +43,7 @@ def evaluate(
     example: Any = None,
     fixed: Mapping[str, Any] | None = None,
     deployment: Deployment | None = None,
-    criterion: str = "edp",
+    criterion: str | None = None,
     residency: str | None = None,
     prefetch: bool | None = None,
     hardware_profile: str | None = None,
@@ -52,12 +54,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Cost one design: every metric, the breakdown by component with the bound of each, and where the numbers come from.
 
+    Returns a flat dictionary in the units of the names: metrics (``latency_s``, ``energy_j``, ``area_mm2``, ``total_kgco2e``,
+    ``embodied_kgco2e``, ``operational_kgco2e``, ``macs``, ``parameters``, ``quality``, ...), ``components`` (a row each), ``design`` and
+    ``settings`` (the knobs that it was costed with), ``ranges``, ``deployment``, ``sources``, ``cautions``, ``infeasible_reasons``;
+    docs/python.md lists them.
     ``cautions`` are sentences on what a reader may take for granted.
     ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
     :func:`dse.evaluation.words.make_problem`.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults, and of the file of a design that a search wrote for
-    this workload what the search chose (``model_from`` names them). Quality without published support
+    this workload what the search chose (``model_from`` names them); so does the deployment (``deployment_from``), field by field, and
+    the criterion (None: that of such a file, else edp). Quality without published support
     is None with the reason in ``quality_reason``, unless ``allow_unsupported``; the costs are given all the same. ``residency``
     says what may stay on chip between operations: none, activations, epilogue or weights (None: what is best, and of a design's file
     what its search allowed), ``prefetch`` whether an operation's weights are read during the one before it.
@@ -69,7 +76,8 @@ def evaluate(
         if name not in DeploymentOptions.__annotations__:
             own = [known for known in inspect.signature(evaluate).parameters if known != "serves"]
             raise unknown_name("argument", name, [*own, *DeploymentOptions.__annotations__])
-    problem = make_problem(
+    asked = partial(
+        make_problem,
         workload,
         "hardware",
         hw=hw,
@@ -77,14 +85,18 @@ def evaluate(
         hardware_profile=hardware_profile,
         fixed=fixed,
         allow_unsupported=True,
-        criterion=criterion,
+        criterion=criterion or criterion_in(hw) or "edp",
         residency=residency,
         prefetch=prefetch,
         deployment=deployment,
         bind=bind,
         strict=strict,
-        **serves,
     )
+    problem = asked(**serves)
+    of_search = deployment_in(hw, problem.workload) if deployment is None else {}
+    of_search = {name: value for name, value in of_search.items() if name not in serves}
+    if of_search:
+        problem = asked(**{**of_search, **serves})
     written, other_workload = model_of(hw, problem)
     taken = {name: value for name, value in written.items() if name not in problem.fixed}
     problem = replace(problem, fixed={**taken, **problem.fixed})
@@ -94,7 +106,13 @@ def evaluate(
     if taken:
         answer["model_from"] = {"file": Path(hw).name, "knobs": taken}  # type: ignore[arg-type]  # no other hardware says so
     other = another_model(hw, written, answer["design"]) if written else [other_workload] if other_workload else []
-    answer["cautions"] = [*profile_fell_back(problem), *other, *nothing_kept(problem, {}, answer)]
+    if of_search:
+        answer["deployment_from"] = {"file": Path(hw).name, "taken": of_search, "given": sorted(serves)}  # type: ignore[arg-type]
+    if written and not other:
+        answer |= quality_in(hw)  # the surrogate is of another measurement
+    if taken and not other and not (fixed or serves or deployment):
+        other = elsewhere(hw, answer)
+    answer["cautions"] = [*profile_fell_back(problem), *idle_of_sram(problem), *other, *nothing_kept(problem, {}, answer)]
     order = device_order(problem)
     return answer if order is None else {**answer, "device_order": {**order.to_dict(), "sentences": order.sentences()}}
 
@@ -152,6 +170,18 @@ def profile_fell_back(problem: Problem) -> list[str]:
     return [
         f"Costed by carbon profile default since act2 knows no {problem.act_lacks}: compare with designs of --carbon-profile default alone."
     ]
+
+
+def idle_of_sram(problem: Problem) -> list[str]:
+    """A sentence where a user's accelerator file states no idle power: what is counted then is a small part of a chip's."""
+    if problem.kind or problem.hardware_toml is None:
+        return []
+    hardware = load_hardware(problem)
+    design = hardware.accelerator(hardware.defaults)
+    counted = design.execution == Execution.MAPPED and design.tdp_w == 0 and find_profile(design.profile).leakage
+    if not counted or not hardware.own or hardware.ground("leakage_w") != "tables":
+        return []
+    return [f"Idle power is the SRAM's leakage alone; set leakage_w in {problem.hardware} for the rest."]
 
 
 def another_model(hw: Any, written: Mapping[str, Any], design: Mapping[str, Any]) -> list[str]:
@@ -283,7 +313,8 @@ def sources(evaluation: Evaluation, points: Points | None = None, label: str = "
     """
     factors = evaluation.points.sources
     hardware_source = {"name": evaluation.hardware_space.name, "source": evaluation.hardware_space.source}
-    hardware = hardware_sources(points or evaluation.points, evaluation.hardware_space, label)
+    file = evaluation.problem.hardware if evaluation.problem.hardware_toml is not None else ""
+    hardware = hardware_sources(points or evaluation.points, evaluation.hardware_space, label, file)
     whole = [hardware_source] if hardware_source["source"] else []
     return [*json.loads(json.dumps(factors, default=str)), *hardware, *whole]
 

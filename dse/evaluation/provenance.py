@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from dse.evaluation.hardware_points import Points
@@ -16,6 +17,7 @@ from hw_models.costs.gpu_kernels.sheet import sheet_of
 from hw_models.costs.kernels import board_of
 from hw_models.devices import library
 from hw_models.devices.accuracy import statement
+from hw_models.spaces.files import figures_of
 from hw_models.technology.profiles import profile as find_profile
 from hw_models.technology.tables import node_status, read_table
 
@@ -23,14 +25,20 @@ _UNITS = {"hz": "Hz", "nm": "nm", "v": "V", "bytes": "bytes", "mm2": "mm2", "w":
 _MEASURED = {"vintage": "2025", "licence": "Apache-2.0 (measurements of aiconfigurator 0.12.0)"}
 
 
-def hardware_sources(points: Points, hardware: HardwareSpace, label: str = "") -> list[dict[str, Any]]:
+def hardware_sources(points: Points, hardware: HardwareSpace, label: str = "", file: str = "") -> list[dict[str, Any]]:
     """One entry a number of the first design of each kind, in the form of the carbon factors: key, value, unit, source, vintage,
-    licence, note. ``label`` names the design where it has no name of its own."""
+    licence, note. ``label`` names the design where it has no name of its own, ``file`` the user's file that it is from.
+
+    What a device's or a user's file states itself is of that file, not of the technology tables.
+    """
     entries: list[dict[str, Any]] = []
     for name in hardware.shipped:
         entries += _device(name)
     for batch in points.batches:
-        entries += _kernels(batch) if (batch.execution != Execution.MAPPED).any() else _tables(batch, label)
+        if (batch.execution != Execution.MAPPED).any():
+            entries += _kernels(batch)
+        else:
+            entries += _tables(batch, label, _stated(batch, hardware, file), "" if hardware.own else hardware.source)
         if (batch.tdp_w > 0).any():
             entries += _board(batch)
     return list({repr(entry): entry for entry in entries}.values())
@@ -38,7 +46,8 @@ def hardware_sources(points: Points, hardware: HardwareSpace, label: str = "") -
 
 def expected_error(hardware: HardwareSpace) -> list[str]:
     """For each device of the library what its kernels were off on measured rows that no fit has seen, or that none were measured."""
-    return [f"{name}: {statement(name)}" for name in hardware.shipped]
+    told = [f"{name}: {statement(name)}" for name in hardware.shipped]
+    return told + [f"{name}: by your calibration, {doubt}" for name in hardware.shipped[:1] for doubt in hardware.doubts]
 
 
 def _entry(
@@ -68,31 +77,77 @@ def _device(name: str) -> Iterator[dict[str, Any]]:
         yield _entry(f"device.{name}.{key}", value, unit, source, device.vintage or "see source")
 
 
-def _tables(batch: AcceleratorBatch, label: str) -> Iterator[dict[str, Any]]:
-    """What the technology tables say of an array: a MAC, words of SRAM and DRAM, leakage, area."""
+Origin = tuple[str, str]
+"""(source, vintage) of a figure that a file states."""
+
+
+def _stated(batch: AcceleratorBatch, hardware: HardwareSpace, file: str) -> dict[str, Origin]:
+    """The figures that are none of the tables', ``leakage_w`` or ``dram.read_pj_per_word``, with what their file says of them."""
+    name = hardware.board or next((name for name in hardware.shipped if _is_of(batch, name)), "")
+    if name:
+        device = library.load(name)
+        said = {
+            figure: device.sources.get(figure) or device.sources.get(figure.partition(".")[0]) for figure in figures_of(device.accelerator)
+        }
+        return {figure: (source or f"given in the file of {name}", device.vintage or "see source") for figure, source in said.items()}
+    own = hardware.source if hardware.source != file else ""
+    given = f"given in {file or hardware.name}" + (f": {own}" if own and Path(own).name != file else "")
+    return dict.fromkeys(hardware.figures, (given, "see source"))
+
+
+def _is_of(batch: AcceleratorBatch, name: str) -> bool:
+    """Whether the designs of a batch are a device of the library, in whatever number."""
+    own = library.load(name).accelerator.batch()
+    if own.level_names != batch.level_names:
+        return False
+    columns = ("cores", "array_rows", "array_columns", "frequency_hz", "node_nm", "level_bytes")
+    return all(bool((getattr(own, column)[0] == getattr(batch, column)[0]).all()) for column in columns)
+
+
+def _tables(batch: AcceleratorBatch, label: str, stated: Mapping[str, Origin] | None = None, rule: str = "") -> Iterator[dict[str, Any]]:
+    """What the technology tables say of an array, or ``stated`` in their place: a MAC, words of SRAM and DRAM, leakage, area.
+
+    ``rule``: the source of a template whose areas follow a rule of its own.
+    """
+    stated = stated or {}
     node = float(batch.node_nm[0])
-    first = "" if len(batch) == 1 else "; first design"
+    first = "" if len(batch) == 1 else "first design"
     label = label or (batch.names[0] if batch.names else "design 1")
-    by_format = find_profile(batch.profile).logic == "arithmetic"
+    rules = find_profile(batch.profile)
+    by_format = rules.logic == "arithmetic"
     table, component = ("arithmetic.csv", "multiplier") if by_format else ("logic.csv", "mac")
     mac = next(row for row in read_table(table) if row["component"] == component)
-    note = f"at {node:g} nm, {node_status(node)}{first}"
-    yield _entry(f"hardware.{label}.mac_pj", float(batch.mac_pj[0]), "pJ", mac["source"], mac["vintage"], mac["licence"], note)
+    note = f"at {node:g} nm, {node_status(node)}" + (f"; {first}" if first else "")
+
+    def told(key: str, value: Any, unit: str, source: str, vintage: str, licence: str = "facts only", note: str = note) -> dict[str, Any]:
+        if key in stated:  # at the node that the file's author means, by whatever rule
+            (source, vintage), licence, note = stated[key], "see source", first
+        return _entry(f"hardware.{label}.{key}", float(value), unit, source, vintage, licence, note)
+
+    if rules.mac_pj is None:
+        yield told("mac_pj", batch.mac_pj[0], "pJ", mac["source"], mac["vintage"], mac["licence"])
+    else:  # whatever the node
+        yield told("mac_pj", batch.mac_pj[0], "pJ", rules.source, "see source", note=first)
     if by_format:
         bit = next(row for row in read_table(table) if row["component"] == "register")
-        pj = float(batch.register_write_pj_per_word[0])
-        yield _entry(f"hardware.{label}.register_pj_per_word", pj, "pJ", bit["source"], bit["vintage"], bit["licence"], note)
+        yield told("register_pj_per_word", batch.register_write_pj_per_word[0], "pJ", bit["source"], bit["vintage"], bit["licence"])
     cacti = read_table("sram_cacti.csv")[0]
     for i, (name, kind) in enumerate(zip(batch.level_names, batch.level_kinds, strict=True)):
         row = cacti if kind == "sram" else next(r for r in read_table("dram.csv") if r["type"] == kind)
         source, vintage, licence = (
             row.get(k) or default for k, default in (("source", "CACTI 7"), ("vintage", "2017"), ("licence", "facts only"))
         )
-        pj = float(batch.level_read_pj_per_word[0, i])
-        yield _entry(f"hardware.{label}.{name}.read_pj_per_word", pj, "pJ", source, vintage, licence, note)
+        # A DRAM is a part of its own: its energy does not go with the chip's node.
+        own_note = note if kind == "sram" else first
+        yield told(f"{name}.read_pj_per_word", batch.level_read_pj_per_word[0, i], "pJ", source, vintage, licence, own_note)
+        if f"{name}.write_pj_per_word" in stated:
+            yield told(f"{name}.write_pj_per_word", batch.level_write_pj_per_word[0, i], "pJ", source, vintage, licence, own_note)
     source, vintage = cacti.get("source") or "CACTI 7", cacti.get("vintage") or "2017"
-    yield _entry(f"hardware.{label}.leakage_w", float(batch.leakage_w[0]), "W", source, vintage, note=note)
-    yield _entry(f"hardware.{label}.area_mm2", float(batch.area_mm2[0]), "mm2", f"{mac['source']}; {source}", vintage, note=note)
+    yield told("leakage_w", batch.leakage_w[0], "W", source, vintage)
+    area = f"{mac['source']}; {source}"
+    if rule and not batch.bottom_up_area[0]:
+        area = f"{rule}; {source}"
+    yield told("area_mm2", batch.area_mm2[0], "mm2", area, vintage)
 
 
 def _kernels(batch: AcceleratorBatch) -> Iterator[dict[str, Any]]:

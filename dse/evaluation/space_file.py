@@ -10,7 +10,7 @@ hardware and deployment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,26 @@ def is_file(name: str) -> bool:
     return path.suffix == ".toml" or path.is_file()
 
 
-def read(path: str) -> tuple[str, Space]:
-    """Text and space of a file, checked for what a problem can take."""
-    found = space.load(path)
+def read(
+    path: str,
+    *,
+    names: Mapping[str, tuple[str, int]] | None = None,
+    listed: Mapping[str, Sequence[Any]] | None = None,
+    further: Mapping[str, Sequence[Any]] | None = None,
+) -> tuple[str, Space]:
+    """Text and space of a file, checked for what a problem can take.
+
+    ``names``, ``listed`` and ``further`` are those of :func:`dse.spaces.parameters.parse`. Where they change anything, the text is of the
+    space by its knobs, which reads back without them.
+    """
+    text = space.text_of(path)
+    found = space.parse(text, where=path, names=names, listed=listed, further=further)
+    if names or listed or further:
+        try:
+            same = space.parse(text, where=path) == found
+        except UsageError:
+            same = False
+        text = text if same else found.to_toml()
     for constraint in found.constraints:
         sides = {found.parameter(name).role in MODEL_ROLES for name in constraint.names}
         if len(sides) > 1:
@@ -52,7 +69,7 @@ def read(path: str) -> tuple[str, Space]:
         whole = all(isinstance(value, int) or (isinstance(value, float) and value.is_integer()) for value in parameter.values)
         if parameter.role in MODEL_ROLES and not whole:
             raise UsageError(f"space {path}: {parameter.name} is a knob of the model and has {_odd(parameter)!r}; whole numbers are needed")
-    return Path(path).read_text(encoding="utf-8"), found
+    return text, found
 
 
 def _odd(parameter: Parameter) -> Any:
@@ -130,7 +147,7 @@ def allowed_points(text: str | None, name: str, points: Mapping[str, npt.NDArray
     if text is None or len(next(iter(points.values()), (0,))) < 2:
         return dict(points)
     found = space.parse(text, where=name)
-    keep = _meets(found, points)
+    keep = meets(found, points)
     if not keep.any():
         raise UsageError(f"space {name}: no hardware point meets the constraints {_texts(found, points)}")
     return {knob: column[keep] for knob, column in points.items()}
@@ -142,8 +159,18 @@ def of_problem(text: str | None, name: str) -> Space | None:
 
 
 def meets(found: Space | None, points: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Which hardware points meet the constraints of a problem's space file, those between values of its lists included."""
-    return np.ones(len(next(iter(points.values()))), dtype=bool) if found is None else _meets(found, points)
+    """Which hardware points meet the constraints of a problem's space file, those between values of its lists included.
+
+    Raises UsageError for a constraint on what the points have not: it would be lost without a word.
+    """
+    if found is None:
+        return np.ones(len(next(iter(points.values()))), dtype=bool)
+    for constraint in found.constraints:
+        lost = [name for name in constraint.names if name not in points]
+        if lost and found.parameter(lost[0]).role not in MODEL_ROLES:
+            raise UsageError(f"space {found.name}: constraint {constraint.text!r} names {lost[0]}, which is no knob of this search; it has "
+                             f"{', '.join(points)}")  # fmt: skip
+    return _meets(found, points)
 
 
 def point_constraints(text: str | None, name: str) -> list[str]:

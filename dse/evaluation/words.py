@@ -18,8 +18,17 @@ from dse.problem.objectives import Constraint, Objective, Preset, merge_constrai
 from dse.problem.problem import DEFAULT_RESIDENCY, DEFAULT_SPACE, Problem
 from dse.problem.wording import joined
 from dse.quality.surrogate import for_workload as surrogate_for
-from dse.spaces.hardware import PUBLISHED_SPACE, HardwareSpace, fields_of, from_text, load_path_or_name, unknown_field, with_fields
-from dse.spaces.parameters import Space
+from dse.spaces.hardware import (
+    PUBLISHED_SPACE,
+    HardwareSpace,
+    fields_of,
+    from_text,
+    load_path_or_name,
+    second_names,
+    unknown_field,
+    with_fields,
+)
+from dse.spaces.parameters import Space, text_of
 from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator
@@ -29,6 +38,9 @@ from workloads.family import Family
 
 # Sizes that people vary of a model.
 _SIZES = ("layers", "hidden", "heads", "ffn", "width", "depth")
+
+# Widths that the model and the hardware agree on.
+_SHARED = ("weight_bits", "activation_bits", "kv_bits")
 
 Hardware = str | Path | templates.Template | Accelerator | Mapping[str, Any]
 
@@ -111,14 +123,8 @@ def make_problem(
 
     Raises DseError, one sentence, for whatever cannot be.
     """
-    own = space_file.read(str(space)) if space_file.is_file(str(space)) else None
-    if own is not None:
-        space = DEFAULT_SPACE
-        further = space_file.varied(own[1])
-        if both := [name for name in further if name in (vary or {})]:
-            raise UsageError(f"vary {both[0]} is in space {own[1].name} too; leave it to one of them")
-        vary = {**(vary or {}), **further}
-    space = str(space)
+    file = str(space) if space_file.is_file(str(space)) else ""
+    space = DEFAULT_SPACE if file else str(space)
     workload = _workload_word(workload, example, strict)
     hw, text = _hardware_word(hw)
     given = [objective] if isinstance(objective, str) else list(objective)
@@ -131,12 +137,18 @@ def make_problem(
     hardware = hardware.for_models(space)
     file_hash = file_sha256(workload)
     _check_varied(vary or {})
+    fixed, vary = fixed or {}, vary or {}
     family = library.load(workload, bind=bind or None, strict=strict)
+    _check_names(family, hardware, hardware_toml)
     if residency is None:
         residency = default_residency(hardware, hardware_toml, space)
     if prefetch is None:  # no, but for the file of a design that was searched with it
         prefetch = residency != "none" and _written(hardware_toml).get("prefetch") is True
-    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed or {}, vary or {}, own and own[1])
+    own, second = None, dict[str, str]()
+    if file:
+        own, vary, second = _own_space(file, hardware_toml, hardware, family, fixed, vary)
+    hardware_toml, fixed, vary, asked_as = _in_file(hardware_toml, hardware, family, fixed, vary, own and own[1])
+    asked_as = {**second, **asked_as}
     if own is None and hardware_toml is None:
         fixed, vary = beside_the_list(hardware, fixed, vary)
     if own is not None and (fields := fields_of(hardware_toml)):
@@ -308,6 +320,40 @@ def _check_varied(vary: Mapping[str, Sequence[Any]]) -> None:
             raise UsageError(f"vary {name} lists a value twice: {', '.join(map(str, chosen))}")
 
 
+def _own_space(
+    file: str,
+    text: str | None,
+    hardware: HardwareSpace,
+    family: Family,
+    fixed: Mapping[str, Any],
+    vary: Mapping[str, Sequence[Any]],
+) -> tuple[tuple[str, Space], dict[str, Sequence[Any]], dict[str, str]]:
+    """A space file by the knobs of the hardware, (its text, the space); what is varied with it; and {knob: the name that it has there}.
+
+    A field of an accelerator file has several names (``array_rows``, ``rows``; ``glb_mib``, ``glb_bytes``); the file of the space may use
+    each, and its constraints hold whichever it is. What the accelerator file lists, or --set and --vary give, needs no list in the space.
+    """
+    taken = {*hardware.knobs, *hardware.settings, *family.knobs, *family.dimensions, *VARIABLE}
+    names = {name: knob for name, knob in second_names(text).items() if name not in taken}
+    given = {**{name: [value] for name, value in fixed.items() if name not in hardware.knobs}, **vary}
+    known = {name: values for name, values in given.items()
+             if name not in family.knobs and (name in hardware.settings or name in VARIABLE or name in fields_of(text))}  # fmt: skip
+    listed = {names[n][0] if n in names else n: [v * names[n][1] if n in names and isinstance(v, (int, float)) else v for v in values]
+              for n, values in known.items()}  # fmt: skip
+    of_hardware = {knob: values for knob, values in hardware.knobs.items() if knob not in listed}
+    own_lists = text is not None and fields_of(text)
+    found = space_file.read(file, names=names, listed={**of_hardware, **listed} if own_lists else listed,
+                            further={} if own_lists else of_hardware)  # fmt: skip
+    tables = {names.get(name, (name, 1))[0] for name in tomllib.loads(text_of(file)).get("parameters", {})}
+    if both := [name for name in vary if names.get(name, (name, 1))[0] in tables]:
+        raise UsageError(f"vary {both[0]} is in space {found[1].name} too; leave it to one of them")
+    elsewhere = {**of_hardware, **listed}
+    ours = {name: values for name, values in space_file.varied(found[1]).items()
+            if name in tables or set(values) != set(elsewhere.get(name, ()))}  # fmt: skip
+    second = {names[name][0]: name for name in tomllib.loads(text_of(file)).get("parameters", {}) if name in names}
+    return found, {**vary, **ours}, second
+
+
 def _in_file(
     text: str | None,
     hardware: HardwareSpace,
@@ -376,6 +422,23 @@ def beside_the_list(
         and value not in hardware.knobs[name] and not isinstance(hardware.knobs[name][0], str)
     }  # fmt: skip
     return {name: value for name, value in fixed.items() if name not in further}, {**vary, **further}
+
+
+def _check_names(family: Family, hardware: HardwareSpace, text: str | None) -> None:
+    """A knob of the model that has the name of another of the hardware or the deployment: a design has one value under each name."""
+    others = {
+        **dict.fromkeys(fields_of(text), f"a field of hw {hardware.name}"),
+        **dict.fromkeys(hardware.settings, f"a setting of hw {hardware.name}"),
+        **dict.fromkeys(hardware.knobs, f"a knob of hw {hardware.name}"),
+        **dict.fromkeys(VARIABLE, "a knob of the deployment"),
+    }
+    both = [name for name in {**family.knobs, **family.dimensions} if name in others and name not in _SHARED]
+    if both:
+        named = joined([f"{name} ({others[name]})" for name in both])
+        raise UsageError(
+            f"workload {family.name} has knobs with names that are taken: {named}; call them otherwise in the model, its spaces and its "
+            f"quality tables, for example {joined([f'model_{name}' for name in both])}"
+        )
 
 
 def _check_knobs(

@@ -76,14 +76,18 @@ _MOST_NAMED = 3
 _OF_MODELS = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "weight_bits")
 
 
-def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = ()) -> str:
+def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = (), sizes: Sequence[str] = ()) -> str:
     """A design in a few words, ``12 layers x 576 on 64 x 32``: the model's size, then the hardware's; what varies where it has neither.
 
+    ``sizes``: knobs of the model, of which those that vary are told by name (``channels 96, blocks 8 on array 32 x 2``) where it has no
+    layers and no width of their own.
     ``named``: knobs that are told in any case (``64 x 32 with glb_mib 1``), because somebody asked for their values.
     A fleet is ``at 8 bits a weight on 2 replicas of 4 x h100, at most 64 sequences at a time``.
     """
     size = {"layers", "hidden"}
     model = f"{plural(knobs['layers'], 'layer')} x {knobs['hidden']}" if size <= knobs.keys() and size & set(varying) else ""
+    own = [f"{name} {knobs[name]}" for name in varying if name in sizes and name in knobs and name != "weight_bits"] if not model else []
+    model = model or ", ".join(own[:_MOST_NAMED])
     if "weight_bits" in varying and "weight_bits" in knobs:
         model = f"{model} at {knobs['weight_bits']} bits a weight".strip()
     if {"hw", "tp", "replicas"} <= knobs.keys():
@@ -98,12 +102,14 @@ def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str], named: Seque
         cores = knobs.get("cores", 1)
         chips = knobs.get("chips", 1)
         hardware = f"{knobs[rows]} x {knobs[columns]}"
+        hardware = f"array {hardware}" if own else hardware
         hardware = f"{cores} cores of {hardware}" if cores != 1 else hardware
         hardware = f"{chips} chips with {hardware}" if chips != 1 else hardware
         told |= {"cores", "chips", rows, columns}
+    told |= set(sizes) if own else set()
     further = [f"{name} {knobs[name]}" for name in named if name in knobs and name not in told][:_MOST_NAMED]
     if model and not hardware:  # hardware of the user's own, of which a part varies
-        rest = [f"{name} {knobs[name]}" for name in varying if name in knobs and name not in _OF_MODELS][:4] or further
+        rest = [f"{name} {knobs[name]}" for name in varying if name in knobs and name not in (*_OF_MODELS, *sizes)][:4] or further
         return f"{model} with {', '.join(rest)}" if rest else model
     if model or hardware:
         phrase = f"{model} on {hardware}" if model and hardware else model or hardware
@@ -111,10 +117,12 @@ def design_phrase(knobs: Mapping[str, Any], varying: Sequence[str], named: Seque
     return ", ".join([f"{name} {knobs[name]}" for name in varying[:6]] or further)
 
 
-def phrase_beside(knobs: Mapping[str, Any], own: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = ()) -> str:
+def phrase_beside(
+    knobs: Mapping[str, Any], own: Mapping[str, Any], varying: Sequence[str], named: Sequence[str] = (), sizes: Sequence[str] = ()
+) -> str:
     """A design in a few words beside another; where these are the other's too, with the knobs that tell them apart."""
-    told = design_phrase(knobs, varying, named)
-    if told != design_phrase(own, varying, named):
+    told = design_phrase(knobs, varying, named, sizes)
+    if told != design_phrase(own, varying, named, sizes):
         return told
     apart = [f"{name} {value} in place of {own[name]}" for name, value in knobs.items() if name in own and own[name] != value]
     return ", ".join([*([told] if told else []), *apart[:3]])

@@ -10,14 +10,17 @@ purpose.
 from __future__ import annotations
 
 import csv
+import hashlib
 import inspect
 import json
 import math
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,8 @@ from workloads import library
 
 FORMS = ("surrogate", "table:FILE.csv", "trained:TASK", "measured:minilm", "measured:FOLDER", "python:module:function",
          "command:PROGRAM ARGS")  # fmt: skip
+# What a function may call its fidelity and its seed beside their own names.
+_SHORT = ("f", "s")
 DEFAULT_TIME_LIMIT_S = 3600.0
 _TAIL = 300
 
@@ -52,6 +57,30 @@ def name_of(evaluator: str | Evaluator | Callable[..., Any]) -> str:
     word = f"object:{getattr(found, 'name', type(found).__name__)}"
     _given[word] = found
     return word
+
+
+def code_of(word: str) -> str:
+    """A sum of the code behind ``object:NAME`` as it was given in this process, with the version of Python that compiled it; empty where
+    there is none to be seen (a built-in callable, a word).
+
+    Of the code alone: constants, names and instructions. What a function reads elsewhere (variables around it, files) is not in it.
+    """
+    given: Any = _given.get(word)
+    call = given.call if isinstance(given, FunctionEvaluator) else given
+    code = getattr(call, "__code__", None) or getattr(getattr(type(call), "__call__", None), "__code__", None)  # noqa: B004 - its code
+    if not isinstance(code, CodeType):
+        return ""
+    return f"{sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(_plain_code(code).encode()).hexdigest()}"
+
+
+def _plain_code(value: Any) -> str:
+    """Code, or a constant of it, as a text that is the same in every process: no addresses, no order of a set."""
+    if isinstance(value, CodeType):
+        parts = (value.co_code.hex(), value.co_consts, value.co_names, value.co_varnames, value.co_freevars)
+        return f"code({_plain_code(parts)})"
+    if isinstance(value, tuple):
+        return f"({','.join(map(_plain_code, value))})"
+    return f"{{{','.join(sorted(map(_plain_code, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 
 def is_known(word: str) -> bool:
@@ -127,12 +156,17 @@ class TableEvaluator:
 
     Rows that differ in their seed alone are averaged; their spread gives a standard error where one of them states none. Without a seed
     two figures of one model contradict each other, and are an error. An empty standard error (or ``nan``) is not known: 0 inside.
+
+    Where no row states an error, the spread of repeats is pooled over the models of a fidelity (two repeats of one model tell next
+    to nothing): s^2 = sum of squared deviations from each model's mean / sum of (repeats - 1), and a model of n rows has s / sqrt(n),
+    those of one row too. ``repeated``: how many models it was pooled over, 0 where it was not.
     """
 
     path: str
     parameters: tuple[str, ...]
     rows: Mapping[tuple[float, tuple[str, ...]], Measured] = field(repr=False)
     metrics: tuple[str, ...] = ("quality",)
+    repeated: int = 0
 
     @classmethod
     def read(cls, path: str | Path, *, metric: str = "quality") -> TableEvaluator:
@@ -167,7 +201,10 @@ class TableEvaluator:
             groups.setdefault(key, []).append((value, se))
         if not groups:
             raise DseError(f"table {path} has no row")
-        return cls(str(path), names, {key: _pooled(found) for key, found in groups.items()}, (metric,))
+        if any(se is not None for found in groups.values() for _, se in found):
+            return cls(str(path), names, {key: _averaged(found) for key, found in groups.items()}, (metric,))
+        figures = {key: [value for value, _ in found] for key, found in groups.items()}
+        return cls(str(path), names, _pooled(figures), (metric,), sum(len(found) > 1 for found in figures.values()))
 
     def __call__(self, parameters: Mapping[str, Value], *, fidelity: float, seed: int) -> dict[str, Measured]:
         key = self.key(parameters)
@@ -220,7 +257,18 @@ def _standard_error(path: str | Path, line: int, column: str, text: str | None) 
     return value
 
 
-def _pooled(found: list[tuple[float, float | None]]) -> Measured:
+def _pooled(figures: Mapping[tuple[float, tuple[str, ...]], Sequence[float]]) -> dict[tuple[float, tuple[str, ...]], Measured]:
+    """Means, with standard errors from the spread of repeats pooled over the models of each fidelity; 0 where nothing was repeated."""
+    squares: dict[float, float] = {}
+    freedom: dict[float, int] = {}
+    for (fidelity, _), values in figures.items():
+        squares[fidelity] = squares.get(fidelity, 0.0) + float(np.sum(np.square(np.array(values) - np.mean(values))))
+        freedom[fidelity] = freedom.get(fidelity, 0) + len(values) - 1
+    variance = {fidelity: squares[fidelity] / max(freedom[fidelity], 1) for fidelity in squares}
+    return {key: Measured(float(np.mean(values)), math.sqrt(variance[key[0]] / len(values))) for key, values in figures.items()}
+
+
+def _averaged(found: list[tuple[float, float | None]]) -> Measured:
     values = np.array([value for value, _ in found])
     stated = [error for _, error in found if error is not None]
     if len(stated) == len(found):
@@ -359,7 +407,9 @@ class FunctionEvaluator:
         by_place = [p for p in arguments if p.kind is not p.KEYWORD_ONLY]
         first, rest = by_place[:1], by_place[1:]
         filled = [p for p in rest if p.default is p.empty]
-        if not first or len(filled) > len(further):
+        # A second argument that nothing gives is rather a knob that the model has not, under its first one's name.
+        unknown = len(filled) == 1 and filled[0].name not in (*further, *_SHORT) and not filled[0].name.startswith("_")
+        if not first or len(filled) > len(further) or unknown or any(p.name in knobs for p in filled):
             raise self._unfit(knobs)
         named = {p.name: further[p.name] for p in arguments if p.name in further and p not in filled and p.kind is not p.POSITIONAL_ONLY}
         # Arguments without a default stand before those with one: they are the fidelity and the seed, whatever their names.

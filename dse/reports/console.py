@@ -12,6 +12,7 @@ from dse.analysis.bounds import bounds_of
 from dse.evaluation import space_file
 from dse.evaluation.careful import models_searched
 from dse.evaluation.evaluation import load_family, load_hardware, run_settings, told_settings
+from dse.evaluation.requests import batch_in_words, request_in_words, settings_in_words
 from dse.evaluation.robustness import AREA_FACTOR, area_note
 from dse.evaluation.words import deadline, many_memories
 from dse.problem.metrics import METRICS
@@ -61,7 +62,7 @@ def say_problem(
         f"hardware    {problem.hardware}",
         f"objectives  {', '.join(map(str, problem.objectives))}",
         "constraints " + ", ".join(map(str, problem.constraints)),
-        f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks)}",
+        f"deployment  {_deployment_text(deployment.to_dict(), problem.act_lacks, request_in_words(problem))}",
         *(f"{'varied' if len(chosen) > 1 else 'set':<12}{name}: {_values(chosen)}" for name, chosen in _asked(problem)),
         f"strategy    {large.strategy}, at most {large.budget:,} exact evaluations of designs in place of a sweep"
         if large
@@ -112,7 +113,8 @@ def _settings_text(problem: Problem) -> str:
         told = told_settings(run_settings(family, given))
     except WorkloadError:  # of a free dimension that no setting fits yet: the search itself says so, or leaves such models out
         return ""
-    return ", ".join(f"{name}={value}" for name, value in told.items() if name not in searched or name in problem.fixed)
+    words = settings_in_words(told)
+    return ", ".join(words[name] for name in told if name not in searched or name in problem.fixed)
 
 
 def _residency_text(problem: Problem, hardware: HardwareSpace, *, large: bool) -> str:
@@ -133,11 +135,13 @@ def _mapped_residency(problem: Problem, hardware: HardwareSpace, *, large: bool)
     return "none" + (": in a space too large to sweep every operation stands alone" if large or problem.models_dominated else "")
 
 
-def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "") -> str:
-    """Where and how a device serves, and why its carbon profile is our own where ACT's does not know the memory."""
+def _deployment_text(deployment: Mapping[str, Any], memory_act_lacks: str = "", request: str = "") -> str:
+    """Where and how a device serves (``request``: what one is, where that must be said), and why its carbon profile is our own where
+    ACT's does not know the memory."""
     reason = f" (act2 knows no {memory_act_lacks})" if memory_act_lacks else ""
+    of = f" ({request})" if request else ""
     return (
-        f"{deployment['rate_per_s']:g} requests/s for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
+        f"{deployment['rate_per_s']:g} requests/s{of} for {deployment['lifetime_years']:g} years, grid {deployment['grid']}, "
         f"fab grid {deployment['fab_grid'] or 'fixed by the profile'}, PUE {deployment['pue']:g}, "
         f"carbon profile {deployment['carbon_profile']}{reason}"
     )
@@ -242,6 +246,10 @@ def run_json(run: RunRecord) -> dict[str, Any]:
     }
 
 
+# Sums of components in another order differ by less; a larger rest is idle power while the request runs.
+_ROUNDING = 1e-9
+
+
 def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print one design."""
     if as_json:
@@ -251,11 +259,15 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
         f"{answer['workload']} on {answer['hardware']}: "
         + ", ".join(f"{k}={v}" for k, v in answer.get("design_as_asked", answer["design"]).items())
     )
-    if told := [f"{name}={value}" for name, value in told_settings(answer["settings"]).items()]:
+    if told := list(settings_in_words(told_settings(answer["settings"])).values()):
         print("  settings: " + ", ".join(told))  # JSON has those that are off, too
     if taken := answer.get("model_from"):
         print(f"  model and settings as {taken['file']} has them; --set changes them")
-    print(f"  deployment: {_deployment_text(answer['deployment'], answer['memory_act_lacks'])}")
+    whose = ""
+    if of_file := answer.get("deployment_from"):
+        whose = " of its search" + (f" but for {joined(of_file['given'])}" if of_file["given"] else "")
+    request = batch_in_words({**answer["settings"], **answer["design"]})
+    print(f"  deployment{whose}: {_deployment_text(answer['deployment'], answer['memory_act_lacks'], request)}")
     for name, metric in METRICS.items():
         if name in ("quality", "quality_se") or name not in answer:
             continue
@@ -278,10 +290,8 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     if answer["quality"] is None:
         print(f"  {'quality':<20} {'none':>14} ({answer['quality_reason']})")
     else:
-        print(
-            f"  {'quality':<20} {answer['quality']:>14.6g} +- {answer['quality_se']:.2g} {answer['quality_label']}, "
-            f"{answer['quality_support']}"
-        )
+        error = f"+- {answer['quality_se']:.2g} " if answer["quality_se"] else ""  # a measurement's may be unknown
+        print(f"  {'quality':<20} {answer['quality']:>14.6g} {error}{answer['quality_label']}, {answer['quality_support']}")
     # A board's power at idle is all of it, a template's what its parts leak: what the latter lacks is named.
     for i, line in enumerate(textwrap.wrap(", ".join(answer["not_modelled"]), 100)):
         print(f"  {'' if i else 'not modelled':<20} {line}")
@@ -305,4 +315,9 @@ def show_design(answer: dict[str, Any], *, as_json: bool) -> None:
     print(f"  {'component':<12} {'latency_s':>12} {'energy_j':>12} {'share':>7}  bound")
     for entry in answer["components"]:
         share = entry["latency_s"] / answer["latency_s"] if answer["latency_s"] else 0.0  # nothing of the model was understood
-        print(f"  {entry['component']:<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}")
+        print(
+            f"  {entry['component'] or 'other':<12} {entry['latency_s']:>12.4g} {entry['energy_j']:>12.4g} {share:>7.1%}  {entry['bound']}"
+        )
+    rest = answer["energy_j"] - sum(entry["energy_j"] for entry in answer["components"])
+    if rest > _ROUNDING * answer["energy_j"]:
+        print(f"  {'idle power x latency':<25} {rest:>12.4g}")

@@ -80,14 +80,16 @@ def text(run: RunRecord, explanation: Explanation, reason: Why | None) -> str:
         "  budgets   " + ", ".join("none" if math.isinf(v) else f"{v * 1e3:g} ms" for v in s.latency_budget_s),
     ]
     if e.quality_floor is not None:
-        lines.append(f"  quality   at least {e.quality_floor:.4g} (designs of like quality are compared)")
+        why = "no standard error is known, so only the best quality was kept; --min-quality, min_quality=, keeps more"
+        lines.append(f"  quality   at least {e.quality_floor:.4g} ({why if e.only_best else 'designs of like quality are compared'})")
     if e.impossible:
         lines.append(f"  {e.impossible} segments can be served by no design; they are left out")
-    lines += ["", f"{'assignment':<26}{'mean kgCO2e':>13}{'over oracle':>13}{'not served':>12}{'saving recovered':>18}"]
+    lines += ["", f"{'assignment':<26}{'mean kgCO2e':>13}{'over oracle*':>13}{'not served':>12}{'saving recovered':>18}"]
     for depth, policy in enumerate(e.policies):
         name = f"one design ({single})" if depth == 0 else f"tree of depth {depth}"
         lines.append(f"{name:<26}{policy.mean_kgco2e:>13.5g}{policy.mean_excess:>13.2%}{policy.unserved:>12}{_share(policy.recovered):>18}")
     lines.append(f"{'oracle (one a segment)':<26}{e.oracle_mean_kgco2e:>13.5g}{0:>13.2%}{0:>12}{'100%':>18}")
+    lines.append("* mean of each segment's own excess, all alike, not of the means beside it, which segments of much carbon decide")
     told = e.policies[-1]
     if all(math.isnan(p.recovered) for p in e.policies):
         lines.append(f"One design is within {WORTH_ASKING:.1%} of the best wherever it can serve: there is nothing for a tree to save.")
@@ -177,6 +179,7 @@ def as_json(run: RunRecord, explanation: Explanation, reason: Why | None) -> dic
         },
         "weigh": e.weigh,
         "quality_floor": e.quality_floor,
+        "only_best_quality": e.only_best,
         "designs": e.candidates.design.tolist(),
         "single_design": int(e.candidates.design[e.single]),
         "oracle_mean_kgco2e": e.oracle_mean_kgco2e,

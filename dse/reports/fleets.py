@@ -15,7 +15,7 @@ from dse.reports.scatter import Mark, scatter
 from dse.reports.sections import section, table
 
 _NAMES = ("hw", "tp", "weight_bits", "max_sequences", "replicas", "goodput_per_s", "goodput_share", "gco2e_per_request",
-          "energy_j_per_request", "ttft_p95_ms", "tpot_p95_ms", "chips", "utilisation")  # fmt: skip
+          "energy_j_per_request", "ttft_p95_ms", "tpot_p95_ms", "chips", "service_utilisation")  # fmt: skip
 _TOLD_APART = 4  # chips that shapes can tell apart
 _HOURS = ("hour", "requests", "needed", "with_spares", "energy_j", "gco2e_per_kwh", "operational_gco2e", "embodied_gco2e")
 
@@ -30,7 +30,7 @@ def page_of_run(run: Any) -> str:
     once = [design for design in run.designs if design.get("equal_to") is None]
     fronts = [{"design": d["design"], **d["knobs"], **d["metrics"]} for d in once]
     equal = len(run.designs) - len(once)
-    names = ["design", *(name for name in _NAMES if name in fronts[0] or name == "utilisation")]
+    names = ["design", *(name for name in _NAMES if name in fronts[0])]
     beside = [("rule of thumb", answer["rule_of_thumb"]), ("least grams", answer["least_grams"])]
     body = tag(
         "main",
@@ -106,5 +106,5 @@ def _breakable(names: Iterable[str]) -> list[str]:
 
 
 def _cells(row: Mapping[str, Any], names: Any) -> list[str]:
-    values = (row.get(name, row.get("service_utilisation") if name == "utilisation" else None) for name in names)
+    values = (row.get(name, row.get("utilisation") if name == "service_utilisation" else None) for name in names)  # rows of earlier runs
     return ["" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]

@@ -84,6 +84,7 @@ def card_text(run: Any) -> str:
     lines = [
         f"{run.problem.workload} on {run.problem.hardware}: {plural(len(run.designs), 'design')} on the front of {run.summary.points:,}"
     ]
+    lines[0] += "".join(f", {line}" for line in _residency(run))
     lines.append(f"  {of_run(run).sentence}")
     lines += [f"  {line}" for line in _trials(run)]
     lines.append(f"  {run.path}/: study.db, pareto.csv, report.html, designs/")
@@ -96,7 +97,13 @@ def _trials(run: Any) -> list[str]:
     if not isinstance(strategy, Mapping) or "trials" not in strategy:
         return []
     of = f" of {strategy['asked']:,}" if "asked" in strategy else ""
-    return [f"{strategy['trials']:,}{of} trials of {strategy['name']}, ended because {str(strategy['stopped']).rstrip('.')}"]
+    further = f" + {plural(strategy['confirmations'], 'confirmation')}" if strategy.get("confirmations") else ""
+    return [f"{strategy['trials']:,}{of} trials{further} of {strategy['name']}, ended because {str(strategy['stopped']).rstrip('.')}"]
+
+
+def _residency(run: Any) -> list[str]:
+    """What its designs keep on chip, where a search is of designs of an accelerator."""
+    return [] if run.problem.kind else [f"residency {run.problem.residency}"]
 
 
 def card_html(run: Any) -> Markup:
@@ -120,7 +127,7 @@ def card_html(run: Any) -> Markup:
             tag("tbody", body),
         ),
         tag("div", f"{run.problem.workload} on {run.problem.hardware}: {plural(len(run.designs), 'design')} on the front of "
-            f"{run.summary.points:,}, {run.summary.feasible:,} feasible. ", *(f"{line}. " for line in _trials(run)),
+            f"{run.summary.points:,}, {run.summary.feasible:,} feasible. ", *(f"{line}. " for line in (*_trials(run), *_residency(run))),
             tag("code", f"{run.path}/report.html")),
         style="border:1px solid #8884;border-radius:8px;padding:10px 14px;max-width:60em",
     )  # fmt: skip

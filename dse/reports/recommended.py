@@ -67,6 +67,8 @@ def _answers(run: Any, found: Recommendation) -> Markup | None:
         rows.append(("Near ties", found.ties_text))
     if said := text.devices_said(run):
         rows.append(("Devices", tag("ul", [tag("li", line) for line in said])))
+    if found.not_drawn:
+        rows.append(("How sure", found.not_drawn))
     if found.kept_share is not None or found.changes or found.unchanged:
         if found.kept_share is not None:
             rows.append(("How sure", found.sure_text))

@@ -22,12 +22,12 @@ _FIGURES = (
     ("each further token [ms]", "tpot_ms"),
     ("whole request [ms]", "latency_ms"),
     ("output tokens a second", "tokens_per_s"),
-    ("energy of a request [J]", "energy_j_per_request"),
+    ("energy of a request at the chips, without PUE [J]", "energy_j_per_request"),
     ("carbon of a request [gCO2e]", "gco2e_per_request"),
 )
 _OTHERS = (
     *("requests", "requests_per_s", "goodput_per_s", "utilisation", "makespan_s", "chips", "engine_steps", "prefill_tokens"),
-    *("cached_tokens", "preemptions", "energy_j_per_token", "gco2e_per_token", "operational_share", "gco2e_per_kwh", "grid"),
+    *("cached_tokens", "preemptions", "energy_j_per_token", "gco2e_per_token", "operational_share", "pue", "gco2e_per_kwh", "grid"),
 )
 
 

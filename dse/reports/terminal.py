@@ -126,14 +126,15 @@ def _footnotes(run: RunRecord, shown: list[dict[str, Any]], left_out: list[str],
     notes = []
     if any("quality" in design["metrics"] for design in shown):
         known = [bool(design["metrics"].get("quality_se")) for design in shown]
-        error = "± its standard error" + ("" if all(known) else " where one is known")
+        pooled = (run.context.get("quality_evaluator") or {}).get("errors")
+        error = "± its standard error" + ("" if all(known) else " where one is known") + (f", {pooled}" if pooled else "")
         notes.append(f"quality: {quality_label(run.context)}, " + (error if any(known) else "without a standard error"))
     same = [f"{name}={run.designs[0]['knobs'][name]}" for name in knob_names(run.designs) if name not in varying]
     same += [f"{name}={value}" for name, value in (run.context.get("models_alike") or {}).items()]
     if same:
         notes.append(f"the same for all: {', '.join(same)}")
     if left_out:
-        notes.append(f"no room for: {', '.join(left_out)}")
+        notes.append(f"not shown: {', '.join(left_out)} (a wider terminal has room; pareto.csv has all)")
     if len(shown) < len(run.designs):
         of = f"{len(run.designs):,} designs{' that differ in an objective' if ties else ''}"
         notes.append(f"{len(shown)} of {of}, evenly thinned; pareto.csv has all")

@@ -20,8 +20,10 @@ import numpy as np
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.fronts.pareto import Front
+from dse.problem.metrics import current_name
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
+from dse.problem.wording import plural
 from dse.quality import evaluators
 from dse.quality.measured import Evaluator
 from dse.quality.model_evaluator import MeasuredEvaluator
@@ -139,6 +141,8 @@ def run(
     context["cautions"] = [line for table in tables for line in table_rows.cautions(table, columns, own_space=own_space)]
     if isinstance(target, MeasuredEvaluator):
         context["measured"] = measured_models.summary(target, study.path.parent)
+    if isinstance(target, evaluators.TableEvaluator) and target.repeated:
+        context["quality_evaluator"]["errors"] = f"pooled over {plural(target.repeated, 'repeated model')}"
     return found.front, _summary(evaluation, found), context
 
 
@@ -214,17 +218,19 @@ def _context(
     evaluation: Evaluation, settings: MeasuredSettings, found: SearchResult, notes: list[str], shared: dict[str, Any], most: int
 ) -> dict[str, Any]:
     """What a report says of the search; ``most`` trials are all that can be made."""
-    whole = len(found.trials) >= most
+    again = sum(trial.info.get("origin") == "confirmation" for trial in found.trials)
+    whole = len(found.trials) - again >= most
     every = whole and most < sum(settings.sizes) and all(trial.done for trial in found.trials)
-    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done]
+    completed = found.proxy.target if found.proxy else [trial for trial in found.trials if trial.done and is_first(trial)]
     context: dict[str, Any] = {
         "strategy": {
             "name": found.strategy,
             "why": found.why,
             "stopped": (f"all {most:,} models were measured" if most > 1 else "the one model was measured") if every else found.reason,
             "notes": notes,
-            "trials": len(found.trials),
-            "asked": sum(settings.sizes),
+            "trials": len(found.trials) - again,
+            **({"confirmations": again} if again else {}),
+            "asked": min(sum(settings.sizes), most),  # no budget buys more
             "early": settings.stop_early and not whole and found.reason != EXHAUSTED,
             **shared,
         },
@@ -304,16 +310,21 @@ def _take_measured(evaluation: Evaluation, quality: Mapping[int, Any], target: E
 
 
 def trials_of_study(folder: Path) -> list[dict[str, Any]]:
-    """The trials of a run as rows: number, state, parameters, each metric with its standard error, seconds, error; none of a sweep."""
+    """The trials of a run as rows: number, state, parameters, each metric with its standard error, fidelity, error; none of a sweep.
+
+    Where a search confirmed its front, ``confirms`` is the trial that a row measured again.
+    """
     with Study.open(folder if folder.is_file() else folder / FILE_NAME, read_only=True) as study:
         known = study.description()
         if known["problem"].get("kind"):  # a configuration that was simulated is a trial; it has no error
-            return [{k: v for k, v in _row(trial).items() if not k.endswith("_se")} for trial in TrialStore.of_study(study).trials()]
+            rows = map(_row, TrialStore.of_study(study).trials())
+            return [{current_name(name): value for name, value in row.items() if not name.endswith("_se")} for row in rows]
         if known["measured"] is None and known.get("large") is None:
             return []
         settings = MeasuredSettings.from_dict(known["measured"]) if known["measured"] else MeasuredSettings()
         with _trials(study, Problem.from_dict(known["problem"]), settings, known["provenance"]["seed"]) as store:
-            return [_row(trial) for trial in store.trials()]
+            confirmed = {"confirms": None} if settings.confirm else {}
+            return [{**_row(trial), **{name: trial.info.get("of") for name in confirmed}} for trial in store.trials()]
 
 
 def _row(trial: Trial) -> dict[str, Any]:

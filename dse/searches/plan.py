@@ -49,8 +49,8 @@ class MeasuredSettings:
     that follows from the problem and these settings, the same for every driver of the same search).
     """
 
-    quality: str = "surrogate"
-    strategy: str = "auto"
+    quality: Any = "surrogate"  # a word, an evaluator or a function; its word from here on
+    strategy: Any = "auto"  # a name or a strategy; its name from here on
     budget: int = DEFAULT_BUDGET
     workers: int = 1
     executor: str | None = None

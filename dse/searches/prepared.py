@@ -51,6 +51,7 @@ def prepared(
     budget: int | None = None,
     workers: int = 1,
     whole_budget: bool = False,
+    confirm: int = 0,
     measured: MeasuredSettings | None = None,
     sharded: ShardSettings | None = None,
     seed: int = 0,
@@ -92,6 +93,12 @@ def prepared(
         if measured is None or large is not None:
             raise UsageError("whole_budget is not used: this search has no trials to stop before their budget; leave it out")
         measured = replace(measured, stop_early=False)
+    if confirm:
+        if measured is None or large is not None:
+            raise UsageError(f"confirm is {confirm} and this search measures no quality that could be measured again; leave it out")
+        if measured.confirm not in (0, confirm):
+            raise UsageError(f"confirm is {confirm} and that of the measured settings {measured.confirm}; give one of them")
+        measured = replace(measured, confirm=confirm)
     if sharded is not None:
         _unused("the sweep is shared out", quality=quality)
         _check_sharded(sizes, measured, strategy, sharded.workers)

@@ -29,7 +29,7 @@ METRICS = (
     "ttft_p95_ms",
     "tpot_p95_ms",
     "chips",
-    "utilisation",
+    "service_utilisation",
 )
 KNOBS: dict[str, tuple[int, ...]] = {
     "tp": (1, 2, 4, 8),
@@ -56,7 +56,7 @@ def figures(served: Served, place: Place, ttft_s: float, tpot_s: float) -> dict[
         "ttft_p95_ms": float(np.percentile(served.ttft_s, 95)) * 1e3,
         "tpot_p95_ms": float(np.percentile(tpot, 95)) * 1e3 if len(tpot) else 0.0,
         "chips": float(chips),
-        "utilisation": served.utilisation,
+        "service_utilisation": served.utilisation,
     }
 
 

@@ -334,7 +334,10 @@ def rate_percentiles(served: Served, windows: int = 50) -> dict[str, float]:
 
 
 def summary(served: Served, *, grid: str, pue: float, lifetime_years: float, slo: tuple[float, float] = (np.inf, np.inf)) -> dict[str, Any]:
-    """Plain values for JSON: latencies, rates, energy and carbon, each with percentiles, and what produced them."""
+    """Plain values for JSON: latencies, rates, energy and carbon, each with percentiles, and what produced them.
+
+    Energy is the chips', grams are of the facility: of that energy x ``pue``, and of the chips' making.
+    """
     factor = grids.lookup(grid)
     grams = served.gco2e(gco2e_per_kwh=factor.gco2e_per_kwh, pue=pue, lifetime_years=lifetime_years)
     o = served.outcome
@@ -355,6 +358,7 @@ def summary(served: Served, *, grid: str, pue: float, lifetime_years: float, slo
         "requests": len(served.output),
         "requests_per_s": len(served.output) / served.makespan_s,
         "goodput_per_s": good,
+        "limits_ms": {name: limit * 1e3 for name, limit in zip(("ttft", "tpot"), slo, strict=True) if np.isfinite(limit)},
         "utilisation": served.utilisation,
         "makespan_s": served.makespan_s,
         "chips": served.setup.chips,
@@ -363,6 +367,7 @@ def summary(served: Served, *, grid: str, pue: float, lifetime_years: float, slo
         "cached_tokens": int(o.cached_tokens.sum()),
         "preemptions": int(o.preemptions.sum()),
         "embodied_kgco2e_per_chip": chip.embodied_kgco2e,
+        "pue": pue,
         "gco2e_per_kwh": factor.gco2e_per_kwh,
         "grid": factor.name,
         "sources": {"grid": factor.source, "step_time": "dse/data/serving.toml", "device": f"hw_models device {chip.name}"},

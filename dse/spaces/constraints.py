@@ -22,7 +22,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _RELATION = re.compile(r"<=|>=|==")
 _TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>[-+*^]))")
-_DIVISIBLE = re.compile(r"^\s*([A-Za-z_]\w*)\s*%\s*([A-Za-z_]\w*|\d+)\s*==\s*0\s*$")
+_DIVISIBLE = re.compile(r"^\s*(?:(\d+)\s*\*\s*)?([A-Za-z_]\w*)\s*%\s*(?:(\d+)\s*\*\s*)?([A-Za-z_]\w*|\d+)\s*==\s*0\s*$")
 # Relative slack of a comparison: the bound itself, computed in another order of operations, still counts as met.
 _SLACK = 1e-12
 
@@ -43,6 +43,7 @@ class SpaceConstraint:
     terms: tuple[Term, ...]
     relation: str  # "<=", ">=", "==" against zero, or "%"
     divisor: str | float = 0.0
+    divisor_factor: float = 1.0  # of a divisor that is a parameter
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,8 +57,8 @@ class SpaceConstraint:
         """Which designs meet it, given the values of the parameters as arrays of one shape."""
         if self.relation == "%":
             value = columns[self.terms[0].powers[0][0]]
-            divisor = columns[self.divisor] if isinstance(self.divisor, str) else np.float64(self.divisor)
-            return np.asarray(np.mod(value, divisor) == 0)
+            divisor = self.divisor_factor * (columns[self.divisor] if isinstance(self.divisor, str) else np.float64(self.divisor))
+            return np.asarray(np.mod(self.terms[0].coefficient * value, divisor) == 0)
         total: FloatArray = np.zeros(1)
         scale: FloatArray = np.zeros(1)
         for term in self.terms:
@@ -73,16 +74,57 @@ class SpaceConstraint:
             return np.asarray(total >= -slack)
         return np.asarray(np.abs(total) <= slack)
 
+    def renamed(self, names: Mapping[str, tuple[str, int]]) -> SpaceConstraint:
+        """The same constraint with parameters by other names: {name: (new name, units of the new one in one of the old)}.
+
+        ``glb_mib == 4`` with {"glb_mib": ("glb_bytes", 1048576)} is ``glb_bytes == 4194304``; one that has none of the names stays.
+        """
+        if not set(self.names) & set(names):
+            return self
+        if self.relation == "%":
+            ((name, _),) = self.terms[0].powers
+            name, unit = names.get(name, (name, 1))
+            by, by_unit = names.get(self.divisor, (self.divisor, 1)) if isinstance(self.divisor, str) else (self.divisor, 1)
+            left, right = by_unit * self.terms[0].coefficient, unit * self.divisor_factor
+            if left >= right and left % right == 0:
+                left, right = left / right, 1.0
+            elif right % left == 0:
+                left, right = 1.0, right / left
+            if not isinstance(by, str):
+                by, right = f"{by * right:.0f}", 1.0
+            return parse_constraint(f"{_times(left)}{name} % {_times(right)}{by} == 0")
+        found: list[tuple[float, int, dict[str, float]]] = []
+        for term in self.terms:
+            powers: dict[str, float] = {}
+            per = 1.0
+            for name, power in term.powers:
+                new, unit = names.get(name, (name, 1))
+                per *= float(unit) ** power
+                powers[new] = powers.get(new, 0.0) + power
+            found.append((term.coefficient, int(per), powers) if per.is_integer() else (term.coefficient / per, 1, powers))
+        # Whole units for fractions of them: both sides times what the largest of the new units has of its old one.
+        most = max(per for _, per, _ in found)
+        sides: tuple[list[str], list[str]] = ([], [])
+        for coefficient, per, powers in found:
+            number = coefficient * (most / per)
+            factors = [name if power == 1 else f"{name} ^ {power:g}" for name, power in powers.items()]
+            shown = [] if abs(number) == 1 and factors else [f"{abs(number):.17g}"]
+            sides[number < 0].append(" * ".join([*shown, *factors]))
+        left_side, right_side = (" + ".join(side) or "0" for side in sides)
+        return parse_constraint(f"{left_side} {self.relation} {right_side}")
+
 
 def parse_constraint(text: str) -> SpaceConstraint:
     """Parse one constraint; see the module's docstring for the form."""
     divisible = _DIVISIBLE.match(text)
     if divisible:
-        value, divisor = divisible.groups()
+        times, value, by_times, divisor = divisible.groups()
         if divisor.isdigit() and int(divisor) == 0:
             raise UsageError(f"constraint {text!r} divides by zero")
         by = float(divisor) if divisor.isdigit() else divisor
-        return SpaceConstraint(text.strip(), (Term(1.0, ((value, 1.0),)),), "%", by)
+        if not (int(times or 1) and int(by_times or 1)):
+            raise UsageError(f"constraint {text!r} has a factor of zero")
+        return SpaceConstraint(text.strip(), (Term(float(times or 1), ((value, 1.0),)),), "%", by, float(by_times or 1))
     found = _RELATION.findall(text)
     if len(found) != 1:
         raise UsageError(f"constraint {text!r} needs exactly one of <=, >=, == (or the form NAME % NAME == 0)")
@@ -92,6 +134,10 @@ def parse_constraint(text: str) -> SpaceConstraint:
     if not constraint.names:
         raise UsageError(f"constraint {text!r} names no parameter")
     return constraint
+
+
+def _times(number: float) -> str:
+    return "" if number == 1 else f"{number:.0f} * "
 
 
 def _sum(side: str, sign: float, text: str) -> list[Term]:

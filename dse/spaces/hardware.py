@@ -22,7 +22,7 @@ from dse.spaces.toml_text import toml_text
 from hw_models import spaces as templates
 from hw_models.accelerator.design import NUMBERS, Accelerator, AcceleratorBatch
 from hw_models.accelerator.fields import Execution
-from hw_models.accelerator.toml import load_toml
+from hw_models.accelerator.toml import CAPACITIES, load_toml
 from hw_models.devices import library as devices
 from hw_models.devices.sets import PARALLEL, device_space, shared_device
 from hw_models.spaces import files as accelerator_files
@@ -40,6 +40,8 @@ class HardwareSpace:
         self._source = source
         self.board = board
         """The device of the library that a design's file is, unchanged: it is made as that board is. Empty for others."""
+        self.doubts: tuple[str, ...] = ()
+        """What `dse calibrate` says of how far the calibration of a device can be relied on."""
         self.shipped = shipped
         """Devices of the library that its designs are; empty for templates and users' files."""
         self.name: str = source.name
@@ -210,7 +212,33 @@ class HardwareSpace:
         if template is not None and template.not_modelled:
             return template.not_modelled
         mapped = self.accelerator(self.defaults).execution == Execution.MAPPED
-        return templates.load("edge22").not_modelled if mapped else ()
+        lacking = templates.load("edge22").not_modelled if mapped else ()
+        # An idle power that is stated is all of it.
+        return tuple(what for what in lacking if what != "leakage of logic" or "leakage_w" not in self.figures)
+
+    @property
+    def own(self) -> bool:
+        """Whether its designs are those of a user's file, not of a template or a device."""
+        return not (self.shipped or self.board) and (self.template is None or self.template.figures is not None)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What its file states itself in place of the technology tables, ``leakage_w`` or ``dram.read_pj_per_word``; of several devices
+        what all of them state."""
+        if len(self.shipped) > 1:
+            each = [accelerator_files.figures_of(devices.load(name).accelerator) for name in self.shipped]
+            return tuple(name for name in each[0] if all(name in others for others in each))
+        if self.shipped:
+            return accelerator_files.figures_of(devices.load(self.shipped[0]).accelerator)
+        if isinstance(self._source, Accelerator):
+            return accelerator_files.figures_of(self._source)
+        return self._source.figures or ()
+
+    def ground(self, figure: str) -> str:
+        """What a figure of its designs rests on: ``tables``, ``data sheet`` (of a device) or ``file`` (stated in the user's)."""
+        if figure not in self.figures:
+            return "tables"
+        return "file" if self.own else "data sheet"
 
     @property
     def source(self) -> str:
@@ -292,6 +320,12 @@ def fields_of(text: str | None) -> tuple[str, ...]:
     return tuple(accelerator_files.settable(_parsed(text))) if text is not None else ()
 
 
+def second_names(text: str | None) -> dict[str, tuple[str, int]]:
+    """Names of :func:`fields_of` that are not the knob's own (``glb_mib`` of ``glb_bytes``): {name: (knob, its units in one)}."""
+    places = {} if text is None else accelerator_files.settable(_parsed(text))
+    return {name: (knob, CAPACITIES.get(key, 1)) for name, (knob, _, key) in places.items() if name != knob}
+
+
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Mapping[str, Any]:
     """A file's document, which its readers leave as it is."""
@@ -315,7 +349,12 @@ def _calibrated_device(document: Mapping[str, Any], *, where: str, profile: str 
         if key not in CALIBRATION:
             raise unknown_name(f"{where}: field of [calibration]", key, CALIBRATION)
     values: dict[str, Any] = {key: NUMBERS[key].check(f"calibration.{key}", value, where) for key, value in table.items()}
-    return HardwareSpace(replace(accelerator, **values), shipped=(name,))
+    found = HardwareSpace(replace(accelerator, **values), shipped=(name,))
+    told = document.get("careful", [])
+    if not isinstance(told, list) or not all(isinstance(sentence, str) and sentence.isprintable() for sentence in told):
+        raise UsageError(f"{where}: careful is no list of sentences, as `dse calibrate` writes it")
+    found.doubts = tuple(told)
+    return found
 
 
 CALIBRATION = tuple(field for field, rule in NUMBERS.items() if rule.table is not None and rule.table[0] == "calibration")

@@ -339,15 +339,19 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in templates.names() if templates.load(name).knobs)
 
 
+def text_of(path: str | Path) -> str:
+    """The text of a space file; UsageError where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"space {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+
+
 def load(name: str | Path) -> Space:
     """A built-in space by name, or the space of a TOML file."""
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"space {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-        return parse(text, where=str(path))
+        return parse(text_of(path), where=str(path))
     known = names()
     if str(name) not in known:
         raise unknown_name("space", str(name), known)
@@ -357,8 +361,23 @@ def load(name: str | Path) -> Space:
     return Space(space.name, space.parameters, source=template.source)
 
 
-def parse(text: str, *, where: str) -> Space:
-    """The space that the text of a TOML file describes; errors begin with ``where``."""
+def parse(
+    text: str,
+    *,
+    where: str,
+    names: Mapping[str, tuple[str, int]] | None = None,
+    listed: Mapping[str, Sequence[Value]] | None = None,
+    further: Mapping[str, Sequence[Value]] | None = None,
+) -> Space:
+    """The space that the text of a TOML file describes; errors begin with ``where``.
+
+    Args:
+        names: second names of knobs of the hardware, {name: (knob, its units in one of the name's)}: parameters and constraints of the
+            file come out by the knobs.
+        listed: knobs that are listed elsewhere (in the hardware's own file), with their values: those that a constraint names and the
+            file does not list are parameters too.
+        further: as ``listed``, where no equation of the file gives the knob its values (lists of a built-in template).
+    """
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML errors are ValueErrors, and so is an integer of 5,000 digits
@@ -366,19 +385,45 @@ def parse(text: str, *, where: str) -> Space:
     for key in document:
         if key not in ("name", "source", "constraints", "parameters"):
             raise unknown_name(f"space {where}: key", key, ("name", "source", "constraints", "parameters"))
-    tables = document.get("parameters")
-    if not isinstance(tables, dict) or not tables:
+    names, listed, further = names or {}, listed or {}, further or {}
+    tables = document.get("parameters", {})
+    if not isinstance(tables, dict) or not (tables or ((listed or further) and document.get("constraints"))):
         raise UsageError(f"space {where} has no [parameters.NAME] table; give at least one")
     constraints = document.get("constraints", [])
     if not isinstance(constraints, list) or not all(isinstance(c, str) for c in constraints):
         raise UsageError(f"space {where}: constraints is {constraints!r}; a list of strings is needed")
-    parsed = tuple(parse_constraint(text) for text in constraints)
+    written = [_parameter(name, table, where) for name, table in tables.items()]
+    names = {name: knob for name, knob in names.items() if name not in {p.name for p in written if p.role != "hardware"}}
+    own: Sequence[Parameter] = [_by_knob(parameter, names) for parameter in written]
+    parsed = tuple(parse_constraint(text).renamed(names) for text in constraints)
+    own = _with_derived(_with_listed(own, parsed, listed), parsed)
+    own = _with_derived(_with_listed(own, parsed, further), parsed) if further else own
     return Space(
         str(document.get("name", Path(where).stem)),
-        _with_derived([_parameter(name, table, where) for name, table in tables.items()], parsed),
+        tuple(own),
         parsed,
         str(document.get("source", "")),
     )
+
+
+def _by_knob(parameter: Parameter, names: Mapping[str, tuple[str, int]]) -> Parameter:
+    """A parameter by the knob that its name stands for, with its values in the knob's units."""
+    if parameter.name not in names:
+        return parameter
+    knob, unit = names[parameter.name]
+    if unit == 1 or not parameter.numeric:
+        return Parameter(knob, parameter.values, parameter.role, parameter.coding)
+    counted = [float(value) * unit for value in parameter.values]
+    return Parameter(knob, tuple(int(v) if v.is_integer() else v for v in counted), parameter.role, parameter.coding)
+
+
+def _with_listed(
+    own: Sequence[Parameter], constraints: Sequence[SpaceConstraint], listed: Mapping[str, Sequence[Value]]
+) -> tuple[Parameter, ...]:
+    """Also the knobs that are listed elsewhere and that a constraint names; those that no constraint names stay where they are."""
+    wanted = dict.fromkeys(name for constraint in constraints for name in constraint.names if name in listed)
+    found = {name: listed[name] for name in wanted if name not in {p.name for p in own}}
+    return (*own, *from_columns("", found, "hardware").parameters) if found else tuple(own)
 
 
 def _with_derived(listed: Sequence[Parameter], constraints: Sequence[SpaceConstraint]) -> tuple[Parameter, ...]:

@@ -167,4 +167,14 @@ def _comments() -> dict[tuple[str, str], str]:
             )
             must = what.needed if isinstance(what, Choice) else name in needed
             found[what.table or (place, name)] = f"needed: {text}" if must else text
+    for place, hint in _HOW_TO_CHOOSE.items():
+        found[place] = f"{found[place]}; {hint}"
     return found
+
+
+# Of fields that are needed and that no data sheet has under that name (docs/models/hardware.md, a design).
+_HOW_TO_CHOOSE = {
+    ("array", "kind"): "waits for fill and drain at every tile, loads the next tile meanwhile (TPUs), or has adder trees (NVDLA)",
+    ("vector", "lanes"): "elements a cycle of softmax, norms, activations; the columns of all arrays keep up",
+    ("levels", "read_words_per_cycle"): "bits of the port / word_bits; rows + columns feed an array without waiting",
+}

@@ -24,6 +24,7 @@ from dse.errors import DseError
 from dse.evaluation.careful import part_costs
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.one_design import support_name
+from dse.evaluation.written_design import deployment_of
 from dse.fronts.pareto import Front, rounded
 from dse.problem.problem import Problem
 from dse.storage.study import FILE_NAME, Study
@@ -198,6 +199,10 @@ def _design_toml(
         *([f"device = {json.dumps(device)}"] if device else []),
         *([f"residency = {json.dumps(run.problem.residency)}"] if run.problem.residency != "none" else []),
         *(["prefetch = true"] if run.problem.prefetch else []),
+        f"criterion = {json.dumps(run.problem.criterion)}",
+        "",
+        "[design.deployment]",  # as well: whoever evaluates the file elsewhere says so
+        *(f"{name} = {json.dumps(value)}" for name, value in deployment_of(run.problem, knobs).items()),
         "",
         "[design.model]",
         *(f"{name} = {value}" for name, value in model.items()),
@@ -280,6 +285,12 @@ def load(path: str | Path) -> RunRecord:
         description = study.description()
         result = study.result()
     if result is None:
+        word = str((description["measured"] or {}).get("quality", ""))
+        if word.startswith("object:"):  # no command has the object
+            raise DseError(
+                f"run {folder} is not finished; its quality was an object of Python: dse.resume({str(folder)!r}, quality=OBJECT) finishes "
+                "it (and strategy=OBJECT where that was one)"
+            )
         raise DseError(f"run {folder} is not finished; `dse resume {folder}` finishes it")
     try:
         for design in result["designs"]:  # readers rely on these; a damaged file is found here and not in the middle of a report

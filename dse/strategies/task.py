@@ -56,7 +56,8 @@ class Task:
         constraints: bounds on metrics. On known ones they are exact filters; on measured ones they show in the outcome.
         table: (n, d) index rows to which the space is limited (models that exist), or None for all.
         inner: exact hardware fronts (nested view), one a row of the listed space.
-        reference: point (objectives,) that bounds the hypervolume, minimised; None: inferred from what is found.
+        reference: point (objectives,) that bounds the hypervolume, minimised; None: strategies infer one from what they find, and
+            :meth:`hypervolume` has to be given one, as two figures compare by the same alone.
         relaxed: ``known`` as a differentiable function of continuous values (torch tensors in and out), for amoo.
     """
 
@@ -241,7 +242,7 @@ class Task:
         return stacked, np.array(owners, dtype=np.int64), np.array(choices, dtype=np.int64)
 
     def hypervolume(self, trials: Sequence[Trial], reference: FloatArray | None = None) -> float:
-        """Hypervolume of the completed feasible trials."""
+        """Hypervolume of the completed feasible trials; ``reference`` (objectives,), minimised, where the task has none."""
         point = reference if reference is not None else self.reference
         if point is None:
             raise UsageError(f"task {self.name} has no reference point; give one")

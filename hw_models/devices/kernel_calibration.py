@@ -75,15 +75,39 @@ def fit(accelerator: Accelerator, measured: Sequence[Measurements]) -> tuple[lis
     return found, said
 
 
+_DOUBTED: Final = 0.5
+
+
+def doubts(found: Sequence[Fitted], dtypes: Sequence[str]) -> list[str]:
+    """Sentences on what a reader of the calibration must know: fits that miss the rows they have not seen, and formats that are wide."""
+    said = [
+        f"{f.kernels} kernels were off by {100 * max(f.held_out):.0f} % (median) on rows that their fit had not seen; do not rely on "
+        "their times"
+        for f in found
+        if max(f.held_out) > _DOUBTED
+    ]
+    wide = sorted({dtype for dtype in dtypes if FORMATS.get(dtype, 0) > 16})
+    if wide:
+        said.append(
+            f"measured at {', '.join(wide)}; a model at 8 bits is costed at its own format's rate times the same factor, which nothing "
+            "measured"
+        )
+    return said
+
+
 def calibrated(accelerator: Accelerator, found: Sequence[Fitted]) -> Accelerator:
     """The accelerator with what was fitted."""
     values: dict[str, Any] = {f"{f.kernels}_{part}": getattr(f, part) for f in found for part in ("scale", "fixed_s")}
     return replace(accelerator, **values)
 
 
-def calibration_toml(device: str, found: Sequence[Fitted]) -> str:
-    """TOML text of a calibration of a device of the library: ``--hw FILE`` and ``--calibration FILE`` take it."""
-    lines = [f'device = "{device}"', "", "[calibration]"]
+def calibration_toml(device: str, found: Sequence[Fitted], careful: Sequence[str] = ()) -> str:
+    """TOML text of a calibration of a device of the library: ``--hw FILE`` and ``--calibration FILE`` take it.
+
+    ``careful``: what whoever costs with it is told (:func:`doubts`).
+    """
+    told = ", ".join(f'"{sentence}"' for sentence in careful)
+    lines = [f'device = "{device}"', *([f"careful = [{told}]"] if told else []), "", "[calibration]"]
     for f in found:
         lines += [
             f"# {f.rows} rows; median error {100 * f.error_before:.1f} % before, "

@@ -117,6 +117,23 @@ def _make_room(document: dict[str, Any], table: dict[str, Any], key: str) -> Non
         document.pop(DRAM_GB_PER_S, None)
 
 
+# What the technology tables say of a chip, and of a level of its memory, where a file does not.
+CHIP_FIGURES = ("mac_pj", "area_mm2", "leakage_w")
+LEVEL_FIGURES = ("read_pj_per_word", "write_pj_per_word")
+
+
+def stated_figures(chip: Mapping[str, Any], levels: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The figures that fields of a chip and of its levels by name state themselves: ``leakage_w``, ``dram.read_pj_per_word``."""
+    of_levels = [f"{name}.{figure}" for name, level in levels.items() for figure in LEVEL_FIGURES if level.get(figure) is not None]
+    return (*(figure for figure in CHIP_FIGURES if chip.get(figure) is not None), *of_levels)
+
+
+def figures_of(design: Accelerator) -> tuple[str, ...]:
+    """The figures that a design states itself (:func:`stated_figures`)."""
+    levels = {level.name: {figure: getattr(level, figure) for figure in LEVEL_FIGURES} for level in design.levels}
+    return stated_figures({figure: getattr(design, figure) for figure in CHIP_FIGURES}, levels)
+
+
 def _whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
@@ -173,6 +190,7 @@ def _list_space(flat: dict[str, Any], levels: list[dict[str, Any]], knobs: dict[
         builder=build,
         profile=str(flat.get("profile", "default")),
         carbon_profile="default" if flat.get("tdp_w") else "act2",  # of a board, as of a single one
+        figures=stated_figures(flat, {str(level["name"]): level for level in levels}),
     )
     # Every value once, the other knobs at their first: a bad value is found now, with its file, and not in the middle
     # of a search.

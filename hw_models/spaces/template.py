@@ -55,6 +55,8 @@ class Template:
         default_design: what a knob has where nobody says; of the others the middle of their list (:meth:`defaults`).
         nested: knobs of the sizes of memories, from the innermost outwards: a design whose memories do not grow is none (:meth:`grid`).
         published_grid: lists of the tool that the template is from, where they are not its own (:meth:`as_published`).
+        figures: of a user's file that lists values, what it states itself in place of the technology tables (:func:`stated_figures`);
+            None of a template.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Template:
     default_design: Mapping[str, Value] = field(default_factory=dict, repr=False)
     nested: tuple[str, ...] = ()
     published_grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
+    figures: tuple[str, ...] | None = None
 
     @property
     def size(self) -> int:

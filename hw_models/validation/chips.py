@@ -181,6 +181,13 @@ def figures() -> tuple[Figure, ...]:
 HEADER: Final = ("chip", "workload", "quantity", "published", "ours", "ratio", "reason")
 
 
+def named() -> dict[str, tuple[str, ...]]:
+    """The chips that each name means, in small letters: one as the table has it (``edge tpu``), or a device's (``edge-tpu``, ``nvdla``)."""
+    rows = {row["chip"]: row["device"] for row in reference_rows(FILE)}
+    of_devices = {device.casefold(): tuple(chip for chip in rows if rows[chip] == device) for device in rows.values()}
+    return {chip.casefold(): (chip,) for chip in rows} | of_devices
+
+
 def cells(figure: Figure) -> tuple[str, ...]:
     """A figure as the texts of one line."""
     name = f"{figure.workload}, batch {figure.batch}" if figure.workload else ""

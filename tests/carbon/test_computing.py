@@ -171,8 +171,15 @@ def test_the_water_command_says_litres_with_their_range(capsys: pytest.CaptureFi
     assert main(["carbon", "water", "--kwh", "10", "--zone", "USA", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["low"] < answer["litres"] < answer["high"]
-    assert main(["carbon", "water", "--kwh", "10", "--zone", "XYZ"]) == 1
+    assert main(["carbon", "water", "--kwh", "10", "--zone", "narnia"]) == 1
+    assert "armenia" in capsys.readouterr().err
+    assert main(["carbon", "water", "--kwh", "10", "--zone", "350"]) == 1  # a number is no place
     assert "FRA" in capsys.readouterr().err
+    assert main(["carbon", "water", "--kwh", "10", "--zone", "poland"]) == 0
+    told = capsys.readouterr().out
+    assert "assumed: no water figure for POL; the world's stands for it" in told
+    assert main(["carbon", "water", "--kwh", "10"]) == 0
+    assert told.startswith(capsys.readouterr().out)  # the world's figures, and nothing else
 
 
 def test_an_estimate_as_an_inventory_adds_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

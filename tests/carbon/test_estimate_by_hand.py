@@ -207,6 +207,10 @@ def test_values_are_of_their_kind(key: str, value: Any, fits: bool) -> None:
         ({"memory_gb": 1, "memory_type": "ddr4"}, ["memory_year", "memory_modules"]),
         ({"memory_gb": 1, "memory_type": "LPDDR4"}, ["memory_year"]),
         ({"memory_gb": 1, "memory_type": "hbm3"}, []),
+        ({"memory_gb": 1, "memory_type": "hbm3", "memory_year": 2030}, []),  # no density by year
+        ({"storage_gb": 1, "storage_year": 2021, "storage_drives": 1}, ["storage_year"]),  # the table of flash ends in 2020
+        ({"memory_gb": 1, "memory_type": "lpddr5", "memory_year": 2020}, []),
+        ({"memory_gb": 1, "memory_type": "lpddr5", "memory_year": 2021}, ["memory_year"]),
         ({"memory_gb": 0, "memory_type": "ddr4"}, []),
         ({"system": "server", "area_mm2": 100}, ["cpu_packages"]),
         ({"system": "server", "area_mm2": 100, "cpu_packages": 1}, []),
@@ -219,6 +223,11 @@ def test_values_are_of_their_kind(key: str, value: Any, fits: bool) -> None:
 def test_what_is_taken_for_granted(inputs: dict[str, Any], words: list[str]) -> None:
     told = assumptions("x", inputs)
     assert [line.split()[1] for line in told] == words
+
+
+def test_a_year_after_the_newest_known_density_says_what_stands_for_it() -> None:
+    told = assumptions("ssd", {"storage_gb": 1, "storage_year": 2023, "storage_drives": 1})
+    assert told == ["ssd: storage_year is 2023, the newest known density of flash is of 2020; it stands for 2023"]
 
 
 # ---- tables ----

@@ -206,7 +206,9 @@ def test_a_function_keeps_its_defaults_and_may_take_knobs_by_name(quality: Any, 
 
 
 @pytest.mark.parametrize(
-    "quality", [lambda layers, width: 1.0, lambda p, fidelity, seed, more: 1.0, lambda *, scale: 1.0], ids=["name", "four", "keyword"]
+    "quality",
+    [lambda layers, width: 1.0, lambda width, depth: 1.0, lambda p, hidden: 1.0, lambda p, fidelity, seed, more: 1.0, lambda *, scale: 1.0],
+    ids=["name", "names", "second", "four", "keyword"],
 )
 def test_a_function_that_does_not_fit_the_knobs_is_told_what_it_gets(quality: Any) -> None:
     with pytest.raises(UsageError, match=r"takes .*; it is called with one dictionary of knobs \(layers, hidden\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,15 @@ def test_attention_within_chunks(tmp_path: Path) -> None:
     """Three of four layers see their chunk of 32 alone: 3 whole chunks and 4 tokens of 100; the fourth sees all before it."""
     family = load(tmp_path, LLAMA4)
     fused = [row for row in family.build(sequence=100, fused_attention=True).phases[0].table.rows() if row.kind is Kind.ATTENTION_PREFILL]
-    assert sorted((row.batch, row.m, row.n, row.repeat, row.causal) for row in fused) == [
-        (4, 4, 4, 3, True),
-        (4, 100, 100, 1, True),
-        (12, 32, 32, 3, True),
-    ]
+    runs: Counter[tuple[int, int, int]] = Counter()
+    for row in fused:
+        runs[(int(row.batch), int(row.m), int(row.n))] += int(row.repeat)
+    assert runs == {(4, 4, 4): 3, (4, 100, 100): 1, (12, 32, 32): 3} and all(row.causal for row in fused)
     decode = family.build(phase="decode", context=70).phases[0]
-    keys = {int(row.n): int(row.repeat) for row in decode.table.rows() if row.name.endswith("scores")}
+    keys: Counter[int] = Counter()
+    for row in decode.table.rows():
+        if row.name.endswith("scores"):
+            keys[int(row.n)] += int(row.repeat)
     assert keys == {70 - 64: 3, 70: 1}
     assert decode.kv_cache_bytes == (3 * 32 + 70) * 2 * 2 * 16
 

@@ -354,7 +354,8 @@ def test_recurrent_operators(op: str, layout: int, tmp_path: Path) -> None:
     relu = next(row for row in workload.phases[0].table.rows() if row.function == "relu")
     assert relu.m * relu.n == steps * batch * 2 * hidden
     sequential = [row for row in workload.phases[0].table.rows() if row.name.endswith(".state")]
-    assert [(row.m, row.n, row.k, row.repeat) for row in sequential] == [(batch, gates * hidden, hidden, 2 * steps)]
+    assert {(row.m, row.n, row.k) for row in sequential} == {(batch, gates * hidden, hidden)}
+    assert sum(int(row.repeat) for row in sequential) == 2 * steps
 
 
 def test_a_window_of_a_grouped_attention_hides_keys_when_fused(tmp_path: Path) -> None:

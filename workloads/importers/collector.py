@@ -14,7 +14,8 @@ from workloads.errors import shorten
 from workloads.functions import canonical, is_vector_kind
 from workloads.importers.einsum import contractions
 from workloads.importers.fusing import fuse_attention
-from workloads.importers.patterns import fuse_patterns
+from workloads.importers.loops import loops
+from workloads.importers.patterns import fold_batch_norms, fuse_patterns
 from workloads.moe import expert_loads
 from workloads.ops import ATTENTION, Kind, Operation, OperationTable
 from workloads.records import LeftOut
@@ -27,7 +28,7 @@ _COMPONENTS = (
     (
         "ffn",
         re.compile(
-            r"mlp|ffn|feed_?forward|intermediate|output|fc\d|linear\d|up_proj|down_proj|dense|expert|moe|router|gate|[gr]elu|silu", re.I
+            r"mlp|ffn|feed_?forward|intermediate|output|fc\d|linear\d|up_proj|down_proj|dense|expert|moe|router|gate|gelu|silu", re.I
         ),
     ),
 )
@@ -89,6 +90,16 @@ class Event:
     def elements(self) -> int:
         """Elements that its rows make."""
         return self.times * sum(int(row.batch * row.groups * row.m * row.n * row.repeat) for row, _ in self.rows)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row before layers that are alike are merged: its name with numbers left open, the tensors that it owns, how often it runs."""
+
+    row: Operation
+    title: str
+    tensors: Mapping[tuple[str, ...], int]
+    times: int
 
 
 @dataclass
@@ -158,19 +169,31 @@ class Collector:
         return frozenset(name for event in self._events for _, names in event.rows for name in names)
 
     def table(self, *, unused: bool = True) -> OperationTable:
-        """Return the table: parameters counted once, activations that wait held, rows of equal layers merged.
+        """Return the table: parameters counted once, activations that wait held, layers that repeat one another as a loop.
 
         ``unused``: whether the parameters that no operation reads get a row that never runs.
         """
-        if self.patterns:
-            self._events, found = fuse_patterns(self._events, self.parameters)
-            if found:
-                listed = ", ".join(f"{count:,} {name}" for name, count in sorted(found.items()))
-                self.assumptions[f"written out as several nodes and counted as one operation each: {listed}"] = None
+        self._events, found = (fuse_patterns if self.patterns else fold_batch_norms)(self._events, self.parameters)
+        if folded := found.pop("batch norm", 0):
+            self.assumptions[f"folded into the product before it, as an engine does: {folded:,} batch norm"] = None
+        if found:
+            listed = ", ".join(f"{count:,} {name}" for name, count in sorted(found.items()))
+            self.assumptions[f"written out as several nodes and counted as one operation each: {listed}"] = None
         if self.fused_attention:
             self._events = fuse_attention(self._events)
+        self._name_functions()
         rows = self._attached(self._with_liveness(), unused)
         return OperationTable.from_rows(rows)
+
+    def _name_functions(self) -> None:
+        """Give a function whose name says no component that of the operation that makes what it reads."""
+        made: dict[int, str] = {}
+        for event in self._events:
+            if len(event.rows) == 1 and event.rows[0][0].kind is Kind.ACTIVATION and event.rows[0][0].component == "other" and event.reads:
+                row, names = event.rows[0]
+                event.rows = [(replace(row, component=made.get(event.reads[0][0], "other")), names)]
+            if event.rows:
+                made.update((root, event.rows[-1][0].component) for root, _ in event.writes)
 
     def _with_liveness(self) -> list[tuple[Operation, tuple[str, ...], int, int]]:
         last: dict[int, int] = {}
@@ -199,8 +222,9 @@ class Collector:
         """Give each parameter to the first row (or set of rows with the same parameters) that uses it."""
         owner: dict[str, tuple[str, ...]] = {}
         users = Counter(name for name, _ in {(name, at) for _, names, _, at in rows for name in names})
-        merged: dict[Any, list[Any]] = {}
-        for row, names, repeats, _ in rows:
+        members: list[_Row] = []
+        keys: list[Any] = []
+        for row, names, times, _ in rows:
             mine = tuple(name for name in names if owner.setdefault(name, names) == names)
             shared = any(users[name] > 1 for name in mine)
             amount = sum(self.parameters[name] for name in mine)
@@ -210,20 +234,20 @@ class Collector:
             title = row.name if shared else _general(row.name)
             identity = mine if shared else tuple(_general(name) for name in mine)
             fields = _signature(replace(row, name=title, repeat=1, held_elements=0, parameters=amount))
-            key = (fields, identity, row.copies)
-            entry = merged.setdefault(key, [row, title, amount, 0, {}, 0])
-            entry[3] += int(row.repeat) * repeats
-            if mine:
-                entry[4][mine] = max(self.copies.get(name, 1) for name in mine)
-            entry[5] = max(entry[5], int(row.held_elements))
+            keys.append((fields, identity, int(row.repeat) * times))
+            tensors = {mine: max(self.copies.get(name, 1) for name in mine)} if mine else {}
+            members.append(_Row(replace(row, parameters=amount), title, tensors, int(row.repeat) * times))
         result = []
-        for (_, _, experts), (row, title, amount, repeat, tensors, held) in merged.items():
+        for places, runs in loops(keys, [one.row.kind in (Kind.ACTIVATION, Kind.ELEMENTWISE) for one in members]):
+            alike = [members[place] for place in places]
+            first = alike[0]
             # Each set of tensors that the merged rows own is one instance, whatever its tensors are called.
-            instances = sum(tensors.values()) * max(1, int(experts))
-            owner_name = next(iter(tensors))[0] if tensors else ""
+            tensors = {mine: copies for one in alike for mine, copies in one.tensors.items()}
+            instances = sum(tensors.values()) * max(1, int(first.row.copies))
             result.append(
                 replace(
-                    row, name=title, repeat=repeat, parameters=amount, copies=instances, held_elements=held, weight_id=owner_name,
+                    first.row, name=first.title if len(alike) > 1 else first.row.name, repeat=first.times * runs, copies=instances,
+                    held_elements=max(int(one.row.held_elements) for one in alike), weight_id=next(iter(tensors))[0] if tensors else "",
                 )
             )  # fmt: skip
         rest = {name: size for name, size in self.parameters.items() if name not in owner}
@@ -247,9 +271,11 @@ class Collector:
         kind: Kind = Kind.GEMM, repeat: int = 1, copies: int = 0, **fields: Any,
     ) -> Operation:  # fmt: skip
         """A product row; the second operand is a weight if it depends on no input. ``fields``: further ones of `Operation`."""
+        component = component_of(name)
         return Operation(
-            name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, component=component_of(name),
-            second_is_weight=second.constant, input_bits=first.bits or self.activation_bits,
+            name, kind, m, n, k, batch=batch, groups=groups, repeat=repeat, second_is_weight=second.constant,
+            component="convolutions" if kind is Kind.CONV and component == "other" else component,
+            input_bits=first.bits or self.activation_bits,
             weight_bits=second.bits or (self.weight_bits if second.constant else self.activation_bits),
             output_bits=self.activation_bits, copies=copies, **fields,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Operations that a file writes out as several nodes, as the one operation that they are.
 
+* A batch norm with constant statistics behind a product of a weight, which is linear: exporters fold it into the weight, and so do engines.
 * A bias: an addition of one parameter a column behind a product of a weight (engines add it where the sums are drained).
 * GELU by erf or by tanh, SiLU and quick GELU: everything between the tensor that is activated and the product with it, where nothing else
   reads what lies between and no other tensor enters.
@@ -11,7 +12,7 @@ What another node reads in between, or what runs another number of times, stays 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +33,17 @@ def fuse_patterns(events: Sequence[S], sizes: Mapping[str, int]) -> tuple[list[S
     Args:
         sizes: elements of each parameter of the model.
     """
+    return _fused(events, sizes, (_folded_norm, _bias, _activation, _norm))
+
+
+def fold_batch_norms(events: Sequence[S], sizes: Mapping[str, int]) -> tuple[list[S], Counter[str]]:
+    """As `fuse_patterns`, of batch norms behind products alone (a graph whose modules say what else is one operation)."""
+    return _fused(events, sizes, (_folded_norm,))
+
+
+def _fused(events: Sequence[S], sizes: Mapping[str, int], finders: Sequence[_Finder]) -> tuple[list[S], Counter[str]]:
     found: Counter[str] = Counter()
-    for finder in (_bias, _activation, _norm):
+    for finder in finders:
         graph = _Graph(events, sizes)
         for at in range(len(events)):
             made = finder(graph, at)
@@ -101,6 +111,24 @@ class _Graph:
 
 
 _Made = tuple[set[int], Any, str]
+_Finder = Callable[[_Graph, int], "_Made | None"]
+
+
+def _folded_norm(graph: _Graph, at: int) -> _Made | None:
+    """The product and the batch norm at ``at`` of its result, which nothing else reads."""
+    step = graph.steps[at]
+    if graph.row(at, ("batchnorm",), Kind.NORM) is None or len(step.reads) != 1:
+        return None
+    root, elements = step.reads[0]
+    before = graph.made_by(root)
+    product = graph.row(before, kind=Kind.CONV) or graph.row(before, kind=Kind.GEMM)
+    if before is None or product is None or not product.second_is_weight or graph.only_reader(root) != at:
+        return None
+    first = graph.steps[before]
+    if first.times != step.times or not (elements == first.writes[0][1] == step.writes[0][1]):
+        return None
+    names = tuple(dict.fromkeys((*first.rows[0][1], *step.rows[0][1])))
+    return {before, at}, replace(first, rows=[(product, names)], writes=step.writes), "batch norm"
 
 
 def _bias(graph: _Graph, at: int) -> _Made | None:

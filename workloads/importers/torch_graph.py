@@ -259,7 +259,7 @@ class GraphWalk:
         if activation is not None:
             return [(self.collector.elementwise(path, activation, source.shape, 1, Kind.ACTIVATION), names)]
         plain = torch_nodes.name_of(node.target)
-        function = NORMS.get(plain) or ("batchnorm" if "batch" in block_class.lower() else "rmsnorm")
+        function = _norm_of(node) if plain in NORMS else ("batchnorm" if "batch" in block_class.lower() else "rmsnorm")
         return [(self.collector.elementwise(path, function, source.shape, 1, Kind.NORM), names)]
 
     def _rows(self, node: Any, target: str, name: str, inputs: list[Value]) -> list[tuple[Operation, Sequence[str]]] | None:
@@ -279,7 +279,7 @@ class GraphWalk:
         live = sum(1 for value in inputs if not value.constant or value.elements > 1)
         make = self.collector.elementwise
         if base in NORMS:
-            return [(make(name, NORMS[base], first.shape, 1, Kind.NORM), names)]
+            return [(make(name, _norm_of(node), first.shape, 1, Kind.NORM), names)]
         if base in SOFTMAXES:
             return [(make(name, "softmax", first.shape, 1, Kind.SOFTMAX), names)]
         if base in ACTIVATIONS:
@@ -426,6 +426,13 @@ class GraphWalk:
         first, weight = self._value(node.args[0]), self._value(node.args[1])
         experts, k, n = weight.shape[0], first.shape[-1], weight.shape[-1]
         return self.collector.experts(name, first.shape[0], experts, min(self.top_k, experts), n, k, first, weight)
+
+
+def _norm_of(node: Any) -> str:
+    """The vocabulary's name of a norm; a batch norm without running statistics makes those of its batch, as a layer norm does."""
+    function = NORMS[torch_nodes.name_of(node.target).removesuffix("_")]
+    with_own = function == "batchnorm" and torch_nodes.given(node, "running_mean") is None
+    return "layernorm" if with_own else function
 
 
 _Handler = Callable[[GraphWalk, Any, str], "list[Operation] | None"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_the_profile_is_told_and_what_the_other_one_names(own_buffers: api.Run) 
     entry = own_buffers.entry(found.other_profile_design or 0)
     assert found.other_profile == "default" and entry is not None
     assert dict(entry["knobs"]) == dict(by_other.knobs)
+
+
+def test_a_choice_of_devices_is_as_sure_as_the_weaker_draws(tmp_path: Path) -> None:
+    fixed = {"new_tokens": 32, "sequence": 128}
+    run = api.search("llama3.2-1b", "min:total_kgco2e", hw="h100,l40s,b200", fixed=fixed, rate_per_s=0.5, out=tmp_path / "run")
+    found, order = run.recommend(), run.device_order()
+    assert order is not None and found.device == order.devices[0] == run.designs[0]["knobs"]["device"]
+    assert found.device_share == order.least[0] and found.device_settled == (order.least[0] >= 0.95)
+    unsure = replace(found, device_share=0.61, device_settled=False)
+    assert unsure.sure_text.startswith("not settled: 61 % of draws that also move each device's latency and energy")
+    assert "with those held, " in unsure.sure_text and "(quality, latency and energy held)" not in unsure.sure_text
+    both = api.search("llama3.2-1b", ["min:total_kgco2e", "min:latency_s"], hw="h100,l40s", fixed=fixed, out=tmp_path / "both")
+    assert both.recommend().device_share is None  # a choice that carbon alone does not make
 
 
 def test_a_recommendation_is_a_card(own_buffers: api.Run) -> None:

@@ -138,3 +138,18 @@ def test_validate_leaves_with_one_when_a_figure_is_worse(monkeypatch: pytest.Mon
 def test_validate_knows_its_subjects() -> None:
     with pytest.raises(DseError, match="did you mean 'hardware'"):
         run(validate, "hardwear")
+
+
+def test_a_fit_that_misses_unseen_rows_and_wide_formats_are_told_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Times without any order in the sizes: no two numbers follow them."""
+    rows = ["op,dtype,latency_s,m,n,k"]
+    rows += [f"gemm,fp32,{1e-3 if i % 2 else 1e-6},{64 * (i // 2 + 1)},512,512" for i in range(8)]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    file = tmp_path / "mine.toml"
+    assert main(["calibrate", "--measured", str(tmp_path / "mine.csv"), "--device", "l4", "--out", str(file)]) == 0
+    told = capsys.readouterr().err
+    assert "careful: product kernels were off by" in told and "careful: measured at fp32" in told
+    assert main(["evaluate", "--workload", "bert-tiny", "--hw", str(file), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert any("by your calibration, measured at fp32" in line for line in answer["expected_error"])
+    assert any("by your calibration, product kernels were off by" in line for line in answer["expected_error"])

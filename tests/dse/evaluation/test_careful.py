@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dse import api
+from dse.analysis.comparison import ground_notes
 from dse.cli import main
 from dse.errors import DseError
 from dse.evaluation import careful
 from dse.evaluation.evaluation import Evaluation, load_hardware
 from dse.evaluation.one_design import nothing_kept
+from dse.evaluation.words import make_problem
 from dse.spaces import starters
 from dse.spaces.hardware import load_path_or_name
 
@@ -164,3 +167,60 @@ def test_a_search_of_hardware_alone_is_silent_on_quality_and_names_the_recommend
     assert [s["value"] for s in areas] == [pytest.approx(chosen["metrics"]["area_mm2"])]
     assert chosen["knobs"]["cores"] > 1  # not the first of the sweep
     assert any("reach further up than down" in line for line in run.context["uncertainty"]["notes"])
+
+
+IDLE = "Idle power is the SRAM's leakage alone; set leakage_w in npu.toml for the rest."
+
+
+@pytest.mark.parametrize("cores", ["cores = 2", "cores = [1, 2]"])
+def test_idle_power_of_a_file_is_said_to_be_the_sram_s(npu: Path, cores: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    npu.write_text(npu.read_text(encoding="utf-8").replace("cores = 2", cores), encoding="utf-8")
+    few: dict[str, Any] = {"sequence": 32, "layers": 2}
+    assert api.evaluate("bert", hw=str(npu), fixed=few)["cautions"].count(IDLE) == 1
+    assert main(["search", "--workload", "bert", "--hw", str(npu), "--objective", "hardware", "--set", "sequence=32", "--out",
+                 str(tmp_path / "run")]) == 0  # fmt: skip
+    assert " ".join(capsys.readouterr().out.split()).count(f"careful: {IDLE}") == 1
+    npu.write_text("leakage_w = 0.05\n" + npu.read_text(encoding="utf-8"), encoding="utf-8")
+    assert IDLE not in api.evaluate("bert", hw=str(npu), fixed=few)["cautions"]
+    for name in ("edge22", "nvdla", "edge-tpu", "h100"):
+        assert not any("leakage alone" in line for line in api.evaluate("bert", hw=name, fixed=few, allow_unsupported=True)["cautions"])
+
+
+def test_a_device_beside_a_template_or_a_file_is_said_to_rest_on_other_grounds(npu: Path) -> None:
+    def notes(*names: Any) -> list[str]:
+        return ground_notes([make_problem("bert", "hardware", hw=name) for name in names])
+
+    for own in ("edge22", str(npu)):
+        (told,) = notes(own, "edge-tpu")
+        name = load_path_or_name(own, profile=None).name
+        assert told == (f"idle power and area rest on different grounds: of {name} the sum of the technology tables (idle power: the "
+                        "SRAM's leakage alone), of edge-tpu the data sheet")  # fmt: skip
+    assert notes("edge22", str(npu)) == notes("h100", "edge-tpu") == []
+    (told,) = notes("edge22", "nvdla")  # its area is published, its idle power is not
+    assert told.startswith("area rests on different grounds")
+    npu.write_text("leakage_w = 0.05\narea_mm2 = 9.0\n" + npu.read_text(encoding="utf-8"), encoding="utf-8")
+    assert notes(str(npu), "edge-tpu") == []
+
+
+@pytest.mark.parametrize("name", ["edge22", "edge-tpu", "jetson-orin"])
+def test_components_and_idle_power_add_to_the_energy(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--workload", "resnet-50", "--hw", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    energy = float(next(line for line in lines if line.split()[:1] == ["energy_j"]).split()[1])
+    start = next(i for i, line in enumerate(lines) if line.split()[:1] == ["component"])
+    rows = [line for line in lines[start + 1 :] if line[:2] == "  "]
+    parts = [float(row[28:41]) for row in rows if row[28:41].strip()]
+    assert all(row[2:14].strip() for row in rows) and rows[-1].startswith("  idle power x latency")
+    assert sum(parts) == pytest.approx(energy, rel=1e-3)  # four digits are shown
+
+
+def test_ranges_that_reach_as_far_up_as_down_are_not_counted(tmp_path: Path) -> None:
+    from fractions import Fraction
+
+    api.search("bert", "hardware", hw="edge22", fixed={"cores": 1, "width": 32, "sequence": 32}, out=tmp_path / "run")
+    note = next(line for line in api.load(tmp_path / "run").context["uncertainty"]["notes"] if "further up" in line)
+    ranges = api.evaluate("bert", hw="edge22", fixed={"sequence": 32})["ranges"]["factors"]
+    # As they are written, to nine digits: 0.25, 0.5, 0.75 reach as far up as down.
+    exact = [[Fraction(f"{end:.9g}") for end in ends] for ends in ranges.values()]
+    up = sum(high - mode > mode - low for low, mode, high in exact)
+    assert f"and {up} of {len(exact)} reach further up than down" in note

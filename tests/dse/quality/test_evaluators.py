@@ -219,3 +219,19 @@ def test_a_standard_error_that_is_not_given_is_not_known(tmp_path: Path) -> None
     # The model of quality takes those that are not known to be as noisy as the middle of the others, and no others in their place.
     assert standard_errors(list(found.values())).tolist() == pytest.approx([0.4, 0.7, 0.7, 0.7, 1.0])
     assert standard_errors([found[4], found[6]]).tolist() == [0.0, 0.0]
+
+
+def test_the_spread_of_repeats_is_pooled_over_models_where_no_row_states_an_error(tmp_path: Path) -> None:
+    """By hand: deviations of 1, 1 and 2, 2 about two means: 10 / 2 = 5 a measurement; a pair has sqrt(5 / 2), a single row sqrt(5)."""
+    file = tmp_path / "t.csv"
+    file.write_text("layers,seed,quality\n2,0,70\n2,1,72\n4,0,80\n4,1,84\n6,0,90\n")
+    table = TableEvaluator.read(file)
+    found = {layers: table({"layers": layers}, fidelity=1.0, seed=0)["quality"] for layers in (2, 4, 6)}
+    assert [found[layers].mean for layers in (2, 4, 6)] == [71.0, 82.0, 90.0] and table.repeated == 2
+    assert [found[layers].se for layers in (2, 4, 6)] == pytest.approx([2.5**0.5, 2.5**0.5, 5.0**0.5])
+    file.write_text("layers,seed,quality\n2,0,70\n4,0,80\n")
+    table = TableEvaluator.read(file)
+    assert table.repeated == 0 and table({"layers": 2}, fidelity=1.0, seed=0)["quality"].se == 0.0
+    file.write_text("layers,fidelity,seed,quality\n2,0.5,0,60\n2,0.5,1,66\n2,1,0,70\n2,1,1,72\n")
+    table = TableEvaluator.read(file)  # a short training scatters by itself
+    assert [table({"layers": 2}, fidelity=f, seed=0)["quality"].se for f in (0.5, 1.0)] == pytest.approx([3.0, 1.0])

@@ -1,7 +1,9 @@
 """Searches over loops and fleets as runs: their folder, going on after an interruption, reports, comparison and what is refused."""
 
 import csv
+import dataclasses
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +100,22 @@ def test_interrupted_fleets_go_on_where_they_were(tmp_path: Path, monkeypatch: p
     assert again.context["answer"] == whole.context["answer"]
     assert (tmp_path / "part" / "pareto.csv").read_bytes() == (tmp_path / "whole" / "pareto.csv").read_bytes()
     frame = whole.trials()
-    assert len(frame) == 12
+    assert len(frame) == 12 and "service_utilisation" in frame and "utilisation" not in frame  # as in pareto.csv
+    assert "how sure: not told for fleets" in str(whole.recommend())
     kept = frame[(frame.state == "complete") & (frame.goodput_share >= 0.9)]
     least = kept.gco2e_per_request.min()
     assert least == whole.best("gco2e_per_request")["gco2e_per_request"] == whole.context["answer"]["least_grams"]["gco2e_per_request"]
+
+
+def test_fleets_that_an_earlier_version_kept_have_the_name_of_today(tmp_path: Path) -> None:
+    log = log_file(tmp_path / "chat.csv")
+    problem = fleets(log)
+    problem = dataclasses.replace(problem, request={**problem.request, "objectives": [["utilisation", True], ["gco2e_per_request", False]]})
+    run = api.search_served(problem, out=tmp_path / "run")
+    with sqlite3.connect(tmp_path / "run" / "study.db") as base:
+        changed = base.execute("UPDATE trials SET metrics = replace(metrics, 'service_utilisation', 'utilisation')").rowcount
+    assert changed == 12 and "utilisation" not in set(dse.load(tmp_path / "run").trials())
+    assert dse.load(tmp_path / "run").trials().service_utilisation.equals(run.trials().service_utilisation)
 
 
 def test_file_of_a_fleet_serves_the_log_with_it_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -325,3 +325,18 @@ def test_engines_are_complete() -> None:
     assert engine_names() == ("vllm", "trtllm", "sglang")
     assert all(value > 0 for value in vars(overheads()).values())
     assert isinstance(LLAMA.steps(LLAMA.parallel), StepModel)
+
+
+def test_the_answer_says_at_which_boundary_and_names_limits_only_where_given(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["simulate", "--workload", "llama3-8b", "--hw", "h100", "--concurrency", "2"]
+    asked += ["--requests", "4", "--output", "16", "--pue", "1.5"]
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "J a request at the chips (x 1.5 of PUE at the facility)" in told and "within the limits" not in told
+    assert main([*asked, "--slo-tpot-ms", "50"]) == 0
+    assert "within the limits" in capsys.readouterr().out
+    assert main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["pue"] == 1.5 and answer["limits_ms"] == {}
+    operational_g = answer["energy_j_per_request"]["mean"] * 1.5 / 3.6e6 * answer["gco2e_per_kwh"]
+    assert operational_g == pytest.approx(answer["gco2e_per_request"]["mean"] * answer["operational_share"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -57,6 +59,42 @@ def test_an_idle_machine_costs_its_tokens_more() -> None:
     )
 
 
+def test_a_steady_rate_is_the_open_loop_of_the_engine_and_not_bursts() -> None:
+    """Beside a simulation of its own arrivals: 1,000 drawn at random scatter by 3 % in rate, the batches with them."""
+    found = cost(load=Load(64, 128, 64, rate_per_s=10.0), tp=1)
+    assert found.tokens_per_s == pytest.approx(640.0)
+    arrival = np.cumsum(np.random.default_rng(7).exponential(0.1, 4000))
+    served = simulation.run(simulation.Setup("llama3-8b", "h100"), Requests(arrival, np.full(4000, 128), np.full(4000, 64)))
+    in_flight = 10.0 * (served.outcome.last_s - served.outcome.arrival_s).mean()  # Little's law
+    assert found.requests_in_flight == pytest.approx(in_flight, rel=0.05)
+    assert found.energy_j_per_million_tokens == pytest.approx(1.2e6 * served.energy_j.sum() / served.output.sum(), rel=0.04)
+    embodied_g = 1e3 * sheet("h100").embodied_kgco2e * (1e6 / 640.0) / (5 * YEAR_S)
+    assert found.gco2e_per_million_tokens * found.embodied_share == pytest.approx(embodied_g)
+    busy = cost(load=Load(64, 128, 64), tp=1)
+    bursts = cost(load=Load(64, 128, 64, busy_share=640.0 / busy.tokens_per_s), tp=1)  # the same tokens a year
+    assert bursts.energy_j_per_million_tokens < 0.8 * found.energy_j_per_million_tokens  # which is why the two are told apart
+
+
+def test_a_hardly_asked_machine_draws_its_idle_power() -> None:
+    found = cost(load=Load(64, 128, 64, rate_per_s=1e-4), tp=1)
+    assert found.energy_j_per_million_tokens == pytest.approx(1.2e6 * sheet("h100").idle_w / (1e-4 * 64), rel=1e-2)
+
+
+def test_a_rate_that_one_node_does_not_serve_says_how_many_would(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tokens", "--workload", "llama3-8b", "--grid", "france", "--tp", "1", "--prompt", "128", "--output", "64", "--rate"]
+    assert main([*words, "1000", "--hw", "l4"]) == 1
+    said = capsys.readouterr().err
+    most, nodes = (float(found[1]) for found in (re.search(r"at most (\S+) requests", said), re.search(r"; (\d+) times", said)) if found)
+    assert nodes == math.floor(1000 / most) + 1 and nodes > 10
+    assert main([*words, f"{1.01 * most:.4g}", "--hw", "l4,h100", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [row["hw"] for row in json.loads(told.out)] == ["h100"] and "left out: rate is" in told.err
+    assert main([*words, f"{0.97 * most:.4g}", "--hw", "l4"]) == 0
+    assert "in flight on average" in capsys.readouterr().out
+    assert main([*words, "5", "--concurrency", "8"]) == 2 and "give one of them" in capsys.readouterr().err
+    assert main([*words, "5", "--busy-share", "0.5"]) == 2 and "give one of them" in capsys.readouterr().err
+
+
 def test_the_number_of_chips_is_the_one_of_least_grams() -> None:
     each = [cost(tp=chips).gco2e_per_million_tokens for chips in (1, 2, 4, 8)]
     assert cost().gco2e_per_million_tokens == min(each)
@@ -85,6 +123,7 @@ def test_the_command_prints_one_line_or_a_table(capsys: pytest.CaptureFixture[st
     [
         (lambda: Load(busy_share=0.0), "busy-share is 0"),
         (lambda: Load(concurrency=0), "concurrency is 0"),
+        (lambda: Load(rate_per_s=float("nan")), "rate is nan"),
         (lambda: Site(pue=0.5), "pue is 0.5"),
         (lambda: Site(lifetime_years=float("nan")), "lifetime-years is nan"),
         (lambda: Site(electricity_usd_per_kwh=-1.0), "electricity-usd is -1"),

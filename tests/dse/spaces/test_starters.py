@@ -144,3 +144,14 @@ def test_a_started_accelerator_costs_what_it_was_made_of(tmp_path: Path) -> None
 def test_an_unknown_kind_names_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "acelerator"]) == 2
     assert "accelerator" in capsys.readouterr().err
+
+
+def test_needed_fields_that_no_data_sheet_has_say_how_to_choose() -> None:
+    lines = [line for line in starters.accelerator().splitlines() if "# needed" in line]
+    said = {line.split(" = ")[0]: line.partition("#")[2] for line in lines}
+    for name, words in (
+        ("kind", ("tile", "TPU", "NVDLA")),
+        ("lanes", ("softmax", "columns")),
+        ("read_words_per_cycle", ("port", "word_bits")),
+    ):
+        assert all(word in said[name] for word in words)

@@ -85,6 +85,14 @@ def test_commands_print_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", "networks", "--only", "resnet-50"]) == 2
 
 
+@pytest.mark.parametrize("name", ["Edge TPU", "edge tpu", "edge-tpu", "EDGE-TPU"])
+def test_chips_are_named_as_devices_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chips.named()[name.casefold()] == ("Edge TPU",)
+    assert len(chips.named()["nvdla"]) == 7 and chips.named()["nvdla 2048"] == ("NVDLA 2048",)
+    assert cli.main(["validate", "chips", "--only", name, "--json"]) == 0
+    assert {row["chip"] for row in json.loads(capsys.readouterr().out)["rows"]} == {"Edge TPU"}
+
+
 def test_networks_beside_both_tools() -> None:
     """DRAM and buffer words are ZigZag's, array cycles SCALE-Sim's, but for what the page gives a reason for."""
     assert networks.markdown() in (DOCS / "mapping.md").read_text(encoding="utf-8")
