@@ -161,13 +161,14 @@ def of_problem(text: str | None, name: str) -> Space | None:
 def meets(found: Space | None, points: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Which hardware points meet the constraints of a problem's space file, those between values of its lists included.
 
-    Raises UsageError for a constraint on what the points have not: it would be lost without a word.
+    Deployments may be held apart (dse/searches/deployments.py), where constraints of theirs are met. Raises UsageError for one on any
+    other thing that the points have not: it would be lost without a word.
     """
     if found is None:
         return np.ones(len(next(iter(points.values()))), dtype=bool)
     for constraint in found.constraints:
         lost = [name for name in constraint.names if name not in points]
-        if lost and found.parameter(lost[0]).role not in MODEL_ROLES:
+        if lost and found.parameter(lost[0]).role not in (*MODEL_ROLES, "deployment"):
             raise UsageError(f"space {found.name}: constraint {constraint.text!r} names {lost[0]}, which is no knob of this search; it has "
                              f"{', '.join(points)}")  # fmt: skip
     return _meets(found, points)

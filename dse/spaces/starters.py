@@ -167,8 +167,8 @@ def _comments() -> dict[tuple[str, str], str]:
             )
             must = what.needed if isinstance(what, Choice) else name in needed
             found[what.table or (place, name)] = f"needed: {text}" if must else text
-    for place, hint in _HOW_TO_CHOOSE.items():
-        found[place] = f"{found[place]}; {hint}"
+    for field, hint in _HOW_TO_CHOOSE.items():
+        found[field] = f"{found[field]}; {hint}"
     return found
 
 

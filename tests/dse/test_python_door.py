@@ -44,6 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_study_shows_itself_as_a_small_card(study: Run) -> None:
     lines = repr(study).splitlines()
     assert len(lines) == 3 and "bert on edge22" in lines[0] and study.recommend().sentence in lines[1]
+    assert lines[0].endswith("residency weights")
     card = study._repr_html_()
     assert study.recommend().phrase in card and len(card) < 5_000
     assert "<script" not in card

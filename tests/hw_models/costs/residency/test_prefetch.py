@@ -25,7 +25,7 @@ from workloads.operation import Operation
 from workloads.ops import PRODUCTS, Kind, OperationTable
 from workloads.records import Phase, Workload
 
-EDGE = template.load("edge22")
+EDGE = template.load("edge22").as_published()
 
 
 def designs(count: int, seed: int = 0) -> Any:
