@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dse.errors import UsageError
 from dse.evaluation.evaluation import Evaluation
 from dse.evaluation.feasibility import feasible
-from dse.fronts.pareto import Front
+from dse.fronts.pareto import Front, rounded
 from dse.problem.metrics import of_hardware
 from dse.quality.measured import Evaluator, Measured, design_key
 from dse.spaces import parameters as spaces
@@ -107,11 +107,11 @@ def nested_task(
 
 
 def _front(points: IntArray, values: list[FloatArray]) -> tuple[FloatArray, IntArray]:
-    """Non-dominated hardware points, ties kept, and their costs (k, c)."""
+    """Non-dominated hardware points and their costs (k, c); ties, which nine digits tell as on every front, are kept."""
     if not len(points) or not values:
         return np.zeros((min(len(points), 1), len(values))), points[:1].astype(np.int64)
     if len(values) == 1:
-        cost = values[0][points]
+        cost = rounded(values[0][points])
         best = points[cost == cost.min()]
         return values[0][best][:, None], best.astype(np.int64)
     stacked = np.stack([value[points] for value in values], axis=1)

@@ -17,7 +17,7 @@ from dse.searches.plan import MeasuredSettings, screened
 from dse.spaces.parameters import Parameter, Space
 from dse.storage.trial import FAILED, RUNNING, Trial
 from dse.storage.trials import TrialStore
-from dse.strategies import choose, make
+from dse.strategies import choose, make, views
 from dse.strategies.confirm import confirm
 from dse.strategies.driver import run
 from dse.strategies.nested import NestedSearch, TargetSearch
@@ -325,3 +325,10 @@ def test_choice_says_why() -> None:
     assert "quality depends on hardware" in why
     with pytest.raises(UsageError, match="did you mean 'nested'"):
         make("nestd")
+
+
+def test_hardware_that_costs_the_same_to_nine_digits_is_all_kept() -> None:
+    """Of one cost: the two differ in their last bit, and which was kept alone switched with the deployment; a millionth more is dearer."""
+    cost = np.array([1.5118150670635515, 1.5118150670635513, 1.5118150670635513 * (1 + 1e-6)])
+    values, kept = views._front(np.arange(3), [cost])
+    assert kept.tolist() == [0, 1] and values[:, 0].tolist() == cost[:2].tolist()
