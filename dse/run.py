@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -57,22 +57,23 @@ class Run(RunRecord):
         file = self.path / "designs" / f"design-{found.design or 0:04d}.toml"
         return replace(found, file=str(file), again=command(self, found)) if file.is_file() else found
 
-    def best(self, objective: str | None = None, *constraints: str) -> dict[str, Any]:
-        """One design of the front as a row of :meth:`pareto`: the recommended one, or the best of a metric.
+    def best(self, objective: str | None = None, *constraints: str | Iterable[str]) -> dict[str, Any]:
+        """One design of the front, the columns of :meth:`pareto` as a dictionary: the recommended one, or the best of a metric.
 
         Args:
             objective: a metric (``"latency_s"``, in the direction of the search or else the usual one), ``"min:METRIC"`` or
                 ``"max:METRIC"``, or a preset of ``objective=`` with one cost (``"carbon"``, ``"latency"``, ``"energy"``).
-            constraints: bounds that it must meet beside those of the search, like ``"latency_s<=0.02"``.
+            constraints: bounds that it must meet beside those of the search, like ``"latency_s<=0.02"``, one by one or as a list.
 
         Raises DseError for an unknown metric, or if no design of the front meets the bounds.
         """
-        bounds = [parse_constraint(text) for text in constraints]
+        asked = [text for given in constraints for text in ([given] if isinstance(given, str) else given)]
+        bounds = [parse_constraint(text) for text in asked]
         rows = [run_folder.flat_row(design) for design in self.designs if all(_meets(design["metrics"].get(c.metric), c) for c in bounds)]
         if not rows:
-            raise DseError(f"no design of the front meets {', '.join(constraints)}" if constraints else "the front is empty")
+            raise DseError(f"no design of the front meets {', '.join(asked)}" if asked else "the front is empty")
         if objective is None:
-            if constraints:
+            if asked:
                 raise UsageError(
                     "the recommended design is of the whole front; name a metric with the bounds, like best('total_kgco2e', ...)"
                 )

@@ -108,7 +108,9 @@ class Recommendation:
         draws, factors: how many draws of how many factors.
         changes: what of the deployment would change the choice, one factor at a time. unchanged: factors that cannot, with their range.
         compared_with: what the draws and the deployments chose from beside the front, in words; empty: the front alone. alone: there was
-        nothing else to choose from, so that nothing can be said of either.
+        nothing else to choose from, so that nothing can be said of either. contenders_kept: whether the designs beside the front that the
+        rule may name elsewhere were there to choose from; where not, all of these speak of the front alone (None: not asked).
+        front_designs: how many designs the front has, equal ones counted once.
         extremes: the best design of each objective. matters: the three knobs with the largest shares and the rest, adding to one.
         not_drawn: why nothing was drawn, where that is so for all of a kind.
         device, device_share, device_settled: of a choice among devices by total carbon, its device, the share of draws in which that has
@@ -137,6 +139,8 @@ class Recommendation:
     warnings: tuple[str, ...] = ()
     compared_with: str = ""
     alone: bool = False
+    contenders_kept: bool | None = None
+    front_designs: int = 0
     quality_order: tuple[QualityOrder, ...] = ()
     why: str = ""
     near_ties: tuple[int, ...] = ()
@@ -250,7 +254,11 @@ class Recommendation:
         if self.compared_with:
             alike = " with a quality within one standard error of the best" if self.rule == ONE_ERROR else ""
             return f"no other design was there to choose: of {self.compared_with} it alone can be built and serve{alike}"
-        return ("not told: the front is this one design and the search kept no others, so another grid, lifetime or rate may well name "
+        only = "the front is this one design"
+        if self.front_designs > 1:
+            alike = "has a quality within one standard error of the best" if self.rule == ONE_ERROR else "may be recommended"
+            only = f"of the {self.front_designs} designs of the front that differ it alone {alike}"
+        return (f"not told: {only}, and designs beside the front were not kept, so another grid, lifetime or rate may well name "
                 "another; search there too")  # fmt: skip
 
     def __str__(self) -> str:
@@ -397,6 +405,7 @@ def recommend(run: RunRecord) -> Recommendation:
         quality_order=tuple(quality_order(run, design, second, front.designs[front.best])) if front.quality is not None else (),
         warnings=tuple(cautions(run, design)),
         why=standing(run.problem, design) if run.problem.kind else why(design, run.problem.objectives, other, role),
+        front_designs=len(front.designs),
         near_ties=tuple(tied["design"] for tied in alike_designs),
         ties_differ_in=words.apart(design["knobs"], [tied["knobs"] for tied in alike_designs]),
     )

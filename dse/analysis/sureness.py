@@ -42,14 +42,15 @@ _RATE_DECADES = 3.0
 _STEPS = 400  # along each factor, on a logarithmic scale; a change is then found to a relative 1e-6 by halving
 _HALVINGS = 40
 _MOST_PAIRED = 200  # contenders that are held against each other in every draw
+_ONE = 1e-9  # relative difference of every cost up to which two designs are one, as designs of a front that agree to nine digits are
 _PAIRS = 1 << 22  # comparisons that are held at a time
 
 
 def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendation:
     """The recommendation of a run with its share of draws and what would change it; where no objective is carbon it needs neither.
 
-    The rule is asked about the front and the contenders beside it (`dse.analysis.contenders`). A front of one design whose search kept no
-    contenders has nothing to be compared with: then only that is said.
+    The rule is asked about the front and the contenders beside it (`dse.analysis.contenders`). Where a search kept none, the answers are of
+    the front alone, which a warning says; where the rule could then name one design only, nothing but that is said.
     """
     found = recommend(run)
     if found.design is None or not {o.metric for o in run.problem.objectives} & set(CARBON_METRICS):
@@ -63,11 +64,11 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
     # Only designs that the rule may name: their number is small where quality has narrowed them down.
     keep = np.flatnonzero(allowed)
     if len(keep) + len(pool or ()) < 2:
-        return replace(found, compared_with=of, alone=True)
+        return replace(found, compared_with=of, alone=True, contenders_kept=pool is not None)
     case = _Case(run, front, [front.designs[i] for i in keep], pool or [], weighed=costs.shape[1] > 1 and pool is not None)
     own = next(i for i, index in enumerate(keep) if front.designs[index]["design"] == found.design)
     drawn, factors = robustness.drawn(run.problem, case.designs, case.points, seed=run.provenance["seed"] if seed is None else seed)
-    names = case.choose(drawn, np.broadcast_to(case.serves_now(), drawn["total_kgco2e"].shape))
+    names = case.choose(drawn, np.broadcast_to(case.serves_now(), drawn["total_kgco2e"].shape), own=own)
     changes, unchanged = _changes(case, own, beside={d["design"] for d in pool or ()})
     tied = case.tied(own, names, drawn)
     apart = [case.designs[i]["knobs"] for i in names[tied & (names != own)]]
@@ -87,6 +88,8 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         changes=tuple(changes),
         unchanged=tuple(unchanged),
         compared_with=of,
+        contenders_kept=pool is not None,
+        warnings=found.warnings if pool is not None else (*found.warnings, _front_alone(run, rule)),
         ahead=None if ahead is None else case.designs[ahead]["design"],
         ahead_share=None if ahead is None else float(np.mean(names == ahead)),
         carbon_profile=profile,
@@ -94,6 +97,13 @@ def recommend_surely(run: RunRecord, *, seed: int | None = None) -> Recommendati
         other_profile_design=other_design,
         **_of_device(run, found),
     )
+
+
+def _front_alone(run: RunRecord, rule: str) -> str:
+    """That nothing beside the front could be named."""
+    why = "are too many to be compared" if "contenders" in run.context else "were not kept"
+    beside = "Designs of equal quality beside this front" if rule == ONE_ERROR else "Designs beside this front"
+    return f"{beside} {why}, so how sure and what would change speak of this front alone; search again with the other deployment."
 
 
 def _of_device(run: RunRecord, found: Recommendation) -> dict[str, Any]:
@@ -185,15 +195,23 @@ class _Case:
                 costs[..., self._first + i] = objective.sign * carbon_metrics[objective.metric]
         return costs
 
-    def choose(self, carbon_metrics: dict[str, FloatArray], serves: BoolArray) -> npt.NDArray[np.int64]:
-        """What the rule names (...,) of the designs that can serve (..., designs), with these carbon metrics; -1 where none can."""
+    def choose(self, carbon_metrics: dict[str, FloatArray], serves: BoolArray, own: int | None = None) -> npt.NDArray[np.int64]:
+        """What the rule names (...,) of the designs that can serve (..., designs), with these carbon metrics; -1 where none can.
+
+        Design ``own`` is named in place of one that has its costs but for their last digits.
+        """
         costs = self.costs_with(carbon_metrics)
         possible: BoolArray = np.asarray(serves.any(axis=-1))
         allowed = serves | ~possible[..., None]
         if self.weighed:
             held = [] if self._quality is None or self._first else [np.broadcast_to(self._quality, costs.shape[:-1])]
             allowed = _on_front(np.stack([*np.moveaxis(costs, -1, 0), *held], axis=-1), allowed)
-        return np.where(possible, choose(costs, allowed), -1)
+        named = np.where(possible, choose(costs, allowed), -1)
+        if own is None:
+            return named
+        mine, theirs = costs[..., own, :], np.take_along_axis(costs, named[..., None, None], axis=-2)[..., 0, :]
+        one = possible & allowed[..., own] & (np.abs(mine - theirs) <= _ONE * np.abs(theirs)).all(axis=-1)
+        return np.where(one, own, named)
 
     def tied(self, own: int, names: npt.NDArray[np.int64], carbon_metrics: dict[str, FloatArray]) -> BoolArray:
         """Whether design ``own`` is what was named (draws,) or nowhere more than a near tie worse, in each draw."""
@@ -214,8 +232,11 @@ class _Case:
                 serves = serves & meets(bound, metrics[bound.metric])
         return serves
 
-    def name(self, **changed: Any) -> npt.NDArray[np.int64]:
-        """What the rule names (values,) where grid, lifetime_years or rate_per_s has each of the given values; -1: none can serve."""
+    def name(self, own: int | None = None, **changed: Any) -> npt.NDArray[np.int64]:
+        """What the rule names (values,) where grid, lifetime_years or rate_per_s has each of the given values; -1: none can serve.
+
+        ``own``: as in :meth:`choose`.
+        """
         values = next(iter(changed.values()))[:, None]
         p, setting = self.points, {name: column[:, None] for name, column in changed.items()}
         energy, latency = self.column("energy_j"), self.column("latency_s")
@@ -235,7 +256,7 @@ class _Case:
         requests = np.broadcast_to(np.asarray(operation.requests), shape)
         total = made + used
         metrics = {"embodied_kgco2e": made, "operational_kgco2e": used, "total_kgco2e": total, "kgco2e_per_request": total / requests}
-        return self.choose(metrics, np.broadcast_to(self._serves(setting.get("rate_per_s", p.rate_per_s), metrics), shape))
+        return self.choose(metrics, np.broadcast_to(self._serves(setting.get("rate_per_s", p.rate_per_s), metrics), shape), own)
 
 
 def _on_front(values: FloatArray, allowed: BoolArray) -> BoolArray:
@@ -263,7 +284,7 @@ def _changes(case: _Case, own: int, beside: set[int]) -> tuple[list[Change], lis
         if knob in vary:
             continue  # the search has answered that already
         low, high = min(low, here), max(high, here)
-        if not here > 0 or case.name(**{knob: np.array([here])})[0] != own:
+        if not here > 0 or case.name(own, **{knob: np.array([here])})[0] != own:
             continue  # figures of an earlier version or of another grid's table
         mine = []
         for relation, end in (("<", low), (">", high)):
@@ -277,7 +298,7 @@ def _changes(case: _Case, own: int, beside: set[int]) -> tuple[list[Change], lis
                 mine.append(Change(factor, relation, value, unit, number, phrase, examples, on_front=number not in beside))
         found += mine
         if not mine:
-            named = case.name(**{knob: (values := np.geomspace(low, high, _STEPS))})
+            named = case.name(own, **{knob: (values := np.geomspace(low, high, _STEPS))})
             low, high = (float(f"{end:.3g}") for end in (values[named >= 0].min(), values[named >= 0].max()))
             unable = ", beyond which no design can serve" if (named < 0).any() else ""
             unchanged.append(f"{factor} from {number_text(low)} to {number_text(high)} {unit}{unable}")
@@ -297,10 +318,10 @@ def _nearest(case: _Case, knob: str, own: int, here: float, end: float) -> tuple
     Rates at which no design can serve change nothing: there is nothing to choose.
     """
     values = np.geomspace(here, end, _STEPS)
-    named = case.name(**{knob: values})
+    named = case.name(own, **{knob: values})
 
     def at(value: float) -> int:
-        return int(case.name(**{knob: np.array([value])})[0])
+        return int(case.name(own, **{knob: np.array([value])})[0])
 
     # Of two designs that are equal up to rounding another may be named at one value and nowhere beside it: that changes nothing.
     other = next((i for i in np.flatnonzero(named != own).tolist() if at(math.exp(math.log(values[i]))) != own), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from dse.commands import options
@@ -59,10 +60,20 @@ def run(args: argparse.Namespace) -> int:
         allow_unsupported=args.allow_unsupported,
         bind=options.bind_of(args),
         strict=args.strict,
-        **options.serves_of(args),
+        **(serves := options.serves_of(args)),
     )
+    if not args.json:
+        answer["cautions"] = [*answer["cautions"], *_act_by_default(answer, serves)]
     show.show_design(answer, as_json=args.json)
     return 0
+
+
+def _act_by_default(answer: Mapping[str, Any], serves: Mapping[str, Any]) -> list[str]:
+    """A sentence where carbon is counted by act2 and nobody named it, so that the answer does not stand beside one of a device."""
+    named = {**(answer.get("deployment_from") or {}).get("taken", {}), **serves}
+    if "carbon_profile" in named or answer["deployment"]["carbon_profile"] != "act2":
+        return []
+    return ["embodied carbon by act2; devices of the library use default: name --carbon-profile to compare."]
 
 
 def _gemms(args: argparse.Namespace) -> int:

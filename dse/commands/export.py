@@ -27,13 +27,16 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and list the files."""
     import json
+    import sys
 
-    from dse.exporters import export
+    from dse.exporters import export_told
     from dse.storage.run_folder import load
 
-    written = export(load(args.run_folder), args.design, args.to, args.out)
+    written, careful = export_told(load(args.run_folder), args.design, args.to, args.out)
     if args.json:
         print(json.dumps([str(path) for path in written], indent=2))
     else:
         print("\n".join(str(path) for path in written))
+    for line in careful:
+        print(f"careful: {line}", file=sys.stderr if args.json else sys.stdout)
     return 0

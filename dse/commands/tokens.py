@@ -34,7 +34,12 @@ def register(commands: Any) -> None:
     parser.add_argument("--grid", default="world", metavar="PLACE,...", help="regions, gCO2e/kWh or hourly files (default world)")
     load = parser.add_argument_group("load")
     load.add_argument("--concurrency", type=int, metavar="N", help="requests in flight (default 64)")
-    load.add_argument("--rate", type=float, metavar="PER_S", help="requests that arrive a second, all the time, in place of --concurrency")
+    load.add_argument(
+        "--rate",
+        type=float,
+        metavar="PER_S",
+        help="requests that arrive a second, all the time, in place of --concurrency; over the fewest replicas that serve them",
+    )
     load.add_argument("--prompt", type=int, default=1024, metavar="TOKENS", help="of each request (default 1024)")
     load.add_argument("--output", type=int, default=256, metavar="TOKENS", help="of each request (default 256)")
     load.add_argument("--busy-share", type=float, default=1.0, metavar="S",
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dse.errors import UsageError
     from dse.reports.tables import check_format, table
-    from dse.serving.tokens import Load, OverloadedError, Site, token_cost
+    from dse.serving.tokens import Load, Site, token_cost
 
     check_format(args.format)
     if args.rate is not None and args.concurrency is not None:
@@ -66,22 +71,16 @@ def run(args: argparse.Namespace) -> int:
     load = Load(64 if args.concurrency is None else args.concurrency, args.prompt, args.output, args.busy_share, args.rate)
     site = Site(args.pue, args.lifetime_years, args.electricity_usd)
     names = [lists.names(name, getattr(args, name)) for name in ("workload", "hw", "grid")]
-    costs, refused = [], []
-    for workload, hw, grid in product(*names):
-        try:
-            costs.append(token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine))
-        except OverloadedError as error:
-            refused.append(error)
-    if not costs:
-        raise OverloadedError("; ".join(dict.fromkeys(map(str, refused))))
-    for told in dict.fromkeys(map(str, refused)):
-        print(f"left out: {told}", file=sys.stderr)
+    costs = [
+        token_cost(workload, hw, grid, load=load, site=site, weight_bits=args.weight_bits, tp=args.tp, engine=args.engine)
+        for workload, hw, grid in product(*names)
+    ]
     if args.format == "text" and len(costs) == 1:
         cost = costs[0]
         usd = "no public price" if cost.usd_per_million_tokens is None else f"{cost.usd_per_million_tokens:.3g} USD"
         print(
             f"{cost.gco2e_per_million_tokens:.3g} gCO2e, {cost.energy_j_per_million_tokens / 1e3:.3g} kJ at the facility, {usd} "
-            f"a million tokens of {cost.workload} on {cost.chips} x {cost.hw} in {cost.grid} "
+            f"a million tokens of {cost.workload} on {cost.chips} x {cost.hw}{_apart(cost)} in {cost.grid} "
             f"({_asked(load, cost.requests_in_flight)} of {load.prompt_tokens} + "
             f"{load.output_tokens} tokens, {args.weight_bits} bits; {cost.tokens_per_s:.4g} tokens/s; "
             f"{cost.gco2e_per_request:.3g} g a request; "
@@ -95,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "text":
         print(
             f"{_asked(load)} of {load.prompt_tokens} + {load.output_tokens} tokens, {args.weight_bits} bits; "
-            "chips alone: a host's electricity is not counted, its making is by its share (`dse carbon estimate` of a server counts both)",
+            "chips alone: a host's electricity is not counted, and of its making a share of a server without CPUs, memory and drives "
+            "(`dse carbon estimate` of a server counts all)",
             file=sys.stderr,
         )
     return 0
@@ -109,9 +109,16 @@ def _asked(load: Any, in_flight: float | None = None) -> str:
     return f"{load.concurrency} requests at once{often}"
 
 
+def _apart(cost: Any) -> str:
+    """How chips stand that do not all share one model."""
+    return "" if cost.replicas == 1 else f" ({cost.replicas} replicas of {cost.chips // cost.replicas})"
+
+
 _COLUMNS = {
     "workload": "workload",
     "chips": "chips",
+    "replicas": "replicas",
+    "in flight": "requests_in_flight",
     "hw": "hw",
     "grid": "grid",
     "g/Mtok": "gco2e_per_million_tokens",

@@ -178,7 +178,7 @@ def _best_of_each(evaluation: Evaluation) -> tuple[list[dict[str, Any]], dict[st
             cannot[str(name)] = (
                 f"weights and activations take {most:.3g} times the memory of the most chips"
                 if most > 1
-                else "no number of chips serves the rate"
+                else "no group of its chips serves the rate"
             )
             continue
         best = int(able[columns["total_kgco2e"][able].argmin()])

@@ -13,14 +13,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from dse.errors import DseError, all_ours, unknown_name
+from dse.errors import DseError, UsageError, all_ours, unknown_name
 from dse.evaluation import robustness, space_file
 from dse.evaluation.device_order import device_order
 from dse.evaluation.evaluation import Evaluation, load_family, load_hardware, run_settings
 from dse.evaluation.hardware_points import Points
 from dse.evaluation.provenance import expected_error, hardware_sources
 from dse.evaluation.words import DeploymentOptions, Hardware, beside_the_list, make_problem, many_memories
-from dse.evaluation.written_design import criterion_in, deployment_in, elsewhere, model_of, quality_in
+from dse.evaluation.written_design import criterion_in, deployment_in, elsewhere, model_of, quality_in, workload_of
 from dse.problem.deployment import VARIABLE, Deployment
 from dse.problem.metrics import METRICS
 from dse.problem.problem import Problem
@@ -37,7 +37,7 @@ _CLEARLY_LESS = 0.05
 
 @all_ours
 def evaluate(
-    workload: Any,
+    workload: Any = None,
     hw: Hardware = "edge22",
     *,
     example: Any = None,
@@ -61,7 +61,7 @@ def evaluate(
     ``cautions`` are sentences on what a reader may take for granted.
     ``ranges`` tells how far the uncertain factors move its carbon: p5, p50 and p95 of each metric, and the factors.
     ``workload``, ``hw``, ``example`` and the fields of a deployment (``grid="france"``) are as in
-    :func:`dse.evaluation.words.make_problem`.
+    :func:`dse.evaluation.words.make_problem`. Without ``workload`` the one that the file of a design was found for is taken.
     Knobs that ``fixed`` does not name take the workload's and the template's defaults, and of the file of a design that a search wrote for
     this workload what the search chose (``model_from`` names them); so does the deployment (``deployment_from``), field by field, and
     the criterion (None: that of such a file, else edp). Quality without published support
@@ -76,6 +76,8 @@ def evaluate(
         if name not in DeploymentOptions.__annotations__:
             own = [known for known in inspect.signature(evaluate).parameters if known != "serves"]
             raise unknown_name("argument", name, [*own, *DeploymentOptions.__annotations__])
+    if workload is None and (workload := workload_of(hw)) is None:
+        raise UsageError("workload is missing; name a model, or give as hw the file of a design that a search wrote, which names its own")
     asked = partial(
         make_problem,
         workload,
@@ -238,6 +240,7 @@ def describe_design(evaluation: Evaluation, *, allow_unsupported: bool) -> dict[
     answer["latency_by_bound_s"] = _by_bound(answer["components"])
     answer["embodied_parts_kgco2e"] = evaluation.carbon_parts(0)
     answer |= context(evaluation)
+    answer["hardware_profile"] = evaluation.hardware_space.source_record.profile  # also where a file or a template says it
     answer["residency"] = evaluation.residency(0, 0)
     chip = evaluation.points.batches[0]
     answer["dram_gb_per_s"] = float(chip.dram_bytes_per_s[0]) / 1e9  # of one chip, as data sheets have it, and as the models count it

@@ -25,10 +25,14 @@ def batch_in_words(settings: Mapping[str, Any]) -> str:
 
 
 def request_in_words(problem: Problem) -> str:
-    """The same of a problem, where its batch is not varied."""
+    """The same of a problem, where its batch is not varied; of a model that generates on shipped devices also that requests queue."""
     if "batch" in problem.vary:
         return "a request is one batch, of whatever size"
-    return batch_in_words(_settings(problem))
+    settings = _settings(problem)
+    batch = batch_in_words(settings)
+    if settings.get("phase") != "generate" or not load_hardware(problem).shipped:
+        return batch
+    return f"{batch or 'a request is one prompt'}, one after the other; many in flight together: `dse tokens --rate`"
 
 
 def one_after_the_other(problem: Problem) -> str:
@@ -39,7 +43,7 @@ def one_after_the_other(problem: Problem) -> str:
     batch = batch_in_words(settings) or "batch=1"
     return (
         f"; a design serves its requests one after the other ({batch}), a serving engine many prompts in flight together: ask "
-        f"`dse simulate --workload {problem.workload} --rate {problem.deployment.rate_per_s:g}`, or search fleets for a log of requests "
+        f"`dse tokens --workload {problem.workload} --rate {problem.deployment.rate_per_s:g}`, or search fleets for a log of requests "
         f"(`dse search --workload log.csv --model {problem.workload}`)"
     )
 

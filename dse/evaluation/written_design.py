@@ -39,7 +39,7 @@ def model_of(hw: Any, problem: Problem) -> tuple[dict[str, Any], str]:
     found = written_design(hw)
     if not isinstance(workload := found.get("workload"), str):
         return {}, ""
-    if workload != problem.workload:
+    if not _same_workload(workload, problem.workload):
         return {}, f"The design of {Path(hw).name} was found for workload {workload}: the model here is {problem.workload}'s own."
     family = load_family(problem)
     tables = [table for name in ("run_with", "model") if isinstance(table := found.get(name), dict)]
@@ -58,7 +58,7 @@ def deployment_in(hw: Any, workload: str) -> dict[str, Any]:
     """
     found = written_design(hw)
     table = found.get("deployment")
-    if found.get("workload") != workload or not isinstance(table, dict):
+    if not _same_workload(str(found.get("workload")), workload) or not isinstance(table, dict):
         return {}
     kinds: dict[str, type] = {name: float if name in _NUMBERS else str for name in _OPTIONS}
     for name, value in table.items():
@@ -104,23 +104,48 @@ def elsewhere(hw: Any, answer: Mapping[str, Any]) -> list[str]:
 def workload_of(hw: Any) -> str | None:
     """The workload that a design's file was found for; None for hardware that is no such file.
 
-    Raises UsageError where it was an object of the process that searched, which no file holds.
+    Raises UsageError where it is a file that is not there, or was an object of the process that searched, which no file holds.
     """
     found = written_design(hw).get("workload")
     if not isinstance(found, str):
         return None
-    if found in library.names() or found in library.mixes() or Path(found).is_file():
+    is_path = library.is_path(found)
+    if library.is_known(found) or Path(found.removeprefix(library.CHECKPOINT)).exists():  # a model may be a folder
         return found
+    if is_path or found.startswith(library.CHECKPOINT):
+        raise UsageError(
+            f"workload is missing: {Path(hw).name} was found for {found}, which is not here; name where it is now with --workload (under "
+            "the same file name its knobs and deployment are taken)"
+        )
     raise UsageError(
         f"workload is missing: {Path(hw).name} was found for {found}, no model of the library and no file here but an object that a Python "
-        f"program gave; cost it there, dse.evaluate(MODEL, hw={str(hw)!r}), or name a model with --workload"
+        f"program gave; cost it there, {_python_call(hw)}, or name a model with --workload"
     )
 
 
+def _same_workload(written: str, asked: str) -> bool:
+    """Whether a file's workload is the one that is asked for: an alias of it, another way to its file, or where that file is now."""
+    if library.ALIASES.get(written, written) == library.ALIASES.get(asked, asked):
+        return True
+    if not (library.is_path(written) and library.is_path(asked)):
+        return False
+    there, here = Path(written), Path(asked)
+    return there.resolve() == here.resolve() or (there.name == here.name and not there.exists())
+
+
+def _python_call(hw: Any) -> str:
+    return f"dse.evaluate(MODEL, hw={str(hw)!r})"
+
+
 def command_of(problem: Problem, knobs: Mapping[str, Any], path: Path) -> str:
-    """The command that costs a design's file as its search did; empty where a design is no accelerator."""
+    """What costs a design's file as its search did, a command or for a model of a Python program a call; empty where a design is no
+    accelerator.
+    """
     if problem.kind:
         return ""
+    shared = (*library.names(), *library.mixes(), *library.ALIASES)
+    if problem.workload not in shared and not library.is_path(problem.workload) and not problem.workload.startswith(library.CHECKPOINT):
+        return f"{_python_call(path)} in Python, where MODEL is the object that was searched"
     words = ["dse", "evaluate", "--workload", problem.workload, "--hw", str(path)]
     own = deployment_of(problem, knobs)
     profile = from_text(path.read_text(encoding="utf-8"), name=str(path), profile=None).default_carbon_profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,13 @@ def export(run: RunRecord, number: int, target: str | Any, folder: str | Path | 
     The default folder is ``exports/TARGET-NUMBER`` in the run's. Raises UsageError for an unknown target (with the nearest) or design,
     DseError where the target has no form for the design or the folder cannot be written.
     """
+    return export_told(run, number, target, folder)[0]
+
+
+def export_told(run: RunRecord, number: int, target: str | Any, folder: str | Path | None = None) -> tuple[list[Path], Sequence[str]]:
+    """The same, and sentences on what makes the files another machine than the design."""
     name, exporter = _exporter(target)
     design = load_design(run, number)
     place = Path(folder) if folder is not None else run.path / "exports" / f"{name}-{number:04d}"
-    return write(exporter.export(design), design, place)
+    found = exporter.export(design)
+    return write(found, design, place), found.careful

@@ -33,6 +33,7 @@ class Export:
         run: command lines that run them.
         checked: how this export is checked in the project's tests.
         on_chip: how the files carry what stays on chip between operations; empty: they do not.
+        careful: what of it makes the files another machine than the design, told at once and not in the notes alone.
     """
 
     tool: str
@@ -43,6 +44,7 @@ class Export:
     run: Sequence[str] = ()
     checked: str = ""
     on_chip: str = ""
+    careful: Sequence[str] = ()
 
 
 def write(export: Export, design: ExportDesign, folder: Path) -> list[Path]:
@@ -135,8 +137,6 @@ def notes_text(export: Export, design: ExportDesign) -> str:
     """EXPORT-NOTES.md."""
     a = design.accelerator
     levels = ", ".join(f"{quoted(v.name)} {size_text(v.bytes)}" + (" a core" if v.per_core else "") for v in a.levels)
-    total = sum(p.runs * p.latency_s for p in design.products)
-    rest = sum(o.latency_s for o in design.others)
     lines = [
         f"# Design {design.number} for {export.tool}",
         "",
@@ -151,7 +151,7 @@ def notes_text(export: Export, design: ExportDesign) -> str:
     if design.others:
         listed = ", ".join(f"{quoted(o.function)} ({o.count:g})" for o in design.others)
         lines.append(
-            f"* Operations that are no matrix product (runs a request): {listed}; here they take {rest / (total + rest):.1%} of the "
+            f"* Operations that are no matrix product (runs a request): {listed}; here they take {design.others_share:.1%} of the "
             "time of a request."
         )
     lines += [f"* {text}" for text in design.notes]

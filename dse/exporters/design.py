@@ -99,6 +99,8 @@ class ExportDesign:
     """The folder of the model that was measured for this design, where the run keeps one (`config.json`, `model.safetensors`)."""
     rows: Mapping[int, str] = field(default_factory=dict)
     """The product that a row is, by the row's number over all phases; fused attention is two and has none."""
+    other_rows: frozenset[int] = frozenset()
+    """The rows that are no product."""
 
     @cached_property
     def batch(self) -> AcceleratorBatch:
@@ -118,6 +120,15 @@ class ExportDesign:
         rules: Any = {"level": check_level(self.residency), "criterion": self.criterion, "prefetch": self.prefetch}
         found = report(self.workload, self.batch, point=0, **rules)
         return found if "steps" in found else None
+
+    @cached_property
+    def others_share(self) -> float:
+        """Share of a request's time that its operations without a matrix product take, with what this design keeps on chip."""
+        if self.on_chip is None:
+            rest = sum(other.latency_s for other in self.others)
+            return rest / (sum(p.runs * p.latency_s for p in self.products) + rest)
+        seconds = [(step["row"] in self.other_rows, step["latency_s"]) for step in self.on_chip["steps"]]
+        return float(sum(s for other, s in seconds if other) / sum(s for _, s in seconds))
 
     @cached_property
     def _mapped(self) -> tuple[dict[str, LoopNest], dict[str, float]]:
@@ -192,7 +203,7 @@ def describe(
     if chips > 1:  # the targets know one chip: it gets its share of every operation
         phases = [replace(phase, table=parallel.shares(phase.table, chips).table) for phase in workload.phases]
         workload, accelerator = replace(workload, phases=tuple(phases)), replace(accelerator, chips=1)
-    products, others, notes, rows = _collect(accelerator, workload, criterion)
+    products, others, notes, rows, other_rows = _collect(accelerator, workload, criterion)
     if chips > 1:
         notes = (f"this is one of {chips} chips with its share of every operation; the collectives between chips are not here", *notes)
     if not products:
@@ -213,15 +224,18 @@ def describe(
         residency=residency,
         prefetch=prefetch,
         rows=rows,
+        other_rows=other_rows,
     )
 
 
 def _collect(
     accelerator: Accelerator, workload: Workload, criterion: str
-) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...], dict[int, str]]:
+) -> tuple[tuple[Product, ...], tuple[Other, ...], tuple[str, ...], dict[int, str], frozenset[int]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     other: dict[str, list[float]] = {}
     notes: list[str] = []
+    convolutions: list[str] = []
+    other_rows: set[int] = set()
     rows: dict[int, tuple[Any, ...]] = {}
     before = 0
     hardware = accelerator.batch()
@@ -241,6 +255,7 @@ def _collect(
                 entry = other.setdefault(name, [0.0, 0.0])
                 entry[0] += runs
                 entry[1] += runs * float(latency[row])
+                other_rows.add(before + row)
                 continue
             if len(parts) > 1:
                 notes.append(
@@ -248,7 +263,7 @@ def _collect(
                     "window or softmax; the latency beside them is that of both together"
                 )
             if operation.kind == Kind.CONV:
-                notes.append(f"convolution {quoted(operation.name)} is given as its im2col product; the reuse of its windows is not")
+                convolutions.append(operation.name)
             if len(parts) == 1:
                 rows[before + row] = parts[0][1]
             for suffix, key in parts:
@@ -256,6 +271,12 @@ def _collect(
                 entry_["names"].append(f"{phase.name}.{operation.name}{suffix}" if len(workload.phases) > 1 else operation.name + suffix)
                 entry_["runs"] += runs
         before += len(table)
+    if convolutions := list(dict.fromkeys(convolutions)):
+        many = len(convolutions) > 1
+        named = f"{len(convolutions)} convolutions, {quoted(convolutions[0])} to {quoted(convolutions[-1])}, are" if many else (
+            f"convolution {quoted(convolutions[0])} is"
+        )  # fmt: skip
+        notes.append(f"{named} given as {'their im2col products' if many else 'its im2col product'}; the reuse of windows is not")
     taken: set[str] = set()
     products = tuple(
         Product(
@@ -270,7 +291,7 @@ def _collect(
     )
     names = {key: product.name for key, product in zip(found, products, strict=True)}
     others = tuple(Other(name, *values) for name, values in other.items())
-    return products, others, tuple(dict.fromkeys(notes)), {row: names[key] for row, key in rows.items()}
+    return products, others, tuple(dict.fromkeys(notes)), {row: names[key] for row, key in rows.items()}, frozenset(other_rows)
 
 
 _SHAPE_FIELDS = ("batch", "m", "n", "k", "second_is_weight", "input_bits", "weight_bits", "output_bits")

@@ -105,8 +105,8 @@ class {name} extends Config((site, here, up) => {{
 }})
 """
     lost = [
-        f"The shape of the array: Gemmini's is square, so {a.array_rows} x {a.array_columns} = {a.array_rows * a.array_columns} "
-        f"multipliers became {s.dim} x {s.dim} = {s.dim**2}.",
+        f"The shape of the array: Gemmini's is square and its side a power of two, so {a.array_rows} x {a.array_columns} = "
+        f"{a.array_rows * a.array_columns} multipliers became {s.dim} x {s.dim} = {s.dim**2}.",
         "Levels beyond the scratchpad and the accumulator ("
         + ", ".join(quoted(v.name) for v in a.levels[1:])
         + "): they are the system's caches and memory.",
@@ -117,6 +117,10 @@ class {name} extends Config((site, here, up) => {{
         lost.append(f"The {a.cores} cores: the configuration is one of them.")
     if s.dim**2 == a.array_rows * a.array_columns == s.dim * a.array_rows:
         lost.pop(0)
+    smaller = (
+        f"the exported array has {s.dim} x {s.dim} = {s.dim**2} multipliers, the design {a.array_rows} x {a.array_columns} = "
+        f"{a.array_rows * a.array_columns}: Gemmini's is square and its side a power of two"
+    )
     return Export(
         tool=TOOL,
         files={f"{name}.scala": text},
@@ -129,6 +133,7 @@ class {name} extends Config((site, here, up) => {{
             "are the largest powers of two within the level that leave a quarter of the scratchpad's size to the accumulator.",
         ],
         lost=lost,
+        careful=[smaller] if s.dim**2 < a.array_rows * a.array_columns else [],
         run=["# into generators/gemmini/src/main/scala/gemmini of a Chipyard checkout"],
         checked="Not compiled: it needs Chipyard. The rules of Gemmini's generator are checked before the file is written, and a "
         "golden file keeps the form.",

@@ -124,7 +124,7 @@ def run(
             pool=pool,
             retries=settings.retries,
             timeout_s=settings.timeout_s,
-            stopping=[Stalled(), SmallImprovement()] if settings.stop_early else [],
+            stopping=[Stalled(), SmallImprovement()] if settings.stops_early else [],
             prior=Prior.of(priors, "quality") if priors else None,
             proxy=proxy,
             proxy_top=settings.proxy_top,
@@ -231,7 +231,7 @@ def _context(
             "trials": len(found.trials) - again,
             **({"confirmations": again} if again else {}),
             "asked": min(sum(settings.sizes), most),  # no budget buys more
-            "early": settings.stop_early and not whole and found.reason != EXHAUSTED,
+            "early": settings.stops_early and not whole and found.reason != EXHAUSTED,
             **shared,
         },
         "quality_surrogate": None,

@@ -67,6 +67,11 @@ class MeasuredSettings:
     storage: str | None = None
     study: str | None = None
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether a stalled search ends before its budget: figures of a table that are there cost nothing, so that all are read."""
+        return self.stop_early and not str(self.quality).startswith("table:")
+
     def __post_init__(self) -> None:
         # Objects are known by a name from here on, for a study keeps plain values.
         object.__setattr__(self, "quality", evaluators.name_of(self.quality))

@@ -87,6 +87,7 @@ class TokenCost:
         energy_j: at the wall of the facility. usd: boards over their lifetime and electricity; None where a board has no public price.
         gco2e_per_request: of one request, its prompt and output tokens together.
         embodied_share: share of the grams that was spent before the chips ran.
+        chips: in all. replicas: groups of chips side by side, each with the whole model and an even share of a rate.
         requests_in_flight: the mean; of a rate by Little's law, rate x mean time of a request.
     """
 
@@ -104,10 +105,7 @@ class TokenCost:
     grid_source: str
     gco2e_per_request: float
     requests_in_flight: float
-
-
-class OverloadedError(DseError):
-    """A rate that no layout of one node serves; says how many nodes would."""
+    replicas: int = 1
 
 
 def token_cost(
@@ -116,10 +114,10 @@ def token_cost(
     """Grams, joules and dollars a million output tokens of ``workload`` on ``hw`` in ``grid``.
 
     Args:
-        tp: chips that share the model; None tries 1, 2, 4 and 8 and takes the least grams.
+        tp: chips that share the model; None tries 1, 2, 4 and 8 and takes the least grams. A rate above what they serve is divided
+            evenly over the fewest groups of so many chips that serve it.
 
-    Raises UsageError for unknown names and values out of range, DseError where no number of chips holds the model, OverloadedError where
-    none serves the rate.
+    Raises UsageError for unknown names and values out of range, DseError where no number of chips holds the model.
     """
     factor = grids.lookup(as_grid(grid))
     model = served_model(workload)
@@ -132,15 +130,15 @@ def token_cost(
         parallel = Parallelism(chips, moe_tp=chips if model.mixture is not None else 1)
         setup = Setup(workload, hw, engine, parallel=parallel, weight_bits=weight_bits)
         try:
-            served = _bursts(setup, load, load.concurrency) if load.rate_per_s is None else _steady(setup, load, load.rate_per_s)
-        except OverloadedError as error:
-            refused = error
+            served, replicas = (
+                (_bursts(setup, load, load.concurrency), 1) if load.rate_per_s is None else _steady(setup, load, load.rate_per_s)
+            )
         except (HardwareError, UsageError, WorkloadError):
             raise
         except DseError as error:
             refused = error
         else:
-            found.append(_cost(served, workload, factor, load, site))
+            found.append(_cost(served, replicas, workload, factor, load, site))
     if not found and refused is not None:
         raise refused
     return min(found, key=lambda cost: cost.gco2e_per_million_tokens)
@@ -155,26 +153,22 @@ def _bursts(setup: Setup, load: Load, concurrency: int) -> Served:
     return run(setup, _requests(load, np.zeros(concurrency * _ROUNDS)), concurrency=concurrency)
 
 
-def _steady(setup: Setup, load: Load, rate_per_s: float) -> Served:
-    """An open loop at a rate: as many requests that time is long against one of them, stretched to arrive at just the rate.
-
-    Raises OverloadedError where the rate is above the throughput of a full closed loop, so that the queue would grow for ever.
+def _steady(setup: Setup, load: Load, rate_per_s: float) -> tuple[Served, int]:
+    """An open loop at a rate: as many requests that time is long against one of them, stretched to arrive at just the rate; and how many
+    replicas share it, the fewest that each have less than the throughput of a full closed loop, above which a queue would grow for ever.
     """
     full = _bursts(setup, load, _FULL)
     most = len(full.output) / full.makespan_s
-    if rate_per_s >= most:
-        chips, nodes = f"{setup.chips} x {setup.hw}", math.floor(rate_per_s / most) + 1
-        raise OverloadedError(
-            f"rate is {rate_per_s:g}, and {setup.model} on {chips} serves at most {most:.3g} requests of {load.prompt_tokens} + "
-            f"{load.output_tokens} tokens a second; {nodes} times {chips} side by side would, each at its share of the rate"
-        )
-    in_flight = rate_per_s * float(full.outcome.last_s.max()) / _ROUNDS  # at most: a request takes no longer than in a full loop
+    replicas = math.floor(rate_per_s / most) + 1
+    own = rate_per_s / replicas
+    in_flight = own * float(full.outcome.last_s.max()) / _ROUNDS  # at most: a request takes no longer than in a full loop
     count = max(_LEAST_REQUESTS, math.ceil(_TURNS * min(in_flight, _FULL)))
     arrival = np.cumsum(np.random.default_rng(0).exponential(1.0, count))
-    return run(setup, _requests(load, arrival * (count / rate_per_s / arrival[-1])))
+    return run(setup, _requests(load, arrival * (count / own / arrival[-1]))), replicas
 
 
-def _cost(served: Served, workload: str, factor: grids.GridFactor, load: Load, site: Site) -> TokenCost:
+def _cost(served: Served, replicas: int, workload: str, factor: grids.GridFactor, load: Load, site: Site) -> TokenCost:
+    """Of one replica, which serves its share of a rate; a token costs the same on each."""
     hw, chips = served.setup.hw, served.setup.chips
     chip = sheet(hw)
     tokens = float(served.output.sum())
@@ -182,7 +176,7 @@ def _cost(served: Served, workload: str, factor: grids.GridFactor, load: Load, s
     # One second of this load stands for 1 / busy_share seconds of the chips' life. A rate is there for all of it: its requests take
     # count / rate seconds, and what the last ones run beyond that stands beside the next ones.
     count = len(served.output)
-    seconds = served.makespan_s / load.busy_share if load.rate_per_s is None else count / load.rate_per_s
+    seconds = served.makespan_s / load.busy_share if load.rate_per_s is None else count * replicas / load.rate_per_s
     latency_s = float(np.mean(served.outcome.last_s - served.outcome.arrival_s))
     in_flight = load.concurrency if load.rate_per_s is None else load.rate_per_s * latency_s
     idle_j = chip.idle_w * chips * (seconds - served.makespan_s)
@@ -195,16 +189,17 @@ def _cost(served: Served, workload: str, factor: grids.GridFactor, load: Load, s
     return TokenCost(
         workload=workload,
         hw=hw,
-        chips=chips,
+        chips=chips * replicas,
         grid=factor.name,
         gco2e_per_million_tokens=(embodied_g + operational_g) * per_million,
         energy_j_per_million_tokens=joules * per_million,
         usd_per_million_tokens=None if usd is None else usd * per_million,
         embodied_share=embodied_g / (embodied_g + operational_g),
-        tokens_per_s=served.tokens_per_s if load.rate_per_s is None else tokens / seconds,
+        tokens_per_s=served.tokens_per_s if load.rate_per_s is None else replicas * tokens / seconds,
         tpot_ms=1e3 * float(np.nanmean(served.tpot_s)) if load.output_tokens > 1 else 0.0,
         gco2e_per_kwh=factor.gco2e_per_kwh,
         grid_source=factor.source,
         gco2e_per_request=(embodied_g + operational_g) / count,
         requests_in_flight=in_flight,
+        replicas=replicas,
     )

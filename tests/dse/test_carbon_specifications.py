@@ -152,7 +152,7 @@ def test_what_is_left_open_is_told() -> None:
                   "cpu_packages is not given", "memory_year is not given, ddr5 of 2022", "harvest is not given"):  # fmt: skip
         assert words in told
     assert "board" not in told  # the library's board says all of it
-    host = {**HOST, "storage_year": 2022, "storage_drives": 2, "memory_modules": 16, "memory_year": 2022, "cpu_packages": 2, "dies": 2,
+    host = {**HOST, "storage_year": 2020, "storage_drives": 2, "memory_modules": 16, "memory_year": 2020, "cpu_packages": 2, "dies": 2,
             "harvest": {"units": 28, "needed": 24, "fraction": 0.5}}  # fmt: skip
     assert found({"component": [host]}).assumed == []
     assert "assumed: host: storage_year" in report.estimate_text(found({"component": SERVER}))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
+import tomllib
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,3 +150,30 @@ def test_a_design_file_brings_its_workload(run: Any, tmp_path: Path, capsys: pyt
     again.write_text(file.read_text().replace('workload = "chain"', 'workload = "bert-tiny"').partition("[design.model]")[0])
     assert main(["evaluate", "--hw", str(again), "--json"]) == 0
     assert '"bert-tiny"' in capsys.readouterr().out
+    again.write_text(file.read_text().replace('workload = "chain"', 'workload = "bert"').partition("[design.model]")[0])
+    assert main(["evaluate", "--hw", str(again)]) == 0  # a short name of the library
+    assert "was found for" not in capsys.readouterr().out
+    assert f"dse.evaluate(MODEL, hw={str(run.path / 'designs' / file.name)!r})" in str(run.recommend())
+
+
+def test_a_design_file_knows_its_model_by_any_way_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its path, by another way to the same file, and where it has been moved to: the knobs of the file are taken each time."""
+    place, other = tmp_path / "here", tmp_path / "there"
+    place.mkdir()
+    other.mkdir()
+    record = place / "net.toml"
+    record.write_text((resources.files("workloads") / "models" / "bert-tiny.toml").read_text().replace('"bert-tiny"', '"net"'))
+    words = ["search", "--workload", str(record), "--objective", "hardware", "--set", "layers=4", "--set", "cores=1", "--set", "width=64"]
+    assert main([*words, "--set", "glb_mib=2", "--out", str(tmp_path / "run")]) == 0
+    design = next((tmp_path / "run" / "designs").glob("*.toml"))
+    capsys.readouterr()
+
+    def total(workload: str) -> float:
+        assert main(["evaluate", "--workload", workload, "--hw", str(design), "--json"]) == 0
+        return float(json.loads(capsys.readouterr().out)["energy_j"])
+
+    searched = tomllib.loads(design.read_text())["design"]["metrics"]["energy_j"]
+    assert total(str(record)) == total(str(other / ".." / "here" / "net.toml")) == searched
+    record.rename(other / "net.toml")
+    assert main(["evaluate", "--hw", str(design)]) == 2 and "which is not here" in capsys.readouterr().err
+    assert total(str(other / "net.toml")) == searched

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dse import api
+from dse.analysis import sureness
+from dse.analysis.recommendation import Front
 from dse.reports.explanation_text import knob_text
 
 
@@ -60,3 +63,35 @@ def test_a_recommendation_is_a_card(own_buffers: api.Run) -> None:
 def test_explanations_name_knobs_as_they_were_asked_for(own_buffers: api.Run) -> None:
     told = knob_text(own_buffers, own_buffers.designs[0]["design"])
     assert "glb_mib=" in told and "glb_bytes" not in told
+
+
+def test_without_contenders_the_answers_are_told_to_be_of_the_front_alone(own_buffers: api.Run) -> None:
+    found = own_buffers.recommend()
+    assert found.contenders_kept and not any("were not kept" in line for line in found.warnings)
+    left = {name: value for name, value in own_buffers.context.items() if name not in ("contenders", "recommendation")}
+    bare = replace(own_buffers, context=left).recommend()
+    told = "Designs of equal quality beside this front were not kept, so how sure and what would change speak of this front alone"
+    assert bare.kept_share is not None and bare.contenders_kept is False and bare.to_dict()["contenders_kept"] is False
+    assert any(line.startswith(told) for line in bare.warnings) and f"careful: {told}" in str(bare) and told in bare._repr_html_()
+
+
+def test_one_design_alike_of_many_is_no_front_of_one(own_buffers: api.Run) -> None:
+    left = {name: value for name, value in own_buffers.context.items() if name not in ("contenders", "recommendation")}
+    designs = [{**d, "metrics": {**d["metrics"], "quality_se": 1e-9}} for d in own_buffers.designs]
+    found = replace(own_buffers, context=left, designs=designs).recommend()
+    assert found.alone and found.front_designs > 1
+    assert f"not told: of the {found.front_designs} designs of the front that differ it alone has a quality within" in str(found)
+    assert "the front is this one design" in str(replace(found, front_designs=1))
+
+
+def test_a_last_digit_changes_nothing(own_buffers: api.Run) -> None:
+    """A twin that costs a last bit less is no other choice; one that costs a millionth less is."""
+    run = replace(own_buffers, context={**own_buffers.context, "contenders": {"of": "all", "designs": []}})
+    own, front = run.entry(run.recommend().design or 0), Front.of(run)
+    assert own is not None
+    for share, told in ((1e-16, 0), (1e-6, 1)):
+        twin = {**own, "design": 900, "metrics": {**own["metrics"], "total_kgco2e": own["metrics"]["total_kgco2e"] * (1.0 - share)}}
+        case = sureness._Case(run, front, [own, twin], [], weighed=False)
+        totals = {"total_kgco2e": np.array([[own["metrics"]["total_kgco2e"], np.nextafter(twin["metrics"]["total_kgco2e"], 0.0)]])}
+        assert case.choose(totals, np.ones((1, 2), dtype=bool), own=0)[0] == told
+        assert case.choose(totals, np.ones((1, 2), dtype=bool))[0] == 1

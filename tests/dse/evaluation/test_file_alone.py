@@ -86,3 +86,24 @@ def test_a_deployment_of_the_wrong_kind_is_named(study: Run, tmp_path: Path, old
     path.write_text(text.replace(f"\n{old}\n", f"\n{new}\n"), encoding="utf-8")
     with pytest.raises(UsageError, match=re.escape(told)):
         api.evaluate("bert", hw=path)
+
+
+def test_the_file_names_its_workload_and_what_it_was_costed_with(study: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "design.toml"
+    file.write_text(_file(study).read_text(encoding="utf-8").replace('workload = "bert"', 'workload = "bert-base"'), encoding="utf-8")
+    answer = api.evaluate(hw=file)
+    assert answer["workload"] == "bert-base" and answer["total_kgco2e"] == study.best()["total_kgco2e"]
+    assert answer["hardware_profile"] == "default"
+    with pytest.raises(UsageError, match="workload is missing"):
+        api.evaluate(hw="edge22")
+    careful = "careful: embodied carbon by act2; devices of the library use default: name --carbon-profile to compare."
+    shown = []
+    for words in (["--hw", "edge22"], ["--hw", "edge22", "--carbon-profile", "act2"], ["--hw", "jetson-orin"], ["--hw", str(_file(study))]):
+        assert main(["evaluate", "--workload", "bert", *words]) == 0
+        shown.append(careful in " ".join(capsys.readouterr().out.split()))
+    assert shown == [True, False, False, False]
+
+
+def test_bounds_of_the_best_are_taken_as_a_list(study: Run) -> None:
+    bounds = [f"total_kgco2e<={study.best()['total_kgco2e']!r}", "latency_s<=10"]
+    assert study.best("quality", bounds) == study.best("quality", *bounds)

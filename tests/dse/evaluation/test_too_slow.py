@@ -20,7 +20,7 @@ def test_a_design_too_slow_for_the_rate_says_so() -> None:
 
 def test_a_search_that_no_gpu_serves_one_after_the_other_names_what_serves_many_at_once(tmp_path: Path) -> None:
     search = partial(dse.search, "llama3-8b", hw="h100", objective="carbon", rate_per_s=50.0)
-    with pytest.raises(DseError, match=r"one after the other \(batch=1\).*`dse simulate --workload llama3-8b --rate 50`.*log\.csv --model"):
+    with pytest.raises(DseError, match=r"one after the other \(batch=1\).*`dse tokens --workload llama3-8b --rate 50`.*log\.csv --model"):
         search(out=tmp_path / "one")
     with pytest.raises(DseError, match=r"a request is a batch of 64 prompts"):
         search(out=tmp_path / "many", fixed={"batch": 64})

@@ -18,6 +18,7 @@ from dse.errors import DseError, UsageError
 from dse.exporters import accelforge, base, gemmini, genz, llmcompass, scalesim, stream, timeloop, yaml_text, zigzag
 from dse.exporters.design import axis_dimensions, describe
 from dse.exporters.names import safe_name
+from dse.spaces.hardware import load as load_hardware
 from hw_models.accelerator.fields import Dataflow
 from hw_models.costs import evaluate as cost
 from hw_models.systolic.gemm import gemm_counts
@@ -257,6 +258,26 @@ def test_gemmini_keeps_the_rules_of_its_generator() -> None:
         assert found.broken_rules() == []
         assert found.dim**2 <= width * depth < (2 * found.dim) ** 2
         assert found.scratchpad_kib + found.accumulator_kib <= l2_kib
+
+
+def test_gemmini_says_why_its_array_is_smaller() -> None:
+    smaller = gemmini.export(describe(accelerator(array_columns=24, array_rows=24), SMALL))
+    assert "square and its side a power of two, so 24 x 24 = 576 multipliers became 16 x 16 = 256" in smaller.lost[0]
+    assert smaller.careful[0].startswith("the exported array has 16 x 16 = 256 multipliers, the design 24 x 24 = 576")
+    assert not gemmini.export(describe(accelerator(array_columns=32, array_rows=8), SMALL)).careful  # 16 x 16 as well
+
+
+def test_time_of_other_operations_is_told_with_what_stays_on_chip() -> None:
+    edge = load_hardware("edge22", profile=None)
+    model = library.load("resnet-50").build()
+    plain, kept = (describe(edge.accelerator(edge.defaults), model, residency=level) for level in ("none", "weights"))
+    alone = sum(o.latency_s for o in plain.others)
+    assert plain.others_share == pytest.approx(alone / (alone + sum(p.runs * p.latency_s for p in plain.products)))
+    assert kept.on_chip is not None
+    steps, products = kept.on_chip["steps"], set(kept.rows)  # a network of convolutions and one dense layer: all else is no product
+    spent = sum(s["latency_s"] for s in steps if s["row"] not in products)
+    assert kept.others_share == pytest.approx(spent / sum(s["latency_s"] for s in steps)) and kept.others_share < 0.5 * plain.others_share
+    assert sum("im2col" in note for note in kept.notes) == 1
 
 
 def test_gemmini_says_which_rule_a_design_breaks() -> None:

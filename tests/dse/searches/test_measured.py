@@ -143,3 +143,9 @@ def test_a_quality_that_is_measured_gets_no_advice_that_does_not_help(tmp_path: 
     problem = api.make_problem("bert", "carbon", hw="datacenter", allow_unsupported=True)
     with pytest.raises(DseError, match=r"fix some knobs with --set$"):
         api.search(problem, out=tmp_path / "run", measured=MeasuredSettings(quality="command:measure"))
+
+
+def test_a_table_is_read_whole_where_the_budget_has_room() -> None:
+    """Its figures are there and cost nothing; what has to be measured stops where it has stalled, unless all of the budget is asked for."""
+    assert [MeasuredSettings(quality=word).stops_early for word in ("table:acc.csv", "measured:minilm")] == [False, True]
+    assert not MeasuredSettings(quality="measured:minilm", stop_early=False).stops_early

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 
 import numpy as np
 import pytest
@@ -80,17 +78,24 @@ def test_a_hardly_asked_machine_draws_its_idle_power() -> None:
     assert found.energy_j_per_million_tokens == pytest.approx(1.2e6 * sheet("h100").idle_w / (1e-4 * 64), rel=1e-2)
 
 
-def test_a_rate_that_one_node_does_not_serve_says_how_many_would(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_above_what_a_chip_serves_is_divided_over_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each replica is a chip at its share of the rate: a token costs the same, and only the fewest replicas that serve it are there."""
+    full = cost(load=Load(1024, 128, 64), tp=1)
+    most = full.tokens_per_s / 64.0
+    assert cost(load=Load(64, 128, 64, rate_per_s=0.97 * most), tp=1).replicas == 1
+    for replicas in (2, 3):
+        rate = (replicas - 0.5) * most
+        several, one = (cost(load=Load(64, 128, 64, rate_per_s=r), tp=1) for r in (rate, rate / replicas))
+        assert (several.replicas, several.chips, one.chips) == (replicas, replicas, 1)
+        for name in ("gco2e_per_million_tokens", "energy_j_per_million_tokens", "usd_per_million_tokens", "gco2e_per_request", "tpot_ms"):
+            assert getattr(several, name) == pytest.approx(getattr(one, name))
+        assert several.tokens_per_s == pytest.approx(64.0 * rate)
+        assert several.requests_in_flight == pytest.approx(replicas * one.requests_in_flight)
+    anyhow = cost(load=Load(64, 128, 64, rate_per_s=2.5 * most))
+    assert anyhow.gco2e_per_million_tokens <= several.gco2e_per_million_tokens
     words = ["tokens", "--workload", "llama3-8b", "--grid", "france", "--tp", "1", "--prompt", "128", "--output", "64", "--rate"]
-    assert main([*words, "1000", "--hw", "l4"]) == 1
-    said = capsys.readouterr().err
-    most, nodes = (float(found[1]) for found in (re.search(r"at most (\S+) requests", said), re.search(r"; (\d+) times", said)) if found)
-    assert nodes == math.floor(1000 / most) + 1 and nodes > 10
-    assert main([*words, f"{1.01 * most:.4g}", "--hw", "l4,h100", "--json"]) == 0
-    told = capsys.readouterr()
-    assert [row["hw"] for row in json.loads(told.out)] == ["h100"] and "left out: rate is" in told.err
-    assert main([*words, f"{0.97 * most:.4g}", "--hw", "l4"]) == 0
-    assert "in flight on average" in capsys.readouterr().out
+    assert main([*words, f"{1.5 * most:.4g}", "--hw", "h100"]) == 0
+    assert "on 2 x h100 (2 replicas of 1) in" in capsys.readouterr().out
     assert main([*words, "5", "--concurrency", "8"]) == 2 and "give one of them" in capsys.readouterr().err
     assert main([*words, "5", "--busy-share", "0.5"]) == 2 and "give one of them" in capsys.readouterr().err
 
