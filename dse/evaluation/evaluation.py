@@ -35,7 +35,9 @@ from dse.problem.metrics import METRICS, metric
 from dse.problem.problem import Problem, check_knob_names, fix_knobs
 from dse.quality import surrogate as quality
 from dse.spaces import hardware
+from hw_models.accelerator.fields import Execution
 from hw_models.costs import pipeline
+from hw_models.costs.kernels import format_rates
 from hw_models.costs.unit_costs import ADDITIVE, Criterion, UnitCosts, peak_dynamic_w
 from workloads import library
 from workloads.errors import WorkloadError
@@ -438,6 +440,15 @@ class Block:
                 kept = kept + e.points.of_designs(lambda batch: pipeline.hops_j(batch, passes))
         return kept if e.points.one_deployment else kept[:, e.points.design]
 
+    def _array_macs(self) -> FloatArray:
+        """Multiply-accumulates, each over the rate of the format that it runs in: what `tops`, the peak of one, is held against."""
+        e = self._evaluation
+        if all((batch.execution == Execution.MAPPED).all() for batch in e.points.batches):
+            return np.asarray(e.macs[self._models, None])
+        times = np.concatenate([1.0 / format_rates(e.shapes, batch) for batch in e.points.batches], axis=1)
+        found = weighted_sums(e.index[self._models], np.ascontiguousarray(e.row_macs[self._models], dtype=np.float64), times)
+        return np.asarray(found if e.points.one_deployment else found[:, e.points.design])
+
     def _operation(self) -> carbon.operational.service.Operation:
         if "operation" not in self._known:
             e = self._evaluation
@@ -490,7 +501,9 @@ class Block:
 
 
 # What depends on how the model runs on a design.
-_BY_KIND = frozenset({"latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w", "macs", "held_bytes"})
+_BY_KIND = frozenset(
+    {"latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w", "macs", "array_macs", "held_bytes"}
+)
 _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "quality_mean": lambda b: b._quality("mean"),
     "quality_standard_error": lambda b: b._quality("standard_error"),
@@ -517,6 +530,7 @@ _PIECES: dict[str, Callable[[Block], FloatArray]] = {
     "usd_per_w": lambda b: b._usd_per_w(),
     "parameters": lambda b: b._evaluation.parameters[b._models, None],
     "macs": lambda b: b._evaluation.macs[b._models, None],
+    "array_macs": lambda b: b._array_macs(),
     "held_bytes": lambda b: b._held_bytes(),
 }
 

@@ -354,7 +354,7 @@ class _Columns:
 _OF_DESIGNS = (
     *("quality_mean", "quality_standard_error", "latency_s", "array_s", "vector_s", "dram_s", "link_s", "dynamic_j", "peak_dynamic_w"),
     *("leakage_w", "request_leakage_w", "in_flight", "slot_s", "area_mm2", "tops", "dram_bytes", "capital_usd", "parameters", "macs"),
-    "held_bytes",
+    *("array_macs", "held_bytes"),
 )
 
 

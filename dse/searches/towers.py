@@ -244,6 +244,7 @@ def _drivers(evaluation: Evaluation) -> dict[str, FloatArray]:
     return {
         "latency_s": block.piece("latency_s"),
         "dynamic_j": block.piece("dynamic_j"),
+        "array_macs": block.piece("array_macs"),
         **{name: getattr(evaluation, name)[:, None] for name in ("parameters", "macs", "shared_bytes", "activation_bytes")},
     }
 

@@ -23,7 +23,7 @@ from hw_models.costs.attention import attention_costs
 from hw_models.costs.board_power import dynamic_j
 from hw_models.costs.chips import check_collectives, exchange, shares
 from hw_models.costs.chips import groups as groups_by_chips
-from hw_models.costs.kernels import kernel_costs
+from hw_models.costs.kernels import format_rates, kernel_costs
 from hw_models.costs.products import product_costs
 from hw_models.costs.sparse import sparse_costs
 from hw_models.costs.unit_costs import (
@@ -256,7 +256,7 @@ class Cost:
         peak_power_w: largest mean power of any operation, leakage included.
         average_power_w: energy over latency.
         macs: multiply-accumulates, () or (models,).
-        array_utilisation: MACs over what the arrays could do in that time.
+        array_utilisation: MACs over what the arrays could do in that time, each at the peak of the format that it runs in.
         area_mm2, tops, leakage_w: of the designs.
         required_bytes: weights, peak activations and KV cache at the design's precision.
         dram_capacity_bytes: of the designs.
@@ -364,6 +364,8 @@ def evaluate(
     required = required_bytes(operations, batch)
     macs = np.asarray(operations.macs(), dtype=np.float64)
     sums: dict[str, FloatArray] = {}
+    kernels = bool((batch.execution != Execution.MAPPED).any())
+    at_rate: FloatArray = np.zeros((1, len(batch))) if kernels else macs.reshape(-1, 1)
     peak: FloatArray | None = None
     row_costs: list[RowCosts] = []
     passes: pipeline.Passes | None = None
@@ -372,6 +374,10 @@ def evaluate(
         unit = unit_costs(shapes, batch, criterion=criterion, threads=threads)
         for name, value in table_sums(table, index, unit).items():
             sums[name] = sums.get(name, 0.0) + value * runs
+        if kernels:
+            times = 1.0 / format_rates(shapes, batch)
+            done = np.broadcast_to(np.asarray(table.row_macs() * runs, dtype=np.float64), index.shape).reshape(-1, len(table))
+            at_rate = at_rate + weighted_sums(index.reshape(-1, len(table)), np.ascontiguousarray(done), times)
         mine = pipeline.passes_of(table, runs)
         passes = mine if passes is None else passes + mine
         power = peak_dynamic_w(index.reshape(-1, len(table)), _run(table, index), unit)
@@ -382,7 +388,7 @@ def evaluate(
     sums["energy_j"] = sums["energy_j"] + pipeline.hops_j(batch, passes)
     sums["latency_s"] = pipeline.latency_s(sums["latency_s"], passes, batch)
     peak = peak * (batch.all_chips / batch.chips)
-    return _cost(batch, sums, peak, macs, required, _joined(row_costs), one_model=one_model, one_design=one_design)
+    return _cost(batch, sums, peak, macs, at_rate, required, _joined(row_costs), one_model=one_model, one_design=one_design)
 
 
 def required_bytes(operations: OperationTable | Workload, hardware: AcceleratorBatch) -> FloatArray:
@@ -462,13 +468,14 @@ def _cost(
     sums: dict[str, FloatArray],
     peak: FloatArray,
     macs: FloatArray,
+    at_rate: FloatArray,
     required: FloatArray,
     rows: RowCosts | None,
     *,
     one_model: bool,
     one_design: bool,
 ) -> Cost:
-    """Assemble a Cost from additive sums and peak dynamic power (models, points)."""
+    """Assemble a Cost from additive sums, MACs over the rates of their formats and peak dynamic power (models, points)."""
 
     def squeeze(value: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         value = value[0] if one_model and value.ndim == 2 else value
@@ -483,7 +490,7 @@ def _cost(
     average = np.divide(energy * batch.in_flight, latency, out=np.zeros_like(energy), where=busy)
     rate = batch.tops[None, :] * 1e12 / 2 / batch.in_flight
     possible = rate * latency
-    used = np.divide(np.broadcast_to(macs.reshape(-1, 1), latency.shape), possible, out=np.zeros_like(latency), where=busy)
+    used = np.divide(np.broadcast_to(at_rate, latency.shape), possible, out=np.zeros_like(latency), where=busy)
     fits = required <= batch.dram_bytes[None, :]
     arrays = {
         **{name: sums[name] for name in ("latency_s", "array_s", "vector_s", "dram_s", "link_s", "dram_bytes")},

@@ -70,6 +70,22 @@ def _calibrated(found: KernelTimes, shapes: OperationTable, hardware: Accelerato
     return replace(found, latency_s=found.latency_s * scale + fixed, compute_s=found.compute_s * scale, dram_s=found.dram_s * scale)
 
 
+def format_rates(shapes: OperationTable, hardware: AcceleratorBatch) -> FloatArray:
+    """Peak rate of the format that multiplies each shape over the rate that ``tops`` states (shapes, designs): 1 without kernels."""
+    rates = np.ones((len(shapes), len(hardware)))
+    tensor = np.flatnonzero(np.isin(shapes.kind, (*PRODUCTS, *ATTENTION)))
+    # Attention of a GPU multiplies in the format of its queries; all else takes that of the wider operand.
+    first, second = shapes.input_bits[tensor], shapes.weight_bits[tensor]
+    queries = np.where(np.isin(shapes.kind[tensor], ATTENTION), first, second)
+    for point in np.flatnonzero(hardware.execution != Execution.MAPPED).tolist():
+        sheet = sheet_of(hardware, point)
+        second_bits = queries if int(hardware.execution[point]) == Execution.GPU else second
+        pairs, which = np.unique(np.column_stack([first, second_bits]), axis=0, return_inverse=True)
+        of_pair = np.array([sheet.rate(sheet.product_format(int(a), int(b))) for a, b in pairs], dtype=np.float64)
+        rates[tensor, point] = of_pair[which.reshape(-1)]
+    return rates
+
+
 def kernel_costs(shapes: OperationTable, hardware: AcceleratorBatch, points: IntArray, costs: UnitCosts, *, warm: bool = False) -> None:
     """Fill the columns ``points`` of ``costs`` for designs that kernels run on, each on one chip; ``warm`` as in `times_of`."""
     tensor = np.isin(shapes.kind, (*PRODUCTS, *ATTENTION))

@@ -81,7 +81,7 @@ def hop_s(hardware: AcceleratorBatch, size_bytes: FloatArray) -> FloatArray:
     latency = np.where(outside, hardware.node_latency_s, hardware.link_latency_s)
     rate = np.where(outside, hardware.node_bytes_per_s, hardware.link_bytes_per_s)
     part = np.ceil(size_bytes[:, None] / hardware.chips)
-    return np.where(hardware.pipeline_stages > 1, latency + part / np.maximum(rate, 1e-300), 0.0)
+    return np.where(hardware.pipeline_stages > 1, latency + part / np.maximum(rate, 1e-200), 0.0)
 
 
 def hops_j(hardware: AcceleratorBatch, passes: Passes) -> FloatArray:

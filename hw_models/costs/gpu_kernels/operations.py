@@ -79,10 +79,11 @@ def kernel_times(
         macs[at] = tokens * table.n[at] * table.k[at] / table.moe_active[at]
         put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
         rate[at] = sheet.rate(number_format)
-    for at, number_format in _by_format(table, np.flatnonzero(np.isin(kind, PRODUCTS) & ~routed), sheet):
-        found = _products(table.take(at), sheet, chosen, number_format, warm)
-        put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
-        rate[at] = sheet.rate(number_format)
+    for product in PRODUCTS:
+        for at, number_format in _by_format(table, np.flatnonzero((kind == product) & ~routed), sheet):
+            found = _products(table.take(at), sheet, chosen, number_format, warm)
+            put(at, found.latency_s, found.compute_s, found.dram_s, found.dram_bytes)
+            rate[at] = sheet.rate(number_format)
     for wanted, cost in ((Kind.ATTENTION_DECODE, _decode), (Kind.ATTENTION_PREFILL, _prefill)):
         for at, number_format in _by_format(table, np.flatnonzero(kind == wanted), sheet):
             times = cost(table.take(at), sheet, chosen, number_format, warm)
@@ -109,28 +110,34 @@ def _by_format(table: OperationTable, at: IntArray, sheet: GpuSheet) -> list[tup
     return parts
 
 
-def low_precision(chosen: Choice, number_format: str, weight_bits: int, *, alone: bool) -> LowPrecision | None:
+def low_precision(chosen: Choice, number_format: str, weight_bits: int, *, alone: bool, convolution: bool = False) -> LowPrecision | None:
     """What a narrow product adds: quantising for a narrow format, widening for narrow weights alone.
 
     Integers have scales that were calibrated before, so that within a model the kernel before quantises its own result; measured
-    ``alone`` their products do it themselves. FP8 is quantised as the engine does it, a token at a time.
+    ``alone`` their products do it themselves. FP8 is quantised as the engine does it, a token at a time. A convolution has no tokens:
+    its scales are calibrated whatever the format, the kernel before writes its map narrow once (not a row for every window), and
+    vLLM's dispatch by rows is none of it.
     """
     if number_format in ("fp8", "int8", "fp4", "int4"):
+        if convolution and number_format in ("fp8", "fp4"):
+            chosen = replace(chosen, engine="trtllm")  # the library's own kernels: every tile
         name = "int8" if number_format in ("int8", "int4") else str(chosen.low_precision("fp8"))
     elif weight_bits < FORMATS[number_format]:
         name = "int8-weights" if weight_bits > 4 else "int4-weights"
     else:
         return None
     found: LowPrecision = family(name, kind="low_precision")
-    return found if alone or name != "int8" else replace(found, extra_s=0.0, row_cycles=0.0)
+    calibrated = convolution or (name == "int8" and not alone)
+    return replace(found, extra_s=0.0, row_cycles=0.0) if calibrated and found.row_cycles > 0 else found
 
 
 def _products(t: OperationTable, sheet: GpuSheet, chosen: Choice, number_format: str, warm: bool) -> products.ProductTimes:
+    """Products of one kind and one format."""
     weight_bytes = t.n * t.k * t.weight_bits / 8
     return products.product_times(
         sheet, family(chosen.product, kind="product"), t.m, t.n, t.k, batch=t.batch * t.groups, number_format=number_format,
         activation_bytes=t.input_bits / 8 * _fed(t), weight_bytes=t.weight_bits / 8, out_bytes=t.output_bits / 8,
-        low=low_precision(chosen, number_format, int(t.weight_bits.max()), alone=warm),
+        low=low_precision(chosen, number_format, int(t.weight_bits.max()), alone=warm, convolution=t.kind[0] == Kind.CONV),
         copies=products.benchmark_copies(chosen.engine, sheet, weight_bytes) if warm else 0.0,
         # Weights that a batch shares are one product with as many rows more; groups have weights of their own.
         second_is_weight=t.second_is_weight & (t.groups == 1),

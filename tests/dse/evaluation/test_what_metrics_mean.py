@@ -20,6 +20,8 @@ from dse.searches.sweep import sweep_block
 from dse.storage.study import Study
 from hw_models.costs import evaluate as cost
 from hw_models.costs.unit_costs import peak_dynamic_w
+from hw_models.devices import library as devices
+from hw_models.devices.gpus import gpu_sheet
 from hw_models.spaces import load as load_template
 from workloads import library
 from workloads.ops import Kind, Operation, OperationTable
@@ -215,3 +217,19 @@ def test_a_breakdown_adds_up_and_names_the_bound_that_takes_most(evaluation: Eva
             by_bound[operation["bound"]] = by_bound.get(operation["bound"], 0.0) + operation["latency_s"]
         assert entry["latency_by_bound_s"] == pytest.approx(by_bound, rel=1e-12)
         assert entry["latency_by_bound_s"][entry["bound"]] == max(by_bound.values())
+
+
+@pytest.mark.parametrize(
+    ("device", "bits", "rate"), [("jetson-orin", 8, "int8"), ("h100", 8, "fp8"), ("a100", 8, "int8"), ("h100", 16, "bf16")]
+)
+def test_utilisation_is_of_the_peak_of_the_format_that_runs(device: str, bits: int, rate: str) -> None:
+    """MACs over what the data sheet gives the format in that time: below 1, and the same from the library and for a problem."""
+    sheet = gpu_sheet(device)
+    settings = {"batch": 64, "weight_bits": bits, "activation_bits": bits}
+    workload = library.load("vgg16").build(**settings)
+    found = cost.evaluate(devices.load(device).accelerator, workload)
+    expected = float(workload.macs()) / (sheet.peak_macs_per_s * sheet.rates[rate] * float(np.ravel(found.latency_s)[0]))
+    assert 0.4 < expected < 0.95
+    assert float(np.ravel(found.array_utilisation)[0]) == pytest.approx(expected, rel=1e-6)
+    answer = evaluate("vgg16", hw=device, fixed=settings)
+    assert answer["array_utilisation"] == pytest.approx(expected, rel=1e-6)
