@@ -153,7 +153,7 @@ def test_a_design_file_brings_its_workload(run: Any, tmp_path: Path, capsys: pyt
     again.write_text(file.read_text().replace('workload = "chain"', 'workload = "bert"').partition("[design.model]")[0])
     assert main(["evaluate", "--hw", str(again)]) == 0  # a short name of the library
     assert "was found for" not in capsys.readouterr().out
-    assert f"dse.evaluate(MODEL, hw={str(run.path / 'designs' / file.name)!r})" in str(run.recommend())
+    assert f"dse.evaluate(MODEL, hw={str(run.recommend().file)!r})" in str(run.recommend())
 
 
 def test_a_design_file_knows_its_model_by_any_way_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
