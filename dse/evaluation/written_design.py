@@ -109,10 +109,9 @@ def workload_of(hw: Any) -> str | None:
     found = written_design(hw).get("workload")
     if not isinstance(found, str):
         return None
-    is_path = library.is_path(found)
     if library.is_known(found) or Path(found.removeprefix(library.CHECKPOINT)).exists():  # a model may be a folder
         return found
-    if is_path or found.startswith(library.CHECKPOINT):
+    if library.is_path(found) or found.startswith(library.CHECKPOINT):
         raise UsageError(
             f"workload is missing: {Path(hw).name} was found for {found}, which is not here; name where it is now with --workload (under "
             "the same file name its knobs and deployment are taken)"

@@ -114,10 +114,10 @@ _Made = tuple[set[int], Any, str]
 _Finder = Callable[[_Graph, int], "_Made | None"]
 
 
-def _folded_norm(graph: _Graph, at: int) -> _Made | None:
-    """The product and the batch norm at ``at`` of its result, which nothing else reads."""
+def _product_before(graph: _Graph, at: int) -> tuple[int, Operation] | None:
+    """The event and the row of the product with weights whose result the event ``at`` alone reads, all of it, as often, into as much."""
     step = graph.steps[at]
-    if graph.row(at, ("batchnorm",), Kind.NORM) is None or len(step.reads) != 1:
+    if len(step.reads) != 1:
         return None
     root, elements = step.reads[0]
     before = graph.made_by(root)
@@ -125,25 +125,27 @@ def _folded_norm(graph: _Graph, at: int) -> _Made | None:
     if before is None or product is None or not product.second_is_weight or graph.only_reader(root) != at:
         return None
     first = graph.steps[before]
-    if first.times != step.times or not (elements == first.writes[0][1] == step.writes[0][1]):
+    alike = first.times == step.times and elements == first.writes[0][1] == step.writes[0][1]
+    return (before, product) if alike else None
+
+
+def _folded_norm(graph: _Graph, at: int) -> _Made | None:
+    """The product and the batch norm at ``at`` of its result, which nothing else reads."""
+    if graph.row(at, ("batchnorm",), Kind.NORM) is None or (found := _product_before(graph, at)) is None:
         return None
+    before, product = found
+    first, step = graph.steps[before], graph.steps[at]
     names = tuple(dict.fromkeys((*first.rows[0][1], *step.rows[0][1])))
     return {before, at}, replace(first, rows=[(product, names)], writes=step.writes), "batch norm"
 
 
 def _bias(graph: _Graph, at: int) -> _Made | None:
     """The product and the addition at ``at`` of a parameter to each of its columns."""
-    step = graph.steps[at]
-    if graph.row(at, ("add",)) is None or len(step.reads) != 1 or not graph.held(at):
+    if graph.row(at, ("add",)) is None or (found := _product_before(graph, at)) is None:
         return None
-    root, elements = step.reads[0]
-    before = graph.made_by(root)
-    product = graph.row(before, kind=Kind.GEMM) or graph.row(before, kind=Kind.CONV)
-    if before is None or product is None or not product.second_is_weight or graph.only_reader(root) != at:
-        return None
-    first = graph.steps[before]
-    columns = int(product.n * product.groups)
-    if graph.held(at) != columns or first.times != step.times or not (elements == first.writes[0][1] == step.writes[0][1]):
+    before, product = found
+    first, step = graph.steps[before], graph.steps[at]
+    if graph.held(at) != int(product.n * product.groups):
         return None
     adding, names = step.rows[0]
     titled = replace(product, name=adding.name, component=adding.component) if not _has_path(first.rows[0][1]) else product
