@@ -22,6 +22,7 @@ from dse.evaluation.evaluation import Space as Joint
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
 from dse.searches.large_space import large_view
+from dse.spaces.constraints import meet
 from dse.spaces.parameters import Columns, Space, from_columns
 from dse.strategies.amoo.alignment import alignment
 from dse.strategies.task import Task
@@ -141,11 +142,7 @@ def _evaluation(problem: Problem, model: Mapping[str, Any]) -> Evaluation:
         values = [np.unique(column) for column in whole.hardware.values()]
         at = np.indices([len(v) for v in values]).reshape(len(values), -1)
         product = {name: v[i] for name, v, i in zip(whole.hardware, values, at, strict=True)}
-        left = np.ones(at.shape[1], dtype=bool)
-        for constraint in hardware.constraints:
-            if set(constraint.names) <= set(product):
-                left &= constraint.holds({name: product[name].astype(np.float64) for name in constraint.names})
-        if np.count_nonzero(left) == whole.hardware_count:
+        if np.count_nonzero(meet(hardware.constraints, product)) == whole.hardware_count:
             whole = replace(whole, hardware=product)
     return Evaluation(problem, space=Joint(one, whole.hardware, 0, whole.settings), threads=1)
 

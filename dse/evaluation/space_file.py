@@ -22,6 +22,7 @@ from dse.problem.deployment import VARIABLE
 from dse.problem.wording import plural
 from dse.quality import surrogate as quality
 from dse.spaces import parameters as space
+from dse.spaces.constraints import meet
 from dse.spaces.parameters import Parameter, Space
 from workloads.family import Family
 
@@ -111,7 +112,7 @@ def model_grid(
             family.knobs[knob].check(max(values, key=abs), family.name)
     axes = np.meshgrid(*(np.array(values, dtype=np.int64) for values in choices.values()), indexing="ij")
     grid = {knob: axis.reshape(-1) for knob, axis in zip(choices, axes, strict=True)}
-    keep = _meets(found, grid)
+    keep = meet(found.constraints, grid)
     if not keep.any():
         raise UsageError(f"space {name}: no model meets the constraints {_texts(found, grid)}")
     grid = {knob: column[keep] for knob, column in grid.items()}
@@ -171,7 +172,7 @@ def meets(found: Space | None, points: Mapping[str, npt.NDArray[Any]]) -> npt.ND
         if lost and found.parameter(lost[0]).role not in (*MODEL_ROLES, "deployment"):
             raise UsageError(f"space {found.name}: constraint {constraint.text!r} names {lost[0]}, which is no knob of this search; it has "
                              f"{', '.join(points)}")  # fmt: skip
-    return _meets(found, points)
+    return meet(found.constraints, points)
 
 
 def point_constraints(text: str | None, name: str) -> list[str]:
@@ -180,15 +181,6 @@ def point_constraints(text: str | None, name: str) -> list[str]:
         return []
     found = space.parse(text, where=name)
     return [c.text for c in found.constraints if found.parameter(c.names[0]).role not in MODEL_ROLES]
-
-
-def _meets(found: Space, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Rows that meet the constraints whose parameters are all among the columns."""
-    keep = np.ones(len(next(iter(columns.values()), (0,))), dtype=bool)
-    for constraint in found.constraints:
-        if set(constraint.names) <= set(columns):
-            keep &= constraint.holds({name: columns[name].astype(np.float64) for name in constraint.names})
-    return keep
 
 
 def _texts(found: Space, columns: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -35,6 +35,7 @@ from dse.problem.metrics import metric
 from dse.problem.objectives import Objective
 from dse.problem.problem import Problem
 from dse.spaces import parameters
+from dse.spaces.constraints import meet
 from dse.spaces.sizes import Sizes
 from dse.storage.study import BlockResult
 
@@ -119,10 +120,7 @@ class Deployed:
             columns[name] = np.tile(np.repeat(own, math.prod(sizes[at + 1 :])), math.prod(sizes[:at]))
         if self.problem.space_toml is not None:
             found = parameters.parse(self.problem.space_toml, where=self.problem.space)
-            keep = np.ones(math.prod(sizes), dtype=bool)
-            for constraint in found.constraints:
-                if set(constraint.names) <= set(columns):
-                    keep &= constraint.holds({name: columns[name].astype(np.float64) for name in constraint.names})
+            keep = meet(found.constraints, columns)
             if not keep.any():
                 texts = ", ".join(repr(c.text) for c in found.constraints if set(c.names) <= set(columns))
                 raise UsageError(f"space {self.problem.space}: no deployment meets the constraints {texts}")

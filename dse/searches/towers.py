@@ -40,6 +40,7 @@ from dse.problem.objectives import Constraint
 from dse.problem.problem import Problem
 from dse.quality import surrogate
 from dse.spaces import parameters
+from dse.spaces.constraints import meet
 from dse.spaces.sizes import SECONDS_LIMIT
 from workloads.errors import WorkloadError
 from workloads.family import Family
@@ -151,10 +152,7 @@ def parts_of(problem: Problem, family: Family, choices: dict[str, list[int]], fo
             raise UsageError(f"space {problem.space}: {', '.join(own)} have {size:,} combinations; at most {20 * _CHOICES:,} are taken")
         rest = {name: [value] for name, value in base.items() if name not in group}
         grid = family.model_grid("default", **{name: own.get(name) or rest[name] for name in choices})
-        keep = np.ones(len(next(iter(grid.values()))), dtype=bool)
-        for constraint in found.constraints:
-            if set(constraint.names) <= group:
-                keep &= constraint.holds({name: grid[name].astype(np.float64) for name in constraint.names})
+        keep = meet(found.constraints, {name: grid[name] for name in own})
         if not keep.any():
             raise UsageError(f"space {problem.space}: no values of {', '.join(own)} meet its constraints")
         if (count := int(np.count_nonzero(keep))) > _CHOICES:

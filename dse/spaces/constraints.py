@@ -9,8 +9,9 @@ Evaluation is exact double arithmetic on whole columns; there is no ``eval``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,15 @@ class SpaceConstraint:
             sides[number < 0].append(" * ".join([*shown, *factors]))
         left_side, right_side = (" + ".join(side) or "0" for side in sides)
         return parse_constraint(f"{left_side} {self.relation} {right_side}")
+
+
+def meet(constraints: Iterable[SpaceConstraint], columns: Mapping[str, npt.NDArray[Any]]) -> BoolArray:
+    """Rows that meet the constraints whose parameters are all among the columns."""
+    keep = np.ones(len(next(iter(columns.values()), (0,))), dtype=bool)
+    for constraint in constraints:
+        if set(constraint.names) <= set(columns):
+            keep &= constraint.holds({name: columns[name].astype(np.float64) for name in constraint.names})
+    return keep
 
 
 def parse_constraint(text: str) -> SpaceConstraint:
